@@ -1,0 +1,123 @@
+"""The promise of every blob store.
+
+A blob is written once under a fresh name, or grows by `append`; it is never changed. What a
+writing method acknowledged survives power loss, where the back-end is `durable`. Names are paths of
+`[A-Za-z0-9._-]` segments joined by `/`; no segment is `.` or `..`.
+"""
+
+import re
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import Self
+
+_NAME = re.compile(r"(?!\.{1,2}(/|$))[A-Za-z0-9._-]+(/(?!\.{1,2}(/|$))[A-Za-z0-9._-]+)*")
+NAME_CHARACTERS_MAX = 200
+
+
+def check_name(name: str) -> str:
+    """Return a well-formed blob name unchanged; anything else is a bug of ours."""
+    assert _NAME.fullmatch(name), name
+    assert len(name) <= NAME_CHARACTERS_MAX, name
+    return name
+
+
+class BlobWriter(ABC):
+    """Bytes on their way into one new blob. Leaving `async with` without `finish` drops them."""
+
+    @abstractmethod
+    async def write(self, data: bytes) -> None:
+        """Add bytes. Cheap for small pieces: the back-end buffers them.
+
+        Raises:
+            StorageFull: no room is left. The blob can only be dropped.
+        """
+
+    @abstractmethod
+    async def finish(self) -> int:
+        """Make the blob durable and visible; return its length in bytes.
+
+        Raises:
+            StorageFull: no room is left.
+            StorageBroken: the flush failed.
+        """
+
+    @abstractmethod
+    async def __aenter__(self) -> Self:
+        """Begin."""
+
+    @abstractmethod
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Drop what was not finished."""
+
+
+class BlobStore(ABC):
+    """Named runs of bytes."""
+
+    @property
+    @abstractmethod
+    def durable(self) -> bool:
+        """Say whether what was acknowledged survives the end of the process and power loss."""
+
+    @property
+    @abstractmethod
+    def appends(self) -> bool:
+        """Say whether `append` works here; if not, every commit is a blob of its own."""
+
+    @abstractmethod
+    def writer(self, name: str) -> BlobWriter:
+        """Return a writer for a new blob. An unfinished blob of that name is replaced."""
+
+    @abstractmethod
+    async def put(self, name: str, data: bytes) -> None:
+        """Write a whole small blob durably. The same name and bytes again are harmless.
+
+        Raises:
+            StorageFull: no room is left; nothing of the blob is visible.
+            StorageBroken: the flush failed.
+        """
+
+    @abstractmethod
+    async def append(self, name: str, data: bytes) -> int:
+        """Add bytes at the end of a blob (made if needed) durably; return their offset.
+
+        One process appends to one name, one call at a time for each name. After a failure the
+        bytes of the failed call are never part of a later offset's slice.
+
+        Raises:
+            StorageFull: no room is left.
+            StorageBroken: the flush failed.
+        """
+
+    @abstractmethod
+    async def read(self, name: str, offset: int, length: int) -> bytes:
+        """Return exactly these bytes.
+
+        Raises:
+            BlobMissing: there is no such blob, or it is shorter.
+        """
+
+    @abstractmethod
+    async def delete(self, name: str) -> None:
+        """Remove a blob and free its space. One that is not there is no error."""
+
+    @abstractmethod
+    async def list_names(self, prefix: str) -> list[str]:
+        """Return the names of finished blobs that begin with `prefix`, sorted."""
+
+    @abstractmethod
+    async def check(self) -> None:
+        """Prove that a blob can be written and read back.
+
+        Raises:
+            StorageFull: no room is left.
+            StorageBroken: it does not work.
+        """
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Let go of files and threads. Twice is harmless."""

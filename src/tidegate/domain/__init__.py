@@ -1,0 +1,1 @@
+"""What is true on paper: batches, lines, shards, claims, commits. No I/O, no clock, no asyncio."""

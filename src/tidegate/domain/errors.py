@@ -1,0 +1,105 @@
+"""Every error of Tidegate, in one tree.
+
+TidegateError
+├── Refused              the caller asked for something that may not be (carries param and code)
+│   ├── NotFound         no such object for this tenant
+│   ├── Conflict         the object is in a state that does not allow it
+│   └── TooLarge         a named bound would be passed
+├── ClaimLost            a higher epoch exists: the holder may write no more
+├── BlobMissing          a named blob does not exist (or is shorter than the slice asked for)
+├── StorageFull          the disk or bucket takes no more bytes; freed space mends it
+├── StorageBroken        durability can't be promised any more: the process must end
+├── StoreUnavailable     the ledger did not answer; the outcome of the call is unknown
+├── UpstreamFault        a model server gave no usable reply
+│   ├── ConnectFailed    no connection: not one byte of the request was sent
+│   ├── TimedOut         a time limit passed (connect, first byte, idle or total)
+│   ├── ReplyBroken      the connection broke or the reply was not HTTP
+│   └── ReplyTooLarge    the reply passed a named bound
+└── SettingsInvalid      a setting is wrong; the message says which and how to mend it
+
+Errors are facts and read as sentences. The HTTP status of each is decided in
+`tidegate.api.errors` alone.
+"""
+
+
+class TidegateError(Exception):
+    """Something that Tidegate names went wrong."""
+
+
+class Refused(TidegateError):
+    """The request is not acceptable as it stands.
+
+    Attributes:
+        param: the offending field as a dotted path, or None.
+        code: OpenAI's machine-readable code, or None.
+    """
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code
+
+
+class NotFound(Refused):
+    """No such object exists for this tenant."""
+
+
+class Conflict(Refused):
+    """The object's state does not allow the request."""
+
+
+class TooLarge(Refused):
+    """A named bound would be passed."""
+
+
+class ClaimLost(TidegateError):
+    """A higher epoch exists (or the unit has ended): the holder's right to write is over."""
+
+
+class BlobMissing(TidegateError):
+    """The blob does not exist, or ends before the slice that was asked for."""
+
+
+class StorageFull(TidegateError):
+    """The storage takes no more bytes; freeing space mends it."""
+
+
+class StorageBroken(TidegateError):
+    """A flush to stable storage failed: what was written may be gone, so the process must end."""
+
+
+class StoreUnavailable(TidegateError):
+    """The ledger gave no answer: the call may or may not have happened."""
+
+
+class SettingsInvalid(TidegateError):
+    """A setting is wrong; the message names it and says how to mend it."""
+
+
+class UpstreamFault(TidegateError):
+    """A model server gave no usable reply."""
+
+
+class ConnectFailed(UpstreamFault):
+    """No connection could be made: not one byte of the request was sent."""
+
+
+class TimedOut(UpstreamFault):
+    """A time limit passed while the request was under way.
+
+    Attributes:
+        phase: which one: "connect", "first_byte", "idle" or "total".
+    """
+
+    def __init__(self, message: str, *, phase: str) -> None:
+        super().__init__(message)
+        self.phase = phase
+
+
+class ReplyBroken(UpstreamFault):
+    """The connection ended early, or what came is not a well-formed HTTP reply."""
+
+
+class ReplyTooLarge(UpstreamFault):
+    """The reply passed a bound on its header, body or framing."""

@@ -1,0 +1,1 @@
+"""What every process needs from the real world: time, ids, limits. Given by the wiring."""

@@ -1,0 +1,1 @@
+"""The family of ledgers: the one place that decides ownership and truth."""
