@@ -1,0 +1,134 @@
+"""What the memory ledger keeps: uploads, files with parts, and jobs (a batch with its units)."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from tidegate.domain.batch import Batch
+from tidegate.domain.claim import Claim, Kind, Unit
+from tidegate.domain.file import File, Part, merged
+from tidegate.domain.shard import Shard, count_done
+from tidegate.domain.share import Offer
+from tidegate.stores import ledger
+from tidegate.stores.base import Page
+from tidegate.stores.ledger import Hold
+
+Item = TypeVar("Item", File, Batch)
+
+
+@dataclass(slots=True)
+class Upload:
+    """A blob that is being written. Abandoned or finished for good, and finished names a file."""
+
+    tenant: str
+    blob: str
+    file_id: str | None = None
+    abandoned: bool = False
+
+
+@dataclass(slots=True)
+class Entry:
+    """A file with its parts. A deleted one stays: cursors and running batches refer to it."""
+
+    file: File
+    parts: list[Part]
+    deleted: bool = False
+
+    def append(self, parts: Iterable[Part]) -> None:
+        """Add parts at the end; a slice that touches the last one lengthens it."""
+        for part in parts:
+            self.parts[-1:] = merged([*self.parts[-1:], part])
+
+
+@dataclass(slots=True)
+class Job:
+    """A batch with its units. `open` holds the numbers of shards that have not ended."""
+
+    batch: Batch
+    holds_input: bool
+    planning: Hold = field(default_factory=Hold)
+    finalizing: Hold | None = None
+    shards: dict[int, Shard] = field(default_factory=dict)
+    holds: dict[int, Hold] = field(default_factory=dict)
+    open: set[int] = field(default_factory=set)
+
+    def get(self, unit: Unit) -> Hold | None:
+        """Return the hold on a unit; None where no such unit exists."""
+        match unit.kind:
+            case Kind.PLANNING:
+                return self.planning
+            case Kind.FINALIZING:
+                return self.finalizing
+            case Kind.SHARD:
+                return self.holds.get(unit.number)
+
+    def put(self, unit: Unit, hold: Hold) -> None:
+        """Replace the hold on a unit."""
+        match unit.kind:
+            case Kind.PLANNING:
+                self.planning = hold
+            case Kind.FINALIZING:
+                self.finalizing = hold
+            case Kind.SHARD:
+                self.holds[unit.number] = hold
+
+    def shard(self, number: int) -> Shard:
+        """Return a shard with the epoch of its latest claim."""
+        return replace(self.shards[number], epoch=self.holds[number].epoch)
+
+    def claimable(self, now: float) -> Iterator[Shard]:
+        """Yield the shards that may be claimed, lowest number first."""
+        ending = ledger.is_ending(self.batch, now)
+        for number in sorted(self.open):
+            if ledger.is_claimable(self.holds[number], now, ending=ending):
+                yield self.shards[number]
+
+
+def take(job: Job, unit: Unit, owner: str, expires_at: float) -> Claim:
+    """Claim a unit of a job that is known to be claimable."""
+    hold = job.get(unit)
+    assert hold is not None, unit
+    hold = ledger.taken(hold, owner, expires_at)
+    job.put(unit, hold)
+    return Claim(unit=unit, owner=owner, epoch=hold.epoch, expires_at=expires_at)
+
+
+def offers(job: Job, now: float) -> Iterator[Offer]:
+    """Yield one offer for each model of the job that has claimable shards."""
+    batch = job.batch
+    claimed_lines = sum(
+        job.shards[number].plan.lines - count_done(job.shards[number].done)
+        for number in job.open
+        if ledger.is_live(job.holds[number], now)
+    )
+    shards: dict[str, int] = {}
+    for shard in job.claimable(now):
+        shards[shard.plan.model] = shards.get(shard.plan.model, 0) + 1
+    for model, count in shards.items():
+        yield Offer(
+            batch_id=batch.id,
+            tenant=batch.tenant,
+            model=model,
+            created_at=batch.created_at,
+            expires_at=batch.expires_at,
+            shards=count,
+            claimed_lines=claimed_lines,
+            ending=ledger.is_ending(batch, now),
+        )
+
+
+def place(item: File | Batch) -> tuple[float, str]:
+    """Return what lists and claims are ordered by."""
+    return item.created_at, item.id
+
+
+def page(items: Iterable[Item], mark: Item | None, *, limit: int, ascending: bool) -> Page[Item]:
+    """Cut one page out of all items: what follows `mark`, `limit` items at most."""
+    assert limit > 0, limit
+    ordered = sorted(items, key=place, reverse=not ascending)
+    if mark is not None:
+        start = place(mark)
+        ordered = [
+            item for item in ordered if (place(item) > start if ascending else place(item) < start)
+        ]
+    return Page(items=tuple(ordered[:limit]), has_more=len(ordered) > limit)
