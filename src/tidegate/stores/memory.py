@@ -194,8 +194,8 @@ class MemoryStore(Store):
     @override
     async def list_offers(self) -> list[Offer]:
         now = self._clock.now()
-        offers = [offer for job in self._live.values() if job.open for offer in offers(job, now)]
-        return sorted(offers, key=lambda offer: (offer.created_at, offer.batch_id, offer.model))
+        found = [offer for job in self._live.values() if job.open for offer in offers(job, now)]
+        return sorted(found, key=lambda offer: (offer.created_at, offer.batch_id, offer.model))
 
     @override
     async def claim_shards(
