@@ -1,0 +1,73 @@
+"""Whose fault is it, and when is the next try?"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tidegate.domain.errors import SettingsInvalid
+
+
+class Blame(StrEnum):
+    """Who has to change for the request to succeed."""
+
+    NOBODY = "nobody"  # The reply is the line's result.
+    LINE = "line"  # The request may be at fault: it has a limited number of attempts.
+    ENDPOINT = "endpoint"  # The server can't serve now: it is paused, the line loses nothing.
+    UNSURE = "unsure"  # Broken or late: the line's fault only if the endpoint serves others.
+
+
+_OVERLOADED = frozenset({429, 503, 529})
+_ENDPOINT = frozenset({401, 403, 407, 502, 504}) | _OVERLOADED
+_LINE = frozenset({408, 425})
+_OK = range(200, 300)
+_REDIRECT = range(300, 400)
+_SERVER = range(500, 600)
+
+
+def blame_status(status: int) -> Blame:
+    """Judge a reply by its status alone.
+
+    A redirect counts as the endpoint's: none is followed, and the address is wrong for every line.
+    """
+    if status in _OK:
+        return Blame.NOBODY
+    if status in _ENDPOINT or status in _REDIRECT:
+        return Blame.ENDPOINT
+    if status in _LINE or status in _SERVER:
+        return Blame.LINE
+    return Blame.NOBODY
+
+
+def is_overload(status: int) -> bool:
+    """Say whether the status asks for less work rather than for other work."""
+    return status in _OVERLOADED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """How often and how late to try again. `unsure_max` bounds the tries that cost no attempt."""
+
+    attempts_max: int = 5
+    unsure_max: int = 20
+    delay_seconds_min: float = 0.5
+    delay_seconds_max: float = 30.0
+
+    def __post_init__(self) -> None:
+        if self.attempts_max < 1 or self.unsure_max < self.attempts_max:
+            raise SettingsInvalid(
+                "retry.attempts_max must be at least 1 and retry.unsure_max no smaller than it."
+            )
+        if not 0 < self.delay_seconds_min <= self.delay_seconds_max:
+            raise SettingsInvalid(
+                "retry.delay_seconds_min must be above 0 and at most retry.delay_seconds_max."
+            )
+
+    def delay(self, failures: int, chance: float) -> float:
+        """Return seconds to wait after `failures` failures in a row (from 1).
+
+        The bound doubles with each failure; `chance` (0 to 1, drawn by the caller) picks from its
+        upper half, so that lines that failed together do not come back together.
+        """
+        assert failures >= 1, failures
+        assert 0.0 <= chance <= 1.0, chance
+        bound = min(self.delay_seconds_max, self.delay_seconds_min * 2.0 ** min(failures - 1, 32))
+        return bound * (0.5 + 0.5 * chance)

@@ -1,0 +1,186 @@
+"""The model servers as the dispatcher sees them: how much they take, and whether they are well."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from tidegate.domain.errors import SettingsInvalid
+from tidegate.runtime.limiter import Aimd, AimdSettings
+from tidegate.upstreams.base import Upstream
+
+REPLY_BYTES_EXPECTED_MIN = 4_096
+SERVED_MODELS_MAX = 1_000
+MODELS_MAX = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PauseSettings:
+    """How long a sick endpoint is left alone: doubling from `seconds_min` to `seconds_max`.
+
+    A `Retry-After` is obeyed up to `retry_after_seconds_max`. While an endpoint that has not yet
+    served a model answers that it does not know it, it counts as still starting for
+    `starting_seconds`.
+    """
+
+    seconds_min: float = 0.5
+    seconds_max: float = 10.0
+    retry_after_seconds_max: float = 120.0
+    starting_seconds: float = 300.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.seconds_min <= self.seconds_max:
+            raise SettingsInvalid("pause needs 0 < seconds_min <= seconds_max.")
+        if min(self.retry_after_seconds_max, self.starting_seconds) < 0:
+            raise SettingsInvalid(
+                "pause.retry_after_seconds_max and starting_seconds can't be negative."
+            )
+
+
+class Endpoint:
+    """One model server: its door, its limit, and its pauses. Times are seconds of the event loop.
+
+    A paused endpoint gets nothing until the pause is over, then one request at a time until one is
+    served: a server that comes back is not met by the whole crowd.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        upstream: Upstream,
+        *,
+        limits: AimdSettings | None = None,
+        pauses: PauseSettings | None = None,
+    ) -> None:
+        self.name = name
+        self.upstream = upstream
+        self.limiter = Aimd(limits or AimdSettings())
+        self._limits = limits
+        self._models: dict[str, Endpoint] = {}
+        self.served_at = float("-inf")
+        self.served_models: set[str] = set()
+        self.reason: str | None = None
+        self.reply_bytes_expected = float(REPLY_BYTES_EXPECTED_MIN)
+        self._pauses = pauses or PauseSettings()
+        self._paused_until = float("-inf")
+        self._failures = 0
+        self._first_sent_at: float | None = None
+
+    def has_room(self, now: float) -> bool:
+        """Say whether one more request may be sent now."""
+        if now < self._paused_until:
+            return False
+        if self._failures:
+            return self.limiter.in_flight == 0
+        return self.limiter.has_room
+
+    def is_paused(self, now: float) -> bool:
+        """Say whether the endpoint is being left alone."""
+        return now < self._paused_until
+
+    @property
+    def window(self) -> int:
+        """Return how many requests it can hold: one while it is being tried out."""
+        return 1 if self._failures else self.limiter.limit
+
+    def on_start(self, now: float) -> None:
+        """Hear that a request is about to be sent."""
+        if self._first_sent_at is None:
+            self._first_sent_at = now
+        self.limiter.start()
+
+    def on_served(self, model: str, now: float, reply_bytes: int) -> None:
+        """Hear that a request got a proper answer."""
+        self.served_at = now
+        if len(self.served_models) < SERVED_MODELS_MAX:
+            self.served_models.add(model)
+        self._failures = 0
+        self.reason = None
+        self.limiter.on_success()
+        # A slow average towards twice the size, so that one long reply does not shut the valve.
+        target = max(REPLY_BYTES_EXPECTED_MIN, 2 * reply_bytes)
+        self.reply_bytes_expected += 0.1 * (target - self.reply_bytes_expected)
+
+    def on_answered(self) -> None:
+        """Hear that the endpoint answered, though not well: it is there, so it is not paused."""
+        self._failures = 0
+        self.reason = None
+
+    def is_starting(self, model: str, now: float) -> bool:
+        """Say whether an unknown model may just not be loaded yet."""
+        first = self._first_sent_at if self._first_sent_at is not None else now
+        return model not in self.served_models and now - first < self._pauses.starting_seconds
+
+    def on_overload(self, *, reason: str, sent_at: float, now: float, after: float | None) -> None:
+        """Hear a refusal for lack of capacity.
+
+        The limit goes down; the endpoint is paused when it names a time, or when it refuses
+        although nothing was served since the request was sent.
+        """
+        lowered = self.limiter.on_overload(sent_at, now)
+        if after is not None or (lowered and self.served_at < sent_at):
+            self._pause(reason, now, after)
+
+    def on_sick(
+        self, *, reason: str, sent_at: float, now: float, after: float | None = None
+    ) -> None:
+        """Hear a fault of the endpoint. Of those sent before the last pause ended, one counts."""
+        if sent_at >= self._paused_until:
+            self._pause(reason, now, after)
+
+    def for_model(self, model: str) -> "Endpoint":
+        """Return the endpoint that stands for one model behind this gateway.
+
+        A gateway serves its models by different engines: each has a limit and pauses of its own, so
+        that a slow model takes nothing from a fast one. Past `MODELS_MAX` they share one.
+        """
+        name = model if len(self._models) < MODELS_MAX or model in self._models else ""
+        found = self._models.get(name)
+        if found is None:
+            found = Endpoint(
+                f"{self.name}/{name or 'other'}",
+                self.upstream,
+                limits=self._limits,
+                pauses=self._pauses,
+            )
+            self._models[name] = found
+        return found
+
+    def siblings(self) -> list["Endpoint"]:
+        """Return the endpoints of single models behind this one."""
+        return list(self._models.values())
+
+    def _pause(self, reason: str, now: float, after: float | None) -> None:
+        self._failures += 1
+        settings = self._pauses
+        seconds = min(
+            settings.seconds_max, settings.seconds_min * 2.0 ** min(self._failures - 1, 32)
+        )
+        if after is not None:
+            seconds = max(seconds, min(after, settings.retry_after_seconds_max))
+        self._paused_until = max(self._paused_until, now + seconds)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routes:
+    """Which endpoint serves which model: one for each named model, or one for any."""
+
+    by_model: Mapping[str, Endpoint] = field(default_factory=dict)
+    default: Endpoint | None = None
+
+    def __post_init__(self) -> None:
+        if not self.by_model and self.default is None:
+            raise SettingsInvalid("No upstream is configured: set gateway.url or model_gateways.")
+
+    def find(self, model: str) -> Endpoint | None:
+        """Return the endpoint of a model, or None when none serves it."""
+        named = self.by_model.get(model)
+        if named is not None or self.default is None:
+            return named
+        return self.default.for_model(model)
+
+    def endpoints(self) -> Iterable[Endpoint]:
+        """Return every endpoint that requests may be sent to, once."""
+        found = list({id(endpoint): endpoint for endpoint in self.by_model.values()}.values())
+        if self.default is not None:
+            found += self.default.siblings()
+        return found

@@ -1,0 +1,120 @@
+"""A shard that this processor holds: which of its lines wait, fly, sleep, or have come back."""
+
+import asyncio
+import heapq
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tidegate.domain.shard import is_done
+from tidegate.processor.endpoints import Endpoint
+from tidegate.processor.plan_format import PlanLine
+from tidegate.stores.base import ClaimedShard
+
+
+class State(StrEnum):
+    """What is being done with an open shard."""
+
+    RUNNING = "running"  # Its lines are sent as the valves allow.
+    ENDING = "ending"  # Cancelled or expired: nothing more is sent; the rest gets end lines.
+    RETURNING = "returning"  # Nothing more is sent; once all is committed it is handed back.
+    LOST = "lost"  # Another holder has a higher epoch: whatever still comes back is dropped.
+    CLOSED = "closed"  # Every line is committed.
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """One line on its way to an endpoint and back. `sent_at` is loop time."""
+
+    shard: "OpenShard"
+    index: int
+    line: PlanLine
+    endpoint: Endpoint
+    sent_at: float
+    reserved_bytes: int
+    scope: asyncio.Timeout | None = None
+
+    def cut_at(self, when: float) -> None:
+        """Give the flight until `when` to land; an earlier limit stays."""
+        scope = self.scope
+        if scope is None or scope.expired():
+            return
+        limit = scope.when()
+        if limit is None or when < limit:
+            scope.reschedule(when)
+
+
+class OpenShard:
+    """The lines of one claimed shard. Times are seconds of the event loop."""
+
+    def __init__(
+        self,
+        held: ClaimedShard,
+        lines: Sequence[PlanLine],
+        *,
+        endpoint: Endpoint | None,
+        opened_at: float,
+    ) -> None:
+        plan = held.shard.plan
+        assert len(lines) == plan.lines, "the plan holds another number of lines than the ledger"
+        self.claim = held.claim
+        self.number = plan.number
+        self.model = plan.model
+        self.endpoint = endpoint
+        self.opened_at = opened_at
+        self.sequence = held.shard.sequence
+        self.state = State.RUNNING
+        self.lines = lines
+        self.undecided = {i for i in range(plan.lines) if not is_done(held.shard.done, i)}
+        self.uncommitted = 0
+        self.flights: dict[int, Flight] = {}
+        self.attempts: dict[int, int] = {}
+        self.unsure: dict[int, int] = {}
+        self._fresh: deque[int] = deque(sorted(self.undecided))
+        self._sleeping: list[tuple[float, int]] = []
+
+    @property
+    def fresh(self) -> int:
+        """Return how many lines could be sent at once."""
+        return len(self._fresh)
+
+    @property
+    def is_settled(self) -> bool:
+        """Say whether nothing is in flight and nothing waits for a commit."""
+        return not self.flights and not self.uncommitted
+
+    def ready(self, now: float) -> int | None:
+        """Return the line to be sent next, without taking it; None when none is ready."""
+        if self.state is not State.RUNNING:
+            return None
+        if self._sleeping and self._sleeping[0][0] <= now:
+            return self._sleeping[0][1]
+        return self._fresh[0] if self._fresh else None
+
+    def take(self, index: int) -> PlanLine:
+        """Take the line that `ready` named."""
+        if self._fresh and self._fresh[0] == index:
+            self._fresh.popleft()
+        else:
+            due, taken = heapq.heappop(self._sleeping)
+            assert taken == index, (due, taken, index)
+        return self.lines[index]
+
+    def put_back(self, index: int) -> None:
+        """Let a line that lost nothing go first again."""
+        self._fresh.appendleft(index)
+
+    def sleep_until(self, index: int, due: float) -> None:
+        """Let a line wait without holding a slot."""
+        heapq.heappush(self._sleeping, (due, index))
+
+    def decide(self, index: int) -> None:
+        """Record that the line has its result, which now waits for its commit."""
+        self.undecided.remove(index)
+        self.uncommitted += 1
+
+    def cut_flights(self, when: float) -> None:
+        """Give every flight until `when` to land."""
+        for flight in list(self.flights.values()):
+            flight.cut_at(when)

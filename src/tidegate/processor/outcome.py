@@ -1,0 +1,133 @@
+"""What a reply or a fault means for the line and for its endpoint."""
+
+from dataclasses import dataclass
+
+from tidegate.domain.errors import (
+    ConnectFailed,
+    ReplyTooLarge,
+    TimedOut,
+    UpstreamFault,
+)
+from tidegate.domain.retry import Blame, blame_status, is_overload
+from tidegate.domain.shard import Tally
+from tidegate.upstreams.base import Reply
+from tidegate.wire.results import error_line, read_body, reply_line, wrapped_text
+
+_ONE_FAILED = Tally(failed=1)
+_REASON_CHARACTERS_MAX = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """A judged attempt. `line` is what the line's result would be if this attempt were its last.
+
+    `reason` says in words what is wrong with the endpoint; `after` is its Retry-After in seconds.
+    """
+
+    blame: Blame
+    line: bytes
+    is_error: bool
+    tally: Tally
+    reason: str = ""
+    overload: bool = False
+    after: float | None = None
+
+
+def judge_reply(reply: Reply, request_id: str, custom_id: bytes, *, starting: bool) -> Outcome:
+    """Judge a whole reply. `starting`: the endpoint may not have loaded the model yet."""
+    blame = blame_status(reply.status)
+    if reply.status == 404 and starting and _is_about_model(reply.body):  # noqa: PLR2004 - HTTP's own number
+        blame = Blame.ENDPOINT
+    body = read_body(reply.body)
+    is_success = 200 <= reply.status < 300  # noqa: PLR2004 - HTTP's own numbers
+    if body is None and is_success:
+        return Outcome(
+            blame=Blame.LINE,
+            line=error_line(
+                request_id,
+                custom_id,
+                code="invalid_reply",
+                message=f"The upstream answered {reply.status} with a body that is not valid JSON.",
+            ),
+            is_error=True,
+            tally=_ONE_FAILED,
+        )
+    text = body.raw if body is not None else wrapped_text(reply.body, reply.status)
+    return Outcome(
+        blame=blame,
+        line=reply_line(
+            request_id,
+            custom_id,
+            status=reply.status,
+            upstream_id=reply.headers.get("x-request-id", request_id),
+            body=text,
+        ),
+        is_error=not is_success,
+        tally=Tally(completed=1, usage=body.usage) if is_success and body else _ONE_FAILED,
+        reason=_reason(reply),
+        overload=is_overload(reply.status),
+        after=_seconds(reply.headers.get("retry-after")),
+    )
+
+
+def judge_fault(
+    fault: UpstreamFault, request_id: str, custom_id: bytes, *, serves_others: bool
+) -> Outcome:
+    """Judge a call that got no usable reply.
+
+    A broken or late reply is the line's fault only where the endpoint served others meanwhile.
+    """
+    return Outcome(
+        blame=_blame_fault(fault, serves_others=serves_others),
+        line=error_line(request_id, custom_id, code=_code(fault), message=str(fault)),
+        is_error=True,
+        tally=_ONE_FAILED,
+        reason=str(fault)[:_REASON_CHARACTERS_MAX],
+        overload=isinstance(fault, TimedOut) and fault.phase != "connect",
+    )
+
+
+def _blame_fault(fault: UpstreamFault, *, serves_others: bool) -> Blame:
+    if isinstance(fault, ReplyTooLarge):
+        return Blame.NOBODY
+    if isinstance(fault, ConnectFailed) or (
+        isinstance(fault, TimedOut) and fault.phase == "connect"
+    ):
+        return Blame.ENDPOINT
+    return Blame.LINE if serves_others else Blame.UNSURE
+
+
+def _code(fault: UpstreamFault) -> str:
+    if isinstance(fault, TimedOut):
+        return "upstream_timeout"
+    if isinstance(fault, ReplyTooLarge):
+        return "reply_too_large"
+    if isinstance(fault, ConnectFailed):
+        return "upstream_unreachable"
+    return "upstream_reply_broken"
+
+
+def _reason(reply: Reply) -> str:
+    quoted = reply.body[:_REASON_CHARACTERS_MAX].decode("utf-8", "replace")
+    match reply.status:
+        case 401 | 403 | 407:
+            return f"the upstream refuses our key ({reply.status}): check its api_key. It said: {quoted}"
+        case 429:
+            return f"the upstream asks for less ({reply.status})"
+        case 502 | 503 | 504 | 529:
+            return f"the upstream can't serve now ({reply.status}). It said: {quoted}"
+        case 404:
+            return f"the upstream does not know the model yet. It said: {quoted}"
+        case _:
+            return f"the upstream answered {reply.status}. It said: {quoted}"
+
+
+def _is_about_model(body: bytes) -> bool:
+    return b"model" in body[:4_096].lower()
+
+
+def _seconds(value: str | None) -> float | None:
+    # The other form, a date, is not used by model servers; without it our own back-off applies.
+    if value is None or not value.isascii() or not value.isdigit():
+        return None
+    return float(value[:9])

@@ -1,0 +1,34 @@
+"""How a line lies in the plan blob: a fixed head, then the custom_id and the body as written."""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_HEAD = struct.Struct(">III")
+
+
+@dataclass(frozen=True, slots=True)
+class PlanLine:
+    """One line of a shard. `custom_id` is a JSON string as written, `body` a JSON object."""
+
+    number: int
+    custom_id: bytes
+    body: bytes
+
+
+def pack(number: int, custom_id: bytes, body: bytes) -> bytes:
+    """Return the record of one line."""
+    return _HEAD.pack(number, len(custom_id), len(body)) + custom_id + body
+
+
+def unpack_all(data: bytes) -> Iterator[PlanLine]:
+    """Yield the lines of a shard's bytes, which must hold whole records."""
+    position = 0
+    while position < len(data):
+        number, id_length, body_length = _HEAD.unpack_from(data, position)
+        position += _HEAD.size
+        middle = position + id_length
+        end = middle + body_length
+        assert end <= len(data), "a plan record is cut off"
+        yield PlanLine(number, data[position:middle], data[middle:end])
+        position = end

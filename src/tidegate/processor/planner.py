@@ -1,0 +1,300 @@
+"""From a file of lines to a plan: validate all, sort by model and prompt, cut into shards.
+
+One pass over the input and one over the sorted lines; memory is bounded whatever the size
+(PROTOCOL 5 and 6). Between slices of work the event loop gets its turn.
+"""
+
+import asyncio
+import hashlib
+import random
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from tidegate.blobs.base import BlobStore, BlobWriter
+from tidegate.domain.batch import Batch, Problem, Status
+from tidegate.domain.errors import BlobMissing, ClaimLost
+from tidegate.domain.file import Part
+from tidegate.domain.shard import ShardPlan
+from tidegate.processor.endpoints import Routes
+from tidegate.processor.insist import insist
+from tidegate.processor.plan_format import pack
+from tidegate.processor.problems import Problems
+from tidegate.processor.settings import Planning, UnknownModel
+from tidegate.processor.sorter import ExternalSorter, ScratchMaker
+from tidegate.runtime.clock import Clock
+from tidegate.runtime.identity import IdMaker
+from tidegate.stores.base import ClaimedBatch, Plan, Store
+from tidegate.wire.jsonl import Line, LineSplitter, oversize_problem, read_line
+
+READ_BYTES = 2**20
+SLICE_BYTES = 2**16
+SLICE_LINES = 256
+_NUMBER_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannerTools:
+    """What a planner works with."""
+
+    store: Store
+    blobs: BlobStore
+    routes: Routes
+    clock: Clock
+    ids: IdMaker
+    chance: random.Random
+    make_scratch: ScratchMaker
+
+
+class Planner:
+    """Plans one claimed batch at a time."""
+
+    def __init__(self, settings: Planning, tools: PlannerTools) -> None:
+        self._settings = settings
+        self._tools = tools
+
+    async def plan(self, held: ClaimedBatch) -> Batch:
+        """Bring a batch from validating to in progress, or to its end.
+
+        Raises:
+            ClaimLost: another processor plans it now, or the user cancelled it meanwhile.
+            StorageFull: the plan or the scratch files found no room.
+        """
+        tools, batch = self._tools, held.batch
+        if batch.status is Status.CANCELLING or tools.clock.now() >= batch.expires_at:
+            return await self._end(held, [])
+        parts = await insist(lambda: tools.store.get_input(batch.id), tools.chance)
+        if parts is None:
+            return await self._end(held, [_no_file(batch)])
+        with ExitStack() as stack:
+            scan = _Scan(self._settings, self._tools, batch, stack)
+            try:
+                await scan.read(parts)
+            except BlobMissing:
+                return await self._end(held, [_no_file(batch)])
+            problems = await scan.judge()
+            if problems:
+                return await self._end(held, problems)
+            return await self._write(held, scan)
+
+    async def _end(self, held: ClaimedBatch, problems: list[Problem]) -> Batch:
+        tools = self._tools
+        at = tools.clock.now()
+        return await insist(
+            lambda: tools.store.end_unplanned(held.claim, problems=problems, at=at), tools.chance
+        )
+
+    async def _write(self, held: ClaimedBatch, scan: "_Scan") -> Batch:
+        tools = self._tools
+        name = plan_blob(held)
+        async with tools.blobs.writer(name) as writer:
+            cutter = _Cutter(self._settings, writer)
+            for index, (key, record) in enumerate(scan.lines.merged()):
+                await cutter.add(key.partition(b"\0")[0].decode(), record)
+                if index % SLICE_LINES == 0:
+                    await asyncio.sleep(0)
+            shards = await cutter.finish()
+            await writer.finish()
+        plan = Plan(
+            blob=name,
+            shards=tuple(shards),
+            models=tuple(dict.fromkeys(shard.model for shard in shards)),
+            total=sum(shard.lines for shard in shards),
+            output_file_id=tools.ids.make("file-"),
+            error_file_id=tools.ids.make("file-"),
+        )
+        at = tools.clock.now()
+        try:
+            return await insist(
+                lambda: tools.store.plan_batch(held.claim, plan, at=at), tools.chance
+            )
+        except ClaimLost:
+            # The answer is certain: no row will ever point to this plan.
+            await tools.blobs.delete(name)
+            raise
+
+
+def plan_blob(held: ClaimedBatch) -> str:
+    """Return the name of the plan that this claim may write; the epoch fences it (PROTOCOL 18)."""
+    return f"plans/{held.batch.id}/{held.claim.epoch}"
+
+
+class _Scan:
+    """The first pass: every line is judged; sound ones go to the sorter."""
+
+    def __init__(
+        self, settings: Planning, tools: PlannerTools, batch: Batch, stack: ExitStack
+    ) -> None:
+        self._settings = settings
+        self._tools = tools
+        self._batch = batch
+        self._problems = Problems(settings.errors_max)
+        self._found = 0
+        self.lines = stack.enter_context(self._sorter())
+        self._names = stack.enter_context(self._sorter())
+
+    def _sorter(self) -> ExternalSorter:
+        return ExternalSorter(
+            self._tools.make_scratch,
+            run_bytes_max=self._settings.run_bytes_max,
+            run_items_max=self._settings.run_lines_max,
+        )
+
+    async def read(self, parts: tuple[Part, ...]) -> None:
+        """Judge every line of the input."""
+        splitter = LineSplitter(self._settings.line_bytes_max)
+        async for piece in _pieces(self._tools.blobs, parts):
+            await self._take(splitter.feed(piece))
+        await self._take(splitter.finish())
+
+    async def _take(self, found: Iterator[tuple[int, bytes | None]]) -> None:
+        for number, raw in found:
+            self._found += 1
+            if self._found <= self._settings.lines_max:
+                wrote = self._judge_line(number, raw)
+                if wrote or self._found % SLICE_LINES == 0:
+                    await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    def _judge_line(self, number: int, raw: bytes | None) -> bool:
+        if raw is None:
+            self._problems.add(oversize_problem(number, self._settings.line_bytes_max))
+            return False
+        line = read_line(number, raw, endpoint=self._batch.endpoint)
+        if isinstance(line, Problem):
+            self._problems.add(line)
+            return False
+        if self._is_unservable(line.model):
+            self._problems.add(_no_model(line))
+            return False
+        place = number.to_bytes(_NUMBER_BYTES, "big")
+        name = line.name.encode()
+        digest = hashlib.blake2b(name, digest_size=16).digest()
+        spilled = self._names.add(digest, place + name)
+        key = line.model.encode() + b"\0" + line.prompt + b"\0" + place
+        return self.lines.add(key, pack(number, line.custom_id, line.body)) or spilled
+
+    def _is_unservable(self, model: str) -> bool:
+        return (
+            self._settings.unknown_model is UnknownModel.REJECT_BATCH
+            and self._tools.routes.find(model) is None
+        )
+
+    async def judge(self) -> list[Problem]:
+        """Return what is wrong with the file as a whole: nothing, or at most `errors_max` + 1."""
+        if self._found == 0:
+            return [_EMPTY]
+        if self._found > self._settings.lines_max:
+            return [_too_many(self._found, self._settings.lines_max)]
+        await self._find_duplicates()
+        return self._problems.listed()
+
+    async def _find_duplicates(self) -> None:
+        digest = b""
+        seen: set[bytes] = set()
+        for index, (key, record) in enumerate(self._names.merged()):
+            if key != digest:
+                digest, seen = key, set()
+            name = record[_NUMBER_BYTES:]
+            if name in seen:
+                self._problems.add(_duplicate(int.from_bytes(record[:_NUMBER_BYTES], "big")))
+            seen.add(name)
+            if index % SLICE_LINES == 0:
+                await asyncio.sleep(0)
+
+
+class _Cutter:
+    """The second pass: writes records in order and notes where each shard begins and ends."""
+
+    def __init__(self, settings: Planning, writer: BlobWriter) -> None:
+        self._settings = settings
+        self._writer = writer
+        self._shards: list[ShardPlan] = []
+        self._model = ""
+        self._held: list[bytes] = []
+        self._length = 0
+        self._offset = 0
+
+    async def add(self, model: str, record: bytes) -> None:
+        """Take the next record."""
+        full = (
+            len(self._held) >= self._settings.shard_lines_max
+            or self._length + len(record) > self._settings.shard_bytes_max
+        )
+        if self._held and (full or model != self._model):
+            await self._cut()
+        self._model = model
+        self._held.append(record)
+        self._length += len(record)
+
+    async def finish(self) -> list[ShardPlan]:
+        """Cut what is left and return every shard."""
+        if self._held:
+            await self._cut()
+        return self._shards
+
+    async def _cut(self) -> None:
+        self._shards.append(
+            ShardPlan(
+                number=len(self._shards),
+                model=self._model,
+                offset=self._offset,
+                length=self._length,
+                lines=len(self._held),
+            )
+        )
+        await self._writer.write(b"".join(self._held))
+        self._offset += self._length
+        self._held = []
+        self._length = 0
+
+
+async def _pieces(blobs: BlobStore, parts: tuple[Part, ...]) -> AsyncIterator[bytes]:
+    for part in parts:
+        for start in range(0, part.length, READ_BYTES):
+            length = min(READ_BYTES, part.length - start)
+            data = await blobs.read(part.blob, part.offset + start, length)
+            for low in range(0, len(data), SLICE_BYTES):
+                yield data[low : low + SLICE_BYTES]
+
+
+_EMPTY = Problem(
+    code="empty_file",
+    message="The input file is empty. Please ensure that the batch contains at least one request.",
+)
+
+
+def _too_many(found: int, lines_max: int) -> Problem:
+    return Problem(
+        code="too_many_tasks",
+        message=f"The file has {found} requests; a batch takes {lines_max} at most. Split it.",
+    )
+
+
+def _no_file(batch: Batch) -> Problem:
+    return Problem(
+        code="invalid_request",
+        message=f"Cannot find file {batch.input_file_id}, or you do not have access to it.",
+        param="file_id",
+    )
+
+
+def _no_model(line: Line) -> Problem:
+    return Problem(
+        code="model_not_found",
+        message=f"The provided model '{line.model}' is not supported by the Batch API.",
+        line=line.number,
+        param="body.model",
+    )
+
+
+def _duplicate(number: int) -> Problem:
+    return Problem(
+        code="duplicate_custom_id",
+        message=(
+            "The custom_id for this request is a duplicate of another request. "
+            "Each request of a batch needs a custom_id of its own."
+        ),
+        line=number,
+        param="custom_id",
+    )

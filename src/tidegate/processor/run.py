@@ -1,0 +1,126 @@
+"""A batch of which this processor holds shards, and the results that wait for their commit."""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+
+from tidegate.domain.batch import Batch, Status
+from tidegate.domain.shard import Tally
+from tidegate.processor.open_shard import OpenShard, State
+from tidegate.wire.results import error_line
+
+CANCELLED = (
+    "batch_cancelled",
+    "This request was not executed because the batch was cancelled.",
+)
+EXPIRED = (
+    "batch_expired",
+    "This request could not be executed before the completion window expired.",
+)
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One result line that is not yet committed."""
+
+    shard: OpenShard
+    index: int
+    line: bytes
+    is_error: bool
+    tally: Tally
+
+
+@dataclass(slots=True)
+class Budget:
+    """Bytes and lines that this processor answers for: in flight, or not yet committed."""
+
+    bytes_max: int
+    lines_max: int
+    bytes_held: int = 0
+    lines_held: int = 0
+
+    def takes(self, size: int) -> bool:
+        """Say whether a line of this size may start; one that is too large for ever runs alone."""
+        if self.lines_held >= self.lines_max:
+            return False
+        return self.bytes_held + size <= self.bytes_max or self.bytes_held == 0
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """One batch as it is being worked on here."""
+
+    batch: Batch
+    budget: Budget
+    entries: list[Entry] = field(default_factory=list)
+    entries_bytes: int = 0
+    shards: dict[int, OpenShard] = field(default_factory=dict)
+    turn: deque[OpenShard] = field(default_factory=deque)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    closing: bool = False
+    noted_reason: str | None = None
+    finished: dict[str, int] = field(default_factory=dict)
+    rate: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """Return the batch's id."""
+        return self.batch.id
+
+    @property
+    def flights(self) -> int:
+        """Count the lines in flight."""
+        return sum(len(shard.flights) for shard in self.shards.values())
+
+    @property
+    def is_idle(self) -> bool:
+        """Say whether no result can be expected at once: nothing flies, nothing is about to."""
+        return not any(shard.flights or shard.fresh for shard in self.shards.values())
+
+    def open(self, shard: OpenShard) -> None:
+        """Take a shard in."""
+        self.shards[shard.number] = shard
+        self.turn.append(shard)
+
+    def close(self, shard: OpenShard, state: State) -> None:
+        """Let go of a shard, for whatever reason `state` says; its flights are cut."""
+        shard.state = state
+        if self.shards.get(shard.number) is shard:
+            del self.shards[shard.number]
+            self.turn.remove(shard)
+        shard.cut_flights(asyncio.get_running_loop().time())
+        self.changed.set()
+
+    def add(self, entry: Entry) -> None:
+        """Take a result; it counts against the budget until its commit is answered."""
+        entry.shard.decide(entry.index)
+        self.entries.append(entry)
+        self.entries_bytes += len(entry.line)
+        self.budget.bytes_held += len(entry.line)
+        self.budget.lines_held += 1
+        self.changed.set()
+
+    def end_with(self, shard: OpenShard) -> tuple[str, str]:
+        """Return code and message for the lines of a shard that will not be run."""
+        return CANCELLED if self.batch.status is Status.CANCELLING else EXPIRED
+
+    def add_ends(self, shard: OpenShard) -> None:
+        """Give every line without a result its end line."""
+        assert shard.state is State.ENDING, shard.state
+        assert not shard.flights, "a line in flight may still land"
+        code, message = self.end_with(shard)
+        tally = Tally(failed=1, expired=int(code == EXPIRED[0]))
+        for index in sorted(shard.undecided):
+            self.add_error(shard, index, code=code, message=message, tally=tally)
+
+    def add_error(
+        self, shard: OpenShard, index: int, *, code: str, message: str, tally: Tally
+    ) -> None:
+        """Give a line an error that no HTTP reply stands behind."""
+        line = shard.lines[index]
+        text = error_line(self.request_id(line.number), line.custom_id, code=code, message=message)
+        self.add(Entry(shard, index, text, is_error=True, tally=tally))
+
+    def request_id(self, number: int) -> str:
+        """Return the id of a request: the same on every attempt, by whatever processor."""
+        return f"batch_req_{self.batch.id.removeprefix('batch_')}_{number}"

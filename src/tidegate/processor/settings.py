@@ -1,0 +1,146 @@
+"""Every bound of a processor, each with its name."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from tidegate.domain.errors import SettingsInvalid
+from tidegate.domain.retry import Retry
+
+
+class UnknownModel(StrEnum):
+    """What becomes of a line whose model no upstream serves."""
+
+    REJECT_LINE = "reject_line"  # The line gets the error `model_not_found`, the others run.
+    REJECT_BATCH = "reject_batch"  # The batch fails its validation.
+
+
+def _above_zero(group: str, **values: float) -> None:
+    for name, value in values.items():
+        if value <= 0:
+            raise SettingsInvalid(f"{group}.{name} must be above 0, not {value}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claims:
+    """How claims are held. A dead processor is replaced after `lease_seconds`.
+
+    The keeper renews at a third of the lease, and only while the event loop made progress within
+    `stall_seconds`.
+    """
+
+    lease_seconds: float = 15.0
+    stall_seconds: float = 60.0
+    poll_seconds: float = 0.25
+
+    def __post_init__(self) -> None:
+        _above_zero(
+            "claims",
+            lease_seconds=self.lease_seconds,
+            stall_seconds=self.stall_seconds,
+            poll_seconds=self.poll_seconds,
+        )
+        if self.poll_seconds > self.lease_seconds / 3:
+            raise SettingsInvalid("claims.poll_seconds must be at most a third of the lease.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Valves:
+    """What may be open at once in one processor: shards, lines in flight, bytes, uncommitted lines.
+
+    `in_flight_bytes_max` covers requests in flight, what their replies are expected to need, and
+    results not yet committed; one item larger than all of it runs alone.
+    """
+
+    open_shards_max: int = 12
+    in_flight_max: int = 256
+    in_flight_bytes_max: int = 64 * 2**20
+    uncommitted_lines_max: int = 500
+    turn_seconds: float = 5.0
+
+    def __post_init__(self) -> None:
+        _above_zero(
+            "valves",
+            open_shards_max=self.open_shards_max,
+            in_flight_max=self.in_flight_max,
+            in_flight_bytes_max=self.in_flight_bytes_max,
+            uncommitted_lines_max=self.uncommitted_lines_max,
+            turn_seconds=self.turn_seconds,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planning:
+    """Bounds of validation and planning. A shard is cut at `shard_lines_max` or `shard_bytes_max`.
+
+    `run_bytes_max` and `run_lines_max` bound one sorted run in memory.
+    """
+
+    lines_max: int = 50_000
+    line_bytes_max: int = 8 * 2**20
+    errors_max: int = 100
+    shard_lines_max: int = 500
+    shard_bytes_max: int = 4 * 2**20
+    run_bytes_max: int = 16 * 2**20
+    run_lines_max: int = 8_192
+    unknown_model: UnknownModel = UnknownModel.REJECT_LINE
+
+    def __post_init__(self) -> None:
+        _above_zero(
+            "planning",
+            lines_max=self.lines_max,
+            line_bytes_max=self.line_bytes_max,
+            errors_max=self.errors_max,
+            shard_lines_max=self.shard_lines_max,
+            shard_bytes_max=self.shard_bytes_max,
+            run_bytes_max=self.run_bytes_max,
+            run_lines_max=self.run_lines_max,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commits:
+    """When results are cut into a commit: after a time, a number of lines or of bytes.
+
+    `append_seconds` stands where the blob store appends locally, `put_seconds` where each commit is
+    an object of its own.
+    """
+
+    append_seconds: float = 0.02
+    put_seconds: float = 1.0
+    lines_max: int = 500
+    bytes_max: int = 4 * 2**20
+
+    def __post_init__(self) -> None:
+        _above_zero(
+            "commits",
+            append_seconds=self.append_seconds,
+            put_seconds=self.put_seconds,
+            lines_max=self.lines_max,
+            bytes_max=self.bytes_max,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ends:
+    """How long lines in flight may still land: after cancel or expiry, and after a stop signal."""
+
+    drain_seconds: float = 30.0
+    stop_grace_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        if min(self.drain_seconds, self.stop_grace_seconds) < 0:
+            raise SettingsInvalid(
+                "ends.drain_seconds and ends.stop_grace_seconds can't be negative."
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings of a processor."""
+
+    claims: Claims = field(default_factory=Claims)
+    valves: Valves = field(default_factory=Valves)
+    planning: Planning = field(default_factory=Planning)
+    commits: Commits = field(default_factory=Commits)
+    retry: Retry = field(default_factory=Retry)
+    ends: Ends = field(default_factory=Ends)

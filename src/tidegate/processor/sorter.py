@@ -1,0 +1,82 @@
+"""Sorting more than fits in memory: sorted runs on scratch, then one merge (Knuth, 5.4)."""
+
+import heapq
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from tidegate.domain.errors import StorageFull
+
+_HEAD = struct.Struct(">II")
+
+ScratchMaker = Callable[[], BinaryIO]
+
+
+class ExternalSorter:
+    """Takes (key, record) pairs and gives them back ordered by key, then record.
+
+    At most `run_bytes_max` bytes or `run_items_max` pairs are held at once; the rest lies in files
+    that `make_scratch` opens and that vanish when they are closed. Use it with `with`.
+    """
+
+    def __init__(
+        self, make_scratch: ScratchMaker, *, run_bytes_max: int, run_items_max: int
+    ) -> None:
+        self._make_scratch = make_scratch
+        self._run_bytes_max = run_bytes_max
+        self._run_items_max = run_items_max
+        self._held: list[tuple[bytes, bytes]] = []
+        self._held_bytes = 0
+        self._runs: list[BinaryIO] = []
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._held = []
+        self._stack.close()
+
+    def add(self, key: bytes, record: bytes) -> bool:
+        """Take one pair; return True when that filled a run and wrote it out (a slow moment)."""
+        self._held.append((key, record))
+        self._held_bytes += len(key) + len(record)
+        full = len(self._held) >= self._run_items_max or self._held_bytes >= self._run_bytes_max
+        if full:
+            self._spill()
+        return full
+
+    def merged(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield every pair in order. Call it once, after the last `add`."""
+        self._held.sort()
+        runs = [_read(run) for run in self._runs]
+        return heapq.merge(*runs, iter(self._held))
+
+    def _spill(self) -> None:
+        self._held.sort()
+        try:
+            run = self._stack.enter_context(self._make_scratch())
+            for key, record in self._held:
+                run.write(_HEAD.pack(len(key), len(record)))
+                run.write(key)
+                run.write(record)
+            run.flush()
+        except OSError as error:
+            raise StorageFull(f"No room for sorting in the scratch directory: {error}.") from error
+        self._runs.append(run)
+        self._held = []
+        self._held_bytes = 0
+
+
+def _read(run: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
+    run.seek(0)
+    while head := run.read(_HEAD.size):
+        key_length, record_length = _HEAD.unpack(head)
+        yield run.read(key_length), run.read(record_length)

@@ -1,0 +1,70 @@
+"""How much may be in flight at once at one endpoint: additive increase, multiplicative decrease.
+
+The design is the one of TCP's congestion avoidance (Chiu and Jain, 1989; RFC 5681): up by `step`
+for each full window of successes, down by `factor` on overload, and down at most once for each
+round trip: a refusal only counts if its request was sent after the last decrease.
+"""
+
+from dataclasses import dataclass
+
+from tidegate.domain.errors import SettingsInvalid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AimdSettings:
+    """Bounds and gains of one endpoint's limit, in requests in flight."""
+
+    start: int = 16
+    min: int = 1
+    max: int = 256
+    step: float = 1.0
+    factor: float = 0.7
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min <= self.start <= self.max:
+            raise SettingsInvalid("limit needs 1 <= min <= start <= max.")
+        if not 0.0 < self.factor < 1.0 or self.step <= 0.0:
+            raise SettingsInvalid("limit needs 0 < factor < 1 and step above 0.")
+
+
+class Aimd:
+    """One adaptive limit. Times are seconds of the event loop."""
+
+    def __init__(self, settings: AimdSettings) -> None:
+        self._settings = settings
+        self._limit = float(settings.start)
+        self._decreased_at = float("-inf")
+        self.in_flight = 0
+
+    @property
+    def limit(self) -> int:
+        """Return how many requests may be in flight now; at least 1."""
+        return int(self._limit)
+
+    @property
+    def has_room(self) -> bool:
+        """Say whether one more request may start."""
+        return self.in_flight < int(self._limit)
+
+    def start(self) -> None:
+        """Count a request that begins."""
+        self.in_flight += 1
+
+    def finish(self) -> None:
+        """Count a request that ended, however it ended."""
+        assert self.in_flight > 0, "a request ended that never began"
+        self.in_flight -= 1
+
+    def on_success(self) -> None:
+        """Hear that the endpoint served a request. Only a limit in use may grow."""
+        if self.in_flight * 2 >= self._limit:
+            grown = self._limit + self._settings.step / self._limit
+            self._limit = min(float(self._settings.max), grown)
+
+    def on_overload(self, sent_at: float, now: float) -> bool:
+        """Hear that a request sent at `sent_at` was refused; say whether the limit went down."""
+        if sent_at <= self._decreased_at:
+            return False
+        self._decreased_at = now
+        self._limit = max(float(self._settings.min), self._limit * self._settings.factor)
+        return True

@@ -1,0 +1,167 @@
+"""Result lines: built around the reply's own bytes."""
+
+import json
+from dataclasses import dataclass
+
+import msgspec
+import orjson
+
+from tidegate.domain.usage import Usage
+
+MESSAGE_CHARACTERS_MAX = 2_000
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    prompt_tokens_details: _Details | None = None
+    completion_tokens_details: _Details | None = None
+    input_tokens_details: _Details | None = None
+    output_tokens_details: _Details | None = None
+
+
+class _Reply(msgspec.Struct):
+    usage: _Usage | None = None
+
+
+_decode_reply = msgspec.json.Decoder(_Reply).decode
+_decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
+_NO_USAGE = Usage()
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A reply body that may be spliced: one line of valid JSON, and the tokens that it reports."""
+
+    raw: bytes
+    usage: Usage
+
+
+def read_body(raw: bytes) -> Body | None:
+    """Return the reply body on one line, or None when it is not valid JSON in UTF-8.
+
+    The bytes stay as they are, except that raw newlines between tokens are removed (inside a JSON
+    string there can be none).
+    """
+    if not raw.isascii():
+        try:
+            raw.decode("utf-8")
+        except UnicodeDecodeError:
+            return None
+    try:
+        usage = _usage(_decode_reply(raw).usage)
+    except msgspec.ValidationError:
+        if not _is_json(raw):
+            return None
+        usage = _NO_USAGE
+    except (msgspec.DecodeError, RecursionError):
+        if not _is_json_at_length(raw):
+            return None
+        usage = _NO_USAGE
+    if b"\n" in raw or b"\r" in raw:
+        raw = raw.translate(None, b"\r\n")
+    return Body(raw, usage)
+
+
+def reply_line(
+    request_id: str, custom_id: bytes, *, status: int, upstream_id: str, body: bytes
+) -> bytes:
+    """Return the line of a request that got an HTTP reply; `body` is JSON on one line."""
+    return b"".join(
+        (
+            b'{"id":"',
+            request_id.encode(),
+            b'","custom_id":',
+            custom_id,
+            b',"response":{"status_code":',
+            str(status).encode(),
+            b',"request_id":',
+            orjson.dumps(upstream_id),
+            b',"body":',
+            body,
+            b'},"error":null}\n',
+        )
+    )
+
+
+def error_line(request_id: str, custom_id: bytes, *, code: str, message: str) -> bytes:
+    """Return the line of a request that has no HTTP reply."""
+    return b"".join(
+        (
+            b'{"id":"',
+            request_id.encode(),
+            b'","custom_id":',
+            custom_id,
+            b',"response":null,"error":{"code":',
+            orjson.dumps(code),
+            b',"message":',
+            orjson.dumps(message[:MESSAGE_CHARACTERS_MAX]),
+            b"}}\n",
+        )
+    )
+
+
+def wrapped_text(raw: bytes, status: int) -> bytes:
+    """Return an OpenAI-shaped error body that quotes a reply which is not JSON."""
+    text = raw[: 4 * MESSAGE_CHARACTERS_MAX].decode("utf-8", "replace")[:MESSAGE_CHARACTERS_MAX]
+    return orjson.dumps(
+        {
+            "error": {
+                "message": text or f"The upstream answered {status} with an empty body.",
+                "type": "upstream_error",
+                "param": None,
+                "code": None,
+            }
+        }
+    )
+
+
+def _usage(usage: _Usage | None) -> Usage:
+    if usage is None:
+        return _NO_USAGE
+    read = usage.input_tokens_details or usage.prompt_tokens_details
+    wrote = usage.output_tokens_details or usage.completion_tokens_details
+    return Usage(
+        input_tokens=_count(usage.prompt_tokens or usage.input_tokens),
+        cached_tokens=_count(read.cached_tokens if read else 0),
+        output_tokens=_count(usage.completion_tokens or usage.output_tokens),
+        reasoning_tokens=_count(wrote.reasoning_tokens if wrote else 0),
+    )
+
+
+_TOKENS_MAX = 2**40  # Above this a count is a mistake of the server, and would overflow the sums.
+
+
+def _count(tokens: int | None) -> int:
+    return tokens if tokens is not None and 0 <= tokens <= _TOKENS_MAX else 0
+
+
+def _is_json(raw: bytes) -> bool:
+    try:
+        _decode_raw(raw)
+    except (msgspec.DecodeError, RecursionError):
+        return _is_json_at_length(raw)
+    return True
+
+
+def _is_json_at_length(raw: bytes) -> bool:
+    # Some servers write escapes of lone surrogates, which are JSON by its grammar; the fast
+    # decoder refuses them, the standard library does not.
+    if b"\\u" not in raw:
+        return False
+    try:
+        json.loads(raw, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
