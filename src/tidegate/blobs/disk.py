@@ -1,0 +1,146 @@
+"""A directory tree that is written durably, and whether it can still be trusted (PROTOCOL 13)."""
+
+import errno
+import itertools
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tidegate.blobs.files import Files
+from tidegate.domain.errors import StorageBroken, StorageFull
+
+MARK = "~"
+KNOWN_DIRECTORIES_MAX = 10_000
+
+_SHORTAGES = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+)
+
+
+class Disk:
+    """The tree below one root. Calls block; any thread may call any method.
+
+    A failed flush, or any failure to write that is not a shortage, breaks the disk: from then on
+    everything inside `writing()` raises `StorageBroken`.
+    """
+
+    def __init__(self, root: Path, files: Files) -> None:
+        self.root = root.absolute()
+        self.files = files
+        self._broken: str | None = None
+        self._known: set[Path] = set()
+        self._numbers = itertools.count()
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Refuse to write on a broken disk, and name what goes wrong inside the block.
+
+        Raises:
+            StorageFull: there is a shortage; the disk can still be trusted.
+            StorageBroken: it can't, now or since an earlier failure.
+        """
+        if self._broken is not None:
+            raise StorageBroken(self._broken)
+        try:
+            yield
+        except OSError as error:
+            raise self.judged(error) from error
+
+    def judged(self, error: OSError) -> StorageFull | StorageBroken:
+        """Return what a failed operation means; unless it is a shortage, the disk is broken."""
+        if error.errno in _SHORTAGES:
+            return StorageFull(
+                f"'{self.root}' takes no more ({error.strerror}): free some to go on."
+            )
+        return self.broken_by(error.strerror or "unknown")
+
+    def broken_by(self, reason: str) -> StorageBroken:
+        """Refuse to write from now on; return the error to raise."""
+        if self._broken is None:
+            self._broken = (
+                f"Durability can't be promised any more in '{self.root}' ({reason}): "
+                "check the disk, then start Tidegate again."
+            )
+        return StorageBroken(self._broken)
+
+    def temporary_path(self, path: Path) -> Path:
+        """Return a name beside `path` that no blob has and no file of this process had."""
+        return path.with_name(f"{path.name}{MARK}{os.getpid()}-{next(self._numbers)}")
+
+    def ensure_directory(self, path: Path) -> None:
+        """Make a directory in or at the root durably, with all that lead to it."""
+        if path in self._known:
+            return
+        if path == self.root:
+            self._ensure_root(path)
+        else:
+            self.ensure_directory(path.parent)
+            self.files.make_directory(path)
+            # Also when it was there: whoever made it may have died before flushing its name.
+            self.sync_directory(path.parent)
+        if len(self._known) >= KNOWN_DIRECTORIES_MAX:
+            self._known.clear()
+        self._known.add(path)
+
+    def write_all(self, descriptor: int, data: bytes | bytearray, offset: int) -> None:
+        """Write every byte at an offset, in as many steps as it takes."""
+        with memoryview(data) as view:
+            written = 0
+            while written < len(view):
+                with view[written:] as rest:
+                    taken = self.files.write(descriptor, rest, offset + written)
+                if taken <= 0:
+                    raise OSError(errno.EIO, "the file system took no bytes")
+                written += taken
+
+    def sync(self, descriptor: int) -> None:
+        """Flush a file.
+
+        Raises:
+            StorageBroken: it failed, and the disk is broken.
+        """
+        try:
+            self.files.sync(descriptor)
+        except OSError as error:
+            raise self._unflushed(error) from error
+
+    def sync_data(self, descriptor: int) -> None:
+        """Flush the bytes of a file.
+
+        Raises:
+            StorageBroken: it failed, and the disk is broken.
+        """
+        try:
+            self.files.sync_data(descriptor)
+        except OSError as error:
+            raise self._unflushed(error) from error
+
+    def sync_directory(self, path: Path) -> None:
+        """Flush the names in a directory.
+
+        Raises:
+            StorageBroken: it failed, and the disk is broken.
+        """
+        try:
+            self.files.sync_directory(path)
+        except OSError as error:
+            raise self._unflushed(error) from error
+
+    def _unflushed(self, error: OSError) -> StorageBroken:
+        # Even a shortage: the kernel has dropped the pages, so a second flush would prove nothing.
+        return self.broken_by(f"a flush failed: {error.strerror or 'unknown'}")
+
+    def _ensure_root(self, path: Path) -> None:
+        try:
+            made = self.files.make_directory(path)
+        except FileNotFoundError:
+            self._ensure_root(path.parent)
+            made = self.files.make_directory(path)
+        if made:
+            self.sync_directory(path.parent)
+        else:
+            # It may be older than us, in a place that we may not open: then its name is flushed
+            # by whoever made it, or nobody.
+            with suppress(PermissionError):
+                self.files.sync_directory(path.parent)

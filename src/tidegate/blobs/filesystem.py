@@ -1,0 +1,235 @@
+"""Blobs in a directory of this machine (PROTOCOL 10): the back-end of a single server.
+
+A blob is the file of its name below the root. A new one is written beside its place under a name
+with `~` in it, which no blob has, flushed, renamed, and its directory flushed. What a dead process
+left under such a name is passed over by everything here.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import ParamSpec, Self, TypeVar
+
+from typing_extensions import override
+
+from tidegate.blobs.base import BlobStore, BlobWriter, check_name
+from tidegate.blobs.disk import MARK, Disk
+from tidegate.blobs.draft import Draft
+from tidegate.blobs.files import Entry, Files, SystemFiles
+from tidegate.blobs.tails import Tails
+from tidegate.domain.errors import BlobMissing
+
+BUFFER_BYTES = 1 << 20
+THREADS = 8
+HANDLES_MAX = 64
+
+_PROBE = b"Tidegate was here.\n"
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class FilesystemBlobs(BlobStore):
+    """A tree of files, for its owner alone.
+
+    Every blocking call runs in a few threads of the store's own, and goes on to its end there also
+    when whoever awaits it is cancelled: a blob is never left half changed. After a failed flush
+    everything that writes raises `StorageBroken`; reading goes on.
+
+    Args:
+        root: the directory; made when the first blob is written.
+        files: the file operations, the machine's own unless a test gives others.
+        threads: how many calls may block at a time.
+        handles_max: how many growing blobs stay open between two appends.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        files: Files | None = None,
+        threads: int = THREADS,
+        handles_max: int = HANDLES_MAX,
+    ) -> None:
+        self._disk = Disk(root, files or SystemFiles())
+        self._tails = Tails(self._disk, handles_max=handles_max)
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="tidegate-blobs")
+
+    @property
+    @override
+    def durable(self) -> bool:
+        return True
+
+    @property
+    @override
+    def appends(self) -> bool:
+        return True
+
+    @override
+    def writer(self, name: str) -> BlobWriter:
+        return _FileWriter(self, Draft(self._disk, self._disk.root / check_name(name)))
+
+    @override
+    async def put(self, name: str, data: bytes) -> None:
+        await self.in_thread(_put, self._disk, check_name(name), data)
+
+    @override
+    async def append(self, name: str, data: bytes) -> int:
+        return await self.in_thread(_append, self._disk, self._tails, check_name(name), data)
+
+    @override
+    async def read(self, name: str, offset: int, length: int) -> bytes:
+        assert min(offset, length) >= 0, (offset, length)
+        return await self.in_thread(_read, self._disk, check_name(name), offset, length)
+
+    @override
+    async def delete(self, name: str) -> None:
+        await self.in_thread(_remove, self._disk, self._tails, check_name(name))
+
+    @override
+    async def list_names(self, prefix: str) -> list[str]:
+        return await self.in_thread(_names, self._disk, prefix)
+
+    @override
+    async def check(self) -> None:
+        await self.in_thread(_probe, self._disk, self._tails)
+
+    @override
+    async def aclose(self) -> None:
+        # Not in a thread of ours, because it waits for all of these.
+        await asyncio.to_thread(self._close)
+
+    async def in_thread(
+        self, function: Callable[P, T], *arguments: P.args, **options: P.kwargs
+    ) -> T:
+        """Run a blocking call in a thread of the store, to its end whatever becomes of us."""
+        future = self._threads.submit(function, *arguments, **options)
+        return await asyncio.shield(asyncio.wrap_future(future))
+
+    def _close(self) -> None:
+        self._threads.shutdown(wait=True)
+        self._tails.close()
+
+
+class _FileWriter(BlobWriter):
+    """Gathers about `BUFFER_BYTES` before each hop to a thread."""
+
+    def __init__(self, blobs: FilesystemBlobs, draft: Draft) -> None:
+        self._blobs = blobs
+        self._draft = draft
+        self._buffer = bytearray()
+        self._usable = False
+
+    @override
+    async def write(self, data: bytes) -> None:
+        assert self._usable, "write outside of `async with`, or after a failure or `finish`"
+        self._buffer += data
+        if len(self._buffer) >= BUFFER_BYTES:
+            full, self._buffer = self._buffer, bytearray()
+            # Until it is known to be written the blob has a hole, and may only be dropped.
+            self._usable = False
+            await self._blobs.in_thread(self._draft.write, full)
+            self._usable = True
+
+    @override
+    async def finish(self) -> int:
+        assert self._usable, "finish outside of `async with`, after a failure, or twice"
+        self._usable = False
+        return await self._blobs.in_thread(self._draft.finish, self._buffer)
+
+    @override
+    async def __aenter__(self) -> Self:
+        self._usable = True
+        return self
+
+    @override
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._usable = False
+        await self._blobs.in_thread(self._draft.drop)
+
+
+def _put(disk: Disk, name: str, data: bytes) -> None:
+    draft = Draft(disk, disk.root / name)
+    try:
+        draft.finish(data)
+    finally:
+        draft.drop()
+
+
+def _append(disk: Disk, tails: Tails, name: str, data: bytes) -> int:
+    with disk.writing(), tails.lend(name) as tail:
+        return tail.append(data)
+
+
+def _read(disk: Disk, name: str, offset: int, length: int) -> bytes:
+    try:
+        descriptor = disk.files.open_to_read(disk.root / name)
+        try:
+            size = disk.files.size(descriptor)
+            data = _read_all(disk.files, descriptor, offset, length)
+        finally:
+            disk.files.close(descriptor)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise BlobMissing(f"There is no blob '{name}'.") from error
+    except OSError as error:
+        raise disk.judged(error) from error
+    if len(data) < length or size < offset:
+        raise BlobMissing(f"Blob '{name}' has {size} bytes, not the {offset + length} asked for.")
+    return data
+
+
+def _read_all(files: Files, descriptor: int, offset: int, length: int) -> bytes:
+    pieces: list[bytes] = []
+    done = 0
+    while done < length and (piece := files.read(descriptor, length - done, offset + done)):
+        pieces.append(piece)
+        done += len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _remove(disk: Disk, tails: Tails, name: str) -> None:
+    with disk.writing(), tails.lend(name) as tail:
+        tail.close()
+        try:
+            disk.files.remove(disk.root / name)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+
+
+def _names(disk: Disk, prefix: str) -> list[str]:
+    assert ".." not in prefix.split("/"), prefix
+    found: list[str] = []
+    waiting = [prefix.rpartition("/")[0]]
+    while waiting:
+        folder = waiting.pop()
+        for entry in _entries(disk, folder):
+            name = f"{folder}/{entry.name}" if folder else entry.name
+            if not name.startswith(prefix) or MARK in entry.name:
+                continue
+            (waiting if entry.is_directory else found).append(name)
+    return sorted(found)
+
+
+def _entries(disk: Disk, folder: str) -> list[Entry]:
+    try:
+        return disk.files.list_directory(disk.root / folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise disk.judged(error) from error
+
+
+def _probe(disk: Disk, tails: Tails) -> None:
+    # Apart from that of any other process, and no name of a blob.
+    name = disk.temporary_path(Path("check")).name
+    _put(disk, name, _PROBE)
+    if _read(disk, name, 0, len(_PROBE)) != _PROBE:
+        raise disk.broken_by("what was written reads back differently")
+    _remove(disk, tails, name)

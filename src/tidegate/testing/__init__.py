@@ -1,0 +1,1 @@
+"""What tests of Tidegate stand on: contract suites, faults, and a loop with virtual time."""

@@ -1,0 +1,272 @@
+"""The contract of every blob store.
+
+Subclass each class in a test module that has a fixture `blobs`: a fresh, empty, open store. The
+append contract asks for a store whose `appends` is true.
+"""
+
+# ruff: noqa: D102, PLR2004 -- these are tests: their names are sentences, their numbers plain
+
+import asyncio
+from contextlib import suppress
+
+from tidegate.blobs.base import BlobStore
+from tidegate.domain.errors import BlobMissing
+
+LARGE = bytes(range(256)) * 4096 * 3  # 3 MiB: passes every buffer on the way.
+
+
+async def expect_missing(blobs: BlobStore, name: str, offset: int = 0, length: int = 1) -> None:
+    """Assert that this slice can't be read."""
+    try:
+        await blobs.read(name, offset, length)
+    except BlobMissing as error:
+        if name in str(error):
+            return
+        raise
+    raise AssertionError(f"'{name}' could be read")
+
+
+class WriterContract:
+    """What `writer` promises."""
+
+    async def test_many_small_writes_make_one_blob(self, blobs: BlobStore) -> None:
+        async with blobs.writer("uploads/one") as writer:
+            for number in range(1000):
+                await writer.write(b"%03d" % number)
+            assert await writer.finish() == 3000
+        assert await blobs.read("uploads/one", 0, 6) == b"000001"
+        assert await blobs.read("uploads/one", 2997, 3) == b"999"
+
+    async def test_a_large_blob_comes_back_whole(self, blobs: BlobStore) -> None:
+        async with blobs.writer("large") as writer:
+            await writer.write(LARGE[:70_000])
+            await writer.write(LARGE[70_000:])
+            assert await writer.finish() == len(LARGE)
+        assert await blobs.read("large", 0, len(LARGE)) == LARGE
+
+    async def test_an_empty_blob_is_a_blob(self, blobs: BlobStore) -> None:
+        async with blobs.writer("empty") as writer:
+            assert await writer.finish() == 0
+        assert await blobs.read("empty", 0, 0) == b""
+        assert await blobs.list_names("") == ["empty"]
+
+    async def test_nothing_is_visible_before_finish(self, blobs: BlobStore) -> None:
+        async with blobs.writer("later") as writer:
+            await writer.write(LARGE)
+            await expect_missing(blobs, "later")
+            assert await blobs.list_names("") == []
+            await writer.finish()
+        assert await blobs.list_names("") == ["later"]
+
+    async def test_leaving_without_finish_drops_the_bytes(self, blobs: BlobStore) -> None:
+        async with blobs.writer("dropped") as writer:
+            await writer.write(LARGE)
+        await expect_missing(blobs, "dropped")
+
+    async def test_an_error_inside_drops_the_bytes(self, blobs: BlobStore) -> None:
+        with suppress(InterruptedError):
+            async with blobs.writer("broken/off") as writer:
+                await writer.write(LARGE)
+                raise InterruptedError
+        await expect_missing(blobs, "broken/off")
+        assert await blobs.list_names("") == []
+
+    async def test_a_dropped_blob_can_be_written_again(self, blobs: BlobStore) -> None:
+        async with blobs.writer("again") as writer:
+            await writer.write(b"the first, unfinished")
+        async with blobs.writer("again") as writer:
+            await writer.write(b"second")
+            assert await writer.finish() == 6
+        assert await blobs.read("again", 0, 6) == b"second"
+
+    async def test_two_writers_do_not_mix(self, blobs: BlobStore) -> None:
+        async with blobs.writer("a") as first, blobs.writer("b") as second:
+            for _ in range(3):
+                await first.write(b"a" * 700_000)
+                await second.write(b"b" * 700_000)
+            assert await first.finish() == await second.finish() == 2_100_000
+        assert await blobs.read("a", 0, 2_100_000) == b"a" * 2_100_000
+        assert await blobs.read("b", 0, 2_100_000) == b"b" * 2_100_000
+
+
+class PutContract:
+    """What `put` promises."""
+
+    async def test_a_put_blob_is_readable_at_once(self, blobs: BlobStore) -> None:
+        await blobs.put("plans/batch_1/3", b"lines")
+        assert await blobs.read("plans/batch_1/3", 0, 5) == b"lines"
+
+    async def test_putting_the_same_again_is_harmless(self, blobs: BlobStore) -> None:
+        await blobs.put("same", b"bytes")
+        await blobs.put("same", b"bytes")
+        assert await blobs.read("same", 0, 5) == b"bytes"
+        assert await blobs.list_names("") == ["same"]
+
+    async def test_many_puts_at_a_time_all_land(self, blobs: BlobStore) -> None:
+        names = [f"many/{number:02d}" for number in range(30)]
+        async with asyncio.TaskGroup() as group:
+            for name in names:
+                group.create_task(blobs.put(name, name.encode()), name=f"put {name}")
+        assert await blobs.list_names("many/") == names
+        for name in names:
+            assert await blobs.read(name, 0, len(name)) == name.encode()
+
+
+class AppendContract:
+    """What `append` promises of a store that can."""
+
+    async def test_offsets_follow_one_another(self, blobs: BlobStore) -> None:
+        assert blobs.appends, "run this contract with a store that appends"
+        assert await blobs.append("results/1", b"abc") == 0
+        assert await blobs.append("results/1", b"defg") == 3
+        assert await blobs.append("results/1", b"h") == 7
+        assert await blobs.read("results/1", 2, 5) == b"cdefg"
+
+    async def test_a_large_append_lands_whole(self, blobs: BlobStore) -> None:
+        await blobs.append("results/1", b"x")
+        assert await blobs.append("results/1", LARGE) == 1
+        assert await blobs.read("results/1", 1, len(LARGE)) == LARGE
+
+    async def test_many_names_grow_at_a_time(self, blobs: BlobStore) -> None:
+        names = [f"results/{number}" for number in range(100)]
+        for turn in range(3):
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(blobs.append(name, name.encode().ljust(20)), name=name)
+                    for name in names
+                ]
+            assert {task.result() for task in tasks} == {turn * 20}
+        for name in names:
+            assert await blobs.read(name, 0, 60) == name.encode().ljust(20) * 3
+
+    async def test_a_growing_blob_is_listed_and_deleted(self, blobs: BlobStore) -> None:
+        await blobs.append("results/1", b"abc")
+        assert await blobs.list_names("results/") == ["results/1"]
+        await blobs.delete("results/1")
+        await expect_missing(blobs, "results/1")
+
+    async def test_a_deleted_blob_begins_anew(self, blobs: BlobStore) -> None:
+        await blobs.append("results/1", b"abc")
+        await blobs.delete("results/1")
+        assert await blobs.append("results/1", b"de") == 0
+        assert await blobs.read("results/1", 0, 2) == b"de"
+
+    async def test_a_cancelled_append_leaves_later_slices_right(self, blobs: BlobStore) -> None:
+        await blobs.append("results/1", b"first")
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(blobs.append("results/1", LARGE), name="append")
+            group.create_task(_cancel(task), name="cancel")
+        offset = await blobs.append("results/1", b"third")
+        assert offset in {5, 5 + len(LARGE)}
+        assert await blobs.read("results/1", offset, 5) == b"third"
+        assert await blobs.read("results/1", 0, 5) == b"first"
+
+
+class NoAppendContract:
+    """What a store says that can't append."""
+
+    async def test_it_says_so_and_refuses(self, blobs: BlobStore) -> None:
+        assert not blobs.appends, "run this contract with a store that does not append"
+        try:
+            await blobs.append("results/1", b"abc")
+        except AssertionError:
+            assert await blobs.list_names("") == []
+        else:
+            raise AssertionError("it appended")
+
+
+class ReadContract:
+    """What `read` promises."""
+
+    async def test_a_slice_is_exact(self, blobs: BlobStore) -> None:
+        await blobs.put("blob", b"0123456789")
+        assert await blobs.read("blob", 0, 10) == b"0123456789"
+        assert await blobs.read("blob", 3, 4) == b"3456"
+        assert await blobs.read("blob", 9, 1) == b"9"
+        assert await blobs.read("blob", 10, 0) == b""
+
+    async def test_a_slice_beyond_the_end_is_missing(self, blobs: BlobStore) -> None:
+        await blobs.put("blob", b"0123456789")
+        await expect_missing(blobs, "blob", 0, 11)
+        await expect_missing(blobs, "blob", 9, 2)
+        await expect_missing(blobs, "blob", 10, 1)
+        await expect_missing(blobs, "blob", 11, 0)
+
+    async def test_an_unknown_name_is_missing(self, blobs: BlobStore) -> None:
+        await expect_missing(blobs, "nothing")
+        await expect_missing(blobs, "no/such/place", 0, 0)
+
+    async def test_neither_below_nor_above_a_blob_is_one(self, blobs: BlobStore) -> None:
+        await blobs.put("above/blob", b"0")
+        await expect_missing(blobs, "above")
+        await expect_missing(blobs, "above/blob/below")
+
+
+class DeleteContract:
+    """What `delete` promises."""
+
+    async def test_a_deleted_blob_is_missing(self, blobs: BlobStore) -> None:
+        await blobs.put("a/gone", b"0")
+        await blobs.put("a/kept", b"1")
+        await blobs.delete("a/gone")
+        await expect_missing(blobs, "a/gone")
+        assert await blobs.list_names("") == ["a/kept"]
+
+    async def test_deleting_nothing_is_no_error(self, blobs: BlobStore) -> None:
+        await blobs.delete("nothing")
+        await blobs.delete("no/such/place")
+        await blobs.put("blob", b"0")
+        await blobs.delete("blob")
+        await blobs.delete("blob")
+
+
+class ListContract:
+    """What `list_names` promises."""
+
+    async def test_names_are_sorted_and_begin_with_the_prefix(self, blobs: BlobStore) -> None:
+        for name in ("b/2", "a/x", "b/10", "a/x.y/z", "c-c", "b2/1"):
+            await blobs.put(name, b"0")
+        assert await blobs.list_names("") == ["a/x", "a/x.y/z", "b/10", "b/2", "b2/1", "c-c"]
+        assert await blobs.list_names("b") == ["b/10", "b/2", "b2/1"]
+        assert await blobs.list_names("b/") == ["b/10", "b/2"]
+        assert await blobs.list_names("b/1") == ["b/10"]
+        assert await blobs.list_names("a/x.") == ["a/x.y/z"]
+        assert await blobs.list_names("d") == []
+        assert await blobs.list_names("d/e") == []
+
+
+class NameContract:
+    """What every method makes of names."""
+
+    async def test_malformed_names_are_refused(self, blobs: BlobStore) -> None:
+        for name in ("", "/a", "a/", "a//b", "..", "a/../b", "./a", "a b", "a~b", "é", "x" * 201):
+            try:
+                await blobs.put(name, b"0")
+            except AssertionError:
+                continue
+            raise AssertionError(f"{name!r} was taken")
+        assert await blobs.list_names("") == []
+
+    async def test_the_longest_name_works(self, blobs: BlobStore) -> None:
+        name = "/".join(["n" * 99, "m" * 100])
+        assert len(name) == 200
+        await blobs.put(name, b"0")
+        assert await blobs.list_names("") == [name]
+        assert await blobs.read(name, 0, 1) == b"0"
+
+
+class LifeContract:
+    """What `check` and `aclose` promise."""
+
+    async def test_check_passes_and_leaves_nothing(self, blobs: BlobStore) -> None:
+        await blobs.check()
+        assert await blobs.list_names("") == []
+
+    async def test_closing_twice_is_harmless(self, blobs: BlobStore) -> None:
+        await blobs.put("blob", b"0")
+        await blobs.aclose()
+        await blobs.aclose()
+
+
+async def _cancel(task: asyncio.Task[int]) -> None:
+    task.cancel()
