@@ -109,6 +109,11 @@ class Batch:
         return self.status in TERMINAL
 
     @property
+    def is_cancelling(self) -> bool:
+        """Say whether the user asked for its end and it has not ended yet."""
+        return self.status is Status.CANCELLING
+
+    @property
     def is_planned(self) -> bool:
         """Say whether its lines were checked and turned into shards."""
         return self.in_progress_at is not None

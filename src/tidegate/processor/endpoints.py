@@ -76,6 +76,10 @@ class Endpoint:
         """Say whether the endpoint is being left alone."""
         return now < self._paused_until
 
+    def pause_left(self, now: float) -> float:
+        """Return the seconds for which it is still left alone; 0 when it is not."""
+        return max(0.0, self._paused_until - now)
+
     @property
     def window(self) -> int:
         """Return how many requests it can hold: one while it is being tried out."""

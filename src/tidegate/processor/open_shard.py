@@ -109,6 +109,12 @@ class OpenShard:
         """Let a line wait without holding a slot."""
         heapq.heappush(self._sleeping, (due, index))
 
+    def forget_waiting(self) -> None:
+        """Send none of the waiting lines: each has its result already."""
+        assert not self.undecided, "a line would never get its result"
+        self._fresh.clear()
+        self._sleeping.clear()
+
     def decide(self, index: int) -> None:
         """Record that the line has its result, which now waits for its commit."""
         self.undecided.remove(index)

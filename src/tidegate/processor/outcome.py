@@ -111,7 +111,10 @@ def _reason(reply: Reply) -> str:
     quoted = reply.body[:_REASON_CHARACTERS_MAX].decode("utf-8", "replace")
     match reply.status:
         case 401 | 403 | 407:
-            return f"the upstream refuses our key ({reply.status}): check its api_key. It said: {quoted}"
+            return (
+                f"the upstream refuses our key ({reply.status}): check its api_key. "
+                f"It said: {quoted}"
+            )
         case 429:
             return f"the upstream asks for less ({reply.status})"
         case 502 | 503 | 504 | 529:

@@ -55,9 +55,9 @@ class Run:
     entries: list[Entry] = field(default_factory=list)
     entries_bytes: int = 0
     shards: dict[int, OpenShard] = field(default_factory=dict)
-    turn: deque[OpenShard] = field(default_factory=deque)
+    by_model: dict[str, list[OpenShard]] = field(default_factory=dict)
+    turn: deque[str] = field(default_factory=deque)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
-    closing: bool = False
     noted_reason: str | None = None
     finished: dict[str, int] = field(default_factory=dict)
     rate: dict[str, float] = field(default_factory=dict)
@@ -68,26 +68,26 @@ class Run:
         return self.batch.id
 
     @property
-    def flights(self) -> int:
-        """Count the lines in flight."""
-        return sum(len(shard.flights) for shard in self.shards.values())
-
-    @property
     def is_idle(self) -> bool:
         """Say whether no result can be expected at once: nothing flies, nothing is about to."""
         return not any(shard.flights or shard.fresh for shard in self.shards.values())
 
     def open(self, shard: OpenShard) -> None:
-        """Take a shard in."""
+        """Take a shard in. Shards of one model go one after the other, models side by side."""
         self.shards[shard.number] = shard
-        self.turn.append(shard)
+        if shard.model not in self.by_model:
+            self.turn.append(shard.model)
+        self.by_model.setdefault(shard.model, []).append(shard)
 
     def close(self, shard: OpenShard, state: State) -> None:
         """Let go of a shard, for whatever reason `state` says; its flights are cut."""
         shard.state = state
         if self.shards.get(shard.number) is shard:
             del self.shards[shard.number]
-            self.turn.remove(shard)
+            self.by_model[shard.model].remove(shard)
+            if not self.by_model[shard.model]:
+                del self.by_model[shard.model]
+                self.turn.remove(shard.model)
         shard.cut_flights(asyncio.get_running_loop().time())
         self.changed.set()
 
@@ -100,15 +100,15 @@ class Run:
         self.budget.lines_held += 1
         self.changed.set()
 
-    def end_with(self, shard: OpenShard) -> tuple[str, str]:
-        """Return code and message for the lines of a shard that will not be run."""
-        return CANCELLED if self.batch.status is Status.CANCELLING else EXPIRED
+    def fresh(self, model: str) -> int:
+        """Count the lines of a model that could be sent at once."""
+        return sum(shard.fresh for shard in self.by_model.get(model, ()))
 
     def add_ends(self, shard: OpenShard) -> None:
         """Give every line without a result its end line."""
         assert shard.state is State.ENDING, shard.state
         assert not shard.flights, "a line in flight may still land"
-        code, message = self.end_with(shard)
+        code, message = CANCELLED if self.batch.status is Status.CANCELLING else EXPIRED
         tally = Tally(failed=1, expired=int(code == EXPIRED[0]))
         for index in sorted(shard.undecided):
             self.add_error(shard, index, code=code, message=message, tally=tally)

@@ -1,0 +1,229 @@
+"""Which shards this processor opens, and which it gives back (PROTOCOL 4)."""
+
+import asyncio
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tidegate.blobs.base import BlobStore
+from tidegate.domain.batch import Batch
+from tidegate.domain.errors import BlobMissing
+from tidegate.domain.shard import Tally
+from tidegate.domain.share import Offer, in_order
+from tidegate.processor.dispatcher import Dispatcher
+from tidegate.processor.endpoints import Endpoint, Routes
+from tidegate.processor.held import Held
+from tidegate.processor.keeper import Keeper
+from tidegate.processor.observer import Observer
+from tidegate.processor.open_shard import OpenShard, State
+from tidegate.processor.plan_format import unpack_all
+from tidegate.processor.run import Run
+from tidegate.processor.settings import Settings
+from tidegate.runtime.clock import Clock
+from tidegate.stores.base import ClaimedShard, Store, Want
+
+ENDING_SHARDS_AT_ONCE = 4
+LINES_AHEAD_SECONDS = 0.5
+MISSING_PLAN_SECONDS = 30.0
+_RATE_WEIGHT = 0.3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimerTools:
+    """What a claimer works with."""
+
+    store: Store
+    blobs: BlobStore
+    routes: Routes
+    clock: Clock
+    keeper: Keeper
+    metrics: Observer
+    owner: str
+
+
+class Claimer:
+    """Opens shards while lines run low, in the order of shares, and hands back what must wait."""
+
+    def __init__(
+        self, held: Held, dispatcher: Dispatcher, settings: Settings, tools: ClaimerTools
+    ) -> None:
+        self._held = held
+        self._dispatcher = dispatcher
+        self._settings = settings
+        self._tools = tools
+        self._measured_at: float | None = None
+        self._noted: dict[str, str] = {}
+
+    async def claim(self) -> None:
+        """Look at what is on offer, and open what is wanted here.
+
+        Raises:
+            StoreUnavailable: the ledger did not answer; what it may have given expires by itself.
+        """
+        now = asyncio.get_running_loop().time()
+        offers = in_order(await self._tools.store.list_offers())
+        await self._explain(offers, now)
+        slots = self._settings.valves.open_shards_max - self._held.open_shards
+        wants = self._choose(offers, slots, now)
+        if not wants and slots <= 0:
+            self._make_room(offers, now)
+        if not wants:
+            return
+        granted = await self._tools.store.claim_shards(
+            self._tools.owner, wants, lease_seconds=self._settings.claims.lease_seconds
+        )
+        for claimed in granted:
+            self._tools.keeper.hold([held.claim for held in claimed.shards])
+        for claimed in granted:
+            for held in claimed.shards:
+                self._tools.metrics.claimed("shard")
+                await self._open(claimed.batch, held)
+
+    async def _explain(self, offers: Sequence[Offer], now: float) -> None:
+        """Let the batches of which nothing is opened, because a server is paused, say so."""
+        reasons = {
+            offer.batch_id: f"{endpoint.name}: {endpoint.reason}"
+            for offer in offers
+            if offer.batch_id not in self._held.runs
+            and (endpoint := self._tools.routes.find(offer.model)) is not None
+            and endpoint.is_paused(now)
+        }
+        for batch_id, reason in reasons.items():
+            if self._noted.get(batch_id) != reason:
+                await self._tools.store.note_waiting(batch_id, reason)
+        self._noted = reasons
+
+    # Choosing
+
+    def _choose(self, offers: Sequence[Offer], slots: int, now: float) -> list[Want]:
+        """Give every batch one shard before any gets a second, then what each lacks."""
+        missing = [(offer, self._missing(offer, now)) for offer in offers]
+        limits: dict[tuple[str, str], int] = {}
+        for allowed in (1, max((count for _, count in missing), default=0)):
+            for offer, count in missing:
+                key = (offer.batch_id, offer.model)
+                more = min(slots, min(allowed, count) - limits.get(key, 0))
+                if more > 0:
+                    limits[key] = limits.get(key, 0) + more
+                    slots -= more
+        return [
+            Want(batch_id=batch_id, model=model, limit=limit)
+            for (batch_id, model), limit in limits.items()
+        ]
+
+    def _missing(self, offer: Offer, now: float) -> int:
+        """Return how many shards of the offer are wanted here."""
+        endpoint = self._tools.routes.find(offer.model)
+        if offer.ending or endpoint is None:
+            return min(offer.shards, ENDING_SHARDS_AT_ONCE)
+        if endpoint.is_paused(now):
+            return 0
+        run = self._held.runs.get(offer.batch_id)
+        lines = run.fresh(offer.model) if run else 0
+        wanted = self._ahead(run, offer.model, endpoint)
+        if lines >= wanted:
+            return 0
+        shard_lines = self._settings.planning.shard_lines_max
+        return min(offer.shards, math.ceil((wanted - lines) / shard_lines))
+
+    def _ahead(self, run: Run | None, model: str, endpoint: Endpoint) -> float:
+        """Return how many lines should lie ready: two windows, or half a second at this pace."""
+        rate = run.rate.get(model, 0.0) if run else 0.0
+        return max(2.0 * endpoint.window, rate * LINES_AHEAD_SECONDS)
+
+    def measure(self) -> None:
+        """Note the pace of each model of each batch since the last call."""
+        now = asyncio.get_running_loop().time()
+        since, self._measured_at = self._measured_at, now
+        if since is None or now <= since:
+            return
+        for run in self._held.runs.values():
+            for model in run.by_model:
+                pace = run.finished.pop(model, 0) / (now - since)
+                old = run.rate.get(model, pace)
+                run.rate[model] = old + _RATE_WEIGHT * (pace - old)
+
+    # Opening
+
+    async def _open(self, batch: Batch, claimed: ClaimedShard) -> None:
+        plan = claimed.shard.plan
+        assert batch.plan_blob is not None, batch.id
+        try:
+            data = await self._tools.blobs.read(batch.plan_blob, plan.offset, plan.length)
+        except BlobMissing:
+            await self._give_back(claimed)
+            return
+        loop = asyncio.get_running_loop()
+        endpoint = self._tools.routes.find(plan.model)
+        shard = OpenShard(claimed, list(unpack_all(data)), endpoint=endpoint, opened_at=loop.time())
+        run = self._held.open(batch, shard)
+        if self._is_over(batch):
+            shard.state = State.ENDING
+            self._dispatcher.settle_shard(run, shard)
+        elif endpoint is None:
+            reject_all(run, shard)
+        self._dispatcher.pump()
+
+    def _is_over(self, batch: Batch) -> bool:
+        return batch.is_cancelling or self._tools.clock.now() >= batch.expires_at
+
+    async def _give_back(self, claimed: ClaimedShard) -> None:
+        # Either the batch ended while we looked (then the claim is void), or the plan is gone:
+        # then the lines can only wait for the collector, and must not be claimed in a tight loop.
+        self._tools.keeper.drop(claimed.claim)
+        self._tools.metrics.plan_missing()
+        not_before = self._tools.clock.now() + MISSING_PLAN_SECONDS
+        await self._tools.store.hand_back([claimed.claim], not_before=not_before)
+
+    # Giving back
+
+    def _make_room(self, offers: Sequence[Offer], now: float) -> None:
+        """Every slot is taken: give one up where it idles, or where another batch has none."""
+        victim = self._idle_shard(now)
+        if victim is None and any(self._is_left_out(offer, now) for offer in offers):
+            victim = self._longest_turn(now)
+        if victim is not None:
+            victim.state = State.RETURNING
+            self._held.runs[victim.claim.unit.batch_id].changed.set()
+
+    def _is_left_out(self, offer: Offer, now: float) -> bool:
+        return offer.batch_id not in self._held.runs and self._missing(offer, now) > 0
+
+    def _idle_shard(self, now: float) -> OpenShard | None:
+        for shard in self._returnable():
+            if shard.endpoint is not None and shard.endpoint.is_paused(now) and shard.is_settled:
+                return shard
+        return None
+
+    def _longest_turn(self, now: float) -> OpenShard | None:
+        """Return a shard of a batch that holds several, or the one whose turn is over."""
+        shards = sorted(self._returnable(), key=lambda shard: shard.opened_at)
+        for shard in reversed(shards):
+            if len(self._held.runs[shard.claim.unit.batch_id].shards) > 1:
+                return shard
+        turn_seconds = self._settings.valves.turn_seconds
+        if shards and now - shards[0].opened_at >= turn_seconds:
+            return shards[0]
+        return None
+
+    def _returnable(self) -> list[OpenShard]:
+        # A shard whose lines have used up attempts stays: handed back it would forget them.
+        return [
+            shard
+            for run in self._held.runs.values()
+            for shard in run.shards.values()
+            if shard.state is State.RUNNING and not shard.attempts and not shard.unsure
+        ]
+
+
+def reject_all(run: Run, shard: OpenShard) -> None:
+    """Give every open line of a shard the error that no upstream serves its model."""
+    for index in sorted(shard.undecided):
+        run.add_error(
+            shard,
+            index,
+            code="model_not_found",
+            message=f"The model '{shard.model}' is not served by any configured upstream.",
+            tally=Tally(failed=1),
+        )
+    shard.forget_waiting()

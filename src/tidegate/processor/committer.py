@@ -1,0 +1,207 @@
+"""What came back becomes true: bytes first, ledger second (PROTOCOL 8 to 11)."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+from tidegate.blobs.base import BlobStore
+from tidegate.domain.file import Part
+from tidegate.domain.shard import Tally, Verdict
+from tidegate.processor.held import Held
+from tidegate.processor.insist import insist
+from tidegate.processor.observer import Observer
+from tidegate.processor.open_shard import OpenShard, State
+from tidegate.processor.run import Entry, Run
+from tidegate.processor.settings import Commits
+from tidegate.runtime.clock import Clock
+from tidegate.runtime.identity import IdMaker
+from tidegate.stores.base import Commit, ShardCommit, Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitterTools:
+    """What a committer works with."""
+
+    store: Store
+    blobs: BlobStore
+    clock: Clock
+    ids: IdMaker
+    chance: random.Random
+    metrics: Observer
+    owner: str
+
+
+class Committer:
+    """Commits the results of one batch, one commit at a time, until nothing of it is open here.
+
+    `on_closed` hears of each shard that this processor need not hold any longer.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        held: Held,
+        settings: Commits,
+        tools: CommitterTools,
+        *,
+        on_closed: Callable[[OpenShard], None],
+    ) -> None:
+        self._run = run
+        self._held = held
+        self._settings = settings
+        self._tools = tools
+        self._on_closed = on_closed
+        self._interval = settings.append_seconds if tools.blobs.appends else settings.put_seconds
+
+    async def run(self) -> None:
+        """Commit until the batch has no open shard and no uncommitted result here."""
+        run = self._run
+        while run.shards or run.entries:
+            await self._due()
+            entries = self._cut()
+            if entries:
+                await self._commit(entries)
+        self._held.drop(run)
+
+    async def _due(self) -> None:
+        """Wait until there is something to commit and a reason to do it now (PROTOCOL 11)."""
+        run = self._run
+        while not run.entries and run.shards:
+            run.changed.clear()
+            await run.changed.wait()
+        deadline = asyncio.get_running_loop().time() + self._interval
+        try:
+            async with asyncio.timeout_at(deadline):
+                while not self._is_full and not run.is_idle:
+                    run.changed.clear()
+                    await run.changed.wait()
+        except TimeoutError:
+            return
+
+    @property
+    def _is_full(self) -> bool:
+        run, settings = self._run, self._settings
+        return len(run.entries) >= settings.lines_max or run.entries_bytes >= settings.bytes_max
+
+    def _cut(self) -> list[Entry]:
+        """Take the entries of the next commit off the run: at most so many lines and bytes."""
+        run, settings = self._run, self._settings
+        size = 0
+        count = 0
+        for entry in run.entries[: settings.lines_max]:
+            if count and size + len(entry.line) > settings.bytes_max:
+                break
+            size += len(entry.line)
+            count += 1
+        taken, run.entries = run.entries[:count], run.entries[count:]
+        run.entries_bytes -= size
+        return taken
+
+    async def _commit(self, entries: list[Entry]) -> None:
+        live = [entry for entry in entries if entry.shard.state is not State.LOST]
+        try:
+            if live:
+                await self._record(live)
+        finally:
+            budget = self._run.budget
+            budget.bytes_held -= sum(len(entry.line) for entry in entries)
+            budget.lines_held -= len(entries)
+
+    async def _record(self, entries: list[Entry]) -> None:
+        tools = self._tools
+        started = asyncio.get_running_loop().time()
+        entries.sort(key=lambda entry: (entry.is_error, entry.shard.number))
+        segment = tools.ids.make("seg_")
+        parts = await self._write(entries, segment)
+        commit = Commit(
+            segment_id=segment,
+            batch_id=self._run.id,
+            shards=tuple(_shard_commits(entries, parts)),
+            at=tools.clock.now(),
+        )
+        verdicts = await insist(lambda: tools.store.commit(commit), tools.chance)
+        tools.metrics.commit(len(entries), asyncio.get_running_loop().time() - started)
+        shards = {entry.shard.number: entry.shard for entry in entries}
+        for part, verdict in zip(commit.shards, verdicts, strict=True):
+            self._hear(shards[part.number], part, verdict)
+
+    async def _write(self, entries: list[Entry], segment: str) -> list[Part]:
+        """Make the lines durable; return one slice for each entry, results first."""
+        blobs = self._tools.blobs
+        folder = f"results/{self._run.id}"
+        if not blobs.appends:
+            name = f"{folder}/{segment}"
+            data = b"".join(entry.line for entry in entries)
+            await insist(lambda: blobs.put(name, data), self._tools.chance)
+            return list(_slices(entries, name, 0))
+        parts: list[Part] = []
+        for is_error, group in groupby(entries, key=lambda entry: entry.is_error):
+            chosen = list(group)
+            name = f"{folder}/{self._tools.owner}.{'errors' if is_error else 'results'}"
+            data = b"".join(entry.line for entry in chosen)
+            offset = await self._append(name, data)
+            parts += _slices(chosen, name, offset)
+        return parts
+
+    async def _append(self, name: str, data: bytes) -> int:
+        blobs = self._tools.blobs
+        return await insist(lambda: blobs.append(name, data), self._tools.chance)
+
+    def _hear(self, shard: OpenShard, part: ShardCommit, verdict: Verdict) -> None:
+        """Act on the ledger's answer for one shard."""
+        if verdict is not Verdict.ACCEPTED:
+            self._tools.metrics.claim_lost("shard")
+            self._close(shard, State.LOST)
+            return
+        shard.sequence += 1
+        shard.uncommitted -= len(part.indexes)
+        assert shard.uncommitted >= 0, shard.number
+        self._tools.metrics.lines_done(
+            shard.model, part.tally.completed, part.tally.failed, part.tally.usage
+        )
+        if not shard.undecided and not shard.uncommitted:
+            self._close(shard, State.CLOSED)
+
+    def _close(self, shard: OpenShard, state: State) -> None:
+        self._run.close(shard, state)
+        self._on_closed(shard)
+
+
+def _slices(entries: list[Entry], name: str, offset: int) -> list[Part]:
+    parts = []
+    for entry in entries:
+        parts.append(Part(blob=name, offset=offset, length=len(entry.line)))
+        offset += len(entry.line)
+    return parts
+
+
+def _shard_commits(entries: list[Entry], parts: list[Part]) -> list[ShardCommit]:
+    """Join the entries of each shard. They come sorted: its lines of one kind lie together."""
+    found: dict[int, list[tuple[Entry, Part]]] = {}
+    for entry, part in zip(entries, parts, strict=True):
+        found.setdefault(entry.shard.number, []).append((entry, part))
+    return [_shard_commit(pairs[0][0].shard, pairs) for pairs in found.values()]
+
+
+def _shard_commit(shard: OpenShard, pairs: list[tuple[Entry, Part]]) -> ShardCommit:
+    return ShardCommit(
+        number=shard.number,
+        epoch=shard.claim.epoch,
+        sequence=shard.sequence,
+        indexes=tuple(entry.index for entry, _ in pairs),
+        output=_whole([part for entry, part in pairs if not entry.is_error]),
+        errors=_whole([part for entry, part in pairs if entry.is_error]),
+        tally=sum((entry.tally for entry, _ in pairs), Tally()),
+    )
+
+
+def _whole(parts: list[Part]) -> Part | None:
+    """Return the one slice that these neighbours make."""
+    if not parts:
+        return None
+    length = sum(part.length for part in parts)
+    first, last = parts[0], parts[-1]
+    assert last.offset + last.length == first.offset + length, "a shard's lines lie apart"
+    return replace(first, length=length)

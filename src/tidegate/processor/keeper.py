@@ -1,0 +1,134 @@
+"""The keeper renews what is held, at a third of the lease (PROTOCOL 3).
+
+In production it is a thread with a loop and a ledger connection of its own, so that a busy event
+loop can't starve it; in a simulation it is a task. Either way it renews only while the main loop
+stamps progress: a dead-locked process must not hold its claims for ever.
+"""
+
+import asyncio
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+from typing_extensions import override
+
+from tidegate.domain.claim import Claim, Unit
+from tidegate.domain.errors import StoreUnavailable
+from tidegate.processor.settings import Claims
+from tidegate.stores.base import Store
+
+
+class Keeper(ABC):
+    """Knows which claims are held and keeps them alive. All methods are called on the main loop."""
+
+    def __init__(self, settings: Claims) -> None:
+        self._settings = settings
+        self._held: dict[Unit, Claim] = {}
+        self._stamp = 0.0
+        self.on_lost: Callable[[Claim], None] | None = None
+
+    def hold(self, claims: Sequence[Claim]) -> None:
+        """Renew these from now on."""
+        for claim in claims:
+            self._held[claim.unit] = claim
+
+    def drop(self, claim: Claim) -> None:
+        """Renew this one no more. A later claim on the same unit stays."""
+        if self._held.get(claim.unit) == claim:
+            del self._held[claim.unit]
+
+    def stamp(self) -> None:
+        """Note that the main loop makes progress."""
+        self._stamp = asyncio.get_running_loop().time()
+
+    @abstractmethod
+    async def run(self) -> None:
+        """Renew until cancelled."""
+
+    def _due(self, now: float) -> list[Claim]:
+        if now - self._stamp > self._settings.stall_seconds:
+            return []
+        return list(self._held.values())
+
+    async def _renew(self, store: Store, claims: list[Claim]) -> list[Claim]:
+        """Renew once; return the claims that are lost. No answer means: try again next time."""
+        if not claims:
+            return []
+        try:
+            lost = set(await store.renew(claims, lease_seconds=self._settings.lease_seconds))
+        except StoreUnavailable:
+            return []
+        return [claim for claim in claims if claim.unit in lost]
+
+    def _tell(self, lost: list[Claim]) -> None:
+        for claim in lost:
+            # It may have ended or been handed back while the renewal was under way.
+            if self._held.get(claim.unit) == claim:
+                del self._held[claim.unit]
+                if self.on_lost is not None:
+                    self.on_lost(claim)
+
+
+class TaskKeeper(Keeper):
+    """A keeper on the main loop: for simulations, where there are no threads."""
+
+    def __init__(self, settings: Claims, store: Store) -> None:
+        super().__init__(settings)
+        self._store = store
+
+    @override
+    async def run(self) -> None:
+        """Renew until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(self._settings.lease_seconds / 3)
+            self._tell(await self._renew(self._store, self._due(loop.time())))
+
+
+class ThreadKeeper(Keeper):
+    """A keeper in a thread of its own. `open_store` makes its own connection to the same ledger."""
+
+    def __init__(self, settings: Claims, open_store: Callable[[], Store]) -> None:
+        super().__init__(settings)
+        self._open_store = open_store
+        self._stopping = threading.Event()
+
+    @override
+    async def run(self) -> None:
+        """Renew until cancelled; the thread has ended when this returns.
+
+        Raises:
+            RuntimeError: the thread died of an error, which is its cause.
+        """
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[BaseException | None] = loop.create_future()
+        thread = threading.Thread(
+            target=self._main, args=(loop, ended), name="tidegate keeper", daemon=True
+        )
+        thread.start()
+        try:
+            error = await asyncio.shield(ended)
+        except asyncio.CancelledError:
+            self._stopping.set()
+            await ended
+            raise
+        raise RuntimeError("The keeper of claims has died.") from error
+
+    def _main(
+        self, loop: asyncio.AbstractEventLoop, ended: "asyncio.Future[BaseException | None]"
+    ) -> None:
+        error: BaseException | None = None
+        try:
+            asyncio.run(self._keep(loop))
+        except BaseException as caught:  # noqa: BLE001 - the edge of a thread: the error is handed to its owner
+            error = caught
+        loop.call_soon_threadsafe(ended.set_result, error)
+
+    async def _keep(self, loop: asyncio.AbstractEventLoop) -> None:
+        async with self._open_store() as store:
+            while not await asyncio.to_thread(
+                self._stopping.wait, self._settings.lease_seconds / 3
+            ):
+                lost = await self._renew(store, self._due(loop.time()))
+                if lost:
+                    loop.call_soon_threadsafe(self._tell, lost)

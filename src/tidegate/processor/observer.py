@@ -1,0 +1,40 @@
+"""What a processor tells of itself while it works; telemetry listens, a simulation need not."""
+
+from tidegate.domain.usage import Usage
+
+
+class Observer:
+    """Hears of everything and keeps nothing. Telemetry overrides what it counts.
+
+    Every method is called on the event loop, returns at once and never raises.
+    """
+
+    def attempt(self, endpoint: str, outcome: str) -> None:
+        """One call ended: blamed on nobody, line, endpoint or unsure; or cut, or dropped."""
+
+    def claimed(self, kind: str) -> None:
+        """A claim on a planning, a shard or a finalizing was taken."""
+
+    def claim_lost(self, kind: str) -> None:
+        """A claim went to another holder while it was being worked on."""
+
+    def lines_done(self, model: str, completed: int, failed: int, usage: Usage) -> None:
+        """Lines of one model were committed."""
+
+    def commit(self, lines: int, seconds: float) -> None:
+        """The ledger answered a commit."""
+
+    def planned(self, seconds: float) -> None:
+        """A batch was validated and planned, or ended by its validation."""
+
+    def plan_missing(self) -> None:
+        """A shard was claimed whose plan can't be read."""
+
+    def batch_ended(self, status: str) -> None:
+        """A batch reached a terminal status here."""
+
+    def observe(self, *, in_flight: int, open_shards: int, uncommitted: int) -> None:
+        """The valves as they stand now; called at least once for each poll interval."""
+
+    def endpoint(self, name: str, *, limit: int, in_flight: int, paused: bool) -> None:
+        """One endpoint as it stands now; called like `observe`."""

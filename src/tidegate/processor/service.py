@@ -1,0 +1,312 @@
+"""A processor: owns every task between a claim and its end, and stops in two steps."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from tidegate.blobs.base import BlobStore
+from tidegate.domain.errors import ClaimLost, StorageFull, StoreUnavailable
+from tidegate.processor.claimer import Claimer, ClaimerTools
+from tidegate.processor.closer import Closer, CloserTools
+from tidegate.processor.committer import Committer, CommitterTools
+from tidegate.processor.dispatcher import Dispatcher
+from tidegate.processor.endpoints import Routes
+from tidegate.processor.held import Held
+from tidegate.processor.keeper import Keeper
+from tidegate.processor.observer import Observer
+from tidegate.processor.open_shard import OpenShard
+from tidegate.processor.planner import Planner, PlannerTools
+from tidegate.processor.run import Budget, Run
+from tidegate.processor.settings import Settings
+from tidegate.processor.sorter import ScratchMaker
+from tidegate.runtime.clock import Clock
+from tidegate.runtime.identity import IdMaker
+from tidegate.signals.base import WORK, Signals, batch_topic
+from tidegate.stores.base import ClaimedBatch, Store
+
+PLANNERS = 2
+FULL_DISK_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """What the wiring gives to a processor. `owner` is fresh for each process start."""
+
+    store: Store
+    blobs: BlobStore
+    signals: Signals
+    routes: Routes
+    clock: Clock
+    ids: IdMaker
+    chance: random.Random
+    keeper: Keeper
+    metrics: Observer
+    make_scratch: ScratchMaker
+    owner: str
+
+
+class Processor:
+    """Works on batches until it is stopped.
+
+    `stop` takes no more work, lets what is in flight land within the grace time, commits, and
+    hands claims back. `abort` does the same without grace. Both may come before `run`, and twice.
+    """
+
+    def __init__(self, settings: Settings, tools: Tools) -> None:
+        self._settings = settings
+        self._tools = tools
+        self._stopping = False
+        self._wake = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._plannings: set[asyncio.Timeout] = set()
+        self._workers: asyncio.TaskGroup | None = None
+        valves = settings.valves
+        self._held = Held(Budget(valves.in_flight_bytes_max, valves.uncommitted_lines_max))
+        self._held.on_new = self._start_committer
+        self._dispatcher = Dispatcher(
+            self._held,
+            valves=valves,
+            retry=settings.retry,
+            chance=tools.chance,
+            metrics=tools.metrics,
+            on_hungry=self._wake.set,
+        )
+        self._claimer = self._make_claimer()
+        self._closer = self._make_closer()
+        self._planner = Planner(
+            settings.planning,
+            PlannerTools(
+                store=tools.store,
+                blobs=tools.blobs,
+                routes=tools.routes,
+                clock=tools.clock,
+                ids=tools.ids,
+                chance=tools.chance,
+                make_scratch=tools.make_scratch,
+            ),
+        )
+        tools.keeper.on_lost = self._closer.lose
+
+    def _make_claimer(self) -> Claimer:
+        tools = self._tools
+        return Claimer(
+            self._held,
+            self._dispatcher,
+            self._settings,
+            ClaimerTools(
+                store=tools.store,
+                blobs=tools.blobs,
+                routes=tools.routes,
+                clock=tools.clock,
+                keeper=tools.keeper,
+                metrics=tools.metrics,
+                owner=tools.owner,
+            ),
+        )
+
+    def _make_closer(self) -> Closer:
+        tools = self._tools
+        return Closer(
+            self._held,
+            self._dispatcher,
+            self._settings,
+            CloserTools(
+                store=tools.store,
+                blobs=tools.blobs,
+                signals=tools.signals,
+                clock=tools.clock,
+                keeper=tools.keeper,
+                chance=tools.chance,
+                metrics=tools.metrics,
+            ),
+        )
+
+    # Running and stopping
+
+    async def run(self) -> None:
+        """Work until stopped; every claim is handed back or ended by then.
+
+        Raises:
+            ExceptionGroup: something broke that can't be mended here, such as `StorageBroken`.
+                Claims then expire by themselves.
+        """
+        self._tools.keeper.stamp()
+        async with asyncio.TaskGroup() as helpers:
+            tasks = [helpers.create_task(self._tools.keeper.run(), name="keeper")]
+            tasks += [
+                helpers.create_task(self._dispatcher.lane(), name=f"lane {number}")
+                for number in range(self._settings.valves.in_flight_max)
+            ]
+            tasks.append(helpers.create_task(self._listen(), name="listener"))
+            async with asyncio.TaskGroup() as workers:
+                self._workers = workers
+                workers.create_task(self._shards(), name="shards")
+                workers.create_task(self._finalizing(), name="finalizing")
+                for number in range(PLANNERS):
+                    workers.create_task(self._planning(), name=f"planning {number}")
+            for task in tasks:
+                task.cancel()
+
+    def stop(self) -> None:
+        """Take no more work, and end `run` once what is in flight has landed and is committed."""
+        self._end_within(self._settings.ends.stop_grace_seconds)
+
+    def abort(self) -> None:
+        """Cut what is in flight, commit what is there, and end `run`."""
+        self._end_within(0.0)
+
+    def _end_within(self, grace_seconds: float) -> None:
+        self._stopping = True
+        self._closer.return_all(grace_seconds)
+        if self._plannings:
+            when = asyncio.get_running_loop().time() + grace_seconds
+            for scope in self._plannings:
+                scope.reschedule(when)
+        self._stopped.set()
+        self._wake.set()
+
+    # Loops
+
+    async def _listen(self) -> None:
+        """Wake the shard loop on every signal, and at every poll interval without one."""
+        with self._tools.signals.listen((WORK, "batch/")) as listener:
+            while True:
+                await listener.wait(self._settings.claims.poll_seconds)
+                self._wake.set()
+
+    async def _shards(self) -> None:
+        while not (self._stopping and not self._held.runs):
+            await self._wake.wait()
+            self._wake.clear()
+            self._tools.keeper.stamp()
+            try:
+                await self._step()
+            except StoreUnavailable:
+                # Whatever was not answered is asked again at the next poll.
+                continue
+
+    async def _step(self) -> None:
+        self._claimer.measure()
+        await self._closer.watch()
+        await self._closer.hand_back()
+        if not self._stopping:
+            await self._claimer.claim()
+        await self._closer.explain()
+        self._dispatcher.pump()
+        self._tools.metrics.observe(
+            in_flight=self._dispatcher.in_flight,
+            open_shards=self._held.open_shards,
+            uncommitted=self._held.budget.lines_held,
+        )
+        for endpoint in self._tools.routes.endpoints():
+            self._tools.metrics.endpoint(
+                endpoint.name,
+                limit=endpoint.limiter.limit,
+                in_flight=endpoint.limiter.in_flight,
+                paused=endpoint.reason is not None,
+            )
+
+    async def _planning(self) -> None:
+        tools = self._tools
+        await self._each(
+            "planning",
+            lambda: tools.store.claim_planning(
+                tools.owner, lease_seconds=self._settings.claims.lease_seconds
+            ),
+            self._plan,
+        )
+
+    async def _finalizing(self) -> None:
+        tools = self._tools
+        await self._each(
+            "finalizing",
+            lambda: tools.store.claim_finalizing(
+                tools.owner, lease_seconds=self._settings.claims.lease_seconds
+            ),
+            self._closer.finish,
+        )
+
+    async def _each(
+        self,
+        kind: str,
+        claim: Callable[[], Awaitable[ClaimedBatch | None]],
+        work: Callable[[ClaimedBatch], Awaitable[None]],
+    ) -> None:
+        """Claim one unit of a kind after the other and work on it, until stopped."""
+        tools = self._tools
+        with tools.signals.listen((WORK,)) as listener:
+            while not self._stopping:
+                try:
+                    held = await claim()
+                except StoreUnavailable:
+                    held = None
+                if held is None:
+                    await listener.wait(self._settings.claims.poll_seconds)
+                    continue
+                tools.metrics.claimed(kind)
+                tools.keeper.hold([held.claim])
+                try:
+                    await work(held)
+                finally:
+                    tools.keeper.drop(held.claim)
+
+    async def _plan(self, held: ClaimedBatch) -> None:
+        tools = self._tools
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        not_before: float | None = None
+        try:
+            async with asyncio.timeout(None) as scope:
+                self._plannings.add(scope)
+                try:
+                    batch = await self._planner.plan(held)
+                finally:
+                    self._plannings.discard(scope)
+        except TimeoutError:
+            # Stopped within the grace time: another processor begins anew, at once.
+            pass
+        except StorageFull:
+            not_before = tools.clock.now() + FULL_DISK_SECONDS
+        except ClaimLost:
+            # Cancelled meanwhile (then it is claimed again and ended), or planned by another.
+            tools.metrics.claim_lost("planning")
+        else:
+            tools.metrics.planned(loop.time() - started)
+            if batch.is_terminal:
+                tools.metrics.batch_ended(batch.status.value)
+            tools.signals.notify(batch_topic(batch.id))
+            tools.signals.notify(WORK)
+            return
+        try:
+            await tools.store.hand_back([held.claim], not_before=not_before)
+        except StoreUnavailable:
+            # The claim expires by itself.
+            return
+
+    # Committers
+
+    def _start_committer(self, run: Run) -> None:
+        assert self._workers is not None, "the processor is not running"
+        tools = self._tools
+        committer = Committer(
+            run,
+            self._held,
+            self._settings.commits,
+            CommitterTools(
+                store=tools.store,
+                blobs=tools.blobs,
+                clock=tools.clock,
+                ids=tools.ids,
+                chance=tools.chance,
+                metrics=tools.metrics,
+                owner=tools.owner,
+            ),
+            on_closed=self._on_closed,
+        )
+        self._workers.create_task(committer.run(), name=f"committer {run.id}")
+
+    def _on_closed(self, shard: OpenShard) -> None:
+        self._tools.keeper.drop(shard.claim)
+        self._tools.signals.notify(WORK)
+        self._wake.set()
