@@ -1,0 +1,84 @@
+"""How the product logs, and the name of every event that it logs.
+
+One event is one line on standard error, either JSON or for the eye. What other libraries log by the
+standard module comes out in the same form. Bodies, keys and prompts are never logged.
+"""
+
+import logging
+import sys
+from enum import StrEnum
+from typing import TextIO
+
+import structlog
+from structlog.typing import FilteringBoundLogger, Processor
+
+PROCESS_STARTED = "process_started"  # A process is open for work; says which and where.
+PROCESS_STOPPING = "process_stopping"  # It takes no new work; says why.
+PROCESS_STOPPED = "process_stopped"  # Everything is closed.
+OPEN_WITHOUT_KEYS = "open_without_keys"  # Whoever reaches the address may use it.
+REQUEST_CRASHED = "request_crashed"  # A bug of ours made an API call fail; carries the trace.
+BATCH_CREATED = "batch_created"  # A batch was accepted.
+BATCH_PLANNED = "batch_planned"  # Its lines were validated and cut into shards.
+BATCH_ENDED = "batch_ended"  # It came to a terminal status; carries the counts.
+CLAIM_LOST = "claim_lost"  # Another process took over a unit that this one held.
+ENDPOINT_PAUSED = "endpoint_paused"  # A model server rests after faults of its own; says why.
+ENDPOINT_RESUMED = "endpoint_resumed"  # It answers again.
+STORE_UNAVAILABLE = "store_unavailable"  # The ledger does not answer; work waits.
+STORAGE_FULL = "storage_full"  # The disk takes no more bytes; work waits.
+STORAGE_BROKEN = "storage_broken"  # A flush failed; the process ends.
+SERVICE_FAILED = "service_failed"  # One turn of a service loop failed; the next follows.
+
+EVENTS = frozenset(
+    value for name, value in list(globals().items()) if name.isupper() and isinstance(value, str)
+)
+
+
+class LogFormat(StrEnum):
+    """How a line looks."""
+
+    JSON = "json"  # One JSON object: for collectors.
+    CONSOLE = "console"  # Aligned words, coloured on a terminal: for people.
+
+
+def configure(log_format: LogFormat, *, level: str = "info", stream: TextIO | None = None) -> None:
+    """Set up logging for the whole process; the last call wins.
+
+    Args:
+        log_format: how lines look.
+        level: the lowest level that is written: debug, info, warning or error.
+        stream: where lines go; standard error if None.
+    """
+    target = stream or sys.stderr
+    number = logging.getLevelNamesMapping()[level.upper()]
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    endings = _endings(log_format, coloured=target.isatty())
+    structlog.configure(
+        processors=[*shared, *endings],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(target),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(target)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *endings],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
+
+
+def get_logger(room: str) -> FilteringBoundLogger:
+    """Return the logger of a room; each of its lines says so."""
+    logger: FilteringBoundLogger = structlog.get_logger(room=room)
+    return logger
+
+
+def _endings(log_format: LogFormat, *, coloured: bool) -> list[Processor]:
+    if log_format is LogFormat.CONSOLE:
+        return [structlog.dev.ConsoleRenderer(colors=coloured)]
+    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]

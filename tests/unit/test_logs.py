@@ -1,0 +1,85 @@
+"""Log lines are one event each, in the form that was asked for."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from tidegate.telemetry import logs
+from tidegate.telemetry.logs import EVENTS, LogFormat, configure, get_logger
+
+
+@pytest.fixture(autouse=True)
+def put_back() -> Iterator[None]:
+    """Leave logging to the other tests as it was."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def test_an_event_is_one_json_object() -> None:
+    stream = io.StringIO()
+    configure(LogFormat.JSON, stream=stream)
+    get_logger("processor").info(logs.BATCH_ENDED, batch="batch_1", status="completed")
+    event = json.loads(stream.getvalue())
+    stamp = event.pop("timestamp")
+    assert stamp.endswith("Z")
+    assert event == {
+        "event": "batch_ended",
+        "level": "info",
+        "room": "processor",
+        "batch": "batch_1",
+        "status": "completed",
+    }
+
+
+def test_a_trace_stays_on_its_line() -> None:
+    stream = io.StringIO()
+    configure(LogFormat.JSON, stream=stream)
+    try:
+        int("seven")
+    except ValueError:
+        get_logger("api").exception(logs.REQUEST_CRASHED)
+    [line] = stream.getvalue().splitlines()
+    assert "ValueError" in json.loads(line)["exception"]
+
+
+def test_lines_below_the_level_are_not_written() -> None:
+    stream = io.StringIO()
+    configure(LogFormat.JSON, level="warning", stream=stream)
+    logger = get_logger("api")
+    logger.info(logs.BATCH_CREATED)
+    logger.warning(logs.STORAGE_FULL)
+    assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == [
+        "storage_full"
+    ]
+
+
+def test_the_console_is_for_people() -> None:
+    stream = io.StringIO()
+    configure(LogFormat.CONSOLE, stream=stream)
+    get_logger("cli").info(logs.PROCESS_STARTED, port=8000)
+    line = stream.getvalue()
+    assert "process_started" in line
+    assert "port=8000" in line
+    assert "\x1b" not in line
+
+
+def test_what_others_log_looks_the_same() -> None:
+    stream = io.StringIO()
+    configure(LogFormat.JSON, stream=stream)
+    logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")
+    event = json.loads(stream.getvalue())
+    assert event["event"] == "Invalid HTTP request received."
+    assert event["level"] == "warning"
+
+
+def test_event_names_are_words_with_underscores() -> None:
+    assert len(EVENTS) == 15
+    assert all(name.replace("_", "").isalpha() and name.islower() for name in EVENTS)
