@@ -19,7 +19,8 @@ from tidegate.stores.base import Commit, Plan, ShardCommit
 class Hold:
     """Who may work on a unit. `epoch` counts the claims ever taken; an ended unit keeps its last.
 
-    A free unit has no owner. `not_before` keeps others away for a while after a hand-back.
+    A unit that was never claimed or was handed back has no owner and `expires_at` 0.
+    `not_before` keeps others away for a while after a hand-back.
     """
 
     owner: str | None = None
@@ -31,12 +32,17 @@ class Hold:
 
 def is_ending(batch: Batch, now: float) -> bool:
     """Say whether the batch's remaining lines only have to be ended (PROTOCOL 14)."""
-    return batch.status is Status.CANCELLING or now >= batch.expires_at
+    return is_ending_at(batch.status, batch.expires_at, now)
+
+
+def is_ending_at(status: Status, expires_at: float, now: float) -> bool:
+    """Say the same of a batch of which no more than this is at hand."""
+    return status is Status.CANCELLING or now >= expires_at
 
 
 def is_live(hold: Hold, now: float) -> bool:
     """Say whether somebody holds the unit and the claim has not expired."""
-    return not hold.ended and hold.owner is not None and now < hold.expires_at
+    return not hold.ended and now < hold.expires_at
 
 
 def is_claimable(hold: Hold, now: float, *, ending: bool) -> bool:
@@ -50,6 +56,11 @@ def taken(hold: Hold, owner: str, expires_at: float) -> Hold:
     """Return the hold after a claim: a higher epoch, which ends every earlier right to write."""
     assert not hold.ended, "an ended unit was claimed"
     return Hold(owner=owner, epoch=hold.epoch + 1, expires_at=expires_at)
+
+
+def handed_back(hold: Hold, not_before: float | None) -> Hold:
+    """Return the hold after its owner gave it up; the epoch stays until the next claim."""
+    return replace(hold, owner=None, expires_at=0.0, not_before=not_before)
 
 
 def is_kept(hold: Hold | None, claim: Claim) -> bool:

@@ -247,7 +247,7 @@ class MemoryStore(Store):
             kept = self._kept(claim)
             if kept is not None:
                 job, hold = kept
-                job.put(claim.unit, replace(hold, owner=None, not_before=not_before))
+                job.put(claim.unit, ledger.handed_back(hold, not_before))
 
     @override
     async def plan_batch(self, claim: Claim, plan: Plan, *, at: float) -> Batch:

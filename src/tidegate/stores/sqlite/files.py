@@ -1,0 +1,153 @@
+"""Uploads and files in the SQLite ledger. Each function runs inside one transaction."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import apsw
+import msgspec
+
+from tidegate.domain.file import File, Part, Purpose, merged
+from tidegate.stores import ledger, sql
+from tidegate.stores.base import Page
+from tidegate.stores.sqlite.rows import (
+    FileRow,
+    PartRow,
+    Value,
+    file_values,
+    select,
+    select_one,
+    write,
+)
+
+SQL = sql.load("tidegate.stores.sqlite", "files.sql")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """Which files to list, in which order: the arguments of `Store.list_files`."""
+
+    after: str | None
+    limit: int
+    ascending: bool
+    purpose: Purpose | None
+
+
+class _UploadRow(msgspec.Struct, frozen=True, array_like=True):
+    tenant: str
+    state: str
+    file_id: str | None
+
+
+def begin_upload(
+    connection: apsw.Connection, upload_id: str, *, tenant: str, blob: str, at: float
+) -> None:
+    """Record a pending upload, once."""
+    values: dict[str, Value] = {"id": upload_id, "tenant": tenant, "blob": blob, "at": at}
+    write(connection, SQL["begin_upload"], values)
+
+
+def finish_upload(
+    connection: apsw.Connection, upload_id: str, file: File, parts: Sequence[Part]
+) -> File:
+    """Turn a pending upload into a file; see `Store.finish_upload`."""
+    upload = _get_upload(connection, upload_id)
+    if upload is None or upload.state == "abandoned":
+        raise ledger.upload_lost(upload_id)
+    if upload.file_id is not None:
+        known = get_row(connection, upload.file_id)
+        assert known is not None, upload.file_id
+        return known.file()
+    ledger.check_upload(file, parts, tenant=upload.tenant)
+    put_file(connection, file)
+    append_parts(connection, file, parts)
+    write(connection, SQL["finish_upload"], {"id": upload_id, "file_id": file.id})
+    return file
+
+
+def abandon_upload(connection: apsw.Connection, upload_id: str) -> bool:
+    """Fence an upload; see `Store.abandon_upload`."""
+    write(connection, SQL["abandon_upload"], {"id": upload_id})
+    upload = _get_upload(connection, upload_id)
+    return upload is None or upload.state == "abandoned"
+
+
+def get_row(connection: apsw.Connection, file_id: str | None) -> FileRow | None:
+    """Return a file's row whoever asks, also a deleted one's."""
+    return select_one(connection, SQL["get_file"], {"id": file_id}, FileRow)
+
+
+def get_visible(connection: apsw.Connection, tenant: str, file_id: str, now: float) -> File:
+    """Return a file that the tenant can see, or raise `NotFound`."""
+    row = get_row(connection, file_id)
+    if (
+        row is None
+        or row.tenant != tenant
+        or not ledger.is_visible(row.file(), now, deleted=bool(row.deleted))
+    ):
+        raise ledger.no_file(file_id)
+    return row.file()
+
+
+def list_files(
+    connection: apsw.Connection, tenant: str, listing: Listing, now: float
+) -> Page[File]:
+    """Return a page of visible files; see `Store.list_files`."""
+    assert listing.limit > 0, listing
+    values: dict[str, Value] = {
+        "tenant": tenant,
+        "created_at": -math.inf if listing.ascending else math.inf,
+        "id": "",
+        "now": now,
+        "purpose": listing.purpose,
+        "limit": listing.limit + 1,  # One more tells whether anything follows.
+    }
+    if listing.after is not None:
+        mark = get_row(connection, listing.after)
+        if mark is None or mark.tenant != tenant:
+            raise ledger.no_file(listing.after, param="after")
+        values |= {"created_at": mark.created_at, "id": mark.id}
+    statement = SQL["list_files_up"] if listing.ascending else SQL["list_files_down"]
+    rows = select(connection, statement, values, FileRow)
+    items = tuple(row.file() for row in rows[: listing.limit])
+    return Page(items=items, has_more=len(rows) > listing.limit)
+
+
+def delete_file(connection: apsw.Connection, tenant: str, file_id: str, now: float) -> None:
+    """Hide a file; see `Store.delete_file`."""
+    ledger.check_deletable(get_visible(connection, tenant, file_id, now))
+    write(connection, SQL["delete_file"], {"id": file_id})
+
+
+def put_file(connection: apsw.Connection, file: File) -> None:
+    """Write a file, or its new length, expiry and growth where it is known."""
+    write(connection, SQL["put_file"], file_values(file))
+
+
+def get_parts(connection: apsw.Connection, file_id: str) -> tuple[Part, ...]:
+    """Return a file's parts in their order."""
+    rows = select(connection, SQL["get_parts"], {"file_id": file_id}, PartRow)
+    return tuple(row.part() for row in rows)
+
+
+def append_parts(connection: apsw.Connection, file: File, parts: Iterable[Part]) -> None:
+    """Add parts at the end; a slice that touches the last one lengthens it."""
+    last = select_one(connection, SQL["get_last_part"], {"file_id": file.id}, PartRow)
+    before = [] if last is None else [last.part()]
+    first = 0 if last is None else last.seq
+    for seq, part in enumerate(merged([*before, *parts]), start=first):
+        if last is not None and part == last.part():
+            continue
+        values: dict[str, Value] = {
+            "file_id": file.id,
+            "seq": seq,
+            "tenant": file.tenant,
+            "blob": part.blob,
+            "offset": part.offset,
+            "length": part.length,
+        }
+        write(connection, SQL["put_part"], values)
+
+
+def _get_upload(connection: apsw.Connection, upload_id: str) -> _UploadRow | None:
+    return select_one(connection, SQL["get_upload"], {"id": upload_id}, _UploadRow)

@@ -1,0 +1,134 @@
+"""What a holder writes in the SQLite ledger: plan, results, ends. One transaction each."""
+
+from collections.abc import Sequence
+
+import apsw
+
+from tidegate.domain.batch import Batch, Problem
+from tidegate.domain.claim import Claim, Kind, Unit
+from tidegate.domain.shard import ShardPlan, Verdict, count_done
+from tidegate.stores import ledger, sql
+from tidegate.stores.base import Commit, Plan
+from tidegate.stores.sqlite import batches, claims, files, units
+from tidegate.stores.sqlite.rows import BatchRow, Value, unit_values, write
+
+SQL = sql.load("tidegate.stores.sqlite", "results.sql")
+
+
+def plan_batch(connection: apsw.Connection, claim: Claim, plan: Plan, at: float) -> Batch:
+    """Record a plan; see `Store.plan_batch`."""
+    before = _held(connection, claim, Kind.PLANNING)
+    hold = units.get_hold(connection, claim.unit)
+    assert hold is not None, claim.unit
+    batch = ledger.planned(before, hold, claim, plan, at)
+    if batch is not before:
+        for cut in plan.shards:
+            _open_shard(connection, batch, cut)
+        _end(connection, claim.unit)
+        batches.save_batch(connection, batch)
+        _set_open_shards(connection, batch, len(plan.shards))
+    return batch
+
+
+def end_unplanned(
+    connection: apsw.Connection, claim: Claim, problems: Sequence[Problem], at: float
+) -> Batch:
+    """End a batch without a plan; see `Store.end_unplanned`."""
+    before = _held(connection, claim, Kind.PLANNING)
+    hold = units.get_hold(connection, claim.unit)
+    assert hold is not None, claim.unit
+    batch = ledger.ended_unplanned(before, hold, claim, problems, at)
+    if batch is not before:
+        _end(connection, claim.unit)
+        batches.save_batch(connection, batch)
+    return batch
+
+
+def commit(connection: apsw.Connection, request: Commit) -> list[Verdict]:
+    """Record results; see `Store.commit`."""
+    row = batches.get_row(connection, request.batch_id)
+    if row is None:
+        return [Verdict.STALE] * len(request.shards)
+    shards = {
+        part.number: shard
+        for part in request.shards
+        if (shard := claims.get_shard(connection, row.id, part.number)) is not None
+    }
+    outcome = ledger.weigh(request, shards)
+    if outcome.shards:
+        _record(connection, row, outcome, request.at)
+    return list(outcome.verdicts)
+
+
+def finish_batch(connection: apsw.Connection, claim: Claim, at: float) -> Batch:
+    """Make a batch terminal; see `Store.finish_batch`."""
+    before = _held(connection, claim, Kind.FINALIZING)
+    batch = ledger.finished(before, units.get_hold(connection, claim.unit), claim, at)
+    if batch is not before:
+        _end(connection, claim.unit)
+        batches.save_batch(connection, batch)
+        for file_id in (batch.output_file_id, batch.error_file_id):
+            file = files.get_row(connection, file_id)
+            if file is not None:
+                files.put_file(connection, ledger.final(file.file(), batch, at))
+    return batch
+
+
+def _held(connection: apsw.Connection, claim: Claim, kind: Kind) -> Batch:
+    assert claim.unit.kind is kind, claim.unit
+    row = batches.get_row(connection, claim.unit.batch_id)
+    if row is None:
+        raise ledger.lost(claim)
+    return row.batch()
+
+
+def _open_shard(connection: apsw.Connection, batch: Batch, cut: ShardPlan) -> None:
+    values: dict[str, Value] = {
+        "batch_id": batch.id,
+        "number": cut.number,
+        "tenant": batch.tenant,
+        "model": cut.model,
+        "offset": cut.offset,
+        "length": cut.length,
+        "lines": cut.lines,
+        "done": ledger.new_shard(batch.id, cut).done,
+    }
+    write(connection, SQL["insert_shard"], values)
+    unit = Unit(batch_id=batch.id, kind=Kind.SHARD, number=cut.number)
+    units.open_unit(connection, batch, unit, model=cut.model, undone=cut.lines)
+
+
+def _end(connection: apsw.Connection, unit: Unit) -> None:
+    write(connection, SQL["end_unit"], unit_values(unit))
+
+
+def _set_open_shards(connection: apsw.Connection, batch: Batch, open_shards: int) -> None:
+    write(connection, SQL["set_open_shards"], {"id": batch.id, "open_shards": open_shards})
+
+
+def _record(connection: apsw.Connection, row: BatchRow, outcome: ledger.Outcome, at: float) -> None:
+    before = row.batch()
+    for shard in outcome.shards:
+        values: dict[str, Value] = {
+            "batch_id": shard.batch_id,
+            "number": shard.plan.number,
+            "done": shard.done,
+            "sequence": shard.sequence,
+            "last_segment": shard.last_segment,
+            "undone": shard.plan.lines - count_done(shard.done),
+            "ended": shard.ended,
+        }
+        write(connection, SQL["save_shard"], values)
+        write(connection, SQL["save_shard_unit"], values)
+    for growth in ledger.appended(before, outcome):
+        file_id, _, parts = growth
+        known = files.get_row(connection, file_id)
+        file = ledger.grown(None if known is None else known.file(), before, growth, at)
+        files.put_file(connection, file)
+        files.append_parts(connection, file, parts)
+    open_shards = row.open_shards - outcome.ended
+    batch = ledger.recorded(before, outcome, open_shards=open_shards, at=at)
+    batches.save_batch(connection, batch)
+    _set_open_shards(connection, batch, open_shards)
+    if not open_shards:
+        units.open_unit(connection, batch, Unit(batch_id=batch.id, kind=Kind.FINALIZING))

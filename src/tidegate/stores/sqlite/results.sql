@@ -1,0 +1,17 @@
+-- insert_shard --
+INSERT INTO shard (batch_id, number, tenant, model, offset, length, lines, done)
+VALUES (:batch_id, :number, :tenant, :model, :offset, :length, :lines, :done);
+
+-- save_shard --
+UPDATE shard SET done = :done, sequence = :sequence, last_segment = :last_segment
+WHERE batch_id = :batch_id AND number = :number;
+
+-- save_shard_unit --
+UPDATE unit SET undone = :undone, ended = :ended
+WHERE batch_id = :batch_id AND kind = 'shard' AND number = :number;
+
+-- end_unit --
+UPDATE unit SET ended = 1 WHERE batch_id = :batch_id AND kind = :kind AND number = :number;
+
+-- set_open_shards --
+UPDATE batch SET open_shards = :open_shards WHERE id = :id;

@@ -1,0 +1,74 @@
+"""Units in the SQLite ledger: opening one, holding it, letting it go."""
+
+from collections.abc import Sequence
+
+import apsw
+
+from tidegate.domain.batch import Batch
+from tidegate.domain.claim import Claim, Unit
+from tidegate.stores import ledger, sql
+from tidegate.stores.ledger import Hold
+from tidegate.stores.sqlite.rows import (
+    HoldRow,
+    Value,
+    claim_values,
+    select_one,
+    unit_values,
+    write,
+)
+
+SQL = sql.load("tidegate.stores.sqlite", "units.sql")
+
+
+def open_unit(
+    connection: apsw.Connection, batch: Batch, unit: Unit, *, model: str = "", undone: int = 0
+) -> None:
+    """Make a unit that can be claimed."""
+    values: dict[str, Value] = {
+        **unit_values(unit),
+        "tenant": batch.tenant,
+        "created_at": batch.created_at,
+        "model": model,
+        "undone": undone,
+    }
+    write(connection, SQL["open_unit"], values)
+
+
+def get_hold(connection: apsw.Connection, unit: Unit) -> Hold | None:
+    """Return the hold on a unit; None where no such unit exists."""
+    row = select_one(connection, SQL["get_hold"], unit_values(unit), HoldRow)
+    return None if row is None else row.hold()
+
+
+def renew(connection: apsw.Connection, claims: Sequence[Claim], expires_at: float) -> list[Unit]:
+    """Extend the claims that are kept; return the units of the others."""
+    return [
+        claim.unit
+        for claim in claims
+        if not write(connection, SQL["renew"], {**claim_values(claim), "expires_at": expires_at})
+    ]
+
+
+def hand_back(
+    connection: apsw.Connection, claims: Sequence[Claim], not_before: float | None
+) -> None:
+    """Give up the claims that are kept."""
+    for claim in claims:
+        values = {**claim_values(claim), "not_before": not_before}
+        write(connection, SQL["hand_back"], values)
+
+
+def take(connection: apsw.Connection, unit: Unit, owner: str, expires_at: float) -> Claim:
+    """Claim a unit that is known to be claimable."""
+    before = get_hold(connection, unit)
+    assert before is not None, unit
+    hold = ledger.taken(before, owner, expires_at)
+    values: dict[str, Value] = {
+        **unit_values(unit),
+        "owner": owner,
+        "epoch": hold.epoch,
+        "expires_at": expires_at,
+    }
+    changed = write(connection, SQL["take"], values)
+    assert changed == 1, unit
+    return Claim(unit=unit, owner=owner, epoch=hold.epoch, expires_at=expires_at)
