@@ -37,7 +37,7 @@ class ClaimerTools:
     routes: Routes
     clock: Clock
     keeper: Keeper
-    metrics: Observer
+    observer: Observer
     owner: str
 
 
@@ -76,7 +76,7 @@ class Claimer:
             self._tools.keeper.hold([held.claim for held in claimed.shards])
         for claimed in granted:
             for held in claimed.shards:
-                self._tools.metrics.claimed("shard")
+                self._tools.observer.claimed("shard")
                 await self._open(claimed.batch, held)
 
     async def _explain(self, offers: Sequence[Offer], now: float) -> None:
@@ -171,7 +171,7 @@ class Claimer:
         # Either the batch ended while we looked (then the claim is void), or the plan is gone:
         # then the lines can only wait for the collector, and must not be claimed in a tight loop.
         self._tools.keeper.drop(claimed.claim)
-        self._tools.metrics.plan_missing()
+        self._tools.observer.plan_missing()
         not_before = self._tools.clock.now() + MISSING_PLAN_SECONDS
         await self._tools.store.hand_back([claimed.claim], not_before=not_before)
 

@@ -36,7 +36,7 @@ class CloserTools:
     clock: Clock
     keeper: Keeper
     chance: random.Random
-    metrics: Observer
+    observer: Observer
 
 
 class Closer:
@@ -114,7 +114,7 @@ class Closer:
         run = self._held.runs.get(claim.unit.batch_id)
         shard = run.shards.get(claim.unit.number) if run else None
         if run is not None and shard is not None and shard.claim == claim:
-            self._tools.metrics.claim_lost("shard")
+            self._tools.observer.claim_lost("shard")
             run.close(shard, State.LOST)
 
     # Books
@@ -126,9 +126,9 @@ class Closer:
         try:
             batch = await insist(lambda: tools.store.finish_batch(held.claim, at=at), tools.chance)
         except ClaimLost:
-            tools.metrics.claim_lost("finalizing")
+            tools.observer.claim_lost("finalizing")
             return
-        tools.metrics.batch_ended(batch.status.value)
+        tools.observer.batch_ended(batch.status.value)
         tools.signals.notify(batch_topic(batch.id))
         if batch.plan_blob is not None:
             await tools.blobs.delete(batch.plan_blob)

@@ -29,7 +29,7 @@ class CommitterTools:
     clock: Clock
     ids: IdMaker
     chance: random.Random
-    metrics: Observer
+    observer: Observer
     owner: str
 
 
@@ -122,7 +122,7 @@ class Committer:
             at=tools.clock.now(),
         )
         verdicts = await insist(lambda: tools.store.commit(commit), tools.chance)
-        tools.metrics.commit(len(entries), asyncio.get_running_loop().time() - started)
+        tools.observer.commit(len(entries), asyncio.get_running_loop().time() - started)
         shards = {entry.shard.number: entry.shard for entry in entries}
         for part, verdict in zip(commit.shards, verdicts, strict=True):
             self._hear(shards[part.number], part, verdict)
@@ -152,13 +152,13 @@ class Committer:
     def _hear(self, shard: OpenShard, part: ShardCommit, verdict: Verdict) -> None:
         """Act on the ledger's answer for one shard."""
         if verdict is not Verdict.ACCEPTED:
-            self._tools.metrics.claim_lost("shard")
+            self._tools.observer.claim_lost("shard")
             self._close(shard, State.LOST)
             return
         shard.sequence += 1
         shard.uncommitted -= len(part.indexes)
         assert shard.uncommitted >= 0, shard.number
-        self._tools.metrics.lines_done(
+        self._tools.observer.lines_done(
             shard.model, part.tally.completed, part.tally.failed, part.tally.usage
         )
         if not shard.undecided and not shard.uncommitted:

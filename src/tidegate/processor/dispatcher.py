@@ -31,14 +31,14 @@ class Dispatcher:
         valves: Valves,
         retry: Retry,
         chance: random.Random,
-        metrics: Observer,
+        observer: Observer,
         on_hungry: Callable[[], None],
     ) -> None:
         self._held = held
         self._valves = valves
         self._retry = retry
         self._chance = chance
-        self._metrics = metrics
+        self._observer = observer
         self._on_hungry = on_hungry
         self._parked: deque[asyncio.Future[None]] = deque()
         self.in_flight = 0
@@ -164,10 +164,10 @@ class Dispatcher:
     def _settle(self, run: Run, flight: Flight, result: Reply | UpstreamFault | None) -> None:
         shard = flight.shard
         if shard.state in {State.LOST, State.CLOSED}:
-            self._metrics.attempt(flight.endpoint.name, "dropped")
+            self._observer.attempt(flight.endpoint.name, "dropped")
             return
         if result is None:
-            self._metrics.attempt(flight.endpoint.name, "cut")
+            self._observer.attempt(flight.endpoint.name, "cut")
             shard.put_back(flight.index)
         else:
             self._weigh(run, flight, result)
@@ -191,7 +191,7 @@ class Dispatcher:
         else:
             serves_others = endpoint.served_at > flight.sent_at
             outcome = judge_fault(result, request_id, line.custom_id, serves_others=serves_others)
-        self._metrics.attempt(endpoint.name, outcome.blame.value)
+        self._observer.attempt(endpoint.name, outcome.blame.value)
         self._tell_endpoint(flight, result, outcome, now)
         if self._is_final(flight, outcome):
             run.finished[flight.shard.model] = run.finished.get(flight.shard.model, 0) + 1

@@ -74,6 +74,10 @@ class Run:
 
     def open(self, shard: OpenShard) -> None:
         """Take a shard in. Shards of one model go one after the other, models side by side."""
+        earlier = self.shards.get(shard.number)
+        if earlier is not None:
+            # Our own claim had expired and we took it anew: what the old one sent no longer counts.
+            self.close(earlier, State.LOST)
         self.shards[shard.number] = shard
         if shard.model not in self.by_model:
             self.turn.append(shard.model)

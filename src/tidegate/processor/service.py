@@ -41,7 +41,7 @@ class Tools:
     ids: IdMaker
     chance: random.Random
     keeper: Keeper
-    metrics: Observer
+    observer: Observer
     make_scratch: ScratchMaker
     owner: str
 
@@ -69,7 +69,7 @@ class Processor:
             valves=valves,
             retry=settings.retry,
             chance=tools.chance,
-            metrics=tools.metrics,
+            observer=tools.observer,
             on_hungry=self._wake.set,
         )
         self._claimer = self._make_claimer()
@@ -100,7 +100,7 @@ class Processor:
                 routes=tools.routes,
                 clock=tools.clock,
                 keeper=tools.keeper,
-                metrics=tools.metrics,
+                observer=tools.observer,
                 owner=tools.owner,
             ),
         )
@@ -118,7 +118,7 @@ class Processor:
                 clock=tools.clock,
                 keeper=tools.keeper,
                 chance=tools.chance,
-                metrics=tools.metrics,
+                observer=tools.observer,
             ),
         )
 
@@ -194,13 +194,13 @@ class Processor:
             await self._claimer.claim()
         await self._closer.explain()
         self._dispatcher.pump()
-        self._tools.metrics.observe(
+        self._tools.observer.observe(
             in_flight=self._dispatcher.in_flight,
             open_shards=self._held.open_shards,
             uncommitted=self._held.budget.lines_held,
         )
         for endpoint in self._tools.routes.endpoints():
-            self._tools.metrics.endpoint(
+            self._tools.observer.endpoint(
                 endpoint.name,
                 limit=endpoint.limiter.limit,
                 in_flight=endpoint.limiter.in_flight,
@@ -244,7 +244,7 @@ class Processor:
                 if held is None:
                     await listener.wait(self._settings.claims.poll_seconds)
                     continue
-                tools.metrics.claimed(kind)
+                tools.observer.claimed(kind)
                 tools.keeper.hold([held.claim])
                 try:
                     await work(held)
@@ -270,11 +270,11 @@ class Processor:
             not_before = tools.clock.now() + FULL_DISK_SECONDS
         except ClaimLost:
             # Cancelled meanwhile (then it is claimed again and ended), or planned by another.
-            tools.metrics.claim_lost("planning")
+            tools.observer.claim_lost("planning")
         else:
-            tools.metrics.planned(loop.time() - started)
+            tools.observer.planned(loop.time() - started)
             if batch.is_terminal:
-                tools.metrics.batch_ended(batch.status.value)
+                tools.observer.batch_ended(batch.status.value)
             tools.signals.notify(batch_topic(batch.id))
             tools.signals.notify(WORK)
             return
@@ -299,7 +299,7 @@ class Processor:
                 clock=tools.clock,
                 ids=tools.ids,
                 chance=tools.chance,
-                metrics=tools.metrics,
+                observer=tools.observer,
                 owner=tools.owner,
             ),
             on_closed=self._on_closed,
