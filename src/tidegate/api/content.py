@@ -1,0 +1,76 @@
+"""The bytes of a file over HTTP: whole or a range, and not again where the client has them."""
+
+from collections.abc import AsyncGenerator
+from urllib.parse import quote
+
+from tidegate.api.errors import RangeUnsatisfiable
+from tidegate.api.ranges import Slice, allows_range, matches, read_range
+from tidegate.api.replies import Reply
+from tidegate.api.routes import Request
+from tidegate.desk.read import Content
+
+_PARTIAL = 206
+_NOT_MODIFIED = 304
+
+
+async def content_reply(content: Content, request: Request) -> Reply:
+    """Return the reply for a GET or HEAD of a file's content.
+
+    The length is that of the file when it was opened, so a file that grows meanwhile is served as
+    it was; its next state has another entity tag.
+
+    Raises:
+        RangeUnsatisfiable: no byte of the range exists.
+    """
+    size = content.file.bytes
+    tag = f'"{content.file.id}-{size}"'
+    headers = {"etag": tag, "accept-ranges": "bytes", "cache-control": "private, no-transform"}
+    if matches(request.headers.get("if-none-match"), tag):
+        return Reply(status=_NOT_MODIFIED, headers=headers)
+    headers["content-type"] = "application/octet-stream"
+    headers["content-disposition"] = disposition(content.file.filename)
+    headers["x-content-type-options"] = "nosniff"
+    asked = _asked(request, size, tag)
+    if asked is None:
+        return await _streamed(content, Slice(start=0, length=size), request, 200, headers)
+    if not asked.length:
+        raise RangeUnsatisfiable(f"The file has {size} bytes, none of them in range.", length=size)
+    last = asked.start + asked.length - 1
+    headers["content-range"] = f"bytes {asked.start}-{last}/{size}"
+    return await _streamed(content, asked, request, _PARTIAL, headers)
+
+
+def disposition(filename: str) -> str:
+    """Return a Content-Disposition that no filename can break out of."""
+    plain = "".join(
+        letter if letter.isascii() and letter.isprintable() and letter not in '"\\' else "_"
+        for letter in filename
+    )
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(filename, safe='')}"
+
+
+def _asked(request: Request, size: int, tag: str) -> Slice | None:
+    # Ranges are defined for GET alone.
+    if request.method != "GET" or not allows_range(request.headers.get("if-range"), tag):
+        return None
+    return read_range(request.headers.get("range"), size)
+
+
+async def _streamed(
+    content: Content, asked: Slice, request: Request, status: int, headers: dict[str, str]
+) -> Reply:
+    if request.method != "GET" or not asked.length:
+        return Reply(status=status, headers=headers, length=asked.length)
+    pieces = content.read(asked.start, asked.length)
+    # Read before the head of the reply goes out: bytes that are gone can still be told of.
+    first = await anext(pieces)
+    if len(first) == asked.length:
+        return Reply(status=status, headers=headers, body=first)
+    joined = _after(first, pieces)
+    return Reply(status=status, headers=headers, pieces=joined, length=asked.length)
+
+
+async def _after(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    yield first
+    async for piece in rest:
+        yield piece

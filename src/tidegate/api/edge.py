@@ -1,0 +1,106 @@
+"""The outermost layer: every request gets an id, and every error an envelope."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tidegate.api.errors import ClientGone, render
+from tidegate.api.replies import json_reply, send_reply
+from tidegate.domain.errors import StorageBroken
+from tidegate.runtime.identity import IdMaker
+
+REQUEST_FAILED = "request_failed"
+REQUEST_ID_HEADER = "x-request-id"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class Log(Protocol):
+    """Where errors of ours are told of, once each."""
+
+    def error(self, event: str, /, **fields: object) -> object:
+        """Record an event with its fields; `exc_info` is an exception."""
+        ...
+
+
+class Edge:
+    """Marks each reply with `x-request-id`, and turns whatever is raised into an answer.
+
+    Args:
+        app: what answers.
+        ids: makes ids for requests that bring none.
+        log: hears of every error that is ours.
+        on_storage_broken: called when durability is lost, so that the process can end.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        ids: IdMaker,
+        log: Log,
+        on_storage_broken: Callable[[StorageBroken], None] | None = None,
+    ) -> None:
+        self._app = app
+        self._ids = ids
+        self._log = log
+        self._on_storage_broken = on_storage_broken
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, whatever happens."""
+        if scope["type"] == "lifespan":
+            await _live(receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close"})
+        else:
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else self._ids.make("req_")
+        started = False
+
+        async def send_marked(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                mark = (REQUEST_ID_HEADER.encode(), request_id.encode())
+                message = {**message, "headers": [*message["headers"], mark]}
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_marked)
+        except ClientGone:
+            return
+        except Exception as exc:  # noqa: BLE001  # the edge: an unforeseen error is an answer too
+            rendered = render(exc)
+            if rendered.is_ours or started:
+                self._tell(exc, scope, request_id)
+            # Once the head of a reply is out, ending without the rest breaks the connection off,
+            # which is the only way left to say that something went wrong.
+            if not started:
+                headers: Mapping[str, str] = rendered.headers
+                reply = json_reply(rendered.body, status=rendered.status, headers=headers)
+                await send_reply(reply, scope, receive, send_marked)
+
+    def _tell(self, error: Exception, scope: Scope, request_id: str) -> None:
+        self._log.error(
+            REQUEST_FAILED,
+            request_id=request_id,
+            method=scope["method"],
+            path=scope["path"],
+            exc_info=error,
+        )
+        if isinstance(error, StorageBroken) and self._on_storage_broken is not None:
+            self._on_storage_broken(error)
+
+
+async def _live(receive: Receive, send: Send) -> None:
+    """Answer a server that asks whether it may start and stop: what we use is opened elsewhere."""
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

@@ -1,0 +1,71 @@
+"""`/v1/files`: upload, list, look at, delete."""
+
+from contextlib import aclosing
+
+from tidegate.api import body, multipart, query
+from tidegate.api.content import content_reply
+from tidegate.api.replies import Reply, json_reply, list_reply
+from tidegate.api.routes import ONE, Request, Route
+from tidegate.api.settings import Limits
+from tidegate.desk.delete import delete_file
+from tidegate.desk.desk import Desk
+from tidegate.desk.listing import list_files
+from tidegate.desk.read import open_content, read_file
+from tidegate.desk.upload import upload
+from tidegate.wire.files import deleted_file_object, file_object
+
+FORM_BYTES_MAX = 2**20  # What a form may add to its file: fields, part headers, boundaries.
+
+
+class Files:
+    """Answers for files."""
+
+    def __init__(self, desk: Desk, limits: Limits) -> None:
+        self._desk = desk
+        self._limits = limits
+
+    def routes(self) -> list[Route]:
+        """Return the paths that this room answers."""
+        return [
+            Route(steps=("files",), handlers={"POST": self._upload, "GET": self._list}),
+            Route(steps=("files", ONE), handlers={"GET": self._read, "DELETE": self._delete}),
+            Route(steps=("files", ONE, "content"), handlers={"GET": self._content}),
+        ]
+
+    async def _upload(self, request: Request) -> Reply:
+        settings = self._desk.settings
+        boundary = multipart.boundary_of(request.headers.get("content-type"))
+        pieces = body.chunks(
+            request.receive,
+            declared=request.headers.get("content-length"),
+            bytes_max=max(settings.file_bytes_max, settings.other_file_bytes_max) + FORM_BYTES_MAX,
+            idle_seconds=self._limits.body_idle_seconds,
+        )
+        form = multipart.events(pieces, boundary=boundary, limits=self._limits)
+        async with aclosing(pieces), aclosing(form):
+            return json_reply(file_object(await upload(self._desk, request.tenant, form)))
+
+    async def _list(self, request: Request) -> Reply:
+        page = await list_files(
+            self._desk,
+            request.tenant,
+            after=query.read_text(request.query, "after"),
+            limit=query.read_integer(request.query, "limit"),
+            ascending=query.read_ascending(request.query),
+            purpose=query.read_purpose(request.query),
+        )
+        return await list_reply(
+            page.items, file_object, identify=lambda file: file.id, has_more=page.has_more
+        )
+
+    async def _read(self, request: Request) -> Reply:
+        file = await read_file(self._desk, request.tenant, request.captured[0])
+        return json_reply(file_object(file))
+
+    async def _delete(self, request: Request) -> Reply:
+        file_id = await delete_file(self._desk, request.tenant, request.captured[0])
+        return json_reply(deleted_file_object(file_id))
+
+    async def _content(self, request: Request) -> Reply:
+        content = await open_content(self._desk, request.tenant, request.captured[0])
+        return await content_reply(content, request)

@@ -1,0 +1,33 @@
+"""`/v1/models`: what can be asked for."""
+
+from tidegate.api.replies import Reply, json_reply
+from tidegate.api.routes import REST, Request, Route
+from tidegate.desk.desk import Desk
+from tidegate.desk.models import list_models, read_model
+from tidegate.wire.models import model_object, models_body
+
+
+class Models:
+    """Answers for models. Their `created` is the time at which this API was built."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._created_at = desk.clock.now()
+
+    def routes(self) -> list[Route]:
+        """Return the paths that this room answers; a model's name may hold slashes."""
+        return [
+            Route(steps=("models",), handlers={"GET": self._list}),
+            Route(steps=("models", REST), handlers={"GET": self._read}),
+        ]
+
+    async def _list(self, request: Request) -> Reply:
+        del request  # Every tenant may ask for every model.
+        names = await list_models(self._desk)
+        return json_reply(models_body([self._encode(name) for name in names]))
+
+    async def _read(self, request: Request) -> Reply:
+        return json_reply(self._encode(await read_model(self._desk, request.captured[0])))
+
+    def _encode(self, name: str) -> bytes:
+        return model_object(name, created_at=self._created_at)

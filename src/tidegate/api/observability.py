@@ -1,0 +1,112 @@
+"""What operators and probes ask, on a port of its own: is it alive, is it ready, what does it do.
+
+This port needs no key and must not be reachable by users.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import orjson
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from starlette.types import ASGIApp
+
+from tidegate.api.auth import Auth
+from tidegate.api.edge import Edge, Log
+from tidegate.api.guard import Guard
+from tidegate.api.replies import Reply, json_reply
+from tidegate.api.routes import Request, Route, Router
+from tidegate.api.settings import Limits
+from tidegate.blobs.base import BlobStore
+from tidegate.domain.errors import SettingsInvalid, TidegateError
+from tidegate.runtime.identity import IdMaker
+from tidegate.stores.base import Store
+
+_UNREADY = 503
+_FINE = "ok"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How long the ledger and the blobs may take to prove that they work."""
+
+    ready_seconds_max: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.ready_seconds_max <= 0:
+            raise SettingsInvalid("observability.ready_seconds_max must be above 0.")
+
+
+def build_observability(  # noqa: PLR0913  # every port once, by keyword; there is nothing to group
+    *,
+    settings: Settings,
+    store: Store,
+    blobs: BlobStore,
+    registry: CollectorRegistry,
+    ids: IdMaker,
+    log: Log,
+    is_stopping: Callable[[], bool] = lambda: False,
+) -> ASGIApp:
+    """Return the ASGI application for the operators' port.
+
+    `/ready` fails as soon as `is_stopping` says so, so that no new requests are sent here.
+    """
+    probes = _Probes(settings, store, blobs, registry, is_stopping)
+    routes = [
+        Route(steps=("health",), handlers={"GET": probes.health}),
+        Route(steps=("ready",), handlers={"GET": probes.ready}),
+        Route(steps=("metrics",), handlers={"GET": probes.metrics}),
+    ]
+    return Edge(Guard(Auth(Router(routes), keys={}), limits=Limits()), ids=ids, log=log)
+
+
+class _Probes:
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        blobs: BlobStore,
+        registry: CollectorRegistry,
+        is_stopping: Callable[[], bool],
+    ) -> None:
+        self._seconds_max = settings.ready_seconds_max
+        self._store = store
+        self._blobs = blobs
+        self._registry = registry
+        self._is_stopping = is_stopping
+
+    async def health(self, request: Request) -> Reply:
+        """Say that the process runs and its event loop turns."""
+        del request
+        return json_reply(orjson.dumps({"status": _FINE}))
+
+    async def ready(self, request: Request) -> Reply:
+        """Say whether requests can be served, and if not, what fails."""
+        del request
+        async with asyncio.TaskGroup() as group:
+            store = group.create_task(self._prove(self._store.check()), name="check the store")
+            blobs = group.create_task(self._prove(self._blobs.check()), name="check the blobs")
+        checks = {"store": store.result(), "blobs": blobs.result()}
+        if self._is_stopping():
+            checks["process"] = "The process is stopping."
+        failing = any(said != _FINE for said in checks.values())
+        status = "failing" if failing else _FINE
+        return json_reply(
+            orjson.dumps({"status": status, "checks": checks}), status=_UNREADY if failing else 200
+        )
+
+    async def metrics(self, request: Request) -> Reply:
+        """Return every metric, in the format that the scraper prefers."""
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Reply(body=encode(self._registry), headers={"content-type": content_type})
+
+    async def _prove(self, check: Awaitable[None]) -> str:
+        try:
+            async with asyncio.timeout(self._seconds_max):
+                await check
+        except TimeoutError:
+            return f"No answer within {self._seconds_max:g} s."
+        except TidegateError as exc:
+            return str(exc) or type(exc).__name__
+        return _FINE

@@ -1,0 +1,194 @@
+"""The Batch object out, and the body of `POST /v1/batches` in.
+
+Reading a body settles its shape (what is missing, what has the wrong type); whether the values may
+be so is judged by the desk.
+"""
+
+from dataclasses import dataclass
+
+import msgspec
+import orjson
+
+from tidegate.domain.batch import Batch, Problem
+from tidegate.domain.errors import Refused
+from tidegate.domain.usage import Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expiry:
+    """When a file should go: `seconds` after `anchor`."""
+
+    anchor: str
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchRequest:
+    """What a user asks for when creating a batch."""
+
+    input_file_id: str
+    endpoint: str
+    completion_window: str
+    metadata: dict[str, str] | None = None
+    output_expires_after: Expiry | None = None
+
+
+class _Body(msgspec.Struct):
+    input_file_id: object = msgspec.UNSET
+    endpoint: object = msgspec.UNSET
+    completion_window: object = msgspec.UNSET
+    metadata: object = None
+    output_expires_after: object = None
+
+
+_decode_body = msgspec.json.Decoder(_Body).decode
+
+
+def read_create(body: bytes) -> BatchRequest:
+    """Read the body of a create. Keys that nobody knows are passed over.
+
+    Raises:
+        Refused: it is no JSON object, a member is missing, or one has the wrong type.
+    """
+    if body.lstrip()[:1] not in {b"{", b""}:
+        raise Refused("The body of the request must be a JSON object.")
+    try:
+        raw = _decode_body(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise Refused(
+            "The body of your request could not be parsed as JSON: send one JSON object."
+        ) from exc
+    return BatchRequest(
+        input_file_id=_required_text("input_file_id", raw.input_file_id),
+        endpoint=_required_text("endpoint", raw.endpoint),
+        completion_window=_required_text("completion_window", raw.completion_window),
+        metadata=_metadata(raw.metadata),
+        output_expires_after=_expiry("output_expires_after", raw.output_expires_after),
+    )
+
+
+def batch_object(batch: Batch) -> bytes:
+    """Return a Batch object with every key, null where there is nothing to say."""
+    members: dict[str, object] = {
+        "id": batch.id,
+        "object": "batch",
+        "endpoint": batch.endpoint,
+        "model": batch.models[0] if len(batch.models) == 1 else None,
+        "errors": _errors(batch.problems),
+        "input_file_id": batch.input_file_id,
+        "completion_window": batch.completion_window,
+        "status": batch.status.value,
+        "output_file_id": batch.output_file_id,
+        "error_file_id": batch.error_file_id,
+        "created_at": int(batch.created_at),
+        "in_progress_at": _seconds(batch.in_progress_at),
+        "expires_at": int(batch.expires_at),
+        "finalizing_at": _seconds(batch.finalizing_at),
+        "completed_at": _seconds(batch.completed_at),
+        "failed_at": _seconds(batch.failed_at),
+        "expired_at": _seconds(batch.expired_at),
+        "cancelling_at": _seconds(batch.cancelling_at),
+        "cancelled_at": _seconds(batch.cancelled_at),
+        "request_counts": {
+            "total": batch.counts.total,
+            "completed": batch.counts.completed,
+            "failed": batch.counts.failed,
+        },
+        "usage": _usage(batch.usage),
+        "metadata": batch.metadata,
+        "tidegate": {"models": list(batch.models), "waiting_for": batch.waiting_for},
+    }
+    return orjson.dumps(members)
+
+
+def missing(param: str) -> Refused:
+    """Return the error for a member that must be there."""
+    return Refused(
+        f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter"
+    )
+
+
+def wrong_type(param: str, expected: str, got: object) -> Refused:
+    """Return the error for a member of the wrong JSON type; `expected` comes with its article."""
+    return Refused(
+        f"Invalid type for '{param}': expected {expected}, but got {_named(got)} instead.",
+        param=param,
+        code="invalid_type",
+    )
+
+
+def _required_text(param: str, value: object) -> str:
+    if value is msgspec.UNSET:
+        raise missing(param)
+    if not isinstance(value, str):
+        raise wrong_type(param, "a string", value)
+    return value
+
+
+def _metadata(value: object) -> dict[str, str] | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise wrong_type("metadata", "an object", value)
+    result: dict[str, str] = {}
+    for key, item in value.items():
+        if not isinstance(item, str):
+            raise wrong_type(f"metadata.{key}", "a string", item)
+        result[str(key)] = item
+    return result
+
+
+def _expiry(param: str, value: object) -> Expiry | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise wrong_type(param, "an object", value)
+    anchor = _required_text(f"{param}.anchor", value.get("anchor", msgspec.UNSET))
+    seconds = value.get("seconds", msgspec.UNSET)
+    if seconds is msgspec.UNSET:
+        raise missing(f"{param}.seconds")
+    if not isinstance(seconds, int) or isinstance(seconds, bool):
+        raise wrong_type(f"{param}.seconds", "an integer", seconds)
+    return Expiry(anchor=anchor, seconds=seconds)
+
+
+def _named(value: object) -> str:
+    """Name a JSON type, with its article. A boolean is asked first: Python calls it an integer."""
+    names: list[tuple[type, str]] = [
+        (bool, "a boolean"),
+        (int, "an integer"),
+        (float, "a decimal"),
+        (str, "a string"),
+        (list, "an array"),
+        (dict, "an object"),
+    ]
+    return next((name for kind, name in names if isinstance(value, kind)), "null")
+
+
+def _errors(problems: tuple[Problem, ...]) -> dict[str, object] | None:
+    if not problems:
+        return None
+    data = [
+        {
+            "code": problem.code,
+            "message": problem.message,
+            "param": problem.param,
+            "line": problem.line,
+        }
+        for problem in problems
+    ]
+    return {"object": "list", "data": data}
+
+
+def _usage(usage: Usage) -> dict[str, object]:
+    return {
+        "input_tokens": usage.input_tokens,
+        "input_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "output_tokens": usage.output_tokens,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+        "total_tokens": usage.total_tokens,
+    }
+
+
+def _seconds(at: float | None) -> int | None:
+    return None if at is None else int(at)
