@@ -1,0 +1,237 @@
+"""The contract of every ledger: claims (PROTOCOL 1 to 4). See `stores` for how to use it."""
+
+# ruff: noqa: D102, PLR2004 -- these are tests: their names are sentences, their numbers plain
+
+import asyncio
+from dataclasses import replace
+
+from tidegate.domain.claim import Claim, Kind, Unit
+from tidegate.domain.shard import is_done
+from tidegate.domain.share import Offer
+from tidegate.stores.base import Store, Want
+from tidegate.testing.contract.stores import (
+    LEASE,
+    START,
+    TENANT,
+    WINDOW,
+    ManualClock,
+    a_batch,
+    a_commit,
+    a_plan,
+    claim_planning,
+    claim_shard,
+    claim_shards,
+    planned,
+    result,
+    run_whole,
+)
+
+
+class ClaimPlanningContract:
+    """What `claim_planning` promises."""
+
+    async def test_the_oldest_batch_comes_first(self, store: Store) -> None:
+        for batch_id, age in [("b", 1), ("c", 0), ("a", 1)]:
+            await store.create_batch(a_batch(batch_id, created_at=START - age))
+        claimed = [await claim_planning(store) for _ in range(3)]
+        assert [one.batch.id for one in claimed] == ["a", "b", "c"]
+        assert await store.claim_planning("anna", lease_seconds=LEASE) is None
+
+    async def test_a_claim_says_all_it_is(self, store: Store) -> None:
+        batch = await store.create_batch(a_batch())
+        claimed = await claim_planning(store, "anna")
+        assert claimed.batch == batch
+        assert claimed.claim == Claim(
+            unit=Unit(batch_id="batch_1", kind=Kind.PLANNING),
+            owner="anna",
+            epoch=1,
+            expires_at=START + LEASE,
+        )
+
+    async def test_of_many_claimers_one_wins(self, store: Store) -> None:
+        await store.create_batch(a_batch())
+        claimed = await asyncio.gather(
+            *(store.claim_planning(f"owner-{n}", lease_seconds=LEASE) for n in range(20))
+        )
+        assert sum(one is not None for one in claimed) == 1
+
+    async def test_an_expired_claim_passes_on_with_a_higher_epoch(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        await store.create_batch(a_batch())
+        await claim_planning(store, "anna")
+        clock.turn(LEASE - 0.5)
+        assert await store.claim_planning("bert", lease_seconds=LEASE) is None
+        clock.turn(0.5)
+        claimed = await claim_planning(store, "bert")
+        assert (claimed.claim.owner, claimed.claim.epoch) == ("bert", 2)
+
+    async def test_a_planned_batch_needs_no_planning(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        await planned(store)
+        clock.turn(LEASE * 2)
+        assert await store.claim_planning("bert", lease_seconds=LEASE) is None
+
+    async def test_a_batch_cancelled_unplanned_is_offered_to_be_ended(self, store: Store) -> None:
+        await store.create_batch(a_batch())
+        cancelling = await store.cancel_batch(TENANT, "batch_1", at=START)
+        claimed = await claim_planning(store)
+        assert claimed.batch == cancelling
+        await store.end_unplanned(claimed.claim, problems=[], at=START)
+        assert await store.claim_planning("bert", lease_seconds=LEASE) is None
+
+
+class ListOffersContract:
+    """What `list_offers` promises."""
+
+    async def test_without_shards_there_are_no_offers(self, store: Store) -> None:
+        assert await store.list_offers() == []
+        await store.create_batch(a_batch())
+        assert await store.list_offers() == []
+
+    async def test_each_model_of_a_batch_is_one_offer(self, store: Store) -> None:
+        await planned(store, shards=[("m", 3), ("m", 2), ("n", 1)])
+        first = Offer(
+            batch_id="batch_1",
+            tenant=TENANT,
+            model="m",
+            created_at=START,
+            expires_at=START + WINDOW,
+            shards=2,
+            claimed_lines=0,
+            ending=False,
+        )
+        assert await store.list_offers() == [first, replace(first, model="n", shards=1)]
+
+    async def test_claimed_lines_are_the_undone_ones_of_every_model(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        await planned(store, shards=[("m", 5), ("m", 4), ("n", 7), ("n", 1)])
+        claimed = await claim_shard(store)
+        await claim_shards(store, "bert", model="n", limit=1)
+        await store.commit(a_commit(result(claimed, [0, 4])))
+        offers = await store.list_offers()
+        assert [(o.model, o.shards, o.claimed_lines) for o in offers] == [
+            ("m", 1, 10),
+            ("n", 1, 10),
+        ]
+        clock.turn(LEASE)
+        offers = await store.list_offers()
+        assert [(o.model, o.shards, o.claimed_lines) for o in offers] == [("m", 2, 0), ("n", 2, 0)]
+
+    async def test_what_is_held_or_ended_is_no_offer(self, store: Store) -> None:
+        await planned(store, shards=[("m", 1), ("m", 1)])
+        claimed = await claim_shards(store)
+        assert await store.list_offers() == []
+        await store.commit(a_commit(result(claimed[0], [0])))
+        await store.hand_back([one.claim for one in claimed])
+        assert [offer.shards for offer in await store.list_offers()] == [1]
+
+    async def test_not_before_holds_an_offer_back(self, store: Store, clock: ManualClock) -> None:
+        await planned(store, shards=[("m", 1), ("m", 1)])
+        claimed = await claim_shard(store)
+        await store.hand_back([claimed.claim], not_before=START + 30)
+        assert [offer.shards for offer in await store.list_offers()] == [1]
+        clock.turn(29.5)
+        assert [offer.shards for offer in await store.list_offers()] == [1]
+        clock.turn(0.5)
+        assert [offer.shards for offer in await store.list_offers()] == [2]
+
+    async def test_an_ending_batch_waits_for_nothing(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        await planned(store)
+        claimed = await claim_shard(store)
+        await store.hand_back([claimed.claim], not_before=START + 2 * WINDOW)
+        assert await store.list_offers() == []
+        clock.turn(WINDOW - 0.5)
+        assert await store.list_offers() == []
+        clock.turn(0.5)
+        assert [offer.ending for offer in await store.list_offers()] == [True]
+
+    async def test_a_cancelled_batch_is_ending(self, store: Store) -> None:
+        await planned(store)
+        claimed = await claim_shard(store)
+        await store.hand_back([claimed.claim], not_before=START + 30)
+        await store.cancel_batch(TENANT, "batch_1", at=START)
+        assert [offer.ending for offer in await store.list_offers()] == [True]
+        assert len(await claim_shards(store)) == 1
+
+
+class ClaimShardsContract:
+    """What `claim_shards` promises."""
+
+    async def test_the_lowest_numbers_come_first(self, store: Store) -> None:
+        batch = await planned(store, shards=[("m", 1), ("n", 1), ("m", 2), ("m", 3)])
+        wants = [Want(batch_id="batch_1", model="m", limit=2)]
+        (claimed,) = await store.claim_shards("anna", wants, lease_seconds=LEASE)
+        assert claimed.batch == batch
+        assert [one.shard.plan.number for one in claimed.shards] == [0, 2]
+        assert [one.shard.plan.number for one in await claim_shards(store)] == [3]
+
+    async def test_a_claimed_shard_says_all_it_is(self, store: Store) -> None:
+        await planned(store, shards=[("m", 9)])
+        claimed = await claim_shard(store)
+        assert claimed.shard.plan == a_plan("batch_1", [("m", 9)]).shards[0]
+        assert claimed.shard.done == bytes(2)
+        assert (claimed.shard.epoch, claimed.shard.sequence, claimed.shard.ended) == (1, 0, False)
+        assert claimed.claim == Claim(
+            unit=Unit(batch_id="batch_1", kind=Kind.SHARD, number=0),
+            owner="anna",
+            epoch=1,
+            expires_at=START + LEASE,
+        )
+
+    async def test_wishes_are_answered_by_batch_and_empty_ones_skipped(self, store: Store) -> None:
+        await planned(store, shards=[("m", 1), ("n", 1), ("n", 1)])
+        await planned(store, a_batch("batch_2"), shards=[("m", 1)])
+        wants = [
+            Want(batch_id="batch_2", model="m", limit=1),
+            Want(batch_id="batch_x", model="m", limit=1),
+            Want(batch_id="batch_1", model="n", limit=1),
+            Want(batch_id="batch_2", model="n", limit=1),
+            Want(batch_id="batch_1", model="m", limit=0),
+            Want(batch_id="batch_1", model="n", limit=1),
+        ]
+        claimed = await store.claim_shards("anna", wants, lease_seconds=LEASE)
+        assert [
+            (one.batch.id, [shard.shard.plan.number for shard in one.shards]) for one in claimed
+        ] == [("batch_2", [0]), ("batch_1", [1, 2])]
+        assert await store.claim_shards("anna", [], lease_seconds=LEASE) == []
+
+    async def test_no_shard_is_given_twice(self, store: Store) -> None:
+        await planned(store, shards=[("m", 1)] * 10)
+        claimed = await asyncio.gather(
+            *(claim_shards(store, f"owner-{n}", limit=3) for n in range(8))
+        )
+        numbers = [one.shard.plan.number for shards in claimed for one in shards]
+        assert sorted(numbers) == list(range(10))
+
+    async def test_an_expired_claim_passes_on_with_what_is_done(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        await planned(store)
+        first = await claim_shard(store, "anna")
+        await store.commit(a_commit(result(first, [1])))
+        assert await claim_shards(store, "bert") == ()
+        clock.turn(LEASE)
+        second = await claim_shard(store, "bert")
+        assert second.claim.epoch == second.shard.epoch == 2
+        assert [is_done(second.shard.done, index) for index in range(3)] == [False, True, False]
+        assert (second.shard.sequence, second.shard.last_segment) == (1, "segment-1")
+
+    async def test_an_ended_shard_is_never_claimed(self, store: Store, clock: ManualClock) -> None:
+        await planned(store)
+        await run_whole(store)
+        clock.turn(LEASE * 2)
+        assert await claim_shards(store) == ()
+
+    async def test_taking_forgets_the_wait(self, store: Store, clock: ManualClock) -> None:
+        await planned(store)
+        claimed = await claim_shard(store)
+        await store.hand_back([claimed.claim], not_before=START + 1)
+        clock.turn(1)
+        await claim_shard(store, "bert")
+        clock.turn(LEASE)
+        assert len(await store.list_offers()) == 1

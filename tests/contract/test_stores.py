@@ -1,0 +1,147 @@
+"""Every ledger keeps the contract, SQLite with its work inline and in threads."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tidegate.stores.base import Store
+from tidegate.stores.executor import InlineExecutor, ThreadExecutor
+from tidegate.stores.memory import MemoryStore
+from tidegate.stores.sqlite import SqliteStore
+from tidegate.testing.contract import (
+    stores_batches as batches,
+    stores_claims as claims,
+    stores_commits as commits,
+    stores_ends as ends,
+    stores_files as files,
+    stores_holds as holds,
+)
+from tidegate.testing.contract.stores import ManualClock
+
+KINDS = ["memory", "sqlite-inline", "sqlite-threaded"]
+
+
+@asynccontextmanager
+async def opened(kind: str, clock: ManualClock, root: Path) -> AsyncIterator[Store]:
+    path = root / "ledger.sqlite"
+    match kind:
+        case "memory":
+            store: Store = MemoryStore(clock)
+        case "sqlite-inline":
+            store = SqliteStore(path, clock, InlineExecutor())
+        case "sqlite-threaded":
+            store = SqliteStore(path, clock, ThreadExecutor())
+        case _:
+            raise AssertionError(kind)
+    async with store:
+        yield store
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture(params=KINDS)
+async def store(
+    request: pytest.FixtureRequest, clock: ManualClock, tmp_path: Path
+) -> AsyncIterator[Store]:
+    async with opened(request.param, clock, tmp_path) as store:
+        yield store
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_ledger_says_whether_it_is_durable(kind: str, tmp_path: Path) -> None:
+    async with opened(kind, ManualClock(), tmp_path) as store:
+        assert store.durable is (kind != "memory")
+        await store.__aexit__(None, None, None)  # Closing twice is harmless.
+
+
+class TestOpen(files.OpenContract):
+    pass
+
+
+class TestUpload(files.UploadContract):
+    pass
+
+
+class TestGetFile(files.GetFileContract):
+    pass
+
+
+class TestDeleteFile(files.DeleteFileContract):
+    pass
+
+
+class TestListFiles(files.ListFilesContract):
+    pass
+
+
+class TestCreateBatch(batches.CreateBatchContract):
+    pass
+
+
+class TestGetInput(batches.GetInputContract):
+    pass
+
+
+class TestGetBatch(batches.GetBatchContract):
+    pass
+
+
+class TestListBatches(batches.ListBatchesContract):
+    pass
+
+
+class TestCancelBatch(batches.CancelBatchContract):
+    pass
+
+
+class TestNoteWaiting(batches.NoteWaitingContract):
+    pass
+
+
+class TestClaimPlanning(claims.ClaimPlanningContract):
+    pass
+
+
+class TestListOffers(claims.ListOffersContract):
+    pass
+
+
+class TestClaimShards(claims.ClaimShardsContract):
+    pass
+
+
+class TestClaimFinalizing(holds.ClaimFinalizingContract):
+    pass
+
+
+class TestRenew(holds.RenewContract):
+    pass
+
+
+class TestHandBack(holds.HandBackContract):
+    pass
+
+
+class TestPlanBatch(ends.PlanBatchContract):
+    pass
+
+
+class TestEndUnplanned(ends.EndUnplannedContract):
+    pass
+
+
+class TestCommit(commits.CommitContract):
+    pass
+
+
+class TestCommitParts(commits.CommitPartsContract):
+    pass
+
+
+class TestFinishBatch(ends.FinishBatchContract):
+    pass
