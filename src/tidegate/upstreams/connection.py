@@ -1,0 +1,270 @@
+"""One connection to an upstream: one call at a time, and never again after any doubt.
+
+A connection is reused only when the reply ended exactly where its length says, in the packet that
+ended it nothing followed, the server keeps the connection open and the whole request was taken.
+Everything else closes it: extra bytes, bytes while idle, a broken reply, a passed bound, a time-out
+or a call that nobody waits for any more.
+"""
+
+import asyncio
+import math
+import ssl
+from typing import Protocol
+
+from typing_extensions import override
+
+from tidegate.domain.errors import (
+    ConnectFailed,
+    ReplyBroken,
+    ReplyTooLarge,
+    TimedOut,
+    UpstreamFault,
+)
+from tidegate.upstreams.base import Call, Reply
+from tidegate.upstreams.framing import Body, Head, HeadReader, body_for
+from tidegate.upstreams.settings import HttpSettings
+from tidegate.upstreams.tls import reason
+
+# A request up to this size is joined with its head, so that both leave in one packet.
+JOINED_BYTES_MAX = 64 * 1024
+
+# A server that closes an idle connection just as a call is written does so within moments. One that
+# hangs up later has read the request and may have done the work: that is no race.
+REPLAY_SECONDS_MAX = 1.0
+
+STATUS_SWITCHING = 101
+STATUS_FINAL_MIN = 200
+
+
+class Unanswered(ReplyBroken):
+    """A reused connection was closed before one byte of the reply: the call may be replayed."""
+
+
+class Keeper(Protocol):
+    """Who owns connections: hears what becomes of them."""
+
+    def made(self, connection: "Connection") -> None:
+        """Hear that it is open."""
+        ...
+
+    def released(self, connection: "Connection") -> None:
+        """Hear that it is free for another call."""
+        ...
+
+    def lost(self, connection: "Connection") -> None:
+        """Hear that it is closed for good."""
+        ...
+
+    def watch(self, due: float) -> None:
+        """See to it that `expire` is called at this time of the loop."""
+        ...
+
+
+class Connection(asyncio.Protocol):
+    """Sends a call and reads its reply.
+
+    Attributes:
+        due: the loop's time at which `expire` is wanted; infinite when nothing is awaited.
+    """
+
+    __slots__ = ("_body", "_call", "_head", "_heard", "_interims", "_keeper", "_loop", "_reader",
+                 "_sent_at", "_settings", "_total_due", "_transport", "_used", "_waiter",
+                 "due")  # fmt: skip
+
+    def __init__(
+        self, keeper: Keeper, settings: HttpSettings, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._keeper = keeper
+        self._settings = settings
+        self._loop = loop
+        self._transport: asyncio.Transport | None = None
+        self._waiter: asyncio.Future[Reply] | None = None
+        self._call: Call | None = None
+        self._reader: HeadReader | None = None
+        self._head: Head | None = None
+        self._body: Body | None = None
+        self._heard = False
+        self._used = False
+        self._interims = 0
+        self._sent_at = 0.0
+        self._total_due = math.inf
+        self.due = math.inf
+
+    @property
+    def is_open(self) -> bool:
+        """Say whether a call may still be sent."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    def start(self, head: bytes, call: Call, total_due: float) -> "asyncio.Future[Reply]":
+        """Write a request and return what its reply will be set on, or its fault."""
+        assert self._waiter is None, "two calls on one connection"
+        assert self._transport is not None, "a call on no connection"
+        waiter = self._waiter = self._loop.create_future()
+        self._call = call
+        self._reader = HeadReader(self._settings.limits)
+        self._heard = False
+        self._interims = 0
+        self._sent_at = self._loop.time()
+        self._total_due = total_due
+        self.due = min(self._sent_at + self._settings.timeouts.first_byte_seconds, total_due)
+        self._keeper.watch(self.due)
+        body = call.body
+        if len(body) <= JOINED_BYTES_MAX:
+            self._transport.write(head + body)
+        else:
+            self._transport.writelines((head, body))
+        return waiter
+
+    def abandon(self, waiter: "asyncio.Future[Reply]") -> None:
+        """Hear that nobody waits for this reply any more: it must reach nobody else."""
+        if self._waiter is waiter:
+            self._waiter = None
+            self.close()
+        elif waiter.done() and not waiter.cancelled():
+            # The fault came together with the cancel; asking for it marks it as seen.
+            waiter.exception()
+
+    def expire(self, now: float) -> None:
+        """Act on `due` having passed: fail the call, or close the idle connection."""
+        if self._waiter is None:
+            self.close()
+            return
+        timeouts = self._settings.timeouts
+        if now >= self._total_due:
+            phase, seconds = "total", timeouts.total_seconds
+        elif self._heard:
+            phase, seconds = "idle", timeouts.idle_seconds
+        else:
+            phase, seconds = "first_byte", timeouts.first_byte_seconds
+        what = {
+            "total": "did not finish its reply within",
+            "idle": "stopped in the middle of its reply for",
+            "first_byte": "sent no byte of a reply within",
+        }
+        self.fail(
+            TimedOut(f"The upstream {what[phase]} {seconds:g} s ({phase}_seconds).", phase=phase)
+        )
+
+    def fail(self, fault: UpstreamFault) -> None:
+        """End the call with a fault, if there is one under way, and close the connection."""
+        waiter, self._waiter = self._waiter, None
+        self.close()
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(fault)
+
+    def close(self) -> None:
+        """Close at once. Twice is harmless."""
+        self.due = math.inf
+        if self._transport is not None:
+            self._transport.abort()
+
+    # What the event loop calls.
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport."""
+        # uvloop's transports do all that asyncio's do but are no subclasses for mypy or isinstance.
+        self._transport = transport  # type: ignore[assignment]  # see above
+        self._keeper.made(self)
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        """Read on, and end the call when its reply is whole."""
+        if self._waiter is None:
+            # Nobody asked: what the server says next could be taken for an answer.
+            self.close()
+            return
+        self._heard = True
+        try:
+            extra = self._read(data)
+        except UpstreamFault as fault:
+            self.fail(fault)
+            return
+        if extra is None:
+            idle_due = self._loop.time() + self._settings.timeouts.idle_seconds
+            self.due = min(idle_due, self._total_due)
+            self._keeper.watch(self.due)
+        else:
+            self._finish(reusable=extra == 0)
+
+    @override
+    def eof_received(self) -> None:
+        """Hear that the server sends no more; some replies end so."""
+        if self._waiter is None:
+            self.close()
+        elif self._body is not None and self._body.ends_at_close:
+            self._finish(reusable=False)
+        else:
+            self.fail(self._ended(None))
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Hear that the connection is gone."""
+        self._keeper.lost(self)
+        if self._waiter is not None:
+            self.fail(self._ended(exc))
+
+    # Reading
+
+    def _read(self, data: bytes) -> int | None:
+        """Return how many bytes lie beyond the end of the reply; None when it has not ended."""
+        body = self._body
+        while body is None:
+            assert self._reader is not None, "a reply without a request"
+            step = self._reader.feed(data)
+            if step is None:
+                return None
+            head, data = step
+            if head.status < STATUS_FINAL_MIN:
+                self._skip(head)
+            else:
+                assert self._call is not None, "a reply without a request"
+                self._head = head
+                body = self._body = body_for(head, self._call.method, self._settings.limits)
+        extra = body.feed(data) if data else 0
+        return extra if body.done else None
+
+    def _skip(self, head: Head) -> None:
+        if head.status == STATUS_SWITCHING:
+            raise ReplyBroken("The upstream switched to another protocol; nobody asked.")
+        self._interims += 1
+        if self._interims > self._settings.limits.interim_replies_max:
+            raise ReplyTooLarge(
+                f"The upstream sent more than {self._settings.limits.interim_replies_max} interim "
+                "replies before its reply (interim_replies_max)."
+            )
+        self._reader = HeadReader(self._settings.limits)
+
+    def _finish(self, *, reusable: bool) -> None:
+        """Hand the reply over and go free, or close."""
+        waiter, head, body, transport = self._waiter, self._head, self._body, self._transport
+        assert waiter is not None, "a reply that nobody waits for"
+        assert head is not None, "a reply without a head"
+        assert body is not None, "a reply without a body"
+        assert transport is not None, "a reply from nowhere"
+        self._waiter = self._call = self._reader = self._head = self._body = None
+        if not waiter.done():
+            waiter.set_result(Reply(status=head.status, headers=head.headers, body=body.content()))
+        # A server that answers before it has read the request will find the rest of it in the way.
+        if reusable and head.keeps_alive and transport.get_write_buffer_size() == 0:
+            self._used = True
+            self.due = self._loop.time() + self._settings.timeouts.keep_alive_seconds
+            self._keeper.watch(self.due)
+            self._keeper.released(self)
+        else:
+            self.close()
+
+    def _ended(self, exc: Exception | None) -> UpstreamFault:
+        """Return the fault of a connection that ended before the reply did."""
+        why = f" ({reason(exc)})" if isinstance(exc, OSError) else ""
+        if self._heard:
+            return ReplyBroken(f"The upstream closed the connection in the middle of a reply{why}.")
+        if isinstance(exc, ssl.SSLError):
+            return ConnectFailed(
+                f"The upstream ended TLS before it answered{why}: check tls.cert_file and whether "
+                "the server asks for a certificate."
+            )
+        text = f"The upstream closed the connection without a reply{why}."
+        if self._used and self._loop.time() - self._sent_at <= REPLAY_SECONDS_MAX:
+            return Unanswered(text)
+        return ReplyBroken(text)

@@ -1,0 +1,334 @@
+"""Where a reply's body begins and ends.
+
+The head is parsed by llhttp (through httptools), fed up to the blank line and not a byte further:
+so the head's size is exact, and bytes after the body are seen for what they are. Bodies are read
+here, by the one length that the head allows. Nothing here does I/O.
+"""
+
+import re
+from typing import Protocol
+
+import httptools
+
+from tidegate.domain.errors import ReplyBroken, ReplyTooLarge
+from tidegate.upstreams.settings import Limits
+
+HEAD_END = b"\r\n\r\n"
+STATUS_MIN, STATUS_MAX = 100, 599
+BODYLESS_STATUSES = frozenset({204, 304})
+SIZE_DIGITS_MAX = 16  # Hexadecimal digits of a chunk size, leading zeros included.
+
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
+_TRAILER_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*")
+_VERSION = re.compile(rb"HTTP/1\.[01] ")
+_VERSION_BYTES = 9
+
+
+class Head:
+    """The head of one reply. Header names are lower-case; of repeated ones the last counts.
+
+    Attributes:
+        status: the three-digit status.
+        headers: the headers.
+        keeps_alive: whether the server means to keep the connection open.
+    """
+
+    __slots__ = ("complete", "count", "count_max", "headers", "keeps_alive", "repeated", "status")
+
+    def __init__(self, count_max: int) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.keeps_alive = False
+        self.complete = False
+        self.repeated = False
+        self.count = 0
+        self.count_max = count_max
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take one header from the parser."""
+        self.count += 1
+        if self.count > self.count_max:
+            # Judged after the parser returns: it would wrap whatever is raised in here.
+            return
+        key = name.decode("latin-1").lower()
+        if key == "transfer-encoding" and key in self.headers:
+            self.repeated = True
+        self.headers[key] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        """Hear from the parser that the blank line came."""
+        self.complete = True
+
+
+class HeadReader:
+    """Reads the head of one reply from pieces of any size."""
+
+    __slots__ = ("_head", "_limits", "_parser", "_seen", "_start", "_tail")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._head = Head(limits.header_count_max)
+        self._parser = httptools.HttpResponseParser(self._head)
+        self._tail = b""
+        self._start = b""
+        self._seen = 0
+
+    def feed(self, data: bytes) -> tuple[Head, bytes] | None:
+        """Take the next bytes; return the head and what follows it once it is whole.
+
+        Raises:
+            ReplyBroken: what came is not the head of an HTTP/1 reply.
+            ReplyTooLarge: the head passes a bound.
+        """
+        tail = self._tail
+        end = (tail + data).find(HEAD_END) if tail else data.find(HEAD_END)
+        size = len(data) if end < 0 else end + len(HEAD_END) - len(tail)
+        # What lies within the bound is judged first, so that the answer does not depend on how the
+        # bytes were cut into pieces.
+        within = min(size, self._limits.header_bytes_max - self._seen)
+        self._seen += within
+        self._parse(data if within == len(data) else data[:within])
+        if within < size:
+            raise ReplyTooLarge(
+                f"The reply's headers are larger than {self._limits.header_bytes_max} bytes "
+                "(header_bytes_max)."
+            )
+        if end < 0:
+            self._tail = (tail + data)[-3:]
+            return None
+        return self._finished(), data[size:]
+
+    def _parse(self, piece: bytes) -> None:
+        if len(self._start) < _VERSION_BYTES:
+            self._start += piece[:_VERSION_BYTES]
+            start = self._start[:_VERSION_BYTES]
+            # llhttp forgives blank lines before the status line, and knows other versions.
+            if len(start) == _VERSION_BYTES and _VERSION.fullmatch(start) is None:
+                raise ReplyBroken("The upstream's reply does not begin as an HTTP/1 reply does.")
+        try:
+            self._parser.feed_data(piece)
+        except httptools.HttpParserUpgrade as exc:
+            self._check_count()
+            raise ReplyBroken("The upstream switched to another protocol; nobody asked.") from exc
+        except httptools.HttpParserError as exc:
+            self._check_count()
+            raise ReplyBroken(f"The upstream's reply is not well-formed HTTP: {exc}.") from exc
+        self._check_count()
+
+    def _check_count(self) -> None:
+        count_max = self._limits.header_count_max
+        if self._head.count > count_max:
+            raise ReplyTooLarge(f"The reply has more than {count_max} headers (header_count_max).")
+
+    def _finished(self) -> Head:
+        head = self._head
+        if not head.complete:
+            raise ReplyBroken("The upstream's reply is not well-formed HTTP: its head has no end.")
+        head.status = self._parser.get_status_code()
+        if not STATUS_MIN <= head.status <= STATUS_MAX:
+            raise ReplyBroken(f"The upstream answered with the impossible status {head.status}.")
+        head.keeps_alive = self._parser.should_keep_alive() and self._start.startswith(b"HTTP/1.1")
+        return head
+
+
+class Body(Protocol):
+    """Reads one body from pieces of any size."""
+
+    done: bool
+    ends_at_close: bool
+
+    def feed(self, data: bytes) -> int:
+        """Take the next bytes and return how many of them lie beyond the body's end."""
+        ...
+
+    def content(self) -> bytes:
+        """Return what was read."""
+        ...
+
+
+def body_for(head: Head, method: str, limits: Limits) -> Body:
+    """Return the reader for the one length that the head allows.
+
+    Raises:
+        ReplyBroken: the head contradicts itself or names a coding that nobody asked for.
+        ReplyTooLarge: the length that it announces passes the bound.
+    """
+    headers = head.headers
+    if method == "HEAD" or head.status in BODYLESS_STATUSES:
+        return SizedBody(0)
+    coding = headers.get("content-encoding", "identity").strip().lower()
+    if coding not in {"identity", ""}:
+        raise ReplyBroken(
+            f"The upstream sent its reply in the coding '{coding[:40]}' although it was asked for "
+            "none: switch compression off there."
+        )
+    transfer = headers.get("transfer-encoding")
+    if transfer is not None:
+        if head.repeated or transfer.strip().lower() != "chunked":
+            raise ReplyBroken("The upstream's reply has a transfer-encoding other than chunked.")
+        return ChunkedBody(limits)
+    length = headers.get("content-length")
+    if length is None:
+        return OpenBody(limits.body_bytes_max)
+    # llhttp has checked that these are digits, given once, below 2**64.
+    assert length.isascii(), length
+    assert length.isdigit(), length
+    size = int(length)
+    if size > limits.body_bytes_max:
+        raise _too_large(limits.body_bytes_max)
+    return SizedBody(size)
+
+
+class SizedBody:
+    """A body of `content-length` bytes."""
+
+    __slots__ = ("_bytes", "_size", "_whole", "done", "ends_at_close")
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._bytes = bytearray()
+        self._whole = b""
+        self.done = size == 0
+        self.ends_at_close = False
+
+    def feed(self, data: bytes) -> int:
+        """Take the next bytes and return how many of them lie beyond the body's end."""
+        if len(data) == self._size and not self._bytes:
+            # The common case: a small reply comes in one piece and is not copied.
+            self._whole = data
+            self.done = True
+            return 0
+        missing = self._size - len(self._bytes)
+        self._bytes += data[:missing]
+        self.done = len(data) >= missing
+        return max(0, len(data) - missing)
+
+    def content(self) -> bytes:
+        """Return what was read."""
+        return self._whole or bytes(self._bytes)
+
+
+class OpenBody:
+    """A body that ends where the connection does."""
+
+    __slots__ = ("_bytes", "_bytes_max", "done", "ends_at_close")
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._bytes = bytearray()
+        self.done = False
+        self.ends_at_close = True
+
+    def feed(self, data: bytes) -> int:
+        """Take the next bytes; none lies beyond the end."""
+        self._bytes += data
+        if len(self._bytes) > self._bytes_max:
+            raise _too_large(self._bytes_max)
+        return 0
+
+    def content(self) -> bytes:
+        """Return what was read."""
+        return bytes(self._bytes)
+
+
+class ChunkedBody:
+    """A body in chunks. Extensions and trailers are bounded, checked and dropped."""
+
+    __slots__ = ("_bytes", "_excess", "_limits", "_line", "_missing", "_trailing", "done",
+                 "ends_at_close")  # fmt: skip
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._bytes = bytearray()
+        self._line = bytearray()
+        self._missing = 0
+        self._excess = 0
+        self._trailing = False
+        self.done = False
+        self.ends_at_close = False
+
+    def feed(self, data: bytes) -> int:
+        """Take the next bytes and return how many of them lie beyond the body's end.
+
+        Raises:
+            ReplyBroken: the chunks are not well-formed.
+            ReplyTooLarge: a bound was passed.
+        """
+        position = 0
+        while position < len(data) and not self.done:
+            if self._missing:
+                position = self._read_chunk(data, position)
+            else:
+                position = self._read_line(data, position)
+        return len(data) - position
+
+    def content(self) -> bytes:
+        """Return what was read."""
+        return bytes(self._bytes)
+
+    def _read_chunk(self, data: bytes, position: int) -> int:
+        """Read what belongs to the chunk, the line end after it included."""
+        wanted = self._missing - 2
+        if wanted > 0:
+            piece = data[position : position + wanted]
+            self._bytes += piece
+            self._missing -= len(piece)
+            return position + len(piece)
+        if data[position] != b"\n\r"[self._missing - 1]:
+            raise ReplyBroken("A chunk of the upstream's reply is longer than it said.")
+        self._missing -= 1
+        return position + 1
+
+    def _read_line(self, data: bytes, position: int) -> int:
+        end = data.find(b"\n", position)
+        piece = data[position:] if end < 0 else data[position : end + 1]
+        self._line += piece
+        allowed = self._limits.chunk_extension_bytes_max - self._excess
+        if len(self._line) > allowed + SIZE_DIGITS_MAX + 2:
+            raise self._too_much_framing()
+        if end >= 0:
+            if not self._line.endswith(b"\r\n"):
+                raise ReplyBroken("A line between the chunks of the upstream's reply has no end.")
+            line = bytes(self._line[:-2])
+            self._line.clear()
+            self._take_line(line)
+        return position + len(piece)
+
+    def _take_line(self, line: bytes) -> None:
+        if self._trailing:
+            self._take_trailer(line)
+            return
+        match = _CHUNK_LINE.fullmatch(line)
+        if match is None:
+            raise ReplyBroken("The size of a chunk of the upstream's reply can't be read.")
+        size = int(match[1], 16)
+        self._add_excess(len(line) - len(b"%x" % size))
+        if size == 0:
+            self._trailing = True
+            return
+        if len(self._bytes) + size > self._limits.body_bytes_max:
+            raise _too_large(self._limits.body_bytes_max)
+        self._missing = size + 2
+
+    def _take_trailer(self, line: bytes) -> None:
+        if not line:
+            self.done = True
+            return
+        if _TRAILER_LINE.fullmatch(line) is None:
+            raise ReplyBroken("A trailer of the upstream's reply can't be read.")
+        self._add_excess(len(line) + 2)
+
+    def _add_excess(self, count: int) -> None:
+        self._excess += count
+        if self._excess > self._limits.chunk_extension_bytes_max:
+            raise self._too_much_framing()
+
+    def _too_much_framing(self) -> ReplyTooLarge:
+        return ReplyTooLarge(
+            "The chunk extensions and trailers of the reply are larger than "
+            f"{self._limits.chunk_extension_bytes_max} bytes (chunk_extension_bytes_max)."
+        )
+
+
+def _too_large(bytes_max: int) -> ReplyTooLarge:
+    return ReplyTooLarge(f"The reply's body is larger than {bytes_max} bytes (body_bytes_max).")

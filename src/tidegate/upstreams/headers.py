@@ -1,0 +1,95 @@
+"""The head of a request: built by us from an allow-list, with every value checked."""
+
+import re
+from collections.abc import Mapping
+
+from tidegate.domain.errors import Refused
+from tidegate.upstreams.base import Call
+from tidegate.upstreams.header_rules import CALL_HEADERS, is_value
+from tidegate.upstreams.settings import HttpSettings
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+BODYLESS_METHODS = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
+USER_AGENT = "tidegate"
+LINES_KEPT_MAX = 64  # Request lines remembered; there are only a few endpoints.
+
+_PATH = re.compile(r"/[\x21-\x22\x24-\x7e]*")
+
+
+class RequestHeads:
+    """Makes the head of each request to one upstream."""
+
+    def __init__(self, settings: HttpSettings) -> None:
+        origin = settings.origin
+        self._prefix = origin.prefix
+        fixed = {
+            "accept": "application/json",
+            "user-agent": USER_AGENT,
+            **{name.lower(): value for name, value in settings.headers.items()},
+        }
+        if settings.api_key is not None:
+            fixed["authorization"] = f"Bearer {settings.api_key}"
+        self._fixed = fixed
+        self._always = f"host: {origin.host_header}\r\naccept-encoding: identity\r\n".encode(
+            "ascii"
+        )
+        self._always_fixed = self._always + _lines(fixed)
+        self._starts: dict[tuple[str, str], bytes] = {}
+
+    def head(self, call: Call) -> bytes:
+        """Return everything before the body, blank line included.
+
+        Raises:
+            Refused: the call's method, path or headers can't be sent. Nothing was sent.
+        """
+        start = self._starts.get((call.method, call.path))
+        if start is None:
+            start = self._start(call)
+        if call.headers:
+            start += self._extra(call.headers)
+        else:
+            start += self._always_fixed
+        if call.body or call.method not in BODYLESS_METHODS:
+            return b"%bcontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % (
+                start,
+                len(call.body),
+            )
+        return start + b"\r\n"
+
+    def _start(self, call: Call) -> bytes:
+        if call.method not in METHODS:
+            raise Refused(f"An upstream can't be called by {call.method!r}.", param="method")
+        if _PATH.fullmatch(call.path) is None:
+            raise Refused(
+                "The path of a call must begin with '/' and hold no blank, control character, '#' "
+                "or letter outside ASCII.",
+                param="path",
+            )
+        start = f"{call.method} {self._prefix}{call.path} HTTP/1.1\r\n".encode("ascii")
+        if len(self._starts) >= LINES_KEPT_MAX:
+            self._starts.clear()
+        self._starts[call.method, call.path] = start
+        return start
+
+    def _extra(self, headers: Mapping[str, str]) -> bytes:
+        for name, value in headers.items():
+            if name not in CALL_HEADERS:
+                raise Refused(
+                    f"A call may not carry the header {name!r}: allowed are "
+                    f"{', '.join(sorted(CALL_HEADERS))}.",
+                    param="headers",
+                )
+            if not is_value(value):
+                raise Refused(
+                    f"The header '{name}' of a call holds a line break, a control character or a "
+                    "letter outside Latin-1.",
+                    param=f"headers.{name}",
+                )
+        if self._fixed.keys().isdisjoint(headers):
+            return self._always_fixed + _lines(headers)
+        # The call knows better than the settings.
+        return self._always + _lines({**self._fixed, **headers})
+
+
+def _lines(headers: Mapping[str, str]) -> bytes:
+    return "".join([f"{name}: {value}\r\n" for name, value in headers.items()]).encode("latin-1")

@@ -1,0 +1,233 @@
+"""The connections to one upstream: opened when needed, reused latest first, bounded, timed.
+
+One timer serves all of them: it is armed for the earliest time at which any connection may be due,
+so that a call costs a comparison and not a timer of its own.
+"""
+
+import asyncio
+import math
+import socket
+import ssl
+from collections import OrderedDict
+
+from tidegate.domain.errors import ConnectFailed, ReplyBroken, TimedOut
+from tidegate.upstreams.connection import Connection
+from tidegate.upstreams.settings import HttpSettings
+from tidegate.upstreams.tls import make_context, reason
+
+# Loops may round a timer down to their resolution: what is due within it is due.
+TIMER_SLACK_SECONDS = 0.001
+
+CLOSED = "This upstream was closed: nothing can be sent through it any more."
+
+
+class Pool:
+    """Keeps the connections of one upstream. Belongs to the loop it is first used on."""
+
+    def __init__(self, settings: HttpSettings) -> None:
+        self._settings = settings
+        self._origin = settings.origin
+        self._tls = make_context(settings.tls) if self._origin.scheme == "https" else None
+        self._all: set[Connection] = set()
+        self._idle: dict[Connection, None] = {}
+        self._queue: OrderedDict[asyncio.Future[None], None] = OrderedDict()
+        self._opening = 0
+        self._closed = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._armed_for = math.inf
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    @property
+    def idle_count(self) -> int:
+        """Return how many connections wait for a call."""
+        return len(self._idle)
+
+    @property
+    def open_count(self) -> int:
+        """Return how many connections are open, in use or not."""
+        return len(self._all)
+
+    @property
+    def queue_length(self) -> int:
+        """Return how many calls wait for a connection."""
+        return len(self._queue)
+
+    def take(self) -> Connection | None:
+        """Return the connection that was used last, or None when a new one is needed."""
+        now = asyncio.get_running_loop().time()
+        while self._idle:
+            connection, _ = self._idle.popitem()
+            if connection.due > now and connection.is_open:
+                return connection
+            connection.close()
+        return None
+
+    async def acquire(self, total_due: float, *, fresh: bool = False) -> Connection:
+        """Return an idle connection or open one, waiting for a place where all are taken.
+
+        Args:
+            total_due: the loop's time at which to give up.
+            fresh: take none that was used before.
+
+        Raises:
+            ConnectFailed: it can't be opened.
+            TimedOut: opening or waiting took too long.
+        """
+        first = False
+        while True:
+            if self._closed:
+                raise ConnectFailed(CLOSED)
+            if first or not self._queue:
+                connection = None if fresh else self.take()
+                if connection is not None:
+                    return connection
+                if self._has_place():
+                    return await self._open(total_due)
+                if fresh and self._idle:
+                    next(iter(self._idle)).close()
+            await self._wait(total_due, first=first)
+            first = True
+
+    async def aclose(self) -> None:
+        """Close every connection and wait until each is gone. Twice is harmless."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for waiter in self._queue:
+            if not waiter.done():
+                waiter.set_result(None)
+        for connection in list(self._all):
+            connection.fail(ReplyBroken("The upstream was closed while the call was under way."))
+        await self._empty.wait()
+
+    # What connections call.
+
+    def made(self, connection: Connection) -> None:
+        """Hear that a connection is open."""
+        self._all.add(connection)
+        self._empty.clear()
+
+    def released(self, connection: Connection) -> None:
+        """Hear that a connection is free for another call."""
+        if self._closed or len(self._idle) >= self._settings.limits.idle_connections_max:
+            connection.close()
+            return
+        self._idle[connection] = None
+        self._wake()
+
+    def lost(self, connection: Connection) -> None:
+        """Hear that a connection is closed for good."""
+        self._all.discard(connection)
+        self._idle.pop(connection, None)
+        if not self._all:
+            self._empty.set()
+        self._wake()
+
+    def watch(self, due: float) -> None:
+        """See to it that what is due at this time is looked at then."""
+        if due < self._armed_for and not self._closed:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._armed_for = due
+            self._timer = asyncio.get_running_loop().call_at(due, self._look)
+
+    def _look(self) -> None:
+        now = asyncio.get_running_loop().time()
+        self._timer = None
+        self._armed_for = math.inf
+        for connection in list(self._all):
+            if connection.due <= now + TIMER_SLACK_SECONDS:
+                connection.expire(now + TIMER_SLACK_SECONDS)
+        self.watch(min((connection.due for connection in self._all), default=math.inf))
+
+    # Opening and waiting
+
+    async def _open(self, total_due: float) -> Connection:
+        loop = asyncio.get_running_loop()
+        connect_due = loop.time() + self._settings.timeouts.connect_seconds
+        origin = self._origin
+        handshake_seconds = self._settings.timeouts.connect_seconds if self._tls else None
+        scope = asyncio.timeout_at(min(connect_due, total_due))
+        self._opening += 1
+        try:
+            async with scope:
+                _, connection = await loop.create_connection(
+                    lambda: Connection(self, self._settings, loop),
+                    origin.host,
+                    origin.port,
+                    ssl=self._tls,
+                    ssl_handshake_timeout=handshake_seconds,
+                )
+        except (OSError, UnicodeError) as exc:
+            # The kernel's own time-out is a TimeoutError too, but no limit of ours.
+            if isinstance(exc, TimeoutError) and scope.expired():
+                phase = "total" if total_due < connect_due else "connect"
+                raise TimedOut(
+                    f"No connection to {origin.host_header} within the limit ({phase}_seconds).",
+                    phase=phase,
+                ) from exc
+            raise _connect_failed(exc, origin.host_header) from exc
+        finally:
+            self._opening -= 1
+            self._wake()
+        if self._closed:
+            connection.close()
+            raise ConnectFailed(CLOSED)
+        return connection
+
+    async def _wait(self, total_due: float, *, first: bool) -> None:
+        """Wait until a connection may be free; who waited before keeps its place."""
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue[place] = None
+        if first:
+            self._queue.move_to_end(place, last=False)
+        try:
+            async with asyncio.timeout_at(total_due):
+                await place
+        except TimeoutError as exc:
+            raise TimedOut(
+                f"No connection to {self._origin.host_header} became free within the limit "
+                "(total_seconds, connections_max).",
+                phase="total",
+            ) from exc
+        finally:
+            del self._queue[place]
+            # Who came while this call was being woken saw a queue, and is owed a look.
+            if self._idle or self._has_place():
+                self._wake()
+
+    def _has_place(self) -> bool:
+        return len(self._all) + self._opening < self._settings.limits.connections_max
+
+    def _wake(self) -> None:
+        """Let the first who waits look again."""
+        for place in self._queue:
+            if not place.done():
+                place.set_result(None)
+                return
+
+
+def _connect_failed(exc: Exception, where: str) -> ConnectFailed:
+    """Return our word for why no connection came about, with how to mend it."""
+    match exc:
+        case ssl.SSLCertVerificationError():
+            text = (
+                f"The certificate of {where} is not trusted ({reason(exc)}): set tls.ca_file to "
+                "the authority that signed it."
+            )
+        case ssl.SSLError():
+            text = (
+                f"TLS with {where} failed ({reason(exc)}): check the scheme and port of the URL, "
+                "and tls.cert_file if the server asks for a certificate."
+            )
+        case socket.gaierror() | UnicodeError():
+            text = f"The name of {where} can't be resolved: check the URL."
+        case ConnectionRefusedError():
+            text = f"{where} refuses connections: check that the model server runs there."
+        case OSError():
+            text = f"No connection to {where} ({reason(exc)}): check the URL and the network."
+        case _:
+            text = f"No connection to {where}: check the URL and the network."
+    return ConnectFailed(text)

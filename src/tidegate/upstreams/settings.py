@@ -1,0 +1,162 @@
+"""What can be set about one HTTP upstream. Each group checks itself and says how to mend it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
+
+from tidegate.domain.errors import SettingsInvalid
+from tidegate.upstreams.header_rules import check_configured
+
+MIB = 2**20
+PORTS = {"http": 80, "https": 443}
+URL_EXAMPLE = "write it like http://host:8000 or https://host/prefix/v1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """How long to wait, in seconds by the event loop's clock; every one is above zero.
+
+    `first_byte_seconds` runs from the moment the request is handed to its connection: a server
+    that answers without streaming sends its first byte when the whole answer is ready.
+    `total_seconds` covers everything, also the wait for a free connection.
+    `keep_alive_seconds` is how long an idle connection is kept. It lies below the 5 seconds after
+    which common model servers hang up, so that few calls meet a connection that is just closing.
+    """
+
+    connect_seconds: float = 10.0
+    first_byte_seconds: float = 600.0
+    idle_seconds: float = 120.0
+    total_seconds: float = 900.0
+    keep_alive_seconds: float = 4.0
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if not (math.isfinite(value) and value > 0):
+                raise SettingsInvalid(f"{item.name} must be a number of seconds above zero.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one upstream may cost. A reply exactly at a bound is accepted, one beyond is not.
+
+    `header_bytes_max` counts the status line, the headers and the blank line of one reply;
+    `chunk_extension_bytes_max` all bytes of a chunked body beyond what its framing needs: chunk
+    extensions, leading zeros of a size, and trailers. Interim (1xx) replies before one reply are
+    counted by `interim_replies_max`. Calls beyond `connections_max` wait for a free connection.
+    """
+
+    header_bytes_max: int = 64 * 1024
+    header_count_max: int = 128
+    body_bytes_max: int = 32 * MIB
+    chunk_extension_bytes_max: int = 16 * 1024
+    interim_replies_max: int = 8
+    connections_max: int = 1024
+    idle_connections_max: int = 256
+
+    def __post_init__(self) -> None:
+        lowest = {"header_bytes_max": 64, "header_count_max": 1, "connections_max": 1}
+        for item in fields(self):
+            low = lowest.get(item.name, 0)
+            if getattr(self, item.name) < low:
+                raise SettingsInvalid(f"{item.name} must be a whole number of at least {low}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsSettings:
+    """Whom to trust, and who to be. `ca_file` replaces the system's authorities."""
+
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    verify: bool = True
+
+    def __post_init__(self) -> None:
+        if self.key_file is not None and self.cert_file is None:
+            raise SettingsInvalid("tls.key_file is given without tls.cert_file: set both.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where an upstream listens, taken from its URL."""
+
+    scheme: str
+    host: str
+    port: int
+    prefix: str
+    host_header: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpSettings:
+    """One HTTP upstream.
+
+    `url` may end in `/v1` or not: the calls' paths begin with `/v1/` and it is not doubled.
+    `headers` are sent with every call; `api_key` as a bearer token.
+    """
+
+    url: str
+    api_key: str | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    limits: Limits = field(default_factory=Limits)
+    tls: TlsSettings = field(default_factory=TlsSettings)
+
+    def __post_init__(self) -> None:
+        origin_of(self.url)
+        check_configured(self.headers, self.api_key)
+
+    @property
+    def origin(self) -> Origin:
+        """Return the parts of the URL."""
+        return origin_of(self.url)
+
+
+def origin_of(url: str) -> Origin:
+    """Take a base URL apart.
+
+    Raises:
+        SettingsInvalid: it is not the URL of an HTTP server.
+    """
+    if not url.isascii() or any(character <= " " or character == "\x7f" for character in url):
+        raise SettingsInvalid(
+            "The URL of the upstream has a blank, a control character or a letter outside ASCII: "
+            f"{URL_EXAMPLE}."
+        )
+    parts, port = _split(url)
+    if parts.scheme not in PORTS:
+        raise SettingsInvalid(
+            f"The URL of the upstream must begin with http or https: {URL_EXAMPLE}."
+        )
+    if parts.username is not None or parts.password is not None:
+        raise SettingsInvalid(
+            "The URL of the upstream holds a user or password: set api_key or headers instead."
+        )
+    if not parts.hostname:
+        raise SettingsInvalid(f"The URL of the upstream names no host: {URL_EXAMPLE}.")
+    if "?" in url or "#" in url:
+        raise SettingsInvalid(
+            f"The URL of the upstream holds a query or a fragment: {URL_EXAMPLE}."
+        )
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    default = PORTS[parts.scheme]
+    return Origin(
+        scheme=parts.scheme,
+        host=parts.hostname,
+        port=default if port is None else port,
+        prefix=parts.path.rstrip("/").removesuffix("/v1"),
+        host_header=host if port in {None, default} else f"{host}:{port}",
+    )
+
+
+def _split(url: str) -> tuple[SplitResult, int | None]:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as exc:
+        raise SettingsInvalid(f"The URL of the upstream can't be read: {URL_EXAMPLE}.") from exc
+    if port == 0:
+        raise SettingsInvalid(f"The URL of the upstream names port 0: {URL_EXAMPLE}.")
+    return parts, port
