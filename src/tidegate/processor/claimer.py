@@ -53,6 +53,7 @@ class Claimer:
         self._tools = tools
         self._measured_at: float | None = None
         self._noted: dict[str, str] = {}
+        self._gave_way_at: dict[str, float] = {}
 
     async def claim(self) -> None:
         """Look at what is on offer, and open what is wanted here.
@@ -61,7 +62,7 @@ class Claimer:
             StoreUnavailable: the ledger did not answer; what it may have given expires by itself.
         """
         now = asyncio.get_running_loop().time()
-        offers = in_order(await self._tools.store.list_offers())
+        offers = self._in_turn(in_order(await self._tools.store.list_offers()))
         await self._explain(offers, now)
         slots = self._settings.valves.open_shards_max - self._held.open_shards
         wants = self._choose(offers, slots, now)
@@ -177,6 +178,14 @@ class Claimer:
 
     # Giving back
 
+    def _in_turn(self, offers: Sequence[Offer]) -> list[Offer]:
+        """Put batches that had to give way behind those they gave way to, the latest last."""
+        offered = {offer.batch_id for offer in offers}
+        self._gave_way_at = {
+            batch_id: at for batch_id, at in self._gave_way_at.items() if batch_id in offered
+        }
+        return sorted(offers, key=lambda offer: self._gave_way_at.get(offer.batch_id, -math.inf))
+
     def _make_room(self, offers: Sequence[Offer], now: float) -> None:
         """Every slot is taken: give one up where it idles, or where another batch has none."""
         victim = self._idle_shard(now)
@@ -184,7 +193,9 @@ class Claimer:
             victim = self._longest_turn(now)
         if victim is not None:
             victim.state = State.RETURNING
-            self._held.runs[victim.claim.unit.batch_id].changed.set()
+            batch_id = victim.claim.unit.batch_id
+            self._gave_way_at[batch_id] = now
+            self._held.runs[batch_id].changed.set()
 
     def _is_left_out(self, offer: Offer, now: float) -> bool:
         return offer.batch_id not in self._held.runs and self._missing(offer, now) > 0

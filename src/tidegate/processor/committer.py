@@ -102,6 +102,7 @@ class Committer:
     async def _commit(self, entries: list[Entry]) -> None:
         live = [entry for entry in entries if entry.shard.state is not State.LOST]
         try:
+            self._tools.observer.lines_repeated(len(entries) - len(live))
             if live:
                 await self._record(live)
         finally:
@@ -153,6 +154,7 @@ class Committer:
         """Act on the ledger's answer for one shard."""
         if verdict is not Verdict.ACCEPTED:
             self._tools.observer.claim_lost("shard")
+            self._tools.observer.lines_repeated(len(part.indexes))
             self._close(shard, State.LOST)
             return
         shard.sequence += 1

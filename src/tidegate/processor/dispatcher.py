@@ -165,6 +165,7 @@ class Dispatcher:
         shard = flight.shard
         if shard.state in {State.LOST, State.CLOSED}:
             self._observer.attempt(flight.endpoint.name, "dropped")
+            self._observer.lines_repeated(1)
             return
         if result is None:
             self._observer.attempt(flight.endpoint.name, "cut")

@@ -21,6 +21,9 @@ class Observer:
     def lines_done(self, model: str, completed: int, failed: int, usage: Usage) -> None:
         """Lines of one model were committed."""
 
+    def lines_repeated(self, count: int) -> None:
+        """Lines came back whose shard another processor holds now: it runs them again."""
+
     def commit(self, lines: int, seconds: float) -> None:
         """The ledger answered a commit."""
 

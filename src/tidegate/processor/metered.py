@@ -1,0 +1,82 @@
+"""An observer that counts what a processor tells of itself."""
+
+from dataclasses import dataclass
+
+from typing_extensions import override
+
+from tidegate.domain.usage import Usage
+from tidegate.processor.observer import Observer
+from tidegate.telemetry.metrics import Metrics
+
+
+@dataclass(slots=True)
+class _Endpoint:
+    limit: int = 0
+    in_flight: int = 0
+    paused: bool = False
+
+
+class Metered(Observer):
+    """Passes counts to the metrics at once, and keeps the latest state for when they are read."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._endpoints: dict[str, _Endpoint] = {}
+        self._open_shards = 0
+        self._uncommitted = 0
+        metrics.watch_processor(
+            open_shards=lambda: self._open_shards, uncommitted_lines=lambda: self._uncommitted
+        )
+
+    @override
+    def attempt(self, endpoint: str, outcome: str) -> None:
+        self._metrics.attempt(endpoint, outcome)
+
+    @override
+    def claimed(self, kind: str) -> None:
+        self._metrics.claimed(kind)
+
+    @override
+    def claim_lost(self, kind: str) -> None:
+        self._metrics.claim_lost(kind)
+
+    @override
+    def lines_done(self, model: str, completed: int, failed: int, usage: Usage) -> None:
+        self._metrics.lines_done(model, completed, failed, usage)
+
+    @override
+    def lines_repeated(self, count: int) -> None:
+        self._metrics.lines_repeated(count)
+
+    @override
+    def commit(self, lines: int, seconds: float) -> None:
+        self._metrics.commit(lines, seconds)
+
+    @override
+    def planned(self, seconds: float) -> None:
+        self._metrics.planned(seconds)
+
+    @override
+    def batch_ended(self, status: str) -> None:
+        self._metrics.batch_ended(status)
+
+    @override
+    def observe(self, *, in_flight: int, open_shards: int, uncommitted: int) -> None:
+        self._open_shards = open_shards
+        self._uncommitted = uncommitted
+
+    @override
+    def endpoint(self, name: str, *, limit: int, in_flight: int, paused: bool) -> None:
+        known = self._endpoints.get(name)
+        if known is None:
+            known = self._endpoints[name] = _Endpoint()
+            self._watch(name, known)
+        known.limit, known.in_flight, known.paused = limit, in_flight, paused
+
+    def _watch(self, name: str, known: _Endpoint) -> None:
+        self._metrics.watch_endpoint(
+            name,
+            in_flight=lambda: known.in_flight,
+            limit=lambda: known.limit,
+            is_paused=lambda: known.paused,
+        )

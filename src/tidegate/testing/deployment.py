@@ -1,0 +1,224 @@
+"""A small deployment in memory and virtual time, without faults: for tests that tell a story."""
+
+import asyncio
+import io
+import json
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import msgspec
+
+from tidegate.blobs.base import BlobStore
+from tidegate.blobs.memory import MemoryBlobs
+from tidegate.domain.batch import Batch, Status
+from tidegate.domain.file import File, Part, Purpose
+from tidegate.processor.endpoints import Endpoint, Routes
+from tidegate.processor.keeper import TaskKeeper
+from tidegate.processor.observer import Observer
+from tidegate.processor.service import Processor, Tools
+from tidegate.processor.settings import Settings
+from tidegate.runtime.clock import Clock
+from tidegate.runtime.identity import SeededIds
+from tidegate.signals.base import WORK, batch_topic
+from tidegate.signals.memory import MemorySignals
+from tidegate.stores.base import Store
+from tidegate.stores.memory import MemoryStore
+from tidegate.testing.loop import LoopClock
+from tidegate.upstreams.base import Call, Reply
+from tidegate.upstreams.memory import MemoryUpstream
+
+TENANT = "default"
+CHAT = "/v1/chat/completions"
+Answer = Callable[[Call], Awaitable[Reply]]
+
+
+class ResponseLine(msgspec.Struct):
+    """The response of a result line."""
+
+    status_code: int
+    request_id: str
+    body: msgspec.Raw
+
+
+class ErrorLine(msgspec.Struct):
+    """The error of a result line."""
+
+    code: str
+    message: str
+
+
+class ResultLine(msgspec.Struct):
+    """One line of an output or error file."""
+
+    id: str
+    custom_id: str
+    response: ResponseLine | None
+    error: ErrorLine | None
+
+
+def request_line(
+    custom_id: str, model: str = "m", *, content: str = "hi", url: str = CHAT
+) -> bytes:
+    """Return one line of a chat batch."""
+    body = {"model": model, "messages": [{"role": "user", "content": content}]}
+    line = {"custom_id": custom_id, "method": "POST", "url": url, "body": body}
+    return json.dumps(line).encode() + b"\n"
+
+
+def ok(model: str = "m", *, tokens: int = 1) -> Reply:
+    """Return a sound chat reply."""
+    usage = {"prompt_tokens": tokens, "completion_tokens": tokens}
+    return Reply(status=200, headers={}, body=json.dumps({"model": model, "usage": usage}).encode())
+
+
+def model_of(call: Call) -> str:
+    """Return the model that a call asks for."""
+    return msgspec.json.decode(call.body, type=_Body).model
+
+
+class _Body(msgspec.Struct):
+    model: str
+
+
+@dataclass(slots=True)
+class Deployment:
+    """Ledger, blobs and signals in memory, and the calls of a user."""
+
+    store: Store
+    blobs: BlobStore
+    signals: MemorySignals
+    clock: Clock
+    ids: SeededIds
+
+    @classmethod
+    def make(cls) -> "Deployment":
+        """Return an empty deployment on the running loop."""
+        clock = LoopClock(asyncio.get_running_loop())
+        return cls(
+            MemoryStore(clock),
+            MemoryBlobs(appends=True),
+            MemorySignals(),
+            clock,
+            SeededIds(random.Random(0)),
+        )
+
+    async def upload(self, data: bytes) -> str:
+        """Store a batch file; return its id."""
+        upload_id, file_id = self.ids.make("up_"), self.ids.make("file-")
+        blob = f"uploads/{upload_id}"
+        now = self.clock.now()
+        await self.store.begin_upload(upload_id, tenant=TENANT, blob=blob, at=now)
+        await self.blobs.put(blob, data)
+        file = File(
+            id=file_id,
+            tenant=TENANT,
+            filename="input.jsonl",
+            purpose=Purpose.BATCH,
+            bytes=len(data),
+            created_at=now,
+        )
+        parts = [Part(blob=blob, offset=0, length=len(data))] if data else []
+        await self.store.finish_upload(upload_id, file, parts)
+        return file_id
+
+    async def create(self, file_id: str, *, window_seconds: float = 86_400.0) -> Batch:
+        """Create a batch over a file."""
+        now = self.clock.now()
+        batch = await self.store.create_batch(
+            Batch(
+                id=self.ids.make("batch_"),
+                tenant=TENANT,
+                endpoint=CHAT,
+                input_file_id=file_id,
+                completion_window="24h",
+                status=Status.VALIDATING,
+                created_at=now,
+                expires_at=now + window_seconds,
+            )
+        )
+        self.signals.notify(WORK)
+        return batch
+
+    async def submit(self, lines: Sequence[bytes], *, window_seconds: float = 86_400.0) -> Batch:
+        """Upload lines and create a batch over them."""
+        return await self.create(await self.upload(b"".join(lines)), window_seconds=window_seconds)
+
+    async def cancel(self, batch_id: str) -> Batch:
+        """Cancel a batch as a user does."""
+        batch = await self.store.cancel_batch(TENANT, batch_id, at=self.clock.now())
+        self.signals.notify(batch_topic(batch_id))
+        return batch
+
+    async def get(self, batch_id: str) -> Batch:
+        """Return the batch as it is now."""
+        return await self.store.get_batch(TENANT, batch_id)
+
+    async def end_of(self, batch_id: str, *, within_seconds: float = 86_400.0) -> Batch:
+        """Wait until a batch is terminal."""
+        async with asyncio.timeout(within_seconds):
+            with self.signals.listen(("batch/",)) as listener:
+                while not (batch := await self.get(batch_id)).is_terminal:
+                    await listener.wait(0.25)
+        return batch
+
+    async def results(self, batch: Batch) -> dict[str, ResultLine]:
+        """Return every result line of a batch by custom_id, from output and error file."""
+        found: dict[str, ResultLine] = {}
+        files = (
+            (batch.output_file_id, batch.output_bytes),
+            (batch.error_file_id, batch.error_bytes),
+        )
+        for file_id, size in files:
+            if file_id is None or not size:
+                continue
+            for line in (await self.content(file_id)).splitlines():
+                result = msgspec.json.decode(line, type=ResultLine)
+                assert result.custom_id not in found, f"{result.custom_id} came twice"
+                found[result.custom_id] = result
+        return found
+
+    async def content(self, file_id: str) -> bytes:
+        """Return the bytes of a file."""
+        _, parts = await self.store.get_parts(TENANT, file_id)
+        return b"".join(
+            [await self.blobs.read(part.blob, part.offset, part.length) for part in parts]
+        )
+
+    @asynccontextmanager
+    async def processor(
+        self, routes: Routes | Mapping[str, Answer] | Answer, settings: Settings | None = None
+    ) -> AsyncIterator[Processor]:
+        """Run a processor; it is stopped, and has handed everything back, at the end."""
+        chosen = settings or Settings()
+        processor = Processor(
+            chosen,
+            Tools(
+                store=self.store,
+                blobs=self.blobs,
+                signals=self.signals,
+                routes=routes if isinstance(routes, Routes) else _routes(routes),
+                clock=self.clock,
+                ids=self.ids,
+                chance=random.Random(1),
+                keeper=TaskKeeper(chosen.claims, self.store),
+                observer=Observer(),
+                make_scratch=io.BytesIO,
+                owner=self.ids.make("proc_"),
+            ),
+        )
+        async with asyncio.TaskGroup() as group:
+            group.create_task(processor.run(), name="processor")
+            try:
+                yield processor
+            finally:
+                processor.stop()
+
+
+def _routes(answers: Mapping[str, Answer] | Answer) -> Routes:
+    if not isinstance(answers, Mapping):
+        return Routes(default=Endpoint("gateway", MemoryUpstream(answers)))
+    return Routes(
+        by_model={name: Endpoint(name, MemoryUpstream(answer)) for name, answer in answers.items()}
+    )
