@@ -68,7 +68,6 @@ async def run_together(
     Raises:
         BaseExceptionGroup: a service died; the others were cancelled.
     """
-
     async with asyncio.TaskGroup() as group:
         obedience = group.create_task(_obey(services, supporting, stops), name="stop signals")
         for name, service in supporting.items():

@@ -1,0 +1,112 @@
+"""`tidegate config`: what is set, whether it is right, and how a whole file looks."""
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from importlib import resources
+from pathlib import Path
+
+import typer
+import yaml
+from pydantic import BaseModel
+
+from tidegate.cli.options import Assignments, ConfigFile, flags_of
+from tidegate.config import Loaded, load
+
+MASK = "********"
+SECRETS = frozenset({"api_key", "keys"})
+_USER_INFO = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+
+config_app = typer.Typer(
+    help="Show, check or explain the settings.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+@config_app.command()
+def show(config: ConfigFile = None, assignments: Assignments = None) -> None:
+    """Print every setting with its value and where it came from; secrets are masked."""
+    loaded = load(file=config, flags=flags_of(assignments))
+    for line in rendered(loaded):
+        typer.echo(line)
+
+
+@config_app.command()
+def check(config: ConfigFile = None, assignments: Assignments = None) -> None:
+    """Say whether `serve` would accept the settings: exit status 0, or 2 with the reason."""
+    loaded = load(file=config, flags=flags_of(assignments))
+    loaded.settings.require_upstream()
+    typer.echo(f"The settings are valid ({loaded.file or 'no file'}).")
+
+
+@config_app.command()
+def example() -> None:
+    """Print a whole configuration file with comments; it is valid as it stands."""
+    typer.echo(example_text(), nl=False)
+
+
+def example_text() -> str:
+    """Return the example file that comes with the package."""
+    return resources.files("tidegate.cli").joinpath("example.yaml").read_text("utf-8")
+
+
+def rendered(loaded: Loaded) -> Iterator[str]:
+    """Yield the settings as lines of YAML, each value with its origin as a comment."""
+    yield from _group(loaded.settings, "", 0, loaded.origins)
+
+
+def _group(value: object, path: str, depth: int, origins: Mapping[str, str]) -> Iterator[str]:
+    for name, inner in _members(value).items():
+        dotted = f"{path}.{name}" if path else name
+        margin = "  " * depth
+        if _members(inner) and name != "headers":
+            yield f"{margin}{_scalar(name)}:"
+            yield from _group(inner, dotted, depth + 1, origins)
+        else:
+            text = _flow(masked(name, inner))
+            yield f"{margin}{_scalar(name)}: {text}  # {_origin(dotted, origins)}"
+
+
+def _members(value: object) -> Mapping[str, object]:
+    if isinstance(value, BaseModel):
+        return {name: getattr(value, name) for name in type(value).model_fields}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
+    return value if isinstance(value, Mapping) else {}
+
+
+def masked(name: str, value: object) -> object:
+    """Return a value fit to be printed: keys, and header values (they may be keys), are hidden."""
+    if value is None:
+        return None
+    if name in SECRETS:
+        return [MASK] * len(value) if isinstance(value, tuple | list) else MASK
+    if name == "headers" and isinstance(value, Mapping):
+        return {str(key): MASK for key in value}
+    if isinstance(value, str):
+        return _USER_INFO.sub(MASK, value)
+    return value
+
+
+def _origin(dotted: str, origins: Mapping[str, str]) -> str:
+    """Return where a setting came from: it, or the nearest group around it that was given whole."""
+    while dotted:
+        if dotted in origins:
+            return origins[dotted]
+        dotted = dotted.rpartition(".")[0]
+    return "default"
+
+
+def _flow(value: object) -> str:
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, Path):
+        value = str(value)
+    if isinstance(value, tuple | frozenset):
+        value = [str(item) for item in value]
+    return _scalar(value)
+
+
+def _scalar(value: object) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True)
+    return text.removesuffix("\n").removesuffix("\n...")

@@ -1,0 +1,21 @@
+"""File, environment and flags become one frozen tree of settings; nobody else reads them.
+
+Flags win over the environment, the environment over the file, the file over the defaults. Each room
+declares its own settings; this room only puts them together, and refuses names that nobody knows.
+"""
+
+from tidegate.config.load import Loaded, load
+from tidegate.config.names import names
+from tidegate.config.settings import BlobsKind, Gateway, Server, Settings, StoreKind, is_loopback
+
+__all__ = [
+    "BlobsKind",
+    "Gateway",
+    "Loaded",
+    "Server",
+    "Settings",
+    "StoreKind",
+    "is_loopback",
+    "load",
+    "names",
+]

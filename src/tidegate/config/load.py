@@ -1,0 +1,138 @@
+"""The one place that reads the environment: sources in, one checked tree of settings out."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings, InitSettingsSource
+from pydantic_settings.sources import PydanticBaseSettingsSource
+from typing_extensions import override
+
+from tidegate.config.settings import Gateway, Settings
+from tidegate.config.sources import FILE_VARIABLE, Tree, environment_tree, file_tree, flag_tree
+from tidegate.domain.errors import SettingsInvalid
+
+FILE_DEFAULT = Path("tidegate.yaml")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """The settings, and where each one that is not a default came from, by its dotted name."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+    file: Path | None
+
+
+def load(
+    *,
+    file: Path | None = None,
+    flags: Mapping[str, object] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Loaded:
+    """Read every source and return the checked result.
+
+    Args:
+        file: the configuration file; None looks at `TIDEGATE_CONFIG`, then for ./tidegate.yaml.
+        flags: settings by dotted name, as given on the command line.
+        environment: instead of the environment of the process.
+
+    Raises:
+        SettingsInvalid: a source can't be read, a name is unknown, or a value is wrong.
+    """
+    environment = os.environ if environment is None else environment
+    path = _find_file(file, environment)
+    origins: dict[str, str] = {}
+    trees = [
+        flag_tree(flags or {}, origins),
+        environment_tree(environment, origins),
+        file_tree(path, origins) if path else {},
+    ]
+    settings = _resolve_keys(_validate(trees), environment, origins)
+    settings = _resolve_server_keys(settings, origins)
+    settings.check()
+    return Loaded(settings=settings, origins=origins, file=path)
+
+
+def _find_file(file: Path | None, environment: Mapping[str, str]) -> Path | None:
+    if file is None and environment.get(FILE_VARIABLE):
+        file = Path(environment[FILE_VARIABLE])
+    if file is not None:
+        return file
+    return FILE_DEFAULT if FILE_DEFAULT.is_file() else None
+
+
+def _validate(trees: list[Tree]) -> Settings:
+    class FromSources(Settings):  # type: ignore[explicit-any]  # as above
+        @classmethod
+        @override
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return tuple(InitSettingsSource(settings_cls, tree) for tree in trees)
+
+    try:
+        return FromSources()
+    except ValidationError as exc:
+        found = [
+            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in exc.errors()
+        ]
+        raise SettingsInvalid("Wrong settings: " + "; ".join(found) + ".") from exc
+
+
+def _resolve_keys(
+    settings: Settings, environment: Mapping[str, str], origins: dict[str, str]
+) -> Settings:
+    """Put the keys that lie in files or variables into their place."""
+
+    def resolved(name: str, gateway: Gateway) -> Gateway:
+        if gateway.api_key_file is not None:
+            origins[f"{name}.api_key"] = f"file {gateway.api_key_file}"
+            key = _read_key(gateway.api_key_file)
+        elif gateway.api_key_env is not None:
+            origins[f"{name}.api_key"] = f"environment {gateway.api_key_env}"
+            key = environment.get(gateway.api_key_env, "")
+            if not key:
+                raise SettingsInvalid(
+                    f"{name}.api_key_env names {gateway.api_key_env}, which is not set."
+                )
+        else:
+            return gateway
+        return dataclasses.replace(gateway, api_key=key, api_key_file=None, api_key_env=None)
+
+    one = settings.gateway and resolved("gateway", settings.gateway)
+    many = {
+        model: resolved(f"model_gateways.{model}", gateway)
+        for model, gateway in settings.model_gateways.items()
+    }
+    return settings.model_copy(update={"gateway": one, "model_gateways": many})
+
+
+def _resolve_server_keys(settings: Settings, origins: dict[str, str]) -> Settings:
+    server = settings.server
+    if server.keys_file is None:
+        return settings
+    if server.keys:
+        raise SettingsInvalid("Set server.keys or server.keys_file, not both.")
+    keys = tuple(line.strip() for line in _read_key(server.keys_file).splitlines() if line.strip())
+    origins["server.keys"] = f"file {server.keys_file}"
+    server = dataclasses.replace(server, keys=keys, keys_file=None)
+    return settings.model_copy(update={"server": server})
+
+
+def _read_key(path: Path) -> str:
+    try:
+        key = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise SettingsInvalid(f"The key file {path} can't be read: {exc}.") from exc
+    if not key:
+        raise SettingsInvalid(f"The key file {path} is empty.")
+    return key

@@ -1,0 +1,69 @@
+"""The names of all settings, read off their types, and the refusal of any other name."""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterator, Mapping
+
+from pydantic_settings import BaseSettings
+
+from tidegate.config.settings import Settings
+from tidegate.domain.errors import SettingsInvalid
+
+ANY_MODEL = "<model>"
+
+
+def names(kind: object = Settings, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yield the dotted name and the type of every setting; `<model>` stands for any key."""
+    for name, inner in members(kind).items():
+        if members(inner):
+            yield from names(inner, f"{prefix}{name}.")
+        else:
+            yield prefix + name, inner
+
+
+def refuse_unknown(tree: Mapping[object, object], kind: object, prefix: str, source: str) -> None:
+    """Check every name of a tree against the type that it will become.
+
+    Raises:
+        SettingsInvalid: a name is unknown; the message tells the nearest one.
+    """
+    known = members(kind)
+    for name, value in tree.items():
+        inner = known.get(str(name), known.get(ANY_MODEL))
+        dotted = f"{prefix}.{name}" if prefix else str(name)
+        if inner is None:
+            near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+            hint = f": did you mean '{near[0]}'?" if near else f"; known here: {', '.join(known)}."
+            raise SettingsInvalid(f"unknown setting '{dotted}' in {source}{hint}")
+        if isinstance(value, dict) and members(inner):
+            refuse_unknown(value, inner, dotted, source)
+
+
+def members(kind: object) -> dict[str, object]:
+    """Return the settings inside a type: fields by name, or `<model>` where any key may stand."""
+    origin = typing.get_origin(kind)
+    if origin in {typing.Union, types.UnionType}:
+        inner = [members(item) for item in typing.get_args(kind)]
+        return next((found for found in inner if found), {})
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        value = typing.get_args(kind)[1]
+        return {ANY_MODEL: value} if dataclasses.is_dataclass(value) else {}
+    if isinstance(kind, type) and issubclass(kind, BaseSettings):
+        hints = typing.get_type_hints(kind)
+        return {name: hints[name] for name in kind.model_fields}
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        return {item.name: hints[item.name] for item in dataclasses.fields(kind)}
+    return {}
+
+
+def is_compound(kind: object) -> bool:
+    """Say whether text for this setting must be decoded: a group, a mapping or a list."""
+    if members(kind):
+        return True
+    origin = typing.get_origin(kind)
+    if origin in {typing.Union, types.UnionType}:
+        return any(is_compound(item) for item in typing.get_args(kind))
+    return isinstance(origin, type) and issubclass(origin, (Mapping, tuple, list, frozenset))

@@ -1,0 +1,225 @@
+"""The tree of all settings. Rooms declare their own groups; here they are put together."""
+
+import hashlib
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from tidegate.api.settings import Limits as ApiLimits, Settings as ApiSettings
+from tidegate.desk.settings import Settings as DeskSettings
+from tidegate.domain.errors import SettingsInvalid
+from tidegate.processor.endpoints import PauseSettings
+from tidegate.processor.settings import Settings as ProcessorSettings
+from tidegate.runtime.limiter import AimdSettings
+from tidegate.runtime.web import Timeouts as ServerTimeouts
+from tidegate.telemetry.logs import LogFormat
+from tidegate.upstreams.settings import HttpSettings, Limits, Timeouts, TlsSettings
+
+PORT_MAX = 65_535
+KEY_WORDS = 2
+TENANT = "default"
+LOOPBACK_NAMES = frozenset({"localhost", "ip6-localhost"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gateway:
+    """One OpenAI-compatible model server, or a gateway in front of many.
+
+    Its key is given once: as text, as a file that holds it, or as the name of a variable.
+    """
+
+    url: str
+    api_key: str | None = field(default=None, repr=False)
+    api_key_file: Path | None = None
+    api_key_env: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    limits: Limits = field(default_factory=Limits)
+    tls: TlsSettings = field(default_factory=TlsSettings)
+    concurrency: AimdSettings = field(default_factory=AimdSettings)
+    pauses: PauseSettings = field(default_factory=PauseSettings)
+
+    def __post_init__(self) -> None:
+        given = [self.api_key, self.api_key_file, self.api_key_env]
+        if sum(item is not None for item in given) > 1:
+            raise SettingsInvalid(
+                "A gateway takes one of api_key, api_key_file and api_key_env, not several."
+            )
+        self.http()
+
+    def http(self) -> HttpSettings:
+        """Return what the client of this server needs to know.
+
+        Raises:
+            SettingsInvalid: the URL, a header or the key can't be used.
+        """
+        return HttpSettings(
+            url=self.url,
+            api_key=self.api_key,
+            headers=self.headers,
+            timeouts=self.timeouts,
+            limits=self.limits,
+            tls=self.tls,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """Where the API listens, and who may use it.
+
+    Each of `keys`, and each line of `keys_file`, is a key, or a key and its tenant with a blank
+    between them. Without a tenant the key is for the tenant `default`.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    observability_port: int = 8081
+    allow_open: bool = False
+    keys: tuple[str, ...] = field(default=(), repr=False)
+    keys_file: Path | None = None
+    timeouts: ServerTimeouts = field(default_factory=ServerTimeouts)
+
+    def __post_init__(self) -> None:
+        for name, port in (("port", self.port), ("observability_port", self.observability_port)):
+            if not 0 <= port <= PORT_MAX:
+                raise SettingsInvalid(f"server.{name} must be from 0 (any free one) to {PORT_MAX}.")
+        if self.port == self.observability_port != 0:
+            raise SettingsInvalid("server.port and server.observability_port must differ.")
+        for entry in self.keys:
+            if not (
+                entry.isascii() and entry.isprintable() and 1 <= len(entry.split()) <= KEY_WORDS
+            ):
+                raise SettingsInvalid(
+                    "server.keys must hold keys of printable ASCII, each alone or followed by a "
+                    "blank and its tenant."
+                )
+
+    def tenants(self) -> dict[str, str]:
+        """Return the tenant of each key, by the SHA-256 of the key."""
+        found = {}
+        for entry in self.keys:
+            key, *tenant = entry.split()
+            found[hashlib.sha256(key.encode()).hexdigest()] = tenant[0] if tenant else TENANT
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Api:
+    """How much a request may weigh."""
+
+    limits: ApiLimits = field(default_factory=ApiLimits)
+
+
+class LogLevel(StrEnum):
+    """How much is logged."""
+
+    DEBUG = "debug"  # Everything.
+    INFO = "info"  # What an operator wants to read.
+    WARNING = "warning"  # What may need a look.
+    ERROR = "error"  # What needs one.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logs:
+    """How the process logs to standard error."""
+
+    level: LogLevel = LogLevel.INFO
+    format: LogFormat = LogFormat.CONSOLE
+
+
+class StoreKind(StrEnum):
+    """Where the ledger is kept."""
+
+    SQLITE = "sqlite"  # One file in the data directory; survives power loss.
+    MEMORY = "memory"  # Gone when the process ends: for trying things out.
+
+
+class BlobsKind(StrEnum):
+    """Where the bytes of files are kept."""
+
+    FILES = "files"  # Under the data directory; survives power loss.
+    MEMORY = "memory"  # Gone when the process ends: for trying things out.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreSettings:
+    """Which ledger is used."""
+
+    kind: StoreKind = StoreKind.SQLITE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlobsSettings:
+    """Which blob store is used."""
+
+    kind: BlobsKind = BlobsKind.FILES
+
+
+class Settings(BaseSettings):  # type: ignore[explicit-any]  # pydantic's metaclass uses Any
+    """Everything that can be set."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid")
+
+    data_dir: Path = Path("tidegate-data")
+    server: Server = Server()
+    gateway: Gateway | None = None
+    model_gateways: Mapping[str, Gateway] = {}
+    store: StoreSettings = StoreSettings()
+    blobs: BlobsSettings = BlobsSettings()
+    api: Api = Api()
+    desk: DeskSettings = DeskSettings()
+    processor: ProcessorSettings = ProcessorSettings()
+    logs: Logs = Logs()
+
+    def api_settings(self) -> ApiSettings:
+        """Return what the API needs to know.
+
+        Raises:
+            SettingsInvalid: a tenant has a name that can't be used.
+        """
+        return ApiSettings(keys=self.server.tenants(), limits=self.api.limits, desk=self.desk)
+
+    def check(self) -> None:
+        """Refuse what no group can see by itself.
+
+        Raises:
+            SettingsInvalid: two upstreams contradict each other, or the API would be open to all.
+        """
+        if self.gateway is not None and self.model_gateways:
+            raise SettingsInvalid(
+                "Both gateway and model_gateways are set: keep gateway to serve every model by one "
+                "URL, or model_gateways to give each model its own."
+            )
+        self.api_settings()
+        server = self.server
+        if not (is_loopback(server.host) or server.keys or server.allow_open):
+            raise SettingsInvalid(
+                f"server.host {server.host} can be reached by other machines, and no key is set: "
+                "set server.keys_file, listen on 127.0.0.1, or pass --allow-open if that is meant."
+            )
+
+    def require_upstream(self) -> None:
+        """Say plainly what is missing when there is no model server to send work to.
+
+        Raises:
+            SettingsInvalid: there is none.
+        """
+        if self.gateway is None and not self.model_gateways:
+            raise SettingsInvalid(
+                "No model server is configured: set gateway.url (it serves every model) or "
+                "model_gateways (one for each model), for example --gateway http://127.0.0.1:8001."
+            )
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether only this machine can reach the address."""
+    if host in LOOPBACK_NAMES:
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,118 @@
+"""Each source of settings as a tree: a file, the environment, the command line."""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from tidegate.config.names import ANY_MODEL, is_compound, members, refuse_unknown
+from tidegate.config.settings import Settings
+from tidegate.domain.errors import SettingsInvalid
+
+PREFIX = "TIDEGATE_"
+FILE_VARIABLE = "TIDEGATE_CONFIG"
+FILE_BYTES_MAX = 2**20
+
+Tree = dict[str, object]
+
+
+def file_tree(path: Path, origins: dict[str, str]) -> Tree:
+    """Read a YAML or TOML file, by its suffix.
+
+    Raises:
+        SettingsInvalid: it can't be read, or holds a name that nobody knows.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as exc:
+        raise SettingsInvalid(f"The file {path} can't be read: {exc.strerror}.") from exc
+    if len(data) > FILE_BYTES_MAX:
+        raise SettingsInvalid(f"The file {path} is larger than {FILE_BYTES_MAX} bytes.")
+    try:
+        if path.suffix == ".toml":
+            tree: object = tomllib.loads(data.decode())
+        elif path.suffix in {".yaml", ".yml"}:
+            tree = yaml.safe_load(data)
+        else:
+            raise SettingsInvalid(f"The file {path} must end in .yaml, .yml or .toml.")
+    except (yaml.YAMLError, tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        reason = " ".join(str(exc).split())
+        raise SettingsInvalid(f"The file {path} is not well-formed: {reason}.") from exc
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise SettingsInvalid(f"The file {path} must hold names and values at its top.")
+    refuse_unknown(tree, Settings, "", f"the file {path}")
+    _note(tree, Settings, "", f"file {path}", origins)
+    return tree
+
+
+def environment_tree(environment: Mapping[str, str], origins: dict[str, str]) -> Tree:
+    """Read every variable with our prefix; a double underscore stands for the dot.
+
+    Raises:
+        SettingsInvalid: one of them sets what nobody knows.
+    """
+    tree: Tree = {}
+    for variable, text in sorted(environment.items()):
+        if variable.upper().startswith(PREFIX) and variable.upper() != FILE_VARIABLE:
+            path = variable[len(PREFIX) :].lower().split("__")
+            _put(tree, path, text, f"the environment ({variable})")
+            origins.setdefault(".".join(path), f"environment {variable}")
+    return tree
+
+
+def flag_tree(flags: Mapping[str, object], origins: dict[str, str]) -> Tree:
+    """Take settings by dotted name.
+
+    Raises:
+        SettingsInvalid: one of them is unknown.
+    """
+    tree: Tree = {}
+    for name, value in flags.items():
+        _put(tree, name.split("."), value, "the command line")
+        origins[name] = "flag"
+    return tree
+
+
+def _put(tree: Tree, path: list[str], value: object, source: str) -> None:
+    """Set one value deep in a tree, turning text into what its setting wants to see."""
+    kind: object = Settings
+    for depth, name in enumerate(path):
+        refuse_unknown({name: None}, kind, ".".join(path[:depth]), source)
+        kind = members(kind).get(name) or members(kind)[ANY_MODEL]
+    if isinstance(value, str) and is_compound(kind):
+        value = _decode(value, ".".join(path), source)
+        if isinstance(value, dict):
+            refuse_unknown(value, kind, ".".join(path), source)
+    for name in path[:-1]:
+        inner = tree.setdefault(name, {})
+        if not isinstance(inner, dict):
+            raise SettingsInvalid(f"{'.'.join(path)} is given as JSON and alone in {source}.")
+        tree = inner
+    tree[path[-1]] = value
+
+
+def _decode(text: str, name: str, source: str) -> object:
+    if text.lstrip()[:1] not in {"{", "["}:
+        return [item.strip() for item in text.split(",") if item.strip()]
+    try:
+        value: object = json.loads(text)
+    except ValueError as exc:
+        raise SettingsInvalid(f"{name} from {source} must be valid JSON.") from exc
+    return value
+
+
+def _note(
+    tree: Mapping[object, object], kind: object, prefix: str, label: str, origins: dict[str, str]
+) -> None:
+    """Record where each value came from, unless a stronger source has set it."""
+    known = members(kind)
+    for name, value in tree.items():
+        inner = known.get(str(name), known.get(ANY_MODEL))
+        if isinstance(value, dict) and members(inner):
+            _note(value, inner, f"{prefix}{name}.", label, origins)
+        else:
+            origins.setdefault(f"{prefix}{name}", label)

@@ -1,0 +1,239 @@
+"""Settings come from a file, the environment and flags, and no name is taken on trust."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from tidegate.cli.config import MASK, example_text, rendered
+from tidegate.config import Loaded, load, names
+from tidegate.config.sources import FILE_BYTES_MAX
+from tidegate.domain.errors import SettingsInvalid
+
+URL = "http://127.0.0.1:8001"
+
+
+def written(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def lines(loaded: Loaded) -> str:
+    return "\n".join(rendered(loaded))
+
+
+def test_defaults_need_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    loaded = load(environment={})
+    assert loaded.settings.server.host == "127.0.0.1"
+    assert loaded.settings.server.port == 8000
+    assert loaded.settings.server.observability_port == 8081
+    assert loaded.file is None
+    assert loaded.origins == {}
+
+
+def test_flags_beat_the_environment_and_that_beats_the_file(tmp_path: Path) -> None:
+    file = written(tmp_path / "a.yaml", "server: {port: 1, observability_port: 2}\ndata_dir: f\n")
+    environment = {"TIDEGATE_SERVER__PORT": "3", "TIDEGATE_SERVER__OBSERVABILITY_PORT": "4"}
+    loaded = load(file=file, environment=environment, flags={"server.port": 5})
+    assert loaded.settings.server.port == 5
+    assert loaded.settings.server.observability_port == 4
+    assert loaded.settings.data_dir == Path("f")
+    assert loaded.origins == {
+        "server.port": "flag",
+        "server.observability_port": "environment TIDEGATE_SERVER__OBSERVABILITY_PORT",
+        "data_dir": f"file {file}",
+    }
+
+
+def test_toml_and_yaml_say_the_same(tmp_path: Path) -> None:
+    toml = written(tmp_path / "a.toml", f'[gateway]\nurl = "{URL}"\n[server]\nport = 9\n')
+    yaml = written(tmp_path / "a.yaml", f"gateway:\n  url: {URL}\nserver:\n  port: 9\n")
+    assert dict(load(file=toml, environment={}).settings) == dict(
+        load(file=yaml, environment={}).settings
+    )
+
+
+def test_the_file_is_found_by_variable_and_by_its_usual_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path / "tidegate.yaml", "server: {port: 1}")
+    other = written(tmp_path / "other.yaml", "server: {port: 2}")
+    assert load(environment={}).settings.server.port == 1
+    assert load(environment={"TIDEGATE_CONFIG": str(other)}).settings.server.port == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("procesor: {}", "unknown setting 'procesor' in .*: did you mean 'processor'?"),
+        ("server: {prot: 1}", "unknown setting 'server.prot' in .*: did you mean 'port'?"),
+        ("gateway: {url: u, zzz: 1}", r"unknown setting 'gateway\.zzz' in .*; known here: url"),
+        (
+            f"model_gateways: {{m: {{url: {URL}, heders: {{}}}}}}",
+            r"'model_gateways\.m\.heders' in .*: did you mean 'headers'?",
+        ),
+        ("server: {port: many}", r"server\.port: Input should be a valid integer"),
+        ("server: {port: 65536}", r"server\.port must be from 0"),
+        ("[]", "must hold names and values"),
+        ("a: [", "is not well-formed"),
+        ("gateway: {url: ftp://x}", "must begin with http or https"),
+        ("server: {host: 0.0.0.0}", r"server\.host 0\.0\.0\.0 can be reached by other machines"),
+        ("server: {port: 1, observability_port: 1}", "must differ"),
+        ("server: {keys: ['']}", "must hold keys"),
+        ("server: {keys: ['a b c']}", "must hold keys"),
+        ("server: {keys: ['a b/c']}", "names the tenant 'b/c'"),
+    ],
+)
+def test_a_wrong_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(SettingsInvalid, match=message) as caught:
+        load(file=written(tmp_path / "a.yaml", text), environment={})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "message"),
+    [
+        ("TIDEGATE_PROCESOR__RETRY", "'procesor' in the environment .TIDEGATE_PROCESOR__RETRY."),
+        ("TIDEGATE_SERVER__PROT", "did you mean 'port'"),
+        ("TIDEGATE_SERVER__PORT__X", r"unknown setting 'server\.port\.x'"),
+    ],
+)
+def test_a_wrong_variable_is_refused(variable: str, message: str) -> None:
+    with pytest.raises(SettingsInvalid, match=message):
+        load(environment={variable: "1"})
+
+
+def test_other_variables_are_none_of_our_business() -> None:
+    assert load(environment={"PATH": "x", "TIDE": "y"}).origins == {}
+
+
+def test_lists_and_groups_can_be_given_as_text() -> None:
+    environment = {
+        "TIDEGATE_SERVER__KEYS": "one, two",
+        "TIDEGATE_MODEL_GATEWAYS": json.dumps({"org/Model.1": {"url": URL}}),
+        "TIDEGATE_DESK__EXTRA_ENDPOINTS": '["/v1/rerank"]',
+    }
+    settings = load(environment=environment).settings
+    assert settings.server.keys == ("one", "two")
+    assert settings.desk.extra_endpoints == ("/v1/rerank",)
+    assert list(settings.model_gateways) == ["org/Model.1"]
+
+
+def test_text_that_is_not_json_is_refused() -> None:
+    with pytest.raises(SettingsInvalid, match=r"model_gateways .* must be valid JSON"):
+        load(environment={"TIDEGATE_MODEL_GATEWAYS": "{nope"})
+    broken = {"TIDEGATE_GATEWAY": "[]", "TIDEGATE_GATEWAY__URL": URL}
+    with pytest.raises(SettingsInvalid, match="as JSON and alone"):
+        load(environment=broken)
+
+
+def test_a_name_inside_json_is_checked_too() -> None:
+    with pytest.raises(SettingsInvalid, match="did you mean 'api_key'"):
+        load(environment={"TIDEGATE_GATEWAY": json.dumps({"url": URL, "apikey": "x"})})
+
+
+def test_only_one_kind_of_upstream() -> None:
+    flags: dict[str, object] = {"gateway.url": URL, "model_gateways": {"m": {"url": URL}}}
+    with pytest.raises(SettingsInvalid, match="Both gateway and model_gateways"):
+        load(environment={}, flags=flags)
+    with pytest.raises(SettingsInvalid, match="No model server is configured"):
+        load(environment={}).settings.require_upstream()
+    load(environment={}, flags={"gateway.url": URL}).settings.require_upstream()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
+def test_loopback_may_be_open(host: str) -> None:
+    assert load(environment={}, flags={"server.host": host}).settings.server.host == host
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.org", ""])
+def test_other_addresses_need_keys_or_a_word(host: str) -> None:
+    with pytest.raises(SettingsInvalid, match="--allow-open"):
+        load(environment={}, flags={"server.host": host})
+    load(environment={}, flags={"server.host": host, "server.allow_open": True})
+    load(environment={}, flags={"server.host": host, "server.keys": ["k"]})
+
+
+def test_keys_come_from_files_and_variables(tmp_path: Path) -> None:
+    key = written(tmp_path / "key", "from-file\n")
+    many = written(tmp_path / "keys", "one\n\ntwo\n")
+    flags: dict[str, object] = {"gateway.url": URL, "server.keys_file": str(many)}
+    of_file = load(environment={}, flags={**flags, "gateway.api_key_file": str(key)})
+    of_variable = load(
+        environment={"SECRET": "from-variable"}, flags={**flags, "gateway.api_key_env": "SECRET"}
+    )
+    assert of_file.settings.gateway is not None
+    assert of_variable.settings.gateway is not None
+    assert of_file.settings.gateway.api_key == "from-file"
+    assert of_variable.settings.gateway.api_key == "from-variable"
+    assert of_file.settings.server.keys == ("one", "two")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"gateway.api_key_env": "NOBODY"}, "NOBODY, which is not set"),
+        ({"gateway.api_key_file": "/nonexistent/key"}, "can't be read"),
+        ({"gateway.api_key": "a", "gateway.api_key_env": "B"}, "one of api_key"),
+        ({"server.keys_file": "/dev/null"}, "is empty"),
+    ],
+)
+def test_a_key_that_is_not_there_is_told(flags: dict[str, object], message: str) -> None:
+    with pytest.raises(SettingsInvalid, match=message):
+        load(environment={}, flags={"gateway.url": URL, **flags})
+
+
+def test_a_file_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    with pytest.raises(SettingsInvalid, match="can't be read: No such file"):
+        load(file=tmp_path / "none.yaml", environment={})
+    with pytest.raises(SettingsInvalid, match=r"must end in \.yaml"):
+        load(file=written(tmp_path / "a.json", "{}"), environment={})
+    fitting = written(tmp_path / "fits.yaml", "#" * FILE_BYTES_MAX)
+    assert load(file=fitting, environment={}).origins == {}
+    with pytest.raises(SettingsInvalid, match="larger than"):
+        load(file=written(tmp_path / "big.yaml", "#" * (FILE_BYTES_MAX + 1)), environment={})
+
+
+def test_a_key_may_name_its_tenant() -> None:
+    server = load(environment={}, flags={"server.keys": ["k1", "k2 blue"]}).settings.server
+    digest = hashlib.sha256(b"k2").hexdigest()
+    assert sorted(server.tenants().values()) == ["blue", "default"]
+    assert server.tenants()[digest] == "blue"
+
+
+def test_shown_settings_hide_every_secret_and_tell_their_origin() -> None:
+    flags: dict[str, object] = {
+        "gateway.url": URL,
+        "gateway.api_key": "sk-topsecret",
+        "gateway.headers": {"x-team-token": "topsecret"},
+        "server.keys": ["topsecret"],
+    }
+    text = lines(load(environment={"TIDEGATE_SERVER__PORT": "9"}, flags=flags))
+    assert "topsecret" not in text
+    assert f"  api_key: '{MASK}'  # flag" in text
+    assert "  port: 9  # environment TIDEGATE_SERVER__PORT" in text
+    assert "  host: 127.0.0.1  # default" in text
+    assert "topsecret" not in repr(load(environment={}, flags=flags))
+
+
+def test_what_is_shown_can_be_read_again(tmp_path: Path) -> None:
+    flags: dict[str, object] = {"model_gateways": {"a/b": {"url": URL}}, "server.port": 9}
+    first = load(environment={}, flags=flags)
+    again = load(file=written(tmp_path / "shown.yaml", lines(first)), environment={})
+    assert dict(again.settings) == dict(first.settings)
+
+
+def test_the_example_is_valid_and_whole(tmp_path: Path) -> None:
+    loaded = load(file=written(tmp_path / "example.yaml", example_text()), environment={})
+    loaded.settings.require_upstream()
+    assert lines(loaded)
+
+
+def test_names_are_listed_with_their_groups() -> None:
+    listed = [name for name, _ in names()]
+    assert "server.port" in listed
+    assert "model_gateways.<model>.url" in listed
+    assert len(listed) == len(set(listed))
