@@ -111,10 +111,10 @@ def judge(
 def apply(shard: Shard, *, segment_id: str, indexes: tuple[int, ...]) -> Shard:
     """Return the shard with the lines recorded; it has ended when every line is done."""
     assert len(set(indexes)) == len(indexes), "a line twice in one commit"
+    assert all(0 <= index < shard.plan.lines for index in indexes), "a line beyond the shard"
     done = with_done(shard.done, indexes)
     count = count_done(done)
     assert count == count_done(shard.done) + len(indexes), "a line was done already"
-    assert count <= shard.plan.lines, "a line beyond the shard"
     return replace(
         shard,
         done=done,

@@ -1,0 +1,160 @@
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, strategies as st
+
+from tidegate.domain.errors import SettingsInvalid
+from tidegate.domain.file import Part, cut, merged
+from tidegate.domain.retry import Blame, Retry, blame_status
+from tidegate.domain.shard import (
+    Shard,
+    ShardPlan,
+    Verdict,
+    apply,
+    count_done,
+    is_done,
+    judge,
+    no_lines_done,
+    with_done,
+)
+from tidegate.domain.share import Offer, in_order
+
+PARTS = st.lists(
+    st.builds(
+        Part,
+        blob=st.sampled_from("ab"),
+        offset=st.integers(0, 20),
+        length=st.integers(1, 10),
+    ),
+    max_size=12,
+)
+
+
+def bytes_of(parts: list[Part]) -> list[tuple[str, int]]:
+    return [(p.blob, at) for p in parts for at in range(p.offset, p.offset + p.length)]
+
+
+@given(parts=PARTS)
+def test_merging_parts_changes_no_byte(parts: list[Part]) -> None:
+    joined = merged(parts)
+    assert bytes_of(joined) == bytes_of(parts)
+    assert len(joined) <= len(parts)
+    assert merged(joined) == joined
+
+
+@given(parts=PARTS, start=st.integers(0, 60), length=st.integers(0, 60))
+def test_a_cut_is_the_slice_of_the_whole(parts: list[Part], start: int, length: int) -> None:
+    assert bytes_of(cut(parts, start, length)) == bytes_of(parts)[start : start + length]
+
+
+@given(lines=st.integers(1, 40), data=st.data())
+def test_the_bitmap_holds_just_what_was_set(lines: int, data: st.DataObject) -> None:
+    chosen = data.draw(st.sets(st.integers(0, lines - 1)))
+    bits = with_done(no_lines_done(lines), chosen)
+    assert {index for index in range(lines) if is_done(bits, index)} == chosen
+    assert count_done(bits) == len(chosen)
+
+
+def a_shard(lines: int = 3) -> Shard:
+    plan = ShardPlan(number=0, model="m", offset=0, length=9, lines=lines)
+    return Shard(batch_id="batch_1", plan=plan, done=no_lines_done(lines), epoch=2, sequence=5)
+
+
+def verdict(shard: Shard, *indexes: int, epoch: int = 2, sequence: int = 5) -> Verdict:
+    return judge(shard, epoch=epoch, sequence=sequence, segment_id="s", indexes=indexes)
+
+
+def test_a_commit_is_judged_by_epoch_sequence_and_bitmap() -> None:
+    shard = a_shard()
+    assert verdict(shard, 0) is Verdict.ACCEPTED
+    assert verdict(shard, 0, epoch=1) is Verdict.STALE
+    assert verdict(shard, 0, epoch=3) is Verdict.STALE
+    assert verdict(shard, 0, sequence=4) is Verdict.STALE
+    assert verdict(replace(shard, ended=True), 0) is Verdict.ENDED
+    assert verdict(replace(shard, done=with_done(shard.done, [1])), 0, 1) is Verdict.REPEATED_LINE
+
+
+def test_a_repeat_gets_the_first_answer_whatever_came_since() -> None:
+    shard = replace(a_shard(), epoch=9, last_segment="s", ended=True)
+    assert verdict(shard, 0) is Verdict.ACCEPTED
+
+
+def test_a_shard_ends_with_its_last_line() -> None:
+    first = apply(a_shard(), segment_id="a", indexes=(0, 2))
+    assert (first.ended, first.sequence, first.last_segment) == (False, 6, "a")
+    last = apply(first, segment_id="b", indexes=(1,))
+    assert (last.ended, last.sequence) == (True, 7)
+
+
+@pytest.mark.parametrize("indexes", [(0, 0), (1,), (3,)])
+def test_a_commit_that_cannot_be_true_is_a_bug(indexes: tuple[int, ...]) -> None:
+    shard = replace(a_shard(), done=with_done(no_lines_done(3), [1]))
+    with pytest.raises(AssertionError):
+        apply(shard, segment_id="a", indexes=indexes)
+
+
+@given(failures=st.integers(1, 10_000), chance=st.floats(0.0, 1.0))
+def test_a_delay_is_bounded(failures: int, chance: float) -> None:
+    retry = Retry(delay_seconds_min=0.5, delay_seconds_max=30.0)
+    assert 0.25 <= retry.delay(failures, chance) <= 30.0
+    assert retry.delay(failures, chance) <= retry.delay(failures + 1, chance)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"attempts_max": 0},
+        {"attempts_max": 6, "unsure_max": 5},
+        {"delay_seconds_min": 0.0},
+        {"delay_seconds_min": 31.0},
+    ],
+)
+def test_impossible_retries_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(SettingsInvalid):
+        Retry(**wrong)  # type: ignore[arg-type]  # that is what is tested
+
+
+@pytest.mark.parametrize(
+    ("blame", "statuses"),
+    [
+        (Blame.NOBODY, [200, 201, 204, 400, 404, 405, 409, 413, 418, 422, 451]),
+        (Blame.LINE, [408, 425, 500, 501, 505, 599]),
+        (Blame.ENDPOINT, [301, 302, 307, 401, 403, 407, 429, 502, 503, 504, 529]),
+    ],
+)
+def test_whose_fault_a_status_is(blame: Blame, statuses: list[int]) -> None:
+    assert {status: blame_status(status) for status in statuses} == dict.fromkeys(statuses, blame)
+
+
+def offer(name: str, *, tenant: str = "a", lines: int = 0, age: float = 0.0) -> Offer:
+    return Offer(
+        batch_id=name,
+        tenant=tenant,
+        model="m",
+        created_at=-age,
+        expires_at=1e9,
+        shards=1,
+        claimed_lines=lines,
+        ending=False,
+    )
+
+
+def order(*offers: Offer, weights: dict[str, float] | None = None) -> list[str]:
+    return [found.batch_id for found in in_order(offers, weights)]
+
+
+def test_the_tenant_with_least_at_work_comes_first_then_the_batch_then_age() -> None:
+    many, few = offer("many", lines=900), offer("few", lines=100, age=1)
+    old, young = offer("old", tenant="b", lines=300, age=9), offer("young", tenant="b", lines=300)
+    assert order(many, few, young, old) == ["old", "young", "few", "many"]
+
+
+def test_a_tenant_with_more_weight_may_have_more_at_work() -> None:
+    heavy, light = offer("heavy", tenant="h", lines=300), offer("light", tenant="l", lines=200)
+    assert order(heavy, light) == ["light", "heavy"]
+    assert order(heavy, light, weights={"h": 2.0}) == ["heavy", "light"]
+
+
+def test_what_only_has_to_be_ended_comes_before_all() -> None:
+    ending = replace(offer("ending", lines=10_000), ending=True)
+    assert order(offer("idle", age=99), ending) == ["ending", "idle"]
