@@ -63,7 +63,7 @@ def _group(value: object, path: str, depth: int, origins: Mapping[str, str]) -> 
             yield f"{margin}{_scalar(name)}:"
             yield from _group(inner, dotted, depth + 1, origins)
         else:
-            text = _flow(masked(name, inner))
+            text = printed(masked(name, inner))
             yield f"{margin}{_scalar(name)}: {text}  # {_origin(dotted, origins)}"
 
 
@@ -97,7 +97,8 @@ def _origin(dotted: str, origins: Mapping[str, str]) -> str:
     return "default"
 
 
-def _flow(value: object) -> str:
+def printed(value: object) -> str:
+    """Return a value as YAML on one line."""
     if isinstance(value, Enum):
         value = value.value
     if isinstance(value, Path):

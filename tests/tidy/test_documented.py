@@ -1,0 +1,104 @@
+"""Whatever an operator can set, call or watch stands in the docs, with its right default."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import typer.main
+from prometheus_client import CollectorRegistry
+from typer.core import TyperCommand, TyperGroup, TyperOption
+
+from tidegate.cli import app
+from tidegate.cli.config import example_text, printed
+from tidegate.config import load, names
+from tidegate.telemetry.logs import EVENTS
+from tidegate.telemetry.metrics import Metrics
+
+DOCS = Path(__file__).parents[2] / "docs"
+ROW = re.compile(r"^\| `(?P<name>[^`]+)` \| (?P<default>[^|]*) \| (?P<meaning>[^|]+) \|$", re.MULTILINE)
+
+
+def settings() -> list[str]:
+    """Return every dotted name; those under a model's own server are those of `gateway`."""
+    return [name for name, _ in names() if not name.startswith("model_gateways.")]
+
+
+def default(name: str) -> str:
+    value: object = load(environment={}, flags={"gateway.url": "http://x"}).settings
+    for part in name.split("."):
+        value = getattr(value, part)
+    return printed(value)
+
+
+def commands(
+    command: TyperGroup | TyperCommand, path: tuple[str, ...] = ()
+) -> Iterator[tuple[str, TyperCommand]]:
+    if isinstance(command, TyperGroup):
+        for name, inner in command.commands.items():
+            yield from commands(inner, (*path, name))
+    else:
+        assert isinstance(command, TyperCommand), command
+        yield " ".join(path), command
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    rows = {
+        row["name"]: row["default"] for row in ROW.finditer((DOCS / "configuration.md").read_text())
+    }
+    assert sorted(rows) == sorted(settings())
+    for name, shown in rows.items():
+        expected = "required" if name == "gateway.url" else f"`{default(name)}`"
+        assert shown == expected, name
+
+
+def test_every_setting_is_in_the_example_with_a_comment() -> None:
+    found: set[str] = set()
+    path: list[str] = []
+    previous = ""
+    for line in example_text().splitlines():
+        match = re.match(r"( *)(\w+):(.*)$", line)
+        if match:
+            path[len(match[1]) // 2 :] = [match[2]]
+            found.add(".".join(path))
+            if match[3]:
+                assert previous.lstrip().startswith("# "), f"no comment above {'.'.join(path)}"
+        previous = line
+    assert set(settings()) <= found
+    assert "# model_gateways:" in example_text()
+
+
+def test_every_command_and_flag_is_documented() -> None:
+    page = (DOCS / "cli.md").read_text()
+    found = list(commands(typer.main.get_command(app)))
+    assert len(found) >= 7
+    for path, command in found:
+        section = page.partition(f"## `tidegate {path}`\n")[2].partition("\n## ")[0]
+        assert section, f"docs/cli.md has no section for 'tidegate {path}'"
+        for option in command.params:
+            assert isinstance(option, TyperOption), f"{path}: only flags, no positional arguments"
+            for flag in option.opts:
+                assert f"`{flag}" in section, (
+                    f"docs/cli.md does not tell of 'tidegate {path} {flag}'"
+                )
+
+
+def test_every_metric_is_documented() -> None:
+    page = (DOCS / "operation.md").read_text()
+    documented = set(re.findall(r"`(tidegate_\w+)`", page))
+    families = {family.name for family in _registry().collect()}
+    assert families, "no metric was found"
+    for name in families:
+        assert {name, f"{name}_total"} & documented, name
+    for name in documented:
+        assert {name, name.removesuffix("_total")} & families, f"{name} does not exist"
+
+
+def _registry() -> CollectorRegistry:
+    registry = CollectorRegistry()
+    Metrics(registry)
+    return registry
+
+
+def test_every_log_event_is_documented() -> None:
+    page = (DOCS / "operation.md").read_text()
+    assert [event for event in sorted(EVENTS) if f"`{event}`" not in page] == []
