@@ -26,11 +26,7 @@ class _StateRow(msgspec.Struct, frozen=True, array_like=True):
 def create_batch(connection: apsw.Connection, batch: Batch, now: float) -> Batch:
     """Record a new batch, or return the one that answers it; see `Store.create_batch`."""
     ledger.check_new(batch)
-    known = (
-        get_row(connection, batch.id)
-        if batch.idempotency_key is None
-        else _by_key(connection, batch)
-    )
+    known = _by_key(connection, batch) or get_row(connection, batch.id)
     if known is not None:
         return known.batch()
     file = files.get_row(connection, batch.input_file_id)

@@ -56,6 +56,12 @@ class CreateBatchContract:
         assert (await claim_planning(store)).batch == first
         assert await store.claim_planning("bert", lease_seconds=LEASE) is None
 
+    async def test_an_id_is_known_whatever_the_key(self, store: Store) -> None:
+        first = await store.create_batch(a_batch())
+        assert await store.create_batch(a_batch(idempotency_key="key")) == first
+        other = await store.create_batch(a_batch("batch_2", idempotency_key="key"))
+        assert other.id == "batch_2"
+
     async def test_concurrent_creates_with_one_key_agree(self, store: Store) -> None:
         batches = await asyncio.gather(
             *(
