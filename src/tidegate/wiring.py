@@ -88,7 +88,6 @@ async def run_service(settings: Settings, *, on_ready: Callable[[Running], None]
     stops = Stops()
     log = get_logger("serve")
     async with AsyncExitStack() as stack:
-        stack.callback(log.info, PROCESS_STOPPED)
         stack.enter_context(stops.heard_from_signals())
         server = settings.server
         listener = stack.enter_context(bind(server.host, server.port, "server.port"))
@@ -132,6 +131,7 @@ async def run_service(settings: Settings, *, on_ready: Callable[[Running], None]
             teller = group.create_task(tell(), name="ready line")
             await run_together(services, supporting, stops)
             teller.cancel()
+    log.info(PROCESS_STOPPED)
     return stops.forced.is_set()
 
 
