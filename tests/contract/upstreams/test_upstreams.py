@@ -1,0 +1,91 @@
+"""Every upstream keeps the contract: in memory, and over HTTP on both event loops.
+
+The back-ends are `tidegate.upstreams.memory` and `tidegate.upstreams.http`.
+"""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import pytest
+
+from tidegate.domain.errors import ConnectFailed
+from tidegate.testing.contract import upstreams as contract
+from tidegate.testing.handler_server import HandlerServer
+from tidegate.upstreams.base import Call, Reply, Upstream
+from tidegate.upstreams.http import HttpUpstream
+from tidegate.upstreams.memory import Handler, MemoryUpstream
+from tidegate.upstreams.settings import HttpSettings, Timeouts
+
+TIMEOUTS = Timeouts(first_byte_seconds=1.0)
+
+
+@pytest.fixture(params=["memory", "http", "http with a /v1 in its URL"])
+def kind(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+async def open_upstream(kind: str) -> AsyncIterator[contract.OpenUpstream]:
+    async with AsyncExitStack() as stack:
+
+        async def opened(handler: Handler) -> Upstream:
+            if kind == "memory":
+                return MemoryUpstream(handler)
+            server = await stack.enter_async_context(HandlerServer(handler))
+            url = server.url + ("/v1" if "/v1" in kind else "")
+            upstream = HttpUpstream(HttpSettings(url=url, timeouts=TIMEOUTS))
+            stack.push_async_callback(upstream.aclose)
+            return upstream
+
+        yield opened
+
+
+@pytest.fixture
+async def unreachable(kind: str) -> AsyncIterator[Upstream]:
+    async def nobody(_: Call) -> Reply:
+        raise ConnectFailed("Nobody is there.")
+
+    if kind == "memory":
+        yield MemoryUpstream(nobody)
+        return
+    # A port that is taken but not listened on refuses connections and can't go to anyone else.
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        upstream = HttpUpstream(HttpSettings(url=f"http://127.0.0.1:{port}", timeouts=TIMEOUTS))
+        yield upstream
+        await upstream.aclose()
+
+
+class TestSend(contract.SendContract):
+    pass
+
+
+class TestFaults(contract.FaultContract):
+    pass
+
+
+class TestCancel(contract.CancelContract):
+    pass
+
+
+class TestClose(contract.CloseContract):
+    pass
+
+
+async def test_memory_counts_its_calls() -> None:
+    everyone = asyncio.Event()
+
+    async def handler(call: Call) -> Reply:
+        if upstream.in_flight == 3:
+            everyone.set()
+        await everyone.wait()
+        return await contract.echo(call)
+
+    upstream = MemoryUpstream(handler)
+    calls = [Call(path=contract.PATH, body=b"%d" % number) for number in range(3)]
+    await asyncio.gather(*(upstream.send(call) for call in calls))
+    assert (upstream.in_flight, upstream.in_flight_max_seen, upstream.calls_seen) == (0, 3, 3)
