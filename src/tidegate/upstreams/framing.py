@@ -16,6 +16,7 @@ from tidegate.upstreams.settings import Limits
 HEAD_END = b"\r\n\r\n"
 STATUS_MIN, STATUS_MAX = 100, 599
 BODYLESS_STATUSES = frozenset({204, 304})
+NO_REPLY = "What the upstream sent does not begin as an HTTP/1 reply does."
 SIZE_DIGITS_MAX = 16  # Hexadecimal digits of a chunk size, leading zeros included.
 
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
@@ -30,17 +31,26 @@ class Head:
     Attributes:
         status: the three-digit status.
         headers: the headers.
-        keeps_alive: whether the server means to keep the connection open.
+        keeps_alive: whether the connection may serve another call after this reply.
+        codings: how many transfer-encoding headers there were.
     """
 
-    __slots__ = ("complete", "count", "count_max", "headers", "keeps_alive", "repeated", "status")
+    __slots__ = (
+        "codings",
+        "complete",
+        "count",
+        "count_max",
+        "headers",
+        "keeps_alive",
+        "status",
+    )
 
     def __init__(self, count_max: int) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
-        self.keeps_alive = False
+        self.keeps_alive = True
         self.complete = False
-        self.repeated = False
+        self.codings = 0
         self.count = 0
         self.count_max = count_max
 
@@ -51,8 +61,11 @@ class Head:
             # Judged after the parser returns: it would wrap whatever is raised in here.
             return
         key = name.decode("latin-1").lower()
-        if key == "transfer-encoding" and key in self.headers:
-            self.repeated = True
+        # Not left to the parser, which forgets what it knows once an empty reply has ended.
+        if key == "connection" and b"close" in value.lower():
+            self.keeps_alive = False
+        elif key == "transfer-encoding":
+            self.codings += 1
         self.headers[key] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
@@ -104,7 +117,7 @@ class HeadReader:
             start = self._start[:_VERSION_BYTES]
             # llhttp forgives blank lines before the status line, and knows other versions.
             if len(start) == _VERSION_BYTES and _VERSION.fullmatch(start) is None:
-                raise ReplyBroken("The upstream's reply does not begin as an HTTP/1 reply does.")
+                raise ReplyBroken(NO_REPLY)
         try:
             self._parser.feed_data(piece)
         except httptools.HttpParserUpgrade as exc:
@@ -112,6 +125,8 @@ class HeadReader:
             raise ReplyBroken("The upstream switched to another protocol; nobody asked.") from exc
         except httptools.HttpParserError as exc:
             self._check_count()
+            if len(self._start) < _VERSION_BYTES:
+                raise ReplyBroken(NO_REPLY) from exc
             raise ReplyBroken(f"The upstream's reply is not well-formed HTTP: {exc}.") from exc
         self._check_count()
 
@@ -127,7 +142,8 @@ class HeadReader:
         head.status = self._parser.get_status_code()
         if not STATUS_MIN <= head.status <= STATUS_MAX:
             raise ReplyBroken(f"The upstream answered with the impossible status {head.status}.")
-        head.keeps_alive = self._parser.should_keep_alive() and self._start.startswith(b"HTTP/1.1")
+        if not self._start.startswith(b"HTTP/1.1"):
+            head.keeps_alive = False
         return head
 
 
@@ -155,6 +171,9 @@ def body_for(head: Head, method: str, limits: Limits) -> Body:
     """
     headers = head.headers
     if method == "HEAD" or head.status in BODYLESS_STATUSES:
+        if "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
+            # A server that gets this wrong sends a body that the next call would take for a reply.
+            head.keeps_alive = False
         return SizedBody(0)
     coding = headers.get("content-encoding", "identity").strip().lower()
     if coding not in {"identity", ""}:
@@ -164,7 +183,7 @@ def body_for(head: Head, method: str, limits: Limits) -> Body:
         )
     transfer = headers.get("transfer-encoding")
     if transfer is not None:
-        if head.repeated or transfer.strip().lower() != "chunked":
+        if head.codings > 1 or transfer.strip().lower() != "chunked":
             raise ReplyBroken("The upstream's reply has a transfer-encoding other than chunked.")
         return ChunkedBody(limits)
     length = headers.get("content-length")
