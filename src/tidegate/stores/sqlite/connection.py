@@ -93,8 +93,9 @@ def migrate(connection: apsw.Connection, path: Path, migrations: Sequence[str]) 
 class _Session(Worker):
     """A worker with one connection, opened with the first group of steps."""
 
-    def __init__(self, path: Path, busy_seconds: float) -> None:
+    def __init__(self, path: Path, *, busy_seconds: float, vfs: str | None) -> None:
         self._path = path
+        self._vfs = vfs
         self._busy_ms = round(busy_seconds * 1000)
         self._connection: apsw.Connection | None = None
         self._broken = False
@@ -133,7 +134,7 @@ class _Session(Worker):
         """Run the steps; raise only what concerns all of them."""
 
     def _connect(self, flags: int) -> apsw.Connection:
-        connection = apsw.Connection(str(self._path), flags=flags)
+        connection = apsw.Connection(str(self._path), flags=flags, vfs=self._vfs)
         connection.set_busy_timeout(self._busy_ms)
         connection.execute(SQL["settings"]).fetchall()
         return connection

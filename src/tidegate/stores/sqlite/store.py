@@ -29,7 +29,8 @@ class SqliteStore(Store):
     Writing calls go through one lane in groups, each group one synced transaction; reading calls
     go through another, and see every write that was acknowledged before. A call waits at most
     `busy_seconds` for other processes' writes. A failed flush ends all writing for good: every
-    later write raises `StorageBroken` until the process starts anew.
+    later write raises `StorageBroken` until the process starts anew. `vfs` names SQLite's file
+    layer, by default the system's.
     """
 
     def __init__(
@@ -39,11 +40,13 @@ class SqliteStore(Store):
         executor: Executor,
         *,
         busy_seconds: float = connection.BUSY_SECONDS,
+        vfs: str | None = None,
     ) -> None:
         self._path = path
         self._clock = clock
         self._executor = executor
         self._busy_seconds = busy_seconds
+        self._vfs = vfs
         self._lanes: _Lanes | None = None
 
     @property
@@ -54,7 +57,11 @@ class SqliteStore(Store):
     @override
     async def __aenter__(self) -> Self:
         assert self._lanes is None, "opened twice"
-        lanes = self._lanes = _Lanes(self._path, self._busy_seconds, self._executor)
+        lanes = self._lanes = _Lanes(
+            connection.Writer(self._path, busy_seconds=self._busy_seconds, vfs=self._vfs),
+            connection.Reader(self._path, busy_seconds=self._busy_seconds, vfs=self._vfs),
+            self._executor,
+        )
         try:
             await lanes.open()
         except BaseException:
@@ -225,9 +232,11 @@ class SqliteStore(Store):
 class _Lanes:
     """The two lanes of an open ledger and their workers."""
 
-    def __init__(self, path: Path, busy_seconds: float, executor: Executor) -> None:
-        self._writer = connection.Writer(path, busy_seconds)
-        self._reader = connection.Reader(path, busy_seconds)
+    def __init__(
+        self, writer: connection.Writer, reader: connection.Reader, executor: Executor
+    ) -> None:
+        self._writer = writer
+        self._reader = reader
         self._write_lane: Lane = executor.open_lane("ledger-writer", self._writer)
         self._read_lane: Lane = executor.open_lane("ledger-reader", self._reader)
 

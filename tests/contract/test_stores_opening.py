@@ -1,0 +1,145 @@
+"""Opening a SQLite ledger: its schema and migrations, and paths that can't be opened."""
+
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import apsw
+import msgspec
+import pytest
+
+from tidegate.domain.errors import SettingsInvalid, StorageBroken, StoreUnavailable
+from tidegate.stores.executor import InlineExecutor, ThreadExecutor
+from tidegate.stores.sqlite import SqliteStore, claims
+from tidegate.stores.sqlite.connection import MIGRATIONS, migrate
+from tidegate.stores.sqlite.rows import BatchRow, FileRow
+from tidegate.testing.contract.stores import TENANT, ManualClock, a_batch
+
+
+@asynccontextmanager
+async def opened(path: Path) -> AsyncIterator[SqliteStore]:
+    async with SqliteStore(path, ManualClock(), InlineExecutor(), busy_seconds=1) as store:
+        yield store
+
+
+@pytest.fixture
+async def ledger(tmp_path: Path) -> AsyncIterator[apsw.Connection]:
+    """A bare connection to a fresh ledger."""
+    path = tmp_path / "ledger.sqlite"
+    async with opened(path):
+        connection = apsw.Connection(str(path))
+        yield connection
+        connection.close()
+
+
+def version(connection: apsw.Connection) -> object:
+    return connection.execute("PRAGMA user_version").fetchall()[0][0]
+
+
+def columns(connection: apsw.Connection, table: str) -> list[object]:
+    rows = connection.execute("SELECT name FROM pragma_table_info(?)", (table,)).fetchall()
+    return [row[0] for row in rows]
+
+
+async def test_a_ledger_is_found_again_as_it_was_left(tmp_path: Path) -> None:
+    async with opened(tmp_path / "ledger.sqlite") as store:
+        batch = await store.create_batch(a_batch())
+    async with opened(tmp_path / "ledger.sqlite") as store:
+        assert await store.get_batch(TENANT, batch.id) == batch
+
+
+async def test_an_open_ledger_is_in_wal_mode_with_the_newest_schema(
+    ledger: apsw.Connection,
+) -> None:
+    assert ledger.execute("PRAGMA journal_mode").fetchall() == [("wal",)]
+    assert version(ledger) == len(MIGRATIONS)
+
+
+@pytest.mark.parametrize(("table", "row"), [("batch", BatchRow), ("file", FileRow)])
+async def test_rows_are_read_in_the_order_of_their_columns(
+    table: str, row: type[msgspec.Struct], ledger: apsw.Connection
+) -> None:
+    assert columns(ledger, table) == list(row.__struct_fields__)
+
+
+async def test_every_table_is_strict_and_knows_its_tenant(ledger: apsw.Connection) -> None:
+    tables = ledger.execute("SELECT name, strict FROM pragma_table_list WHERE schema = 'main'")
+    for name, strict in tables.fetchall():
+        assert isinstance(name, str)
+        if name.startswith("sqlite_"):
+            continue
+        assert strict == 1, name
+        assert name == "pulse" or "tenant" in columns(ledger, name), name
+
+
+@pytest.mark.parametrize("statement", ["list_offers", "claimable_shards"])
+async def test_shards_are_found_in_the_index_alone(statement: str, ledger: apsw.Connection) -> None:
+    plan = ledger.execute(
+        "EXPLAIN QUERY PLAN " + claims.SQL[statement],
+        {"now": 0, "batch_id": "", "model": "", "ending": 0, "limit": 1},
+    )
+    steps = [str(step[3]) for step in plan.fetchall()]
+    on_units = [step for step in steps if " unit " in f"{step} "]
+    assert on_units
+    assert all("USING COVERING INDEX unit_shard" in step for step in on_units), steps
+    assert not any("TEMP B-TREE" in step for step in steps), steps
+
+
+async def test_a_newer_ledger_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    async with opened(path):
+        pass
+    connection = apsw.Connection(str(path))
+    connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(SettingsInvalid, match="schema 99"):
+        async with opened(path):
+            pass
+    assert version(connection) == 99
+    connection.close()
+
+
+def test_migrations_run_once_each_and_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    connection = apsw.Connection(str(path))
+    first = "CREATE TABLE one (a); INSERT INTO one VALUES (1); PRAGMA user_version = 1;"
+    second = "INSERT INTO one VALUES (2); PRAGMA user_version = 2;"
+    migrate(connection, path, [first])
+    assert version(connection) == 1
+    for _ in range(2):
+        migrate(connection, path, [first, second])
+        assert version(connection) == 2
+        assert connection.execute("SELECT a FROM one").fetchall() == [(1,), (2,)]
+    connection.close()
+
+
+def test_a_migration_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    connection = apsw.Connection(str(path))
+    first = "CREATE TABLE one (a); PRAGMA user_version = 1;"
+    broken = "CREATE TABLE two (a); INSERT INTO nowhere VALUES (1); PRAGMA user_version = 2;"
+    with pytest.raises(apsw.SQLError):
+        migrate(connection, path, [first, broken])
+    assert version(connection) == 0
+    assert connection.execute("SELECT count(*) FROM sqlite_schema").fetchall() == [(0,)]
+    migrate(connection, path, [first])
+    assert version(connection) == 1
+    connection.close()
+
+
+async def test_a_missing_directory_is_unavailable_and_leaves_no_thread(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "no" / "ledger.sqlite", ManualClock(), ThreadExecutor())
+    with pytest.raises(StoreUnavailable, match="directory exists"):
+        await store.__aenter__()
+    names = {thread.name for thread in threading.enumerate()}
+    assert not names & {"ledger-writer", "ledger-reader"}
+
+
+async def test_a_file_that_is_no_ledger_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "letter.txt"
+    path.write_text("Dear reader, this is no database. " * 50, encoding="utf-8")
+    before = path.read_bytes()
+    with pytest.raises(StorageBroken, match="no SQLite database"):
+        async with opened(path):
+            pass
+    assert path.read_bytes() == before
