@@ -9,12 +9,22 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tidegate.api.errors import ClientGone, render
 from tidegate.api.replies import json_reply, send_reply
-from tidegate.domain.errors import StorageBroken
+from tidegate.domain.errors import StorageBroken, StorageFull, StoreUnavailable, UpstreamFault
 from tidegate.runtime.identity import IdMaker
+from tidegate.telemetry.logs import (
+    REQUEST_CRASHED,
+    STORAGE_BROKEN,
+    STORAGE_FULL,
+    STORE_UNAVAILABLE,
+)
 
-REQUEST_FAILED = "request_failed"
 REQUEST_ID_HEADER = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_EVENTS = (
+    (StoreUnavailable, STORE_UNAVAILABLE),
+    (StorageFull, STORAGE_FULL),
+    (StorageBroken, STORAGE_BROKEN),
+)
 
 
 class Log(Protocol):
@@ -76,7 +86,8 @@ class Edge:
             return
         except Exception as exc:  # noqa: BLE001  # the edge: an unforeseen error is an answer too
             rendered = render(exc)
-            if rendered.is_ours or started:
+            # A model server that does not answer is told of by those who watch over it.
+            if (rendered.is_ours or started) and not isinstance(exc, UpstreamFault):
                 self._tell(exc, scope, request_id)
             # Once the head of a reply is out, ending without the rest breaks the connection off,
             # which is the only way left to say that something went wrong.
@@ -87,7 +98,7 @@ class Edge:
 
     def _tell(self, error: Exception, scope: Scope, request_id: str) -> None:
         self._log.error(
-            REQUEST_FAILED,
+            next((event for kind, event in _EVENTS if isinstance(error, kind)), REQUEST_CRASHED),
             request_id=request_id,
             method=scope["method"],
             path=scope["path"],

@@ -50,10 +50,10 @@ class Settings:
         for digest, tenant in self.keys.items():
             if not _DIGEST.fullmatch(digest):
                 raise SettingsInvalid(
-                    "api.keys must have the SHA-256 of each key as 64 lower-case hexadecimal "
+                    "keys must be given as the SHA-256 of each, 64 lower-case hexadecimal "
                     "digits; `printf %s KEY | sha256sum` prints it."
                 )
             if not _TENANT.fullmatch(tenant):
                 raise SettingsInvalid(
-                    f"api.keys names the tenant '{tenant}': use 1 to 64 of A-Z a-z 0-9 . _ -"
+                    f"server.keys names the tenant '{tenant}': use 1 to 64 of A-Z a-z 0-9 . _ -"
                 )

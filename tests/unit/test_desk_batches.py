@@ -1,0 +1,330 @@
+"""What a user may ask about batches, and what is shown while they run."""
+
+import asyncio
+import random
+
+import pytest
+
+from tidegate.blobs.memory import MemoryBlobs
+from tidegate.desk.cancel import cancel_batch
+from tidegate.desk.create import create_batch
+from tidegate.desk.delete import delete_file
+from tidegate.desk.desk import Desk
+from tidegate.desk.listing import list_batches, list_files
+from tidegate.desk.models import list_models, read_model
+from tidegate.desk.read import CHUNK_BYTES_MAX, open_content, read_batch, read_file
+from tidegate.desk.settings import Settings
+from tidegate.domain.batch import Status
+from tidegate.domain.errors import Conflict, NotFound, Refused
+from tidegate.domain.file import File, Part, Purpose
+from tidegate.runtime.identity import SeededIds
+from tidegate.signals.base import WORK, batch_topic
+from tidegate.signals.memory import MemorySignals
+from tidegate.stores.memory import MemoryStore
+from tidegate.testing.contract.stores import (
+    START,
+    ManualClock,
+    a_batch,
+    claim_finalizing,
+    planned,
+    run_whole,
+    upload,
+)
+from tidegate.testing.served_api import FixedModels
+from tidegate.wire.batches import BatchRequest, Expiry
+
+TENANT = "tenant-one"
+OUTPUT = "file-batch_1-output"
+
+
+def desk_of(settings: Settings | None = None) -> Desk:
+    clock = ManualClock()
+    return Desk(
+        settings=settings or Settings(),
+        store=MemoryStore(clock),
+        blobs=MemoryBlobs(),
+        signals=MemorySignals(),
+        models=FixedModels("m", "n"),
+        clock=clock,
+        ids=SeededIds(random.Random(1)),
+    )
+
+
+def request(
+    *,
+    input_file_id: str = "file-in",
+    endpoint: str = "/v1/embeddings",
+    window: str = "1h",
+    metadata: dict[str, str] | None = None,
+    expiry: Expiry | None = None,
+) -> BatchRequest:
+    return BatchRequest(
+        input_file_id=input_file_id,
+        endpoint=endpoint,
+        completion_window=window,
+        metadata=metadata,
+        output_expires_after=expiry,
+    )
+
+
+async def test_a_created_batch_is_recorded_and_announced() -> None:
+    desk = desk_of()
+    await upload(desk.store)
+    with desk.signals.listen((WORK,)) as listener:
+        batch = await create_batch(desk, TENANT, request(metadata={"a": "b"}))
+        assert await listener.wait(0) == {WORK}
+    assert batch == await desk.store.get_batch(TENANT, batch.id)
+    assert batch.status is Status.VALIDATING
+    assert (batch.created_at, batch.expires_at) == (START, START + 3_600)
+    assert batch.metadata == {"a": "b"}
+    assert batch.output_expires_seconds == 2_592_000
+    assert await desk.store.get_input(batch.id) is not None
+
+
+async def test_the_results_may_go_earlier() -> None:
+    expiry = Expiry(anchor="created_at", seconds=3_600)
+    batch = await create_batch(desk_of(), TENANT, request(expiry=expiry))
+    assert batch.output_expires_seconds == 3_600
+
+
+@pytest.mark.parametrize("file_id", ["file-nowhere", "", "no id at all", "x" * 256])
+async def test_an_input_that_is_not_there_is_told_later(file_id: str) -> None:
+    batch = await create_batch(desk_of(), TENANT, request(input_file_id=file_id))
+    assert batch.status is Status.VALIDATING
+
+
+async def test_an_input_of_a_stranger_is_not_there() -> None:
+    desk = desk_of()
+    await upload(desk.store, tenant="another", purpose=Purpose.EVALS)
+    batch = await create_batch(desk, TENANT, request())
+    assert await desk.store.get_input(batch.id) is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "param"),
+    [
+        (request(endpoint="/v1/nothing"), "endpoint"),
+        (request(window="1y"), "completion_window"),
+        (request(metadata={"a": "b" * 513}), "metadata.a"),
+        (
+            request(expiry=Expiry(anchor="created_at", seconds=1)),
+            "output_expires_after.seconds",
+        ),
+        (request(input_file_id="x" * 257), "input_file_id"),
+        (request(input_file_id="a\0"), "input_file_id"),
+    ],
+)
+async def test_a_wrong_request_is_refused(asked: BatchRequest, param: str) -> None:
+    desk = desk_of()
+    with pytest.raises(Refused) as caught:
+        await create_batch(desk, TENANT, asked)
+    assert caught.value.param == param
+    assert (await list_batches(desk, TENANT)).items == ()
+
+
+async def test_a_file_for_another_purpose_is_refused() -> None:
+    desk = desk_of()
+    await upload(desk.store, purpose=Purpose.EVALS)
+    with pytest.raises(Refused, match="has the purpose 'evals'") as caught:
+        await create_batch(desk, TENANT, request())
+    assert caught.value.param == "input_file_id"
+
+
+async def test_the_endpoints_are_listed() -> None:
+    desk = desk_of(Settings(extra_endpoints=("/v1/rerank",)))
+    with pytest.raises(Refused) as caught:
+        await create_batch(desk, TENANT, request(endpoint="/v1/x"))
+    assert caught.value.message == (
+        "Invalid value: '/v1/x'. Supported values are: '/v1/chat/completions', "
+        "'/v1/completions', '/v1/embeddings', '/v1/responses' and '/v1/rerank'."
+    )
+    assert (await create_batch(desk, TENANT, request(endpoint="/v1/rerank"))).id
+
+
+async def test_the_same_key_gives_the_same_batch() -> None:
+    desk = desk_of()
+    first = await create_batch(
+        desk, TENANT, request(metadata={"a": "1", "b": "2"}), idempotency_key="k"
+    )
+    again = await create_batch(
+        desk, TENANT, request(metadata={"b": "2", "a": "1"}), idempotency_key="k"
+    )
+    assert again == first
+    with pytest.raises(Conflict, match="Idempotency-Key"):
+        await create_batch(desk, TENANT, request(), idempotency_key="k")
+    other = await create_batch(desk, "another", request(), idempotency_key="k")
+    assert other.id != first.id
+    assert len((await list_batches(desk, TENANT)).items) == 1
+
+
+async def test_two_at_once_with_one_key_make_one_batch() -> None:
+    desk = desk_of()
+    made = await asyncio.gather(
+        *(create_batch(desk, TENANT, request(), idempotency_key="k") for _ in range(20))
+    )
+    assert len({batch.id for batch in made}) == 1
+
+
+@pytest.mark.parametrize(("key", "fine"), [("k" * 255, True), ("k" * 256, False), ("é", False)])
+async def test_a_key_is_short_and_plain(key: str, *, fine: bool) -> None:
+    if fine:
+        batch = await create_batch(desk_of(), TENANT, request(), idempotency_key=key)
+        assert batch.idempotency_key == key
+    else:
+        with pytest.raises(Refused, match="Idempotency-Key"):
+            await create_batch(desk_of(), TENANT, request(), idempotency_key=key)
+
+
+async def test_a_cancel_is_announced_and_may_be_repeated() -> None:
+    desk = desk_of()
+    await desk.store.create_batch(a_batch())
+    with desk.signals.listen((WORK, "batch/")) as listener:
+        batch = await cancel_batch(desk, TENANT, "batch_1")
+        assert await listener.wait(0) == {WORK, batch_topic("batch_1")}
+    assert batch.status is Status.CANCELLING
+    assert await cancel_batch(desk, TENANT, "batch_1") == batch
+
+
+@pytest.mark.parametrize("batch_id", ["batch_2", "no id", "x" * 1_000, ""])
+async def test_batches_that_are_not_there(batch_id: str) -> None:
+    desk = desk_of()
+    for call in (read_batch, cancel_batch):
+        with pytest.raises(NotFound, match="No batch found with id"):
+            await call(desk, TENANT, batch_id)
+    with pytest.raises(NotFound) as caught:
+        await list_batches(desk, TENANT, after=batch_id)
+    assert caught.value.param == "after"
+
+
+@pytest.mark.parametrize("file_id", ["file-x", "no id", "x" * 1_000, ""])
+async def test_files_that_are_not_there(file_id: str) -> None:
+    desk = desk_of()
+    for call in (read_file, open_content, delete_file):
+        with pytest.raises(NotFound, match="No such File object"):
+            await call(desk, TENANT, file_id)
+    with pytest.raises(NotFound):
+        await list_files(desk, TENANT, after=file_id)
+
+
+async def running(desk: Desk) -> None:
+    """Leave a batch in progress, with results of one of its two shards."""
+    await upload(desk.store)
+    await planned(desk.store, shards=(("m", 3), ("n", 3)))
+    await run_whole(desk.store)
+
+
+async def test_early_results_are_shown_while_the_batch_runs() -> None:
+    desk = desk_of()
+    await running(desk)
+    batch = await read_batch(desk, TENANT, "batch_1")
+    assert (batch.output_file_id, batch.error_file_id) == (OUTPUT, None)
+    assert (await read_file(desk, TENANT, OUTPUT)).growing
+    assert (await open_content(desk, TENANT, OUTPUT)).file.bytes == 30
+    with pytest.raises(Conflict, match="still being written"):
+        await delete_file(desk, TENANT, OUTPUT)
+
+
+async def test_early_results_can_be_hidden() -> None:
+    desk = desk_of(Settings(early_results=False))
+    await running(desk)
+    assert (await read_batch(desk, TENANT, "batch_1")).output_file_id is None
+    assert (await list_batches(desk, TENANT)).items[0].output_file_id is None
+    for call in (read_file, open_content, delete_file):
+        with pytest.raises(NotFound):
+            await call(desk, TENANT, OUTPUT)
+    assert [file.id for file in (await list_files(desk, TENANT)).items] == ["file-in"]
+
+
+@pytest.mark.parametrize("early", [False, True])
+async def test_results_are_shown_once_the_batch_has_ended(*, early: bool) -> None:
+    desk = desk_of(Settings(early_results=early))
+    await upload(desk.store)
+    await planned(desk.store)
+    await run_whole(desk.store)
+    claimed = await claim_finalizing(desk.store)
+    await desk.store.finish_batch(claimed.claim, at=START + 5)
+    batch = await read_batch(desk, TENANT, "batch_1")
+    assert (batch.output_file_id, batch.error_file_id) == (OUTPUT, None)
+    assert await delete_file(desk, TENANT, OUTPUT) == OUTPUT
+    with pytest.raises(NotFound):
+        await read_file(desk, TENANT, OUTPUT)
+
+
+async def test_hidden_files_leave_no_holes_in_pages() -> None:
+    desk = desk_of(Settings(early_results=False))
+    for number in range(6):
+        created_at = START + 10 * number
+        await upload(desk.store, f"file-{number}", created_at=created_at)
+        if number % 2:
+            batch_id = f"batch_{number}"
+            await planned(desk.store, a_batch(batch_id, created_at=created_at))
+            await run_whole(desk.store, batch_id, at=created_at)
+    first = await list_files(desk, TENANT, limit=4)
+    assert [file.id for file in first.items] == ["file-5", "file-4", "file-3", "file-2"]
+    assert first.has_more
+    second = await list_files(desk, TENANT, limit=4, after="file-2")
+    assert [file.id for file in second.items] == ["file-1", "file-0"]
+    assert not second.has_more
+
+
+@pytest.mark.parametrize(
+    ("limit", "fine"), [(0, False), (1, True), (10_000, True), (10_001, False)]
+)
+async def test_the_limit_of_files(limit: int, *, fine: bool) -> None:
+    if fine:
+        assert not (await list_files(desk_of(), TENANT, limit=limit)).has_more
+    else:
+        with pytest.raises(Refused, match="Invalid 'limit'"):
+            await list_files(desk_of(), TENANT, limit=limit)
+
+
+@pytest.mark.parametrize(("limit", "fine"), [(0, False), (1, True), (100, True), (101, False)])
+async def test_the_limit_of_batches(limit: int, *, fine: bool) -> None:
+    if fine:
+        assert not (await list_batches(desk_of(), TENANT, limit=limit)).has_more
+    else:
+        with pytest.raises(Refused, match="Invalid 'limit'"):
+            await list_batches(desk_of(), TENANT, limit=limit)
+
+
+async def test_a_page_of_batches_has_twenty() -> None:
+    desk = desk_of()
+    for number in range(21):
+        await desk.store.create_batch(a_batch(f"batch_{number:02d}"))
+    page = await list_batches(desk, TENANT)
+    assert [batch.id for batch in page.items] == [f"batch_{n:02d}" for n in range(20, 0, -1)]
+    assert page.has_more
+
+
+async def test_content_is_read_in_small_pieces_across_parts() -> None:
+    desk = desk_of()
+    data = random.Random(3).randbytes(2 * CHUNK_BYTES_MAX + 10)
+    await desk.blobs.put("a", data)
+    await desk.blobs.put("b", b"-tail-")
+    file = File(
+        id="file-1",
+        tenant=TENANT,
+        filename="f",
+        purpose=Purpose.EVALS,
+        bytes=len(data) + 4,
+        created_at=START,
+    )
+    await desk.store.begin_upload("u", tenant=TENANT, blob="a", at=START)
+    parts = [Part(blob="a", offset=0, length=len(data)), Part(blob="b", offset=1, length=4)]
+    await desk.store.finish_upload("u", file, parts)
+    content = await open_content(desk, TENANT, "file-1")
+    pieces = [piece async for piece in content.read(0, file.bytes)]
+    assert b"".join(pieces) == data + b"tail"
+    assert [len(piece) for piece in pieces] == [CHUNK_BYTES_MAX, CHUNK_BYTES_MAX, 10, 4]
+    middle = [piece async for piece in content.read(len(data) - 2, 4)]
+    assert b"".join(middle) == data[-2:] + b"ta"
+    assert [piece async for piece in content.read(5, 0)] == []
+
+
+async def test_models_are_those_that_are_served() -> None:
+    desk = desk_of()
+    assert await list_models(desk) == ("m", "n")
+    assert await read_model(desk, "n") == "n"
+    with pytest.raises(NotFound) as caught:
+        await read_model(desk, "o")
+    assert (caught.value.param, caught.value.code) == ("model", "model_not_found")

@@ -1,0 +1,257 @@
+"""Whatever ends an upload early leaves neither a file nor bytes; whatever order its parts have."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+from typing_extensions import override
+
+from tidegate.blobs.memory import MemoryBlobs
+from tidegate.desk.desk import Desk
+from tidegate.desk.form import FILENAME_CHARACTERS_MAX, Field, FileStart, FormEvent
+from tidegate.desk.settings import Settings
+from tidegate.desk.upload import upload
+from tidegate.domain.errors import Refused, StorageFull, StoreUnavailable, TooLarge
+from tidegate.domain.file import File, Part, Purpose
+from tidegate.runtime.identity import SeededIds
+from tidegate.signals.memory import MemorySignals
+from tidegate.stores.memory import MemoryStore
+from tidegate.testing.contract.stores import START, ManualClock
+from tidegate.testing.served_api import FixedModels
+
+PURPOSE = Field(name="purpose", value="batch")
+NAME = FileStart(filename="in.jsonl")
+ANCHOR = Field(name="expires_after[anchor]", value="created_at")
+SECONDS = Field(name="expires_after[seconds]", value="3600")
+LINE = b'{"custom_id":"a"}\n'
+
+
+def desk_of(
+    *,
+    store: MemoryStore | None = None,
+    blobs: MemoryBlobs | None = None,
+    settings: Settings | None = None,
+) -> Desk:
+    clock = ManualClock()
+    return Desk(
+        settings=settings or Settings(),
+        store=store or MemoryStore(clock),
+        blobs=blobs or MemoryBlobs(),
+        signals=MemorySignals(),
+        models=FixedModels("m"),
+        clock=clock,
+        ids=SeededIds(random.Random(1)),
+    )
+
+
+async def stream(events: Sequence[FormEvent | Exception]) -> AsyncIterator[FormEvent]:
+    for event in events:
+        if isinstance(event, Exception):
+            raise event
+        yield event
+
+
+async def send(desk: Desk, *events: FormEvent | Exception) -> File:
+    return await upload(desk, "default", stream(events))
+
+
+async def assert_empty(desk: Desk) -> None:
+    page = await desk.store.list_files(
+        "default", after=None, limit=10, ascending=True, purpose=None
+    )
+    assert page.items == ()
+    assert await desk.blobs.list_names("") == []
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [PURPOSE, ANCHOR, SECONDS, NAME, LINE, LINE],
+        [NAME, LINE, LINE, PURPOSE, ANCHOR, SECONDS],
+        [SECONDS, NAME, LINE, LINE, ANCHOR, PURPOSE],
+        [Field(name="x", value="y"), PURPOSE, SECONDS, ANCHOR, PURPOSE, NAME, LINE, LINE],
+    ],
+    ids=["fields first", "file first", "mixed", "with extras"],
+)
+async def test_the_parts_may_come_in_any_order(events: list[FormEvent]) -> None:
+    desk = desk_of()
+    file = await send(desk, *events)
+    assert (file.filename, file.purpose, file.bytes) == ("in.jsonl", Purpose.BATCH, 2 * len(LINE))
+    assert (file.created_at, file.expires_at) == (START, START + 3_600)
+    _, (part,) = await desk.store.get_parts("default", file.id)
+    assert part.blob.startswith("uploads/upload_")
+    assert await desk.blobs.read(part.blob, part.offset, part.length) == LINE + LINE
+
+
+@pytest.mark.parametrize(("purpose", "seconds"), [("batch", 2_592_000), ("user_data", None)])
+async def test_only_batch_inputs_go_by_themselves(purpose: str, seconds: int | None) -> None:
+    file = await send(desk_of(), Field(name="purpose", value=purpose), NAME, LINE)
+    assert file.expires_at == (None if seconds is None else START + seconds)
+
+
+async def test_a_file_that_is_not_for_a_batch_may_be_anything() -> None:
+    desk = desk_of()
+    file = await send(desk, Field(name="purpose", value="vision"), NAME, b"\x89PNG\n")
+    assert file.bytes == 5
+    empty = await send(desk, Field(name="purpose", value="vision"), NAME)
+    assert empty.bytes == 0
+    assert (await desk.store.get_parts("default", empty.id))[1] == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("/etc/passwd", "passwd"),
+        ("C:\\jobs\\in.jsonl", "in.jsonl"),
+        ("../..", "upload"),
+        ("", "upload"),
+        (".", "upload"),
+        ("a/", "upload"),
+        ("a\r\nX: y\0.jsonl", "aX: y.jsonl"),
+        ("é 海.jsonl", "é 海.jsonl"),
+        ("n" * FILENAME_CHARACTERS_MAX, "n" * FILENAME_CHARACTERS_MAX),
+    ],
+)
+async def test_a_filename_is_no_path(given: str, kept: str) -> None:
+    assert (await send(desk_of(), PURPOSE, FileStart(filename=given), LINE)).filename == kept
+
+
+NOT_JSONL = "Invalid file format for Batch API. Must be .jsonl"
+REFUSED: list[tuple[str, list[FormEvent], str]] = [
+    ("nothing", [], "Missing required parameter: 'file'."),
+    ("no file", [PURPOSE], "Missing required parameter: 'file'."),
+    ("no purpose", [NAME, LINE], "Missing required parameter: 'purpose'."),
+    ("unknown purpose", [Field(name="purpose", value="x"), NAME], "Invalid value: 'x'. Supported"),
+    (
+        "our own purpose",
+        [Field(name="purpose", value="batch_output"), NAME],
+        "Invalid value: 'batch_output'. Supported",
+    ),
+    ("purpose twice", [PURPOSE, NAME, LINE, Field(name="purpose", value="evals")], "twice"),
+    ("two files", [PURPOSE, NAME, LINE, NAME, LINE], "two files"),
+    ("half an expiry", [PURPOSE, ANCHOR, NAME, LINE], "'expires_after.seconds'"),
+    ("the other half", [PURPOSE, SECONDS, NAME, LINE], "'expires_after.anchor'"),
+    (
+        "no number",
+        [PURPOSE, ANCHOR, Field(name="expires_after[seconds]", value="1h"), NAME, LINE],
+        "expected an integer",
+    ),
+    (
+        "too short",
+        [PURPOSE, ANCHOR, Field(name="expires_after[seconds]", value="3599"), NAME, LINE],
+        "Expected a value >= 3600",
+    ),
+    ("long name", [PURPOSE, FileStart(filename="n" * (FILENAME_CHARACTERS_MAX + 1))], "filename"),
+    ("empty", [PURPOSE, NAME], NOT_JSONL),
+    ("no JSON", [PURPOSE, NAME, b"hello\n", LINE], NOT_JSONL),
+    ("no JSON, purpose last", [NAME, b"hello\n", LINE, PURPOSE], NOT_JSONL),
+]
+
+
+@pytest.mark.parametrize(
+    ("events", "message"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED]
+)
+async def test_what_is_refused_leaves_nothing(events: list[FormEvent], message: str) -> None:
+    desk = desk_of()
+    with pytest.raises(Refused) as caught:
+        await send(desk, *events)
+    assert message in caught.value.message
+    await assert_empty(desk)
+
+
+async def test_a_bad_file_is_refused_before_its_end() -> None:
+    reached = RuntimeError("the rest was asked for")
+    with pytest.raises(Refused, match="jsonl"):
+        await send(desk_of(), PURPOSE, NAME, b"hello\n", reached)
+
+
+@pytest.mark.parametrize("purpose", ["batch", "evals"])
+@pytest.mark.parametrize("last", [False, True], ids=["purpose first", "purpose last"])
+async def test_a_file_at_its_bound_passes_and_one_byte_more_does_not(
+    purpose: str, *, last: bool
+) -> None:
+    size = {"batch": 100, "evals": 200}[purpose]
+    desk = desk_of(settings=Settings(file_bytes_max=100, other_file_bytes_max=200))
+    field = Field(name="purpose", value=purpose)
+
+    async def attempt(data: bytes) -> File:
+        events: list[FormEvent] = [NAME, data, field] if last else [field, NAME, data]
+        return await send(desk, *events)
+
+    fits = LINE + b"x" * (size - len(LINE))
+    file = await attempt(fits)
+    assert file.bytes == size
+    await desk.store.delete_file("default", file.id)
+    before = await desk.blobs.list_names("")
+    with pytest.raises(TooLarge, match=f"larger than {size} bytes"):
+        await attempt(fits + b"x")
+    assert await desk.blobs.list_names("") == before
+
+
+async def test_a_full_disk_leaves_nothing() -> None:
+    desk = desk_of(blobs=MemoryBlobs(bytes_max=10))
+    with pytest.raises(StorageFull):
+        await send(desk, PURPOSE, NAME, LINE)
+    await assert_empty(desk)
+
+
+class Abandoned(MemoryStore):
+    """Remembers which uploads were abandoned."""
+
+    def __init__(self) -> None:
+        super().__init__(ManualClock())
+        self.abandoned: list[str] = []
+
+    @override
+    async def abandon_upload(self, upload_id: str) -> bool:
+        self.abandoned.append(upload_id)
+        return await super().abandon_upload(upload_id)
+
+
+@pytest.mark.parametrize("error", [ConnectionError(), asyncio.CancelledError()])
+async def test_a_stream_that_breaks_fences_the_upload(error: BaseException) -> None:
+    store = Abandoned()
+    desk = desk_of(store=store)
+
+    async def broken() -> AsyncIterator[FormEvent]:
+        for event in (PURPOSE, NAME, LINE):
+            yield event
+        raise error
+
+    with pytest.raises(type(error)):
+        await upload(desk, "default", broken())
+    assert len(store.abandoned) == 1
+    await assert_empty(desk)
+
+
+class Forgetful(MemoryStore):
+    """Loses the answer of the first `finish_upload`, before or after it happened."""
+
+    def __init__(self, *, after: bool) -> None:
+        super().__init__(ManualClock())
+        self._after = after
+        self._lost = False
+
+    @override
+    async def finish_upload(self, upload_id: str, file: File, parts: Sequence[Part]) -> File:
+        if self._lost:
+            return await super().finish_upload(upload_id, file, parts)
+        self._lost = True
+        if self._after:
+            await super().finish_upload(upload_id, file, parts)
+        raise StoreUnavailable("No answer.")
+
+
+async def test_a_file_that_was_recorded_is_not_lost_with_the_answer() -> None:
+    desk = desk_of(store=Forgetful(after=True))
+    file = await send(desk, PURPOSE, NAME, LINE)
+    assert await desk.store.get_file("default", file.id) == file
+    assert len(await desk.blobs.list_names("uploads/")) == 1
+
+
+async def test_a_file_that_was_not_recorded_leaves_no_bytes() -> None:
+    desk = desk_of(store=Forgetful(after=False))
+    with pytest.raises(StoreUnavailable):
+        await send(desk, PURPOSE, NAME, LINE)
+    await assert_empty(desk)

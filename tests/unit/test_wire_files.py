@@ -1,0 +1,82 @@
+"""Files, models, lists and errors, as OpenAI's clients read them."""
+
+import json
+
+import pytest
+
+from tidegate.domain.file import File, Purpose
+from tidegate.wire.errors import error_body
+from tidegate.wire.files import deleted_file_object, file_object
+from tidegate.wire.lists import list_body
+from tidegate.wire.models import model_object, models_body
+
+
+def a_file(*, expires_at: float | None) -> File:
+    return File(
+        id="file-1",
+        tenant="default",
+        filename='a "b".jsonl',
+        purpose=Purpose.BATCH,
+        bytes=5,
+        created_at=1000.7,
+        expires_at=expires_at,
+    )
+
+
+@pytest.mark.parametrize(("expires_at", "shown"), [(None, None), (2000.7, 2000)])
+def test_a_file_is_processed_from_the_start(expires_at: float | None, shown: int | None) -> None:
+    assert json.loads(file_object(a_file(expires_at=expires_at))) == {
+        "id": "file-1",
+        "object": "file",
+        "bytes": 5,
+        "created_at": 1000,
+        "expires_at": shown,
+        "filename": 'a "b".jsonl',
+        "purpose": "batch",
+        "status": "processed",
+        "status_details": None,
+    }
+
+
+def test_a_deleted_file() -> None:
+    assert json.loads(deleted_file_object("file-1")) == {
+        "id": "file-1",
+        "object": "file",
+        "deleted": True,
+    }
+
+
+def test_an_empty_list() -> None:
+    assert json.loads(list_body([], first_id=None, last_id=None, has_more=False)) == {
+        "object": "list",
+        "data": [],
+        "first_id": None,
+        "last_id": None,
+        "has_more": False,
+    }
+
+
+def test_a_list_names_its_ends() -> None:
+    items = [b'{"id":"a"}', b'{"id":"b"}']
+    assert json.loads(list_body(items, first_id="a", last_id="b", has_more=True)) == {
+        "object": "list",
+        "data": [{"id": "a"}, {"id": "b"}],
+        "first_id": "a",
+        "last_id": "b",
+        "has_more": True,
+    }
+
+
+def test_an_error_has_four_keys() -> None:
+    body = error_body(message="No.", kind="invalid_request_error", param=None, code="x")
+    assert json.loads(body) == {
+        "error": {"message": "No.", "type": "invalid_request_error", "param": None, "code": "x"}
+    }
+
+
+def test_models() -> None:
+    shown = {"id": "a/b", "object": "model", "created": 9, "owned_by": "tidegate"}
+    one = model_object("a/b", created_at=9.9)
+    assert json.loads(one) == shown
+    assert json.loads(models_body([one, one])) == {"object": "list", "data": [shown, shown]}
+    assert json.loads(models_body([])) == {"object": "list", "data": []}
