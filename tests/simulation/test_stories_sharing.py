@@ -1,0 +1,176 @@
+"""Who gets how much, and when: models, batches and the valves, in virtual time."""
+
+import asyncio
+
+from tidegate.domain.batch import Status
+from tidegate.processor.endpoints import Endpoint, Routes
+from tidegate.processor.settings import Settings, Valves
+from tidegate.runtime.limiter import AimdSettings
+from tidegate.testing.deployment import Deployment, model_of, ok, request_line
+from tidegate.testing.stories import at_once, lines, now, told
+from tidegate.upstreams.base import Call, Reply
+from tidegate.upstreams.memory import MemoryUpstream
+
+
+def test_a_batch_runs_to_its_end() -> None:
+    async def story(world: Deployment) -> None:
+        async with world.processor(at_once):
+            batch = await world.end_of((await world.submit(lines(1_234))).id)
+        assert batch.status is Status.COMPLETED
+        assert (batch.counts.total, batch.counts.completed) == (1_234, 1_234)
+        assert batch.usage.total_tokens == 2 * 1_234
+        assert batch.models == ("m",)
+        assert len(await world.results(batch)) == 1_234
+        assert now() < 5.0, "signals and commits should make this quick"
+
+    told(story)
+
+
+def test_a_small_batch_ends_at_once() -> None:
+    async def story(world: Deployment) -> None:
+        async with world.processor(at_once):
+            await world.end_of((await world.submit(lines(10))).id)
+            assert now() < 0.3
+
+    told(story)
+
+
+def test_a_slow_model_does_not_hold_up_a_fast_one() -> None:
+    """Two models in one file behind one gateway, one of them 50 times slower."""
+
+    async def story(world: Deployment) -> None:
+        ended: dict[str, float] = {}
+
+        async def answer(call: Call) -> Reply:
+            model = model_of(call)
+            await asyncio.sleep(0.1 if model == "fast" else 5.0)
+            ended[model] = now()
+            return ok(model)
+
+        async with world.processor(answer):
+            both = await world.submit(lines(400, "slow", "s") + lines(400, "fast", "f"))
+            await world.end_of(both.id)
+        assert ended["fast"] < ended["slow"] / 10
+        assert ended["fast"] < 400 * 0.1 / 16 * 2
+
+    told(story)
+
+
+def test_a_slow_model_leaves_the_global_limit_to_others() -> None:
+    async def story(world: Deployment) -> None:
+        ended: dict[str, float] = {}
+
+        async def answer(call: Call) -> Reply:
+            model = model_of(call)
+            await asyncio.sleep(0.1 if model == "fast" else 60.0)
+            ended[model] = now()
+            return ok(model)
+
+        wide = AimdSettings(start=64, min=1, max=64)
+        routes = Routes(default=Endpoint("gateway", MemoryUpstream(answer), limits=wide))
+        settings = Settings(valves=Valves(in_flight_max=16))
+        async with world.processor(routes, settings):
+            slow = await world.submit(lines(200, "slow", "s"))
+            await asyncio.sleep(1.0)
+            fast = await world.submit(lines(200, "fast", "f"))
+            await world.end_of(fast.id)
+            # The slow model held all 16 slots; the fast one gets its half as they fall free.
+            assert ended["fast"] < 65.0
+            await world.end_of(slow.id)
+
+    told(story)
+
+
+def test_a_small_batch_passes_a_large_one() -> None:
+    """50 lines behind 20,000 take at most twice their time alone, plus 2 s."""
+
+    async def answer(call: Call) -> Reply:
+        await asyncio.sleep(1.0)
+        return ok(model_of(call))
+
+    times: dict[str, float] = {}
+
+    async def alone(world: Deployment) -> None:
+        async with world.processor(answer):
+            await world.end_of((await world.submit(lines(50))).id)
+            times["alone"] = now()
+
+    async def behind(world: Deployment) -> None:
+        async with world.processor(answer):
+            large = await world.submit(lines(20_000))
+            await asyncio.sleep(20.0)
+            started = now()
+            await world.end_of((await world.submit(lines(50))).id)
+            times["behind"] = now() - started
+            assert (await world.get(large.id)).status is Status.IN_PROGRESS
+            await world.cancel(large.id)
+            await world.end_of(large.id)
+
+    told(alone)
+    told(behind)
+    assert times["behind"] <= 2 * times["alone"] + 2.0, times
+
+
+def test_with_every_slot_taken_a_new_batch_still_gets_its_turn() -> None:
+    async def answer(call: Call) -> Reply:
+        await asyncio.sleep(1.0)
+        return ok(model_of(call))
+
+    async def story(world: Deployment) -> None:
+        settings = Settings(valves=Valves(open_shards_max=2, turn_seconds=5.0))
+        async with world.processor(answer, settings):
+            large = [await world.submit(lines(3_000, prefix=f"b{n}")) for n in range(2)]
+            await asyncio.sleep(3.0)
+            small = await world.end_of((await world.submit(lines(20))).id, within_seconds=30.0)
+            assert small.counts.completed == 20
+            for batch in large:
+                await world.cancel(batch.id)
+                await world.end_of(batch.id)
+
+    told(story)
+
+
+def test_never_more_in_flight_than_the_valves_allow() -> None:
+    async def story(world: Deployment) -> None:
+        flying = most = 0
+
+        async def answer(call: Call) -> Reply:
+            nonlocal flying, most
+            flying += 1
+            most = max(most, flying)
+            await asyncio.sleep(1.0)
+            flying -= 1
+            return ok(model_of(call))
+
+        wide = AimdSettings(start=50, min=1, max=50)
+        routes = Routes(default=Endpoint("gateway", MemoryUpstream(answer), limits=wide))
+        async with world.processor(routes, Settings(valves=Valves(in_flight_max=30))):
+            await world.end_of((await world.submit(lines(90, "a", "a") + lines(90, "b", "b"))).id)
+        assert most == 30
+
+    told(story)
+
+
+def test_bytes_in_flight_are_bounded_and_a_larger_line_runs_alone() -> None:
+    async def story(world: Deployment) -> None:
+        flying = 0
+        alone: list[bool] = []
+
+        async def answer(call: Call) -> Reply:
+            nonlocal flying
+            flying += len(call.body)
+            assert flying <= 100_000 or flying == len(call.body)
+            await asyncio.sleep(1.0)
+            if len(call.body) > 100_000:
+                alone.append(flying == len(call.body))
+            flying -= len(call.body)
+            return ok()
+
+        data = [request_line(f"{n}", content="x" * 20_000) for n in range(20)]
+        data.append(request_line("large", content="x" * 200_000))
+        async with world.processor(answer, Settings(valves=Valves(in_flight_bytes_max=100_000))):
+            batch = await world.end_of((await world.submit(data)).id)
+        assert batch.counts.completed == 21
+        assert alone == [True]
+
+    told(story)
