@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import apsw
@@ -18,7 +19,7 @@ from tidegate.domain.errors import (
     StoreUnavailable,
 )
 from tidegate.stores.executor import Executor, Lane, Step, ThreadExecutor, Worker
-from tidegate.stores.sqlite import SqliteStore
+from tidegate.stores.sqlite import SqliteStore, files
 from tidegate.testing.contract.stores import START, TENANT, ManualClock, a_batch, upload
 
 DISK = "tidegate-test-disk"
@@ -171,6 +172,28 @@ async def test_a_refused_call_leaves_its_group_alone(store: SqliteStore, executo
     assert answers[2] == other
     for task in (before, after):
         assert await store.get_batch(TENANT, task.result().id) == task.result()
+
+
+async def test_what_a_failing_call_wrote_is_undone_and_its_group_is_not(
+    store: SqliteStore, executor: Gated
+) -> None:
+    def write_and_fail(connection: apsw.Connection) -> None:
+        files.begin_upload(connection, "upload-half", tenant=TENANT, blob="half", at=START)
+        raise ValueError("half way")
+
+    executor.gate.clear()
+    answers = asyncio.gather(
+        begin(store, 1), store._write(write_and_fail), begin(store, 2), return_exceptions=True
+    )
+    await asyncio.sleep(0)
+    executor.gate.set()
+    assert [type(answer) for answer in await answers] == [type(None), ValueError, type(None)]
+    file = await upload(store)
+    for number in (1, 2):
+        other = replace(file, id=f"file-{number}", bytes=0)
+        assert await store.finish_upload(f"upload-{number}", other, []) == other
+    with pytest.raises(ClaimLost):
+        await store.finish_upload("upload-half", replace(file, id="file-half", bytes=0), [])
 
 
 async def test_nothing_is_acknowledged_before_the_sync(

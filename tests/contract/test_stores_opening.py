@@ -9,10 +9,10 @@ import apsw
 import msgspec
 import pytest
 
-from tidegate.domain.errors import SettingsInvalid, StorageBroken, StoreUnavailable
+from tidegate.domain.errors import SettingsInvalid, StorageBroken, StorageFull, StoreUnavailable
 from tidegate.stores.executor import InlineExecutor, ThreadExecutor
 from tidegate.stores.sqlite import SqliteStore, claims
-from tidegate.stores.sqlite.connection import MIGRATIONS, migrate
+from tidegate.stores.sqlite.connection import MIGRATIONS, migrate, translated
 from tidegate.stores.sqlite.rows import BatchRow, FileRow
 from tidegate.testing.contract.stores import TENANT, ManualClock, a_batch
 
@@ -143,3 +143,42 @@ async def test_a_file_that_is_no_ledger_is_refused_and_left_alone(tmp_path: Path
         async with opened(path):
             pass
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("error", "committing", "kind"),
+    [
+        (apsw.FullError(), False, StorageFull),
+        (apsw.FullError(), True, StorageFull),
+        (apsw.IOError(), False, StoreUnavailable),
+        (apsw.IOError(), True, StorageBroken),
+        (apsw.CorruptError(), False, StorageBroken),
+        (apsw.NotADBError(), False, StorageBroken),
+        (apsw.BusyError(), True, StoreUnavailable),
+        (apsw.LockedError(), False, StoreUnavailable),
+        (apsw.CantOpenError(), False, StoreUnavailable),
+        (apsw.ReadOnlyError(), False, StoreUnavailable),
+        (apsw.SQLError(), True, apsw.SQLError),
+        (ValueError(), True, ValueError),
+    ],
+)
+def test_errors_of_sqlite_have_our_names(
+    error: Exception,
+    committing: bool,
+    kind: type[Exception],
+    tmp_path: Path,  # noqa: FBT001 -- a table's column
+) -> None:
+    ours = translated(error, tmp_path, committing=committing)
+    assert type(ours) is kind
+    assert ours is error or ours.__cause__ is error
+
+
+async def test_a_damaged_ledger_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    async with opened(path) as store:
+        await store.create_batch(a_batch())
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
+    with pytest.raises(StorageBroken, match="backup"):
+        async with opened(path):
+            pass

@@ -32,12 +32,7 @@ class Hold:
 
 def is_ending(batch: Batch, now: float) -> bool:
     """Say whether the batch's remaining lines only have to be ended (PROTOCOL 14)."""
-    return is_ending_at(batch.status, batch.expires_at, now)
-
-
-def is_ending_at(status: Status, expires_at: float, now: float) -> bool:
-    """Say the same of a batch of which no more than this is at hand."""
-    return status is Status.CANCELLING or now >= expires_at
+    return batch.status is Status.CANCELLING or now >= batch.expires_at
 
 
 def is_live(hold: Hold, now: float) -> bool:

@@ -195,7 +195,7 @@ class MemoryStore(Store):
     async def list_offers(self) -> list[Offer]:
         now = self._clock.now()
         found = [offer for job in self._live.values() if job.open for offer in offers(job, now)]
-        return sorted(found, key=lambda offer: (offer.created_at, offer.batch_id, offer.model))
+        return sorted(found, key=lambda offer: (offer.batch_id, offer.model))
 
     @override
     async def claim_shards(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import apsw
 import msgspec
 
-from tidegate.domain.batch import Batch, Status
+from tidegate.domain.batch import Batch
 from tidegate.domain.claim import Kind, Unit
 from tidegate.domain.shard import Shard
 from tidegate.domain.share import Offer
@@ -34,23 +34,27 @@ class _OfferRow(msgspec.Struct, frozen=True, array_like=True):
     model: str
     created_at: float
     expires_at: float
-    status: str
+    ending: int
     ready: int
     free: int
     claimed_lines: int
 
-    def offer(self, now: float, claimed_lines: int) -> Offer:
-        """Return the row as an offer."""
-        ending = ledger.is_ending_at(Status(self.status), self.expires_at, now)
+    @property
+    def shards(self) -> int:
+        """Count what can be claimed now."""
+        return self.free if self.ending else self.ready
+
+    def offer(self, claimed_lines: int) -> Offer:
+        """Return the row as an offer; `claimed_lines` are the batch's, over all models."""
         return Offer(
             batch_id=self.batch_id,
             tenant=self.tenant,
             model=self.model,
             created_at=self.created_at,
             expires_at=self.expires_at,
-            shards=self.free if ending else self.ready,
+            shards=self.shards,
             claimed_lines=claimed_lines,
-            ending=ending,
+            ending=bool(self.ending),
         )
 
 
@@ -77,14 +81,11 @@ def claim_oldest(
 def list_offers(connection: apsw.Connection, now: float) -> list[Offer]:
     """Return what shards could be claimed; see `Store.list_offers`."""
     rows = select(connection, SQL["list_offers"], {"now": now}, _OfferRow)
+    rows.sort(key=_by_batch)
     claimed: dict[str, int] = {}
     for row in rows:
         claimed[row.batch_id] = claimed.get(row.batch_id, 0) + row.claimed_lines
-    offers = [row.offer(now, claimed[row.batch_id]) for row in rows]
-    return sorted(
-        (offer for offer in offers if offer.shards),
-        key=lambda offer: (offer.created_at, offer.batch_id, offer.model),
-    )
+    return [row.offer(claimed[row.batch_id]) for row in rows if row.shards]
 
 
 def claim_shards(
@@ -120,3 +121,7 @@ def claim_shards(
         ClaimedShards(batch=found[batch_id], shards=tuple(shards))
         for batch_id, shards in claimed.items()
     ]
+
+
+def _by_batch(row: _OfferRow) -> tuple[str, str]:
+    return row.batch_id, row.model

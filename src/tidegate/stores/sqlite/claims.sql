@@ -22,7 +22,9 @@ LIMIT 1;
 
 -- list_offers --
 SELECT
-    b.id, b.tenant, u.model, b.created_at, b.expires_at, b.status, u.ready, u.free, u.claimed_lines
+    u.batch_id, b.tenant, u.model, b.created_at, b.expires_at,
+    b.status = 'cancelling' OR b.expires_at <= :now AS ending,
+    u.ready, u.free, u.claimed_lines
 FROM (
     SELECT
         batch_id,
