@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from starlette.types import ASGIApp
 
 from tidegate.api.app import build_app
+from tidegate.api.measured import Measured
 from tidegate.api.observability import Settings as ObservabilitySettings, build_observability
 from tidegate.blobs.base import BlobStore
 from tidegate.blobs.filesystem import FilesystemBlobs
@@ -226,7 +227,7 @@ def _api(
     settings: Settings, ports: Ports, endpoints: Mapping[str, Endpoint], failure: Failure
 ) -> ASGIApp:
     routes = _routes(settings, endpoints)
-    return build_app(
+    app = build_app(
         settings=settings.api_settings(),
         store=ports.store,
         blobs=ports.blobs,
@@ -240,6 +241,7 @@ def _api(
         log=_Log("api"),
         on_storage_broken=failure.report,
     )
+    return Measured(app, ports.metrics)
 
 
 def _observability(ports: Ports, stops: Stops) -> ASGIApp:

@@ -61,7 +61,10 @@ def serve(  # noqa: PLR0913 -- each parameter is one flag of the command line
     try:
         forced = uvloop.run(run_service(settings, on_ready=_announce))
     except BaseExceptionGroup as group:
-        _explain(group)
+        message = explanation(group)
+        if message is None:
+            raise
+        typer.echo(f"tidegate: a service died, so the process ends: {message}", err=True)
         sys.exit(DIED)
     sys.exit(FORCED if forced else 0)
 
@@ -78,13 +81,12 @@ def _announce(running: Running) -> None:
     )
 
 
-def _explain(group: BaseExceptionGroup[BaseException]) -> None:
-    """Tell in one line what ended the process; only a bug of ours is told with its trace."""
+def explanation(group: BaseExceptionGroup[BaseException]) -> str | None:
+    """Return in one line what ended the process; None if a bug of ours had a part in it."""
     known, other = group.split(TidegateError)
-    if known is not None and other is None:
-        error: BaseException = known
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        typer.echo(f"tidegate: a service died, so the process ends: {error}", err=True)
-    else:
-        raise group
+    if known is None or other is not None:
+        return None
+    error: BaseException = known
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error)
