@@ -196,6 +196,28 @@ async def test_what_a_failing_call_wrote_is_undone_and_its_group_is_not(
         await store.finish_upload("upload-half", replace(file, id="file-half", bytes=0), [])
 
 
+async def test_a_transaction_that_sqlite_gave_up_fails_for_all_of_it(
+    store: SqliteStore, executor: Gated
+) -> None:
+    def give_up(connection: apsw.Connection) -> None:
+        connection.execute("ROLLBACK")  # As SQLite itself may, when memory or room runs out.
+        raise apsw.FullError("no room")
+
+    executor.gate.clear()
+    answers = asyncio.gather(
+        store.create_batch(a_batch()),
+        store._write(give_up),
+        begin(store, 2),
+        return_exceptions=True,
+    )
+    await asyncio.sleep(0)
+    executor.gate.set()
+    assert {type(answer) for answer in await answers} == {StorageFull}
+    with pytest.raises(NotFound):
+        await store.get_batch(TENANT, "batch_1")
+    await store.create_batch(a_batch())
+
+
 async def test_nothing_is_acknowledged_before_the_sync(
     store: SqliteStore, disk: Disk, tmp_path: Path
 ) -> None:

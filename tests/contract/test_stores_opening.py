@@ -164,13 +164,26 @@ async def test_a_file_that_is_no_ledger_is_refused_and_left_alone(tmp_path: Path
 )
 def test_errors_of_sqlite_have_our_names(
     error: Exception,
-    committing: bool,
+    committing: bool,  # noqa: FBT001 -- a table's column
     kind: type[Exception],
-    tmp_path: Path,  # noqa: FBT001 -- a table's column
+    tmp_path: Path,
 ) -> None:
     ours = translated(error, tmp_path, committing=committing)
     assert type(ours) is kind
     assert ours is error or ours.__cause__ is error
+
+
+async def test_a_file_that_another_keeps_to_itself_is_unavailable(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    other = apsw.Connection(str(path))
+    other.execute("BEGIN EXCLUSIVE")
+    store = SqliteStore(path, ManualClock(), InlineExecutor(), busy_seconds=0.1)
+    with pytest.raises(StoreUnavailable, match="locked"):
+        await store.__aenter__()
+    other.execute("ROLLBACK")
+    async with opened(path) as store:
+        await store.check()
+    other.close()
 
 
 async def test_a_damaged_ledger_is_refused(tmp_path: Path) -> None:

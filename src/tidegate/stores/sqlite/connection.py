@@ -111,7 +111,8 @@ class _Session(Worker):
         try:
             if self._broken:
                 raise StorageBroken(
-                    f"The ledger '{self._path}' failed before and can't be trusted; end this process."
+                    f"The ledger '{self._path}' failed before and can't be trusted now; "
+                    "end this process."
                 )
             if self._connection is None:
                 self._connection = self._open()
