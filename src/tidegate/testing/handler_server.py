@@ -64,8 +64,8 @@ class HandlerServer:
         try:
             while True:
                 await self._answer(await _read_call(reader), writer)
-        except (UpstreamFault, ConnectionError, asyncio.IncompleteReadError):
-            # Breaking the connection off is all there is to say.
+        except (UpstreamFault, OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            # Breaking the connection off is all there is to say; the cancel is our own stop.
             return
         finally:
             del self._serving[task]

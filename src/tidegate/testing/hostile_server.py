@@ -62,6 +62,17 @@ Step = ReadRequest | Say | Await | Tell | Close | Reset
 Script = Sequence[Step]
 
 
+def plain_reply(body: bytes, *rows: bytes) -> bytes:
+    """Return the bytes of a well-formed reply of status 200 with these extra header rows."""
+    head = [b"HTTP/1.1 200 OK", b"content-length: %d" % len(body), *rows, b"", b""]
+    return b"\r\n".join(head) + body
+
+
+def answers(*replies: bytes) -> Script:
+    """Return the script that answers one request after the other with these bytes."""
+    return [step for reply in replies for step in (ReadRequest(), Say(reply))]
+
+
 class _Ended(Exception):
     """The connection is over; the rest of the script has no one to be played to."""
 
@@ -122,8 +133,9 @@ class HostileServer:
             for step in script:
                 await player.play(step)
             await player.listen_to_the_end()
-        except (_Ended, ConnectionError):
-            # What the other side makes of it is what the test looks at.
+        except (_Ended, ConnectionError, asyncio.CancelledError):
+            # What the other side makes of it is what the test looks at; the cancel is our own stop,
+            # and there is nobody above to hear of it.
             return
         finally:
             self._players.discard(task)

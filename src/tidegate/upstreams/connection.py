@@ -225,8 +225,7 @@ class Connection(asyncio.Protocol):
         return extra if body.done else None
 
     def _skip(self, head: Head) -> None:
-        if head.status == STATUS_SWITCHING:
-            raise ReplyBroken("The upstream switched to another protocol; nobody asked.")
+        assert head.status != STATUS_SWITCHING, "the parser stops at an upgrade"
         self._interims += 1
         if self._interims > self._settings.limits.interim_replies_max:
             raise ReplyTooLarge(

@@ -12,7 +12,7 @@ from collections import OrderedDict
 
 from tidegate.domain.errors import ConnectFailed, ReplyBroken, TimedOut
 from tidegate.upstreams.connection import Connection
-from tidegate.upstreams.settings import HttpSettings
+from tidegate.upstreams.settings import HttpSettings, Origin
 from tidegate.upstreams.tls import make_context, reason
 
 # Loops may round a timer down to their resolution: what is due within it is due.
@@ -168,7 +168,7 @@ class Pool:
                     f"No connection to {origin.host_header} within the limit ({phase}_seconds).",
                     phase=phase,
                 ) from exc
-            raise _connect_failed(exc, origin.host_header) from exc
+            raise _connect_failed(exc, origin) from exc
         finally:
             self._opening -= 1
             self._wake()
@@ -209,8 +209,12 @@ class Pool:
                 return
 
 
-def _connect_failed(exc: Exception, where: str) -> ConnectFailed:
+def _connect_failed(exc: Exception, origin: Origin) -> ConnectFailed:
     """Return our word for why no connection came about, with how to mend it."""
+    where = origin.host_header
+    check = "check the URL and the network"
+    if origin.scheme == "https":
+        check += ", and tls.cert_file if the server asks for a certificate"
     match exc:
         case ssl.SSLCertVerificationError():
             text = (
@@ -227,7 +231,7 @@ def _connect_failed(exc: Exception, where: str) -> ConnectFailed:
         case ConnectionRefusedError():
             text = f"{where} refuses connections: check that the model server runs there."
         case OSError():
-            text = f"No connection to {where} ({reason(exc)}): check the URL and the network."
+            text = f"No connection to {where} ({reason(exc)}): {check}."
         case _:
-            text = f"No connection to {where}: check the URL and the network."
+            text = f"No connection to {where}: {check}."
     return ConnectFailed(text)

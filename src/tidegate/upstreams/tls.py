@@ -39,6 +39,8 @@ def reason(exc: OSError) -> str:
     """Return the shortest text that says what went wrong."""
     if isinstance(exc, ssl.SSLCertVerificationError):
         return exc.verify_message
-    if isinstance(exc, ssl.SSLError) and exc.reason:
-        return exc.reason.replace("_", " ").lower()
+    # Errors that a loop raises by itself lack what those of OpenSSL carry.
+    name = getattr(exc, "reason", None)
+    if isinstance(name, str) and name:
+        return name.replace("_", " ").lower()
     return exc.strerror or str(exc) or type(exc).__name__

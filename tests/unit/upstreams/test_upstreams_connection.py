@@ -1,0 +1,207 @@
+"""One connection, driven by hand: what happens when two things happen at once."""
+
+import asyncio
+import ssl
+from collections.abc import Iterable
+
+import pytest
+from typing_extensions import override
+
+from tidegate.domain.errors import ConnectFailed, ReplyBroken, TimedOut, UpstreamFault
+from tidegate.testing.hostile_server import plain_reply
+from tidegate.upstreams.base import Call, Reply
+from tidegate.upstreams.connection import REPLAY_SECONDS_MAX, Connection, Unanswered
+from tidegate.upstreams.settings import HttpSettings, Timeouts
+
+CALL = Call(path="/v1/x", body=b"{}")
+FAR = 1e12
+
+
+class Wire(asyncio.Transport):
+    """A transport that goes nowhere and remembers what it was told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.aborted = False
+        self.waiting_bytes = 0
+
+    @override
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += data
+
+    @override
+    def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
+        for data in list_of_data:
+            self.write(data)
+
+    @override
+    def abort(self) -> None:
+        self.aborted = True
+
+    @override
+    def is_closing(self) -> bool:
+        return self.aborted
+
+    @override
+    def get_write_buffer_size(self) -> int:
+        return self.waiting_bytes
+
+
+class Owner:
+    """Remembers what became of the connection."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def made(self, connection: Connection) -> None:
+        assert connection.is_open
+        self.events.append("made")
+
+    def released(self, connection: Connection) -> None:
+        assert connection.is_open
+        self.events.append("released")
+
+    def lost(self, connection: Connection) -> None:
+        assert connection.due
+        self.events.append("lost")
+
+    def watch(self, due: float) -> None:
+        assert due < FAR
+
+
+class Bench:
+    """A connection with nothing behind it."""
+
+    def __init__(self) -> None:
+        self.wire, self.owner = Wire(), Owner()
+        settings = HttpSettings(
+            url="http://host", timeouts=Timeouts(first_byte_seconds=5, total_seconds=100)
+        )
+        self.loop = asyncio.get_running_loop()
+        self.connection = Connection(self.owner, settings, self.loop)
+        self.connection.connection_made(self.wire)
+
+    def start(self) -> asyncio.Future[Reply]:
+        return self.connection.start(b"POST\r\n\r\n", CALL, FAR)
+
+
+def outcome(waiter: asyncio.Future[Reply]) -> UpstreamFault:
+    fault = waiter.exception()
+    assert isinstance(fault, UpstreamFault)
+    return fault
+
+
+async def test_a_cancel_that_comes_after_the_reply_harms_no_other_call() -> None:
+    bench = Bench()
+    first = bench.start()
+    bench.connection.data_received(plain_reply(b"first"))
+    second = bench.start()
+    # Only now does the first call hear that it was cancelled.
+    bench.connection.abandon(first)
+    assert not bench.wire.aborted
+    bench.connection.data_received(plain_reply(b"second"))
+    assert ((await first).body, (await second).body) == (b"first", b"second")
+    assert bench.owner.events == ["made", "released", "released"]
+
+
+async def test_a_reply_to_a_cancelled_call_frees_the_connection() -> None:
+    bench = Bench()
+    waiter = bench.start()
+    waiter.cancel()
+    bench.connection.data_received(plain_reply(b"late"))
+    bench.connection.abandon(waiter)
+    assert bench.owner.events == ["made", "released"]
+    assert not bench.wire.aborted
+
+
+async def test_a_cancelled_call_closes_the_connection() -> None:
+    bench = Bench()
+    waiter = bench.start()
+    waiter.cancel()
+    bench.connection.abandon(waiter)
+    assert bench.wire.aborted
+    bench.connection.data_received(plain_reply(b"late"))
+    bench.connection.connection_lost(None)
+    assert bench.owner.events == ["made", "lost"]
+
+
+async def test_a_fault_that_nobody_waits_for_is_not_complained_about() -> None:
+    bench = Bench()
+    complaints: list[object] = []
+    bench.loop.set_exception_handler(lambda _, context: complaints.append(context))
+    waiter = bench.start()
+    bench.connection.connection_lost(None)
+    bench.connection.abandon(waiter)
+    del waiter
+    await asyncio.sleep(0)
+    assert complaints == []
+
+
+async def test_two_calls_at_once_are_a_mistake_of_ours() -> None:
+    bench = Bench()
+    waiter = bench.start()
+    with pytest.raises(AssertionError, match="two calls"):
+        await bench.start()
+    waiter.cancel()
+
+
+async def test_a_request_that_still_lies_in_the_buffer_closes_the_connection() -> None:
+    bench = Bench()
+    waiter = bench.start()
+    bench.wire.waiting_bytes = 1
+    bench.connection.data_received(plain_reply(b"early"))
+    assert (await waiter).body == b"early"
+    assert bench.wire.aborted
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_only_an_end_within_moments_is_a_race(*, late: bool) -> None:
+    bench = Bench()
+    served = bench.start()
+    bench.connection.data_received(plain_reply(b"served"))
+    await served
+    waiter = bench.start()
+    if late:
+        bench.connection._sent_at -= REPLAY_SECONDS_MAX + 0.1
+    bench.connection.connection_lost(None)
+    assert type(outcome(waiter)) is (ReplyBroken if late else Unanswered)
+
+
+@pytest.mark.parametrize("heard", [False, True])
+async def test_an_end_on_a_fresh_connection_is_never_a_race(*, heard: bool) -> None:
+    bench = Bench()
+    waiter = bench.start()
+    if heard:
+        bench.connection.data_received(b"H")
+    bench.connection.eof_received()
+    assert type(outcome(waiter)) is ReplyBroken
+    assert bench.wire.aborted
+
+
+@pytest.mark.parametrize("heard", [False, True])
+async def test_a_time_limit_names_what_was_waited_for(*, heard: bool) -> None:
+    bench = Bench()
+    waiter = bench.start()
+    if heard:
+        bench.connection.data_received(b"H")
+    bench.connection.expire(bench.connection.due)
+    fault = outcome(waiter)
+    assert isinstance(fault, TimedOut)
+    assert fault.phase == ("idle" if heard else "first_byte")
+    assert f"({fault.phase}_seconds)." in str(fault)
+
+
+async def test_a_refusal_by_tls_after_the_handshake_names_the_certificate() -> None:
+    bench = Bench()
+    waiter = bench.start()
+    bench.connection.connection_lost(ssl.SSLError(1, "[SSL] tlsv13 alert certificate required"))
+    fault = outcome(waiter)
+    assert type(fault) is ConnectFailed
+    assert "check tls.cert_file" in str(fault)
+
+
+async def test_closing_without_a_transport_is_harmless() -> None:
+    connection = Connection(Owner(), HttpSettings(url="http://host"), asyncio.get_running_loop())
+    connection.close()
+    assert not connection.is_open
