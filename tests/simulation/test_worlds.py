@@ -1,15 +1,22 @@
 """The system keeps its promises in every seeded world, and each guard is there for a reason."""
 
+from pathlib import Path
+
 import pytest
 
 from tidegate.domain import shard as shard_rules
 from tidegate.domain.shard import Shard, Verdict, judge
 from tidegate.processor import open_shard
 from tidegate.stores import ledger
+from tidegate.stores.base import Store
+from tidegate.stores.executor import InlineExecutor
+from tidegate.stores.sqlite import SqliteStore
+from tidegate.testing.loop import LoopClock
 from tidegate.testing.simulate import live
 
 SEEDS = 200
 SEEDS_TO_BREAK = 60
+SEEDS_ON_SQL = 40
 # Seeds that once found a fault stay for ever: 156 claimed a shard that it still held.
 REGRESSIONS = (156,)
 
@@ -29,6 +36,16 @@ def test_a_seed_that_failed_once_holds(seed: int) -> None:
 def test_a_seed_replays_itself() -> None:
     first, second = live(7), live(7)
     assert first == second
+
+
+def test_worlds_on_the_real_sql_are_the_same_worlds(tmp_path: Path) -> None:
+    """The same seeds on SQLite, its statements run inline: the ledger makes no difference."""
+    for seed in range(SEEDS_ON_SQL):
+
+        def make_store(clock: LoopClock, *, name: str = f"{seed}.db") -> Store:
+            return SqliteStore(tmp_path / name, clock, InlineExecutor())
+
+        assert live(seed, make_store=make_store) == live(seed)
 
 
 def _failures() -> int:

@@ -6,21 +6,22 @@ import time
 import traceback
 from collections import Counter
 
+from tidegate.stores.memory import MemoryStore
 from tidegate.testing.loop import run_virtual
-from tidegate.testing.world import Report, World
+from tidegate.testing.world import MakeStore, Report, World
 
 
-async def _live(seed: int) -> Report:
-    return await World(seed).run()
+async def _live(seed: int, make_store: MakeStore) -> Report:
+    return await World(seed, make_store=make_store).run()
 
 
-def live(seed: int) -> Report:
-    """Run one world to its end.
+def live(seed: int, *, make_store: MakeStore = MemoryStore) -> Report:
+    """Run one world to its end, on this ledger.
 
     Raises:
         Broken: a promise was not kept.
     """
-    return run_virtual(_live(seed))
+    return run_virtual(_live(seed, make_store))
 
 
 def main() -> int:

@@ -89,7 +89,15 @@ class World:
 
     async def run(self) -> Report:
         """Live through the faults, then see every batch end well."""
-        async with self._store, asyncio.TaskGroup() as group:
+        async with self._store:
+            batches = await self._live()
+            for batch in batches:
+                await self._check(batch)
+        self.report.commits_refused = self._shadow.repeats_refused
+        return self.report
+
+    async def _live(self) -> list[Batch]:
+        async with asyncio.TaskGroup() as group:
             machines = [
                 group.create_task(self._machine(number), name=f"machine {number}")
                 for number in range(2)
@@ -106,10 +114,7 @@ class World:
             await self._ends(batches)
             for task in [*machines, *users]:
                 task.cancel()
-        for batch in batches:
-            await self._check(batch)
-        self.report.commits_refused = self._shadow.repeats_refused
-        return self.report
+        return batches
 
     # The user
 
