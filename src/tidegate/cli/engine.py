@@ -5,14 +5,16 @@ dependencies are not wanted). Neither is needed by anything else.
 """
 
 import importlib.util
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from tidegate.domain.errors import SettingsInvalid, TidegateError
 
@@ -39,11 +41,11 @@ def run_engine(
     parallel: int = PARALLEL,
     context_tokens: int = CONTEXT_TOKENS,
     model_path: Path | None = None,
-) -> None:
-    """Serve the model until SIGTERM or SIGINT; call it from the main thread.
+) -> NoReturn:
+    """Serve the model until SIGTERM or SIGINT, then end the process with status 0.
 
-    One line on standard output tells the base URL once requests are answered. What is under way
-    at the end is cut off.
+    Call it from the main thread. One line on standard output tells the base URL once requests are
+    answered. What is under way at the end is cut off.
 
     Args:
         host: the address to listen on.
@@ -71,8 +73,7 @@ def run_engine(
         )
         print(f"The engine serves {model_name} at {server.listening_address}/v1", flush=True)
         stopped.wait()
-        # Dropping it ends its threads.
-        del server
+    _leave()
 
 
 def find_weights(package: str) -> Path:
@@ -159,3 +160,11 @@ def _stopped_by_signals() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _leave() -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # The server's destructor waits for the requests under way, and never returns where there are
+    # any. It keeps nothing that would need an orderly end.
+    os._exit(0)
