@@ -6,7 +6,6 @@ here it does none of these.
 
 import asyncio
 import errno
-import logging
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -140,7 +139,6 @@ class WebServer:
 
     async def run(self) -> None:
         """Serve until `stop`, then let replies in progress end within the grace."""
-        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         try:
             await self._server.serve([self._listener])
         finally:
