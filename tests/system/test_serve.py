@@ -214,6 +214,18 @@ def test_a_data_directory_that_cannot_be_used_is_one_clear_line(tmp_path: Path) 
     assert "can't be used (Not a directory)" in line
 
 
+def test_storage_that_does_not_work_ends_it_with_one_clear_line(tmp_path: Path) -> None:
+    arguments = ("--port", "0", "--observability-port", "0", "--gateway", "http://127.0.0.1:1")
+    for name, expected in (("ledger.db", "is damaged or no SQLite database"), ("blobs", "disk")):
+        folder = tmp_path / f"with-bad-{name}"
+        folder.mkdir()
+        (folder / name).write_bytes(b"not what belongs here" * 100)
+        done = run_to_end("serve", *arguments, "--data-dir", str(folder))
+        assert done.returncode == 1
+        assert done.stderr.count("\n") == 1, done.stderr
+        assert expected in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

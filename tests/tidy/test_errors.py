@@ -43,6 +43,24 @@ def test_every_error_is_explained_in_the_docs() -> None:
     assert [name for name in defined() if f"`{name}`" not in page] == []
 
 
+def codes() -> set[str]:
+    """Return every code that can stand on a batch or in an error line."""
+    package = ROOT / "src" / "tidegate"
+    texts = [
+        path.read_text() for room in ("processor", "wire") for path in (package / room).glob("*.py")
+    ]
+    given = re.compile(r'(?:code=|_Unfit\(\s*)"([a-z_]+)"|return "((?:upstream|reply)_[a-z_]+)"')
+    ended = re.compile(r'^    "(batch_[a-z]+)",$', re.MULTILINE)
+    found = {name for text in texts for pair in given.findall(text) for name in pair if name}
+    return found | {name for text in texts for name in ended.findall(text)}
+
+
+def test_every_code_of_a_batch_or_line_is_explained_in_the_docs() -> None:
+    page = (ROOT / "docs" / "errors.md").read_text()
+    assert {"batch_expired", "invalid_url", "upstream_timeout", "empty_file"} <= codes()
+    assert [code for code in sorted(codes()) if f"`{code}`" not in page] == []
+
+
 def test_every_error_says_what_it_means() -> None:
     for item in vars(errors).values():
         if isinstance(item, type) and issubclass(item, errors.TidegateError):
