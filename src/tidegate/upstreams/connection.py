@@ -95,8 +95,17 @@ class Connection(asyncio.Protocol):
         """Say whether a call may still be sent."""
         return self._transport is not None and not self._transport.is_closing()
 
-    def start(self, head: bytes, call: Call, total_due: float) -> "asyncio.Future[Reply]":
-        """Write a request and return what its reply will be set on, or its fault."""
+    def start(
+        self, head: bytes, call: Call, *, now: float, total_due: float
+    ) -> "asyncio.Future[Reply]":
+        """Write a request and return what its reply will be set on, or its fault.
+
+        Args:
+            head: all that goes before the body.
+            call: the call whose head it is.
+            now: the loop's time.
+            total_due: the loop's time at which to give up.
+        """
         assert self._waiter is None, "two calls on one connection"
         assert self._transport is not None, "a call on no connection"
         waiter = self._waiter = self._loop.create_future()
@@ -104,9 +113,9 @@ class Connection(asyncio.Protocol):
         self._reader = HeadReader(self._settings.limits)
         self._heard = False
         self._interims = 0
-        self._sent_at = self._loop.time()
+        self._sent_at = now
         self._total_due = total_due
-        self.due = min(self._sent_at + self._settings.timeouts.first_byte_seconds, total_due)
+        self.due = min(now + self._settings.timeouts.first_byte_seconds, total_due)
         self._keeper.watch(self.due)
         body = call.body
         if len(body) <= JOINED_BYTES_MAX:

@@ -15,14 +15,31 @@ from tidegate.upstreams.settings import Limits
 
 HEAD_END = b"\r\n\r\n"
 STATUS_MIN, STATUS_MAX = 100, 599
+IDENTITY = frozenset({"", "identity"})
 BODYLESS_STATUSES = frozenset({204, 304})
 NO_REPLY = "What the upstream sent does not begin as an HTTP/1 reply does."
 SIZE_DIGITS_MAX = 16  # Hexadecimal digits of a chunk size, leading zeros included.
 
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
 _TRAILER_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*")
-_VERSION = re.compile(rb"HTTP/1\.[01] ")
+_VERSION_KEEPING = b"HTTP/1.1 "
+_VERSIONS = frozenset({_VERSION_KEEPING, b"HTTP/1.0 "})
 _VERSION_BYTES = 9
+
+# Names as servers commonly spell them: looking them up is cheaper than making them anew.
+_COMMON_NAMES = {
+    spelling.encode(): name
+    for name in [
+        "connection",
+        "content-length",
+        "content-type",
+        "date",
+        "server",
+        "transfer-encoding",
+        "x-request-id",
+    ]
+    for spelling in (name, name.title())
+}
 
 
 class Head:
@@ -60,7 +77,7 @@ class Head:
         if self.count > self.count_max:
             # Judged after the parser returns: it would wrap whatever is raised in here.
             return
-        key = name.decode("latin-1").lower()
+        key = _COMMON_NAMES.get(name) or name.decode("latin-1").lower()
         # Not left to the parser, which forgets what it knows once an empty reply has ended.
         if key == "connection" and b"close" in value.lower():
             self.keeps_alive = False
@@ -113,10 +130,9 @@ class HeadReader:
 
     def _parse(self, piece: bytes) -> None:
         if len(self._start) < _VERSION_BYTES:
-            self._start += piece[:_VERSION_BYTES]
-            start = self._start[:_VERSION_BYTES]
+            self._start = start = (self._start + piece[:_VERSION_BYTES])[:_VERSION_BYTES]
             # llhttp forgives blank lines before the status line, and knows other versions.
-            if len(start) == _VERSION_BYTES and _VERSION.fullmatch(start) is None:
+            if len(start) == _VERSION_BYTES and start not in _VERSIONS:
                 raise ReplyBroken(NO_REPLY)
         try:
             self._parser.feed_data(piece)
@@ -142,7 +158,7 @@ class HeadReader:
         head.status = self._parser.get_status_code()
         if not STATUS_MIN <= head.status <= STATUS_MAX:
             raise ReplyBroken(f"The upstream answered with the impossible status {head.status}.")
-        if not self._start.startswith(b"HTTP/1.1"):
+        if self._start != _VERSION_KEEPING:
             head.keeps_alive = False
         return head
 
@@ -175,8 +191,8 @@ def body_for(head: Head, method: str, limits: Limits) -> Body:
             # A server that gets this wrong sends a body that the next call would take for a reply.
             head.keeps_alive = False
         return SizedBody(0)
-    coding = headers.get("content-encoding", "identity").strip().lower()
-    if coding not in {"identity", ""}:
+    coding = headers.get("content-encoding", "").strip().lower()
+    if coding not in IDENTITY:
         raise ReplyBroken(
             f"The upstream sent its reply in the coding '{coding[:40]}' although it was asked for "
             "none: switch compression off there."
@@ -190,8 +206,7 @@ def body_for(head: Head, method: str, limits: Limits) -> Body:
     if length is None:
         return OpenBody(limits.body_bytes_max)
     # llhttp has checked that these are digits, given once, below 2**64.
-    assert length.isascii(), length
-    assert length.isdigit(), length
+    assert length.isdecimal(), length
     size = int(length)
     if size > limits.body_bytes_max:
         raise _too_large(limits.body_bytes_max)

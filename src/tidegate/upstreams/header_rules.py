@@ -75,7 +75,8 @@ def check_configured(headers: Mapping[str, str], api_key: str | None) -> None:
 
 def is_value(value: str) -> bool:
     """Say whether text can be a header's value: no CR, LF, NUL or other control, only Latin-1."""
-    return _VALUE.fullmatch(value) is not None
+    # The first two answer for nearly every value, and faster.
+    return (value.isascii() and value.isprintable()) or _VALUE.fullmatch(value) is not None
 
 
 def _check_key(api_key: str) -> None:

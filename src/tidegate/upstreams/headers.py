@@ -30,11 +30,9 @@ class RequestHeads:
         if settings.api_key is not None:
             fixed["authorization"] = f"Bearer {settings.api_key}"
         self._fixed = fixed
-        self._always = f"host: {origin.host_header}\r\naccept-encoding: identity\r\n".encode(
-            "ascii"
-        )
+        self._always = f"host: {origin.host_header}\r\naccept-encoding: identity\r\n"
         self._always_fixed = self._always + _lines(fixed)
-        self._starts: dict[tuple[str, str], bytes] = {}
+        self._starts: dict[tuple[str, str], str] = {}
 
     def head(self, call: Call) -> bytes:
         """Return everything before the body, blank line included.
@@ -42,21 +40,18 @@ class RequestHeads:
         Raises:
             Refused: the call's method, path or headers can't be sent. Nothing was sent.
         """
-        start = self._starts.get((call.method, call.path))
-        if start is None:
-            start = self._start(call)
-        if call.headers:
-            start += self._extra(call.headers)
-        else:
-            start += self._always_fixed
+        start = self._starts.get((call.method, call.path)) or self._start(call)
+        rest = self._extra(call.headers) if call.headers else self._always_fixed
         if call.body or call.method not in BODYLESS_METHODS:
-            return b"%bcontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % (
-                start,
-                len(call.body),
+            length = len(call.body)
+            text = (
+                f"{start}{rest}content-type: application/json\r\ncontent-length: {length}\r\n\r\n"
             )
-        return start + b"\r\n"
+        else:
+            text = f"{start}{rest}\r\n"
+        return text.encode("latin-1")
 
-    def _start(self, call: Call) -> bytes:
+    def _start(self, call: Call) -> str:
         if call.method not in METHODS:
             raise Refused(f"An upstream can't be called by {call.method!r}.", param="method")
         if _PATH.fullmatch(call.path) is None:
@@ -65,13 +60,13 @@ class RequestHeads:
                 "or letter outside ASCII.",
                 param="path",
             )
-        start = f"{call.method} {self._prefix}{call.path} HTTP/1.1\r\n".encode("ascii")
+        start = f"{call.method} {self._prefix}{call.path} HTTP/1.1\r\n"
         if len(self._starts) >= LINES_KEPT_MAX:
             self._starts.clear()
         self._starts[call.method, call.path] = start
         return start
 
-    def _extra(self, headers: Mapping[str, str]) -> bytes:
+    def _extra(self, headers: Mapping[str, str]) -> str:
         for name, value in headers.items():
             if name not in CALL_HEADERS:
                 raise Refused(
@@ -91,5 +86,5 @@ class RequestHeads:
         return self._always + _lines({**self._fixed, **headers})
 
 
-def _lines(headers: Mapping[str, str]) -> bytes:
-    return "".join([f"{name}: {value}\r\n" for name, value in headers.items()]).encode("latin-1")
+def _lines(headers: Mapping[str, str]) -> str:
+    return "".join([f"{name}: {value}\r\n" for name, value in headers.items()])

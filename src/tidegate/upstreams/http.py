@@ -9,7 +9,7 @@ import asyncio
 from typing_extensions import override
 
 from tidegate.upstreams.base import Call, Reply, Upstream
-from tidegate.upstreams.connection import Connection, Unanswered
+from tidegate.upstreams.connection import Unanswered
 from tidegate.upstreams.headers import RequestHeads
 from tidegate.upstreams.pool import Pool
 from tidegate.upstreams.settings import HttpSettings
@@ -49,18 +49,22 @@ class HttpUpstream(Upstream):
             ReplyTooLarge: a bound was passed.
         """
         head = self._heads.head(call)
-        total_due = asyncio.get_running_loop().time() + self._total_seconds
-        connection = await self._pool.acquire(total_due)
+        pool = self._pool
+        now = pool.now()
+        total_due = now + self._total_seconds
+        connection = pool.ready(now)
+        if connection is None:
+            connection = await pool.acquire(total_due)
+            now = pool.now()
+        waiter = connection.start(head, call, now=now, total_due=total_due)
         try:
-            return await self._exchange(connection, head, call, total_due)
+            return await waiter
         except Unanswered:
-            connection = await self._pool.acquire(total_due, fresh=True)
-        return await self._exchange(connection, head, call, total_due)
-
-    async def _exchange(
-        self, connection: Connection, head: bytes, call: Call, total_due: float
-    ) -> Reply:
-        waiter = connection.start(head, call, total_due)
+            connection = await pool.acquire(total_due, fresh=True)
+        except (asyncio.CancelledError, GeneratorExit):
+            connection.abandon(waiter)
+            raise
+        waiter = connection.start(head, call, now=pool.now(), total_due=total_due)
         try:
             return await waiter
         except (asyncio.CancelledError, GeneratorExit):

@@ -28,6 +28,8 @@ class Pool:
         self._settings = settings
         self._origin = settings.origin
         self._tls = make_context(settings.tls) if self._origin.scheme == "https" else None
+        # Asked for once: asking the interpreter on every call would cost a system call each time.
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._all: set[Connection] = set()
         self._idle: dict[Connection, None] = {}
         self._queue: OrderedDict[asyncio.Future[None], None] = OrderedDict()
@@ -53,15 +55,15 @@ class Pool:
         """Return how many calls wait for a connection."""
         return len(self._queue)
 
-    def take(self) -> Connection | None:
-        """Return the connection that was used last, or None when a new one is needed."""
-        now = asyncio.get_running_loop().time()
-        while self._idle:
-            connection, _ = self._idle.popitem()
-            if connection.due > now and connection.is_open:
-                return connection
-            connection.close()
-        return None
+    def now(self) -> float:
+        """Return the time of the loop that the pool belongs to from here on."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop.time()
+
+    def ready(self, now: float) -> Connection | None:
+        """Return an idle connection without waiting, or None when `acquire` has to be asked."""
+        return None if self._queue else self._take(now)
 
     async def acquire(self, total_due: float, *, fresh: bool = False) -> Connection:
         """Return an idle connection or open one, waiting for a place where all are taken.
@@ -79,7 +81,7 @@ class Pool:
             if self._closed:
                 raise ConnectFailed(CLOSED)
             if first or not self._queue:
-                connection = None if fresh else self.take()
+                connection = None if fresh else self._take(self.now())
                 if connection is not None:
                     return connection
                 if self._has_place():
@@ -134,7 +136,7 @@ class Pool:
             self._timer = asyncio.get_running_loop().call_at(due, self._look)
 
     def _look(self) -> None:
-        now = asyncio.get_running_loop().time()
+        now = self.now()
         self._timer = None
         self._armed_for = math.inf
         for connection in list(self._all):
@@ -143,6 +145,15 @@ class Pool:
         self.watch(min((connection.due for connection in self._all), default=math.inf))
 
     # Opening and waiting
+
+    def _take(self, now: float) -> Connection | None:
+        """Return the connection that was used last."""
+        while self._idle:
+            connection, _ = self._idle.popitem()
+            if connection.due > now and connection.is_open:
+                return connection
+            connection.close()
+        return None
 
     async def _open(self, total_due: float) -> Connection:
         loop = asyncio.get_running_loop()

@@ -83,7 +83,8 @@ class Bench:
         self.connection.connection_made(self.wire)
 
     def start(self) -> asyncio.Future[Reply]:
-        return self.connection.start(b"POST\r\n\r\n", CALL, FAR)
+        now = self.loop.time()
+        return self.connection.start(b"POST\r\n\r\n", CALL, now=now, total_due=FAR)
 
 
 def outcome(waiter: asyncio.Future[Reply]) -> UpstreamFault:

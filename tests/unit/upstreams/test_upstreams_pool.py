@@ -45,10 +45,10 @@ async def test_the_latest_connection_is_used_first(connect: Connect) -> None:
         upstream = connect(HttpSettings(url=server.url, timeouts=PATIENT))
         await asyncio.gather(upstream.send(CALL), upstream.send(CALL))
         assert (upstream.pool.idle_count, upstream.pool.open_count) == (2, 2)
-        latest = upstream.pool.take()
+        latest = upstream.pool.ready(upstream.pool.now())
         assert latest is not None
         upstream.pool.released(latest)
-        assert upstream.pool.take() is latest
+        assert upstream.pool.ready(upstream.pool.now()) is latest
         upstream.pool.released(latest)
 
 
@@ -113,6 +113,27 @@ async def test_a_cancelled_wait_hands_its_turn_on(connect: Connect) -> None:
             second.cancel()
         assert second.cancelled()
         assert third.result() is connection
+
+
+async def test_nobody_overtakes_who_waits(connect: Connect) -> None:
+    async with HostileServer((READ,)) as server:
+        pool = connect(HttpSettings(url=server.url, limits=Limits(connections_max=1))).pool
+        due = asyncio.get_running_loop().time() + 20
+        connection = await pool.acquire(due)
+        order: list[str] = []
+
+        async def get(name: str) -> None:
+            got = await pool.acquire(due)
+            order.append(name)
+            pool.released(got)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(get("first"), name="waits")
+            await reached(lambda: pool.queue_length == 1)
+            # This one will run before the first is woken, and find the connection idle.
+            group.create_task(get("second"), name="comes later")
+            pool.released(connection)
+        assert order == ["first", "second"]
 
 
 async def test_who_comes_as_another_is_woken_is_not_forgotten(connect: Connect) -> None:
