@@ -173,8 +173,9 @@ def follow(client: OpenAI, batch: Batch) -> Batch:
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
+        TextColumn("after"),
         TimeElapsedColumn(),
-        TextColumn("left"),
+        TextColumn("still"),
         TimeRemainingColumn(elapsed_when_finished=False),
     )
     begin = time.perf_counter()
