@@ -48,6 +48,11 @@ def test_a_limit_that_is_not_used_does_not_grow() -> None:
     assert limiter.limit == 10
 
 
+def test_the_start_is_kept_within_the_bounds() -> None:
+    assert Aimd(AimdSettings(start=16, max=4)).limit == 4
+    assert Aimd(AimdSettings(start=16, min=32)).limit == 32
+
+
 def test_there_is_room_up_to_the_limit_and_not_beyond() -> None:
     limiter = Aimd(AimdSettings(start=2, min=1, max=2))
     limiter.start()
@@ -57,7 +62,7 @@ def test_there_is_room_up_to_the_limit_and_not_beyond() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"min": 0}, {"start": 300}, {"min": 17}, {"factor": 1.0}, {"step": 0.0}]
+    "wrong", [{"min": 0}, {"start": 0}, {"min": 257}, {"factor": 1.0}, {"step": 0.0}]
 )
 def test_impossible_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(SettingsInvalid):

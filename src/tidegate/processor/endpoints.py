@@ -24,7 +24,7 @@ class PauseSettings:
     seconds_min: float = 0.5
     seconds_max: float = 10.0
     retry_after_seconds_max: float = 120.0
-    starting_seconds: float = 300.0
+    starting_seconds: float = 60.0
 
     def __post_init__(self) -> None:
         if not 0 < self.seconds_min <= self.seconds_max:

@@ -12,7 +12,10 @@ from tidegate.domain.errors import SettingsInvalid
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AimdSettings:
-    """Bounds and gains of one endpoint's limit, in requests in flight."""
+    """Bounds and gains of one endpoint's limit, in requests in flight.
+
+    `start` is kept within `min` and `max`, so that setting one bound alone is enough.
+    """
 
     start: int = 16
     min: int = 1
@@ -21,10 +24,10 @@ class AimdSettings:
     factor: float = 0.7
 
     def __post_init__(self) -> None:
-        if not 1 <= self.min <= self.start <= self.max:
-            raise SettingsInvalid("limit needs 1 <= min <= start <= max.")
+        if not 1 <= self.min <= self.max or self.start < 1:
+            raise SettingsInvalid("concurrency needs 1 <= min <= max, and start at least 1.")
         if not 0.0 < self.factor < 1.0 or self.step <= 0.0:
-            raise SettingsInvalid("limit needs 0 < factor < 1 and step above 0.")
+            raise SettingsInvalid("concurrency needs 0 < factor < 1, and step above 0.")
 
 
 class Aimd:
@@ -32,7 +35,7 @@ class Aimd:
 
     def __init__(self, settings: AimdSettings) -> None:
         self._settings = settings
-        self._limit = float(settings.start)
+        self._limit = float(min(max(settings.start, settings.min), settings.max))
         self._decreased_at = float("-inf")
         self.in_flight = 0
 
