@@ -25,6 +25,11 @@ class ReadRequest:
     """Wait until one more whole request came: a head, and the body of its content-length."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadSome:
+    """Wait until at least one more byte came."""
+
+
 @dataclass(frozen=True, slots=True)
 class Say:
     """Send bytes, in pieces of `piece_bytes` (0: all at once) with `gap_seconds` between."""
@@ -58,7 +63,7 @@ class Reset:
     """Break the connection off."""
 
 
-Step = ReadRequest | Say | Await | Tell | Close | Reset
+Step = ReadRequest | ReadSome | Say | Await | Tell | Close | Reset
 Script = Sequence[Step]
 
 
@@ -156,6 +161,8 @@ class _Player:
         match step:
             case ReadRequest():
                 await self._read_request()
+            case ReadSome():
+                await self._read()
             case Say():
                 await self._say(step)
             case Await():

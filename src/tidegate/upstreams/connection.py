@@ -108,7 +108,14 @@ class Connection(asyncio.Protocol):
         """
         assert self._waiter is None, "two calls on one connection"
         assert self._transport is not None, "a call on no connection"
-        waiter = self._waiter = self._loop.create_future()
+        waiter = self._loop.create_future()
+        if self._transport.is_closing():
+            # The server hung up as soon as we came: nothing more would be heard of this one.
+            waiter.set_exception(
+                ConnectFailed("The upstream closed the connection before the call was sent.")
+            )
+            return waiter
+        self._waiter = waiter
         self._call = call
         self._reader = HeadReader(self._settings.limits)
         self._heard = False

@@ -202,6 +202,13 @@ async def test_a_refusal_by_tls_after_the_handshake_names_the_certificate() -> N
     assert "check tls.cert_file" in str(fault)
 
 
+async def test_a_connection_that_closed_before_the_call_fails_it_at_once() -> None:
+    bench = Bench()
+    bench.wire.aborted = True
+    assert type(outcome(bench.start())) is ConnectFailed
+    assert bench.wire.written == b""
+
+
 async def test_closing_without_a_transport_is_harmless() -> None:
     connection = Connection(Owner(), HttpSettings(url="http://host"), asyncio.get_running_loop())
     connection.close()

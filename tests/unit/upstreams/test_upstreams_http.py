@@ -6,13 +6,14 @@ from collections.abc import Callable
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from tidegate.domain.errors import Refused, ReplyBroken, ReplyTooLarge, UpstreamFault
+from tidegate.domain.errors import ConnectFailed, Refused, ReplyBroken, ReplyTooLarge, UpstreamFault
 from tidegate.testing.contract.upstreams import expect_fault
 from tidegate.testing.hostile_server import (
     Await,
     Close,
     HostileServer,
     ReadRequest,
+    ReadSome,
     Reset,
     Say,
     Script,
@@ -160,6 +161,7 @@ async def test_an_idle_connection_that_the_server_closes_is_forgotten(connect: C
 async def test_a_reply_before_the_request_is_read_closes_the_connection(connect: Connect) -> None:
     large = Call(path="/v1/x", body=b"b" * 32 * 2**20)
     early: Script = (
+        ReadSome(),
         Say(b"HTTP/1.1 413 Large\r\ncontent-length: 0\r\n\r\n"),
         Await(asyncio.Event()),
     )
@@ -262,6 +264,19 @@ async def test_each_fault_has_its_name_and_closes_the_connection(
         assert (await upstream.send(CALL)).body == b"next"
         # A fresh connection's call is never replayed: one request came, and the next one.
         assert len(server.received) == 2
+
+
+@pytest.mark.parametrize("step", [Close(), Reset(), Say(b"220 hello\r\n")])
+async def test_a_server_that_does_not_wait_for_the_call(
+    connect: Connect, step: Close | Reset | Say
+) -> None:
+    """It is seen before the call was sent or after: either way the call ends, and with a fault."""
+    async with HostileServer((step,)) as server:
+        upstream = connect(HttpSettings(url=server.url, limits=LIMITS, timeouts=PATIENT))
+        for _ in range(10):
+            fault = await expect_fault(upstream, CALL, UpstreamFault)
+            assert type(fault) in {ConnectFailed, ReplyBroken}
+        assert len(server.received) == 10
 
 
 async def test_interim_replies_are_skipped_up_to_their_bound(connect: Connect) -> None:
