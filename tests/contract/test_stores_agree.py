@@ -137,12 +137,19 @@ class Agreement(RuleBasedStateMachine):
         input_file_id=st.sampled_from(FILES),
         key=st.none() | st.sampled_from(["key-1", "key-2"]),
         output_expires_seconds=st.none() | st.just(60),
+        tenant=TENANTS,
     )
     def create_batch(
-        self, batch_id: str, input_file_id: str, key: str | None, output_expires_seconds: int | None
+        self,
+        batch_id: str,
+        input_file_id: str,
+        key: str | None,
+        output_expires_seconds: int | None,
+        tenant: str = "tenant-one",
     ) -> None:
         batch = a_batch(
             batch_id,
+            tenant=tenant,
             created_at=self.clock.now(),
             input_file_id=input_file_id,
             idempotency_key=key,

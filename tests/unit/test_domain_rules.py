@@ -126,7 +126,9 @@ def test_whose_fault_a_status_is(blame: Blame, statuses: list[int]) -> None:
     assert {status: blame_status(status) for status in statuses} == dict.fromkeys(statuses, blame)
 
 
-def offer(name: str, *, tenant: str = "a", lines: int = 0, age: float = 0.0) -> Offer:
+def offer(
+    name: str, *, tenant: str = "a", lines: int = 0, all_lines: int = 0, age: float = 0.0
+) -> Offer:
     return Offer(
         batch_id=name,
         tenant=tenant,
@@ -135,6 +137,7 @@ def offer(name: str, *, tenant: str = "a", lines: int = 0, age: float = 0.0) -> 
         expires_at=1e9,
         shards=1,
         claimed_lines=lines,
+        tenant_lines=max(lines, all_lines),
         ending=False,
     )
 
@@ -144,9 +147,15 @@ def order(*offers: Offer, weights: dict[str, float] | None = None) -> list[str]:
 
 
 def test_the_tenant_with_least_at_work_comes_first_then_the_batch_then_age() -> None:
-    many, few = offer("many", lines=900), offer("few", lines=100, age=1)
+    many = offer("many", lines=900, all_lines=1000)
+    few = offer("few", lines=100, all_lines=1000, age=1)
     old, young = offer("old", tenant="b", lines=300, age=9), offer("young", tenant="b", lines=300)
     assert order(many, few, young, old) == ["old", "young", "few", "many"]
+
+
+def test_batches_that_offer_nothing_count_for_their_tenant() -> None:
+    greedy, modest = offer("greedy", all_lines=500, age=9), offer("modest", tenant="b", lines=400)
+    assert order(greedy, modest) == ["modest", "greedy"]
 
 
 def test_a_tenant_with_more_weight_may_have_more_at_work() -> None:

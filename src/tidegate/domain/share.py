@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
-    """Claimable shards of one model of one batch, and how much of the batch is being run now.
+    """Claimable shards of one model of one batch, and how much all processors are running now.
 
-    `claimed_lines` counts the undone lines of the batch's live claims over all processors.
+    `claimed_lines` counts the undone lines of the batch's live claims, `tenant_lines` those of all
+    its tenant's batches: also of the ones that have no shard to offer, being claimed to the last.
     """
 
     batch_id: str
@@ -18,6 +19,7 @@ class Offer:
     expires_at: float
     shards: int
     claimed_lines: int
+    tenant_lines: int
     ending: bool
 
 
@@ -26,14 +28,10 @@ def in_order(offers: Iterable[Offer], weights: Mapping[str, float] | None = None
 
     A share is the lines being run now, divided by the tenant's weight (1 where none is given).
     """
-    listed = list(offers)
-    by_tenant: dict[str, int] = {}
-    for batch in {offer.batch_id: offer for offer in listed}.values():
-        by_tenant[batch.tenant] = by_tenant.get(batch.tenant, 0) + batch.claimed_lines
     weight = weights or {}
 
     def place(offer: Offer) -> tuple[bool, float, int, float, str, str]:
-        share = by_tenant[offer.tenant] / weight.get(offer.tenant, 1.0)
+        share = offer.tenant_lines / weight.get(offer.tenant, 1.0)
         return (
             not offer.ending,
             share,
@@ -43,4 +41,4 @@ def in_order(offers: Iterable[Offer], weights: Mapping[str, float] | None = None
             offer.model,
         )
 
-    return sorted(listed, key=place)
+    return sorted(offers, key=place)

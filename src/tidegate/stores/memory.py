@@ -194,7 +194,7 @@ class MemoryStore(Store):
     @override
     async def list_offers(self) -> list[Offer]:
         now = self._clock.now()
-        found = [offer for job in self._live.values() if job.open for offer in offers(job, now)]
+        found = offers((job for job in self._live.values() if job.open), now)
         return sorted(found, key=lambda offer: (offer.batch_id, offer.model))
 
     @override

@@ -83,6 +83,14 @@ class Job:
             if ledger.is_claimable(self.holds[number], now, ending=ending):
                 yield self.shards[number]
 
+    def claimed_lines(self, now: float) -> int:
+        """Return how many undone lines the live claims on shards have."""
+        return sum(
+            self.shards[number].plan.lines - count_done(self.shards[number].done)
+            for number in self.open
+            if ledger.is_live(self.holds[number], now)
+        )
+
 
 def take(job: Job, unit: Unit, owner: str, expires_at: float) -> Claim:
     """Claim a unit of a job that is known to be claimable."""
@@ -93,14 +101,18 @@ def take(job: Job, unit: Unit, owner: str, expires_at: float) -> Claim:
     return Claim(unit=unit, owner=owner, epoch=hold.epoch, expires_at=expires_at)
 
 
-def offers(job: Job, now: float) -> Iterator[Offer]:
-    """Yield one offer for each model of the job that has claimable shards."""
+def offers(jobs: Iterable[Job], now: float) -> Iterator[Offer]:
+    """Yield one offer for each job and model that has claimable shards."""
+    claimed = [(job, job.claimed_lines(now)) for job in jobs]
+    by_tenant: dict[str, int] = {}
+    for job, lines in claimed:
+        by_tenant[job.batch.tenant] = by_tenant.get(job.batch.tenant, 0) + lines
+    for job, lines in claimed:
+        yield from _offers_of(job, now, lines, by_tenant[job.batch.tenant])
+
+
+def _offers_of(job: Job, now: float, claimed_lines: int, tenant_lines: int) -> Iterator[Offer]:
     batch = job.batch
-    claimed_lines = sum(
-        job.shards[number].plan.lines - count_done(job.shards[number].done)
-        for number in job.open
-        if ledger.is_live(job.holds[number], now)
-    )
     shards: dict[str, int] = {}
     for shard in job.claimable(now):
         shards[shard.plan.model] = shards.get(shard.plan.model, 0) + 1
@@ -113,6 +125,7 @@ def offers(job: Job, now: float) -> Iterator[Offer]:
             expires_at=batch.expires_at,
             shards=count,
             claimed_lines=claimed_lines,
+            tenant_lines=tenant_lines,
             ending=ledger.is_ending(batch, now),
         )
 

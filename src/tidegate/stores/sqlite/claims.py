@@ -44,8 +44,8 @@ class _OfferRow(msgspec.Struct, frozen=True, array_like=True):
         """Count what can be claimed now."""
         return self.free if self.ending else self.ready
 
-    def offer(self, claimed_lines: int) -> Offer:
-        """Return the row as an offer; `claimed_lines` are the batch's, over all models."""
+    def offer(self, claimed_lines: int, tenant_lines: int) -> Offer:
+        """Return the row as an offer, with the lines at work of its batch and of its tenant."""
         return Offer(
             batch_id=self.batch_id,
             tenant=self.tenant,
@@ -54,6 +54,7 @@ class _OfferRow(msgspec.Struct, frozen=True, array_like=True):
             expires_at=self.expires_at,
             shards=self.shards,
             claimed_lines=claimed_lines,
+            tenant_lines=tenant_lines,
             ending=bool(self.ending),
         )
 
@@ -82,10 +83,12 @@ def list_offers(connection: apsw.Connection, now: float) -> list[Offer]:
     """Return what shards could be claimed; see `Store.list_offers`."""
     rows = select(connection, SQL["list_offers"], {"now": now}, _OfferRow)
     rows.sort(key=_by_batch)
-    claimed: dict[str, int] = {}
-    for row in rows:
-        claimed[row.batch_id] = claimed.get(row.batch_id, 0) + row.claimed_lines
-    return [row.offer(claimed[row.batch_id]) for row in rows if row.shards]
+    by_batch: dict[str, int] = {}
+    by_tenant: dict[str, int] = {}
+    for row in rows:  # Also those with nothing to claim: their lines count for the tenant.
+        by_batch[row.batch_id] = by_batch.get(row.batch_id, 0) + row.claimed_lines
+        by_tenant[row.tenant] = by_tenant.get(row.tenant, 0) + row.claimed_lines
+    return [row.offer(by_batch[row.batch_id], by_tenant[row.tenant]) for row in rows if row.shards]
 
 
 def claim_shards(

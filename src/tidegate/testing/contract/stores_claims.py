@@ -82,6 +82,12 @@ class ClaimPlanningContract:
         assert await store.claim_planning("bert", lease_seconds=LEASE) is None
 
 
+async def lines_at_work(store: Store) -> dict[str, tuple[int, int]]:
+    """Return the claimed lines of each batch on offer, and those of its tenant."""
+    offers = await store.list_offers()
+    return {offer.batch_id: (offer.claimed_lines, offer.tenant_lines) for offer in offers}
+
+
 class ListOffersContract:
     """What `list_offers` promises."""
 
@@ -100,6 +106,7 @@ class ListOffersContract:
             expires_at=START + WINDOW,
             shards=2,
             claimed_lines=0,
+            tenant_lines=0,
             ending=False,
         )
         assert await store.list_offers() == [first, replace(first, model="n", shards=1)]
@@ -119,6 +126,23 @@ class ListOffersContract:
         clock.turn(LEASE)
         offers = await store.list_offers()
         assert [(o.model, o.shards, o.claimed_lines) for o in offers] == [("m", 2, 0), ("n", 2, 0)]
+
+    async def test_tenant_lines_are_of_all_its_batches_also_of_those_claimed_to_the_last(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        await planned(store, shards=[("m", 5), ("n", 7)])
+        held = await claim_shards(store)
+        await claim_shards(store, "bert", model="n")
+        await planned(store, a_batch("batch_2"), shards=[("m", 4), ("n", 4)])
+        await claim_shards(store, batch_id="batch_2")
+        await planned(store, a_batch("batch_3", tenant="tenant-two"), shards=[("m", 3)])
+        await store.commit(a_commit(result(held[0], [0, 4])))
+        assert await lines_at_work(store) == {"batch_2": (4, 14), "batch_3": (0, 0)}
+        await store.commit(a_commit(result(held[0], [1, 2, 3], sequence=1), segment="segment-2"))
+        assert await lines_at_work(store) == {"batch_2": (4, 11), "batch_3": (0, 0)}
+        await claim_shards(store, batch_id="batch_3")
+        clock.turn(LEASE)
+        assert await lines_at_work(store) == {f"batch_{number}": (0, 0) for number in (1, 2, 3)}
 
     async def test_what_is_held_or_ended_is_no_offer(self, store: Store) -> None:
         await planned(store, shards=[("m", 1), ("m", 1)])
