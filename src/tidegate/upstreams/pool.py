@@ -220,7 +220,7 @@ class Pool:
                 return
 
 
-def _connect_failed(exc: Exception, origin: Origin) -> ConnectFailed:
+def _connect_failed(exc: OSError | UnicodeError, origin: Origin) -> ConnectFailed:
     """Return our word for why no connection came about, with how to mend it."""
     where = origin.host_header
     check = "check the URL and the network"
@@ -241,8 +241,6 @@ def _connect_failed(exc: Exception, origin: Origin) -> ConnectFailed:
             text = f"The name of {where} can't be resolved: check the URL."
         case ConnectionRefusedError():
             text = f"{where} refuses connections: check that the model server runs there."
-        case OSError():
-            text = f"No connection to {where} ({reason(exc)}): {check}."
         case _:
-            text = f"No connection to {where}: {check}."
+            text = f"No connection to {where} ({reason(exc)}): {check}."
     return ConnectFailed(text)

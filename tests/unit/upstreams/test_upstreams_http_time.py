@@ -205,3 +205,20 @@ async def test_a_cancelled_call_closes_its_connection(connect: Connect, begun: b
         go_on.set()
         assert (await upstream.send(CALL)).body == b"next"
         await server.closed[0].wait()
+
+
+async def test_a_call_that_is_cancelled_in_its_replay_closes_that_connection_too(
+    connect: Connect,
+) -> None:
+    replayed = asyncio.Event()
+    first: Script = (*answers(plain_reply(b"a")), READ, Close())
+    second: Script = (READ, Tell(replayed))
+    async with HostileServer(first, second, answers(plain_reply(b"next"))) as server:
+        upstream = connect(HttpSettings(url=server.url, timeouts=PATIENT))
+        await upstream.send(CALL)
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(upstream.send(CALL), name="a call to cancel")
+            await replayed.wait()
+            task.cancel()
+        await server.closed[1].wait()
+        assert (await upstream.send(CALL)).body == b"next"

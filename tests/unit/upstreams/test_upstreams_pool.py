@@ -83,20 +83,29 @@ async def test_never_more_connections_than_allowed(connect: Connect, connections
 
 async def test_waiting_for_a_connection_ends_at_the_total_limit(connect: Connect) -> None:
     async with HostileServer((READ,)) as server:
+        limits = Limits(connections_max=1)
         upstream = connect(
-            HttpSettings(
-                url=server.url,
-                limits=Limits(connections_max=1),
-                timeouts=Timeouts(total_seconds=0.1),
-            )
+            HttpSettings(url=server.url, limits=limits, timeouts=Timeouts(total_seconds=0.1))
         )
-        faults = await asyncio.gather(
-            expect_fault(upstream, CALL, TimedOut), expect_fault(upstream, CALL, TimedOut)
-        )
-        phases = [fault.phase for fault in faults if isinstance(fault, TimedOut)]
-        assert phases == ["total", "total"]
-        assert len(server.received) == 1
-        assert upstream.pool.queue_length == 0
+        held = await upstream.pool.acquire(upstream.pool.now() + 20)
+        fault = await expect_fault(upstream, CALL, TimedOut)
+        assert isinstance(fault, TimedOut)
+        assert fault.phase == "total"
+        assert "connections_max" in str(fault)
+        assert (upstream.pool.queue_length, upstream.pool.open_count) == (0, 1)
+        assert held.is_open
+
+
+async def test_a_fresh_connection_takes_the_place_of_the_oldest_idle_one(connect: Connect) -> None:
+    async with HostileServer((READ,)) as server:
+        pool = connect(HttpSettings(url=server.url, limits=Limits(connections_max=2))).pool
+        due = pool.now() + 20
+        one, two = await pool.acquire(due), await pool.acquire(due)
+        pool.released(one)
+        pool.released(two)
+        three = await pool.acquire(due, fresh=True)
+        assert three not in {one, two}
+        assert (one.is_open, two.is_open, pool.open_count) == (False, True, 2)
 
 
 async def test_a_cancelled_wait_hands_its_turn_on(connect: Connect) -> None:
