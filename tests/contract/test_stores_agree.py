@@ -57,13 +57,16 @@ class Agreement(RuleBasedStateMachine):
         self.folder.cleanup()
 
     @initialize(models=st.lists(st.sampled_from(MODELS), min_size=1, max_size=3))
-    def begin_with_a_planned_batch(self, models: list[str]) -> None:
-        """Start in the middle of life, or few runs would reach its end."""
+    def begin_with_planned_batches(self, models: list[str]) -> None:
+        """Start in the middle of life, or few runs would reach its end; one shard is at work."""
         self.upload("file-0", "tenant-one", None, 1)
-        self.create_batch("batch_0", "file-0", None, 60)
-        self.claim_planning("anna")
-        plan = a_plan("batch_0", [(model, LINES) for model in models])
-        self.both(lambda s: s.plan_batch(self.claims[0], plan, at=self.clock.now()))
+        for batch_id in BATCHES[:2]:
+            self.create_batch(batch_id, "file-0", None, 60, "tenant-one")
+            self.claim_planning("anna")
+            plan = a_plan(batch_id, [(model, LINES) for model in models])
+            at = self.clock.now()
+            self.both(lambda s, plan=plan, at=at: s.plan_batch(self.claims[-1], plan, at=at))  # type: ignore[misc]  # mypy infers no lambda with a default
+        self.claim_shards("bert", [Want(batch_id="batch_1", model=models[0], limit=1)])
 
     def both(self, call: Callable[[Store], Awaitable[T]]) -> T | None:
         """Return what both ledgers answered, or None where both refused."""
@@ -145,7 +148,7 @@ class Agreement(RuleBasedStateMachine):
         input_file_id: str,
         key: str | None,
         output_expires_seconds: int | None,
-        tenant: str = "tenant-one",
+        tenant: str,
     ) -> None:
         batch = a_batch(
             batch_id,
