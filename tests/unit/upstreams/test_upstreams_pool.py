@@ -142,7 +142,19 @@ async def test_nobody_overtakes_who_waits(connect: Connect) -> None:
             # This one will run before the first is woken, and find the connection idle.
             group.create_task(get("second"), name="comes later")
             pool.released(connection)
+            assert pool.ready(pool.now()) is None
         assert order == ["first", "second"]
+
+
+async def test_an_idle_connection_is_not_used_past_its_time(connect: Connect) -> None:
+    async with HostileServer((READ,)) as server:
+        pool = connect(HttpSettings(url=server.url, timeouts=PATIENT)).pool
+        connection = await pool.acquire(pool.now() + 20)
+        pool.released(connection)
+        # The timer that closes it may come later than the call that would have taken it.
+        connection.due = pool.now() - 0.001
+        assert pool.ready(pool.now()) is None
+        assert not connection.is_open
 
 
 async def test_who_comes_as_another_is_woken_is_not_forgotten(connect: Connect) -> None:
