@@ -188,6 +188,33 @@ async def test_short_writes_are_completed(blobs: FilesystemBlobs, files: FaultyF
     assert await blobs.read("results", 50, 150) == data[50:] + data
 
 
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE])
+@pytest.mark.parametrize("after", [0, 1, 2])
+async def test_a_put_whose_directory_can_not_be_opened_leaves_nothing_and_breaks_nothing(
+    blobs: FilesystemBlobs, files: FaultyFiles, tmp_path: Path, code: int, after: int
+) -> None:
+    files.fail("open_directory", code, after=after)
+    with pytest.raises(StorageFull):
+        await blobs.put("a/blob", b"0")
+    assert on_disk(tmp_path) == []
+    files.log.clear()
+    await blobs.put("a/blob", b"0")
+    assert files.log[-2:] == ["rename blob", "sync_directory a"]
+    assert ("sync_directory data" in files.log) is (after < 2)
+
+
+async def test_an_append_whose_directory_can_not_be_opened_flushes_the_name_later(
+    blobs: FilesystemBlobs, files: FaultyFiles
+) -> None:
+    await blobs.put("warm", b"0")
+    files.fail("open_directory", errno.EMFILE)
+    with pytest.raises(StorageFull):
+        await blobs.append("results", b"first")
+    files.log.clear()
+    assert await blobs.append("results", b"second") == 0
+    assert "sync_directory data" in files.log
+
+
 # A disk that can't be trusted any more
 
 
@@ -225,11 +252,46 @@ async def test_after_a_failed_put_nothing_is_written_any_more(
     assert await blobs.read("kept", 0, 4) == b"kept"
 
 
-async def test_a_failed_read_breaks_the_store(blobs: FilesystemBlobs, files: FaultyFiles) -> None:
+@pytest.mark.parametrize(
+    ("verb", "code", "words"),
+    [
+        ("open_to_read", errno.EIO, "Input/output error"),
+        ("open_to_read", errno.EACCES, "Permission denied"),
+        ("read", errno.EIO, "Input/output error"),
+    ],
+)
+async def test_a_failed_read_is_about_one_blob_alone(
+    blobs: FilesystemBlobs, files: FaultyFiles, verb: str, code: int, words: str
+) -> None:
+    await blobs.put("bad", b"0")
+    await blobs.put("kept", b"kept")
+    files.fail(verb, code)
+    with pytest.raises(BlobMissing, match=f"'bad'.* can't be read: {words}"):
+        await blobs.read("bad", 0, 1)
+    assert await blobs.read("kept", 0, 4) == b"kept"
+    await blobs.put("other", b"0")
+    await blobs.append("results", b"0")
+    await blobs.check()
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+async def test_a_read_without_descriptors_can_be_repeated(
+    blobs: FilesystemBlobs, files: FaultyFiles, code: int
+) -> None:
+    await blobs.put("kept", b"kept")
+    files.fail("open_to_read", code)
+    with pytest.raises(StorageFull, match="free some to go on"):
+        await blobs.read("kept", 0, 4)
+    assert await blobs.read("kept", 0, 4) == b"kept"
+
+
+async def test_a_check_that_can_not_read_back_breaks_the_store(
+    blobs: FilesystemBlobs, files: FaultyFiles
+) -> None:
     await blobs.put("kept", b"kept")
     files.fail("read", errno.EIO)
-    with pytest.raises(StorageBroken):
-        await blobs.read("kept", 0, 4)
+    with pytest.raises(StorageBroken, match="can't be read back"):
+        await blobs.check()
     await assert_refuses_to_write(blobs)
 
 

@@ -98,7 +98,8 @@ class BlobStore(ABC):
         """Return exactly these bytes.
 
         Raises:
-            BlobMissing: there is no such blob, or it is shorter.
+            BlobMissing: there is no such blob, or it is shorter, or its bytes can't be read.
+            StorageFull: there are too many open files, or too little memory, to read it now.
         """
 
     @abstractmethod

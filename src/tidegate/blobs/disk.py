@@ -47,9 +47,13 @@ class Disk:
         except OSError as error:
             raise self.judged(error) from error
 
+    def is_short(self, error: OSError) -> bool:
+        """Say whether an operation failed for want of room, descriptors or memory."""
+        return error.errno in _SHORTAGES
+
     def judged(self, error: OSError) -> StorageFull | StorageBroken:
         """Return what a failed operation means; unless it is a shortage, the disk is broken."""
-        if error.errno in _SHORTAGES:
+        if self.is_short(error):
             return StorageFull(
                 f"'{self.root}' takes no more ({error.strerror}): free some to go on."
             )
@@ -76,9 +80,9 @@ class Disk:
             self._ensure_root(path)
         else:
             self.ensure_directory(path.parent)
-            self.files.make_directory(path)
-            # Also when it was there: whoever made it may have died before flushing its name.
-            self.sync_directory(path.parent)
+            # Also when it is there: whoever made it may have died before flushing its name.
+            with self.changing_names(path.parent):
+                self.files.make_directory(path)
         if len(self._known) >= KNOWN_DIRECTORIES_MAX:
             self._known.clear()
         self._known.add(path)
@@ -95,7 +99,7 @@ class Disk:
                 written += taken
 
     def sync(self, descriptor: int) -> None:
-        """Flush a file.
+        """Flush a file or a directory.
 
         Raises:
             StorageBroken: it failed, and the disk is broken.
@@ -116,16 +120,23 @@ class Disk:
         except OSError as error:
             raise self._unflushed(error) from error
 
-    def sync_directory(self, path: Path) -> None:
-        """Flush the names in a directory.
+    @contextmanager
+    def changing_names(self, path: Path) -> Iterator[None]:
+        """Flush the names in a directory after what is done inside the block.
+
+        The directory is opened before, so that no change is left unflushed for want of a
+        descriptor: failing to open is no failed flush.
 
         Raises:
-            StorageBroken: it failed, and the disk is broken.
+            OSError: the directory can't be opened, and nothing was done.
+            StorageBroken: the flush failed, and the disk is broken.
         """
+        descriptor = self.files.open_directory(path)
         try:
-            self.files.sync_directory(path)
-        except OSError as error:
-            raise self._unflushed(error) from error
+            yield
+            self.sync(descriptor)
+        finally:
+            self.files.close(descriptor)
 
     def _unflushed(self, error: OSError) -> StorageBroken:
         # Even a shortage: the kernel has dropped the pages, so a second flush would prove nothing.
@@ -137,10 +148,8 @@ class Disk:
         except FileNotFoundError:
             self._ensure_root(path.parent)
             made = self.files.make_directory(path)
-        if made:
-            self.sync_directory(path.parent)
-        else:
-            # It may be older than us, in a place that we may not open: then its name is flushed
-            # by whoever made it, or nobody.
-            with suppress(PermissionError):
-                self.files.sync_directory(path.parent)
+        # It may be older than us, in a place that we may not open: then its name is flushed by
+        # whoever made it, or nobody.
+        refusal = () if made else (PermissionError,)
+        with suppress(*refusal), self.changing_names(path.parent):
+            pass

@@ -36,9 +36,9 @@ class Draft:
             self._disk.sync(descriptor)
             self._close()
             assert self._temporary is not None
-            self._disk.files.rename(self._temporary, self._path)
-            self._temporary = None
-            self._disk.sync_directory(self._path.parent)
+            with self._disk.changing_names(self._path.parent):
+                self._disk.files.rename(self._temporary, self._path)
+                self._temporary = None
             return self._length
 
     def drop(self) -> None:

@@ -1,7 +1,7 @@
 """The file operations that blobs stand on, as a port: tests inject faults and power loss here.
 
 Every operation blocks and raises `OSError`. What survives power loss is what POSIX says: bytes of a
-file after `sync` or `sync_data` of it, names in a directory after `sync_directory` of it.
+file after `sync` or `sync_data` of it, names in a directory after `sync` of it.
 """
 
 import fcntl
@@ -49,6 +49,10 @@ class Files(Protocol):
         """Open an existing file for reading."""
         ...
 
+    def open_directory(self, path: Path) -> int:
+        """Open a directory, to flush its names with `sync`."""
+        ...
+
     def size(self, descriptor: int) -> int:
         """Return the length of an open file in bytes."""
         ...
@@ -66,15 +70,11 @@ class Files(Protocol):
         ...
 
     def sync(self, descriptor: int) -> None:
-        """Flush bytes and metadata of an open file to stable storage."""
+        """Flush bytes and metadata of an open file, or names of a directory, to stable storage."""
         ...
 
     def sync_data(self, descriptor: int) -> None:
         """Flush the bytes of an open file, and its length, to stable storage."""
-        ...
-
-    def sync_directory(self, path: Path) -> None:
-        """Flush the names in a directory to stable storage."""
         ...
 
     def rename(self, source: Path, target: Path) -> None:
@@ -86,7 +86,7 @@ class Files(Protocol):
         ...
 
     def close(self, descriptor: int) -> None:
-        """Let go of an open file."""
+        """Let go of an open file or directory."""
         ...
 
 
@@ -121,6 +121,10 @@ class SystemFiles:
         """Open an existing file for reading."""
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
+    def open_directory(self, path: Path) -> int:
+        """Open a directory, to flush its names with `sync`."""
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
     def size(self, descriptor: int) -> int:
         """Return the length of an open file in bytes."""
         return os.fstat(descriptor).st_size
@@ -138,7 +142,7 @@ class SystemFiles:
         os.ftruncate(descriptor, length)
 
     def sync(self, descriptor: int) -> None:
-        """Flush bytes and metadata of an open file to stable storage."""
+        """Flush bytes and metadata of an open file, or names of a directory, to stable storage."""
         # On macOS fsync stops at the drive's cache; only this control goes through it.
         through_cache = getattr(fcntl, "F_FULLFSYNC", None)
         if through_cache is None:
@@ -153,14 +157,6 @@ class SystemFiles:
         else:
             self.sync(descriptor)
 
-    def sync_directory(self, path: Path) -> None:
-        """Flush the names in a directory to stable storage."""
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            self.sync(descriptor)
-        finally:
-            os.close(descriptor)
-
     def rename(self, source: Path, target: Path) -> None:
         """Give a file a new name in one step, replacing what had it."""
         source.replace(target)
@@ -170,5 +166,5 @@ class SystemFiles:
         path.unlink()
 
     def close(self, descriptor: int) -> None:
-        """Let go of an open file."""
+        """Let go of an open file or directory."""
         os.close(descriptor)

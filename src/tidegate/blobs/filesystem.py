@@ -36,7 +36,8 @@ class FilesystemBlobs(BlobStore):
 
     Every blocking call runs in a few threads of the store's own, and goes on to its end there also
     when whoever awaits it is cancelled: a blob is never left half changed. After a failed flush
-    everything that writes raises `StorageBroken`; reading goes on.
+    everything that writes raises `StorageBroken`; reading goes on. A blob that can't be read is
+    missing, and breaks nothing else.
 
     Args:
         root: the directory; made when the first blob is written.
@@ -179,7 +180,12 @@ def _read(disk: Disk, name: str, offset: int, length: int) -> bytes:
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise BlobMissing(f"There is no blob '{name}'.") from error
     except OSError as error:
-        raise disk.judged(error) from error
+        if disk.is_short(error):
+            raise disk.judged(error) from error
+        # It says nothing about other blobs, and nothing about what is flushed.
+        raise BlobMissing(
+            f"Blob '{name}' in '{disk.root}' can't be read: {error.strerror or 'unknown'}."
+        ) from error
     if len(data) < length or size < offset:
         raise BlobMissing(f"Blob '{name}' has {size} bytes, not the {offset + length} asked for.")
     return data
@@ -230,6 +236,10 @@ def _probe(disk: Disk, tails: Tails) -> None:
     # Apart from that of any other process, and no name of a blob.
     name = disk.temporary_path(Path("check")).name
     _put(disk, name, _PROBE)
-    if _read(disk, name, 0, len(_PROBE)) != _PROBE:
+    try:
+        found = _read(disk, name, 0, len(_PROBE))
+    except BlobMissing as error:
+        raise disk.broken_by("what was written can't be read back") from error
+    if found != _PROBE:
         raise disk.broken_by("what was written reads back differently")
     _remove(disk, tails, name)

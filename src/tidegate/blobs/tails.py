@@ -46,10 +46,15 @@ class Tail:
             descriptor = self._disk.files.open_to_write(self._path)
         except FileNotFoundError:
             descriptor = self._disk.files.create(self._path)
-        self._descriptor = descriptor
-        self._end = self._disk.files.size(descriptor)
-        # Also when it was there: whoever made it may have died before flushing its name.
-        self._disk.sync_directory(self._path.parent)
+        try:
+            # Also when it was there: whoever made it may have died before flushing its name.
+            with self._disk.changing_names(self._path.parent):
+                end = self._disk.files.size(descriptor)
+        except BaseException:
+            # Kept open it would be taken for one whose name is flushed and whose end is known.
+            self._disk.files.close(descriptor)
+            raise
+        self._descriptor, self._end = descriptor, end
         return descriptor
 
     def _cut(self, descriptor: int, start: int, length: int) -> None:

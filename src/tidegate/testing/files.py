@@ -14,8 +14,8 @@ class FaultyFiles(SystemFiles):
     """Real files that fail, stop short or wait when told to, and keep a log of what was asked.
 
     Attributes:
-        log: every operation that changes or flushes something, as "verb name", in order.
-        open_descriptors: how many files are open now.
+        log: what was asked of blobs, and the flushes of directories, as "verb name", in order.
+        open_descriptors: how many files and directories are open now.
         write_bytes_max: how many bytes one write takes at most; None for all of them.
     """
 
@@ -25,10 +25,14 @@ class FaultyFiles(SystemFiles):
         self.write_bytes_max: int | None = None
         self._orders: dict[str, list[Callable[[], None]]] = {}
         self._names: dict[int, str] = {}
+        self._directories: set[int] = set()
         self._guard = threading.Lock()
 
     def fail(self, verb: str, code: int, *, after: int = 0) -> None:
-        """Let `verb` fail once with this error number, after so many that succeed."""
+        """Let `verb` fail once with this error number, after so many that succeed.
+
+        Flushing a directory has a verb of its own, "sync_directory".
+        """
 
         def fault() -> None:
             raise OSError(code, os.strerror(code))
@@ -64,6 +68,13 @@ class FaultyFiles(SystemFiles):
         return self._opened(super().open_to_read(path), path)
 
     @override
+    def open_directory(self, path: Path) -> int:
+        self._order("open_directory")()
+        descriptor = self._opened(super().open_directory(path), path)
+        self._directories.add(descriptor)
+        return descriptor
+
+    @override
     def write(self, descriptor: int, data: memoryview, offset: int) -> int:
         self._obey("write", self._names[descriptor])
         return super().write(descriptor, data[: self.write_bytes_max], offset)
@@ -80,19 +91,14 @@ class FaultyFiles(SystemFiles):
 
     @override
     def sync(self, descriptor: int) -> None:
-        if descriptor in self._names:  # Otherwise it is a directory's, which has its own order.
-            self._obey("sync", self._names[descriptor])
+        verb = "sync_directory" if descriptor in self._directories else "sync"
+        self._obey(verb, self._names[descriptor])
         super().sync(descriptor)
 
     @override
     def sync_data(self, descriptor: int) -> None:
         self._obey("sync_data", self._names[descriptor])
         super().sync_data(descriptor)
-
-    @override
-    def sync_directory(self, path: Path) -> None:
-        self._obey("sync_directory", path.name)
-        super().sync_directory(path)
 
     @override
     def rename(self, source: Path, target: Path) -> None:
@@ -109,6 +115,7 @@ class FaultyFiles(SystemFiles):
         with self._guard:
             self.open_descriptors -= 1
             del self._names[descriptor]
+            self._directories.discard(descriptor)
         super().close(descriptor)
 
     def _opened(self, descriptor: int, path: Path) -> int:
@@ -120,9 +127,12 @@ class FaultyFiles(SystemFiles):
     def _obey(self, verb: str, name: str) -> None:
         with self._guard:
             self.log.append(f"{verb} {name.partition('~')[0]}")
+        self._order(verb)()
+
+    def _order(self, verb: str) -> Callable[[], None]:
+        with self._guard:
             orders = self._orders.get(verb)
-            order = orders.pop(0) if orders else _succeed
-        order()
+            return orders.pop(0) if orders else _succeed
 
 
 def _succeed() -> None:
