@@ -32,6 +32,7 @@ class Disk(apsw.VFS):
         super().__init__(DISK, "")
         self.sync_error: int | None = None
         self.full = False
+        self.read_errors = 0
         self.syncs = 0
         self.syncing = threading.Event()
         self.gate = threading.Event()
@@ -59,6 +60,15 @@ class DiskFile(apsw.VFSFile):
             error.extendedresult = self._disk.sync_error  # type: ignore[attr-defined]  # unknown to the stubs
             raise error
         super().xSync(flags)
+
+    @override
+    def xRead(self, amount: int, offset: int) -> bytes:
+        if self._disk.read_errors:
+            self._disk.read_errors -= 1
+            error = apsw.IOError("the disk can't be read")
+            error.extendedresult = apsw.SQLITE_IOERR_READ  # type: ignore[attr-defined]  # unknown to the stubs
+            raise error
+        return super().xRead(amount, offset)
 
     @override
     def xWrite(self, data: bytes, offset: int) -> None:
@@ -254,6 +264,43 @@ async def test_a_failed_sync_breaks_the_ledger_for_every_caller_and_for_good(
     async with opened(tmp_path / "ledger.sqlite", ThreadExecutor()) as again:
         await again.check()
         assert await again.get_batch(TENANT, "batch_0") == known
+
+
+async def test_a_failed_read_is_named_and_concerns_no_other(store: SqliteStore, disk: Disk) -> None:
+    known = await store.create_batch(a_batch())
+    gate = threading.Event()
+
+    def fail(connection: apsw.Connection) -> None:
+        connection.execute("PRAGMA shrink_memory").fetchall()  # Forgets the pages read so far.
+        disk.read_errors = 1
+        connection.execute("SELECT * FROM batch").fetchall()
+
+    calls = asyncio.gather(
+        store._read(lambda _: gate.wait(30)),
+        store.get_batch(TENANT, "batch_1"),
+        store._read(fail),
+        store.get_batch(TENANT, "batch_1"),
+        return_exceptions=True,
+    )
+    await asyncio.sleep(0)
+    gate.set()
+    _, before, failed, after = await calls
+    assert (before, after) == (known, known)
+    assert isinstance(failed, StoreUnavailable)
+    assert "could not be read" in str(failed)
+    assert isinstance(failed.__cause__, apsw.IOError)
+    await store.check()
+
+
+@pytest.mark.parametrize(
+    "statement", ["SELECT * FROM nothing", "INSERT INTO pulse (id, at) VALUES (2, 0)"]
+)
+async def test_every_error_of_sqlite_has_a_name_of_ours(store: SqliteStore, statement: str) -> None:
+    for call in (store._read, store._write):
+        with pytest.raises(StoreUnavailable, match=r"no answer|can.t be used") as caught:
+            await call(lambda db: db.execute(statement).fetchall())
+        assert isinstance(caught.value.__cause__, apsw.Error)
+    await store.check()
 
 
 async def test_a_full_disk_is_mended_by_room(store: SqliteStore, disk: Disk) -> None:

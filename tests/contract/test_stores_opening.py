@@ -158,7 +158,8 @@ async def test_a_file_that_is_no_ledger_is_refused_and_left_alone(tmp_path: Path
         (apsw.LockedError(), False, StoreUnavailable),
         (apsw.CantOpenError(), False, StoreUnavailable),
         (apsw.ReadOnlyError(), False, StoreUnavailable),
-        (apsw.SQLError(), True, apsw.SQLError),
+        (apsw.SQLError(), True, StoreUnavailable),
+        (apsw.NoMemError(), False, StoreUnavailable),
         (ValueError(), True, ValueError),
     ],
 )

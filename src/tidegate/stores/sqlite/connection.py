@@ -32,7 +32,7 @@ _FLUSH_FAILURES = frozenset({apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYN
 
 
 def translated(error: BaseException, path: Path, *, committing: bool = False) -> BaseException:
-    """Return our name for an error of SQLite; whatever is no fault of the storage stays as it is.
+    """Return our name for an error of SQLite; whatever is none stays as it is.
 
     An input/output error is final where it may have cost durability: in a flush, or while
     committing (PROTOCOL 13).
@@ -54,11 +54,17 @@ def translated(error: BaseException, path: Path, *, committing: bool = False) ->
             ours = StoreUnavailable(
                 f"Another process kept the ledger '{path}' locked for too long; try again."
             )
-        case apsw.CantOpenError() | apsw.ReadOnlyError() | apsw.PermissionsError() | apsw.IOError():
+        case apsw.CantOpenError() | apsw.ReadOnlyError() | apsw.PermissionsError():
             ours = StoreUnavailable(
                 f"The ledger '{path}' can't be used ({error}); check that its directory exists "
                 "and that this process may write there."
             )
+        case apsw.IOError():
+            ours = StoreUnavailable(
+                f"The ledger '{path}' could not be read or written ({error}); check the disk."
+            )
+        case apsw.Error():
+            ours = StoreUnavailable(f"The ledger '{path}' gave no answer ({error}); try again.")
         case _:
             return error
     ours.__cause__ = error
@@ -225,10 +231,17 @@ class Reader(_Session):
     @override
     def _run(self, connection: apsw.Connection, steps: Sequence[Step]) -> None:
         for step in steps:
-            connection.execute(SQL["begin_read"])
             try:
-                self._attempt(step)
-            finally:
+                self._run_one(connection, step)
+            except apsw.Error as error:
+                self._note(step, error)  # It concerns no other step.
+
+    def _run_one(self, connection: apsw.Connection, step: Step) -> None:
+        connection.execute(SQL["begin_read"])
+        try:
+            self._attempt(step)
+        finally:
+            if connection.in_transaction:  # Where reading failed SQLite has rolled back by itself.
                 connection.execute(SQL["roll_back"])
 
 
