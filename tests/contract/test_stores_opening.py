@@ -14,7 +14,18 @@ from tidegate.stores.executor import InlineExecutor, ThreadExecutor
 from tidegate.stores.sqlite import SqliteStore, claims
 from tidegate.stores.sqlite.connection import MIGRATIONS, migrate, translated
 from tidegate.stores.sqlite.rows import BatchRow, FileRow
-from tidegate.testing.contract.stores import TENANT, ManualClock, a_batch
+from tidegate.testing.contract.stores import (
+    START,
+    TENANT,
+    ManualClock,
+    a_batch,
+    a_commit,
+    claim_finalizing,
+    claim_shard,
+    planned,
+    result,
+    run_whole,
+)
 
 
 @asynccontextmanager
@@ -84,6 +95,32 @@ async def test_shards_are_found_in_the_index_alone(statement: str, ledger: apsw.
     assert on_units
     assert all("USING COVERING INDEX unit_shard" in step for step in on_units), steps
     assert not any("TEMP B-TREE" in step for step in steps), steps
+
+
+SETTLED = {
+    *("id", "tenant", "endpoint", "input_file_id", "completion_window", "created_at"),
+    *("expires_at", "metadata", "output_expires_seconds", "idempotency_key", "request_digest"),
+    *("problems", "models", "plan_blob", "output_file_id", "error_file_id", "holds_input"),
+}
+
+
+async def test_what_is_settled_when_a_batch_is_planned_is_not_written_again(
+    tmp_path: Path, ledger: apsw.Connection
+) -> None:
+    guard = f"BEFORE UPDATE OF {', '.join(sorted(SETTLED))} ON batch"
+    async with opened(tmp_path / "ledger.sqlite") as store:
+        await planned(store, shards=[("m", 1), ("m", 1)])
+        ledger.execute(f"CREATE TRIGGER guard {guard} BEGIN SELECT raise(ABORT, 'rewritten'); END")
+        with pytest.raises(apsw.ConstraintError, match="rewritten"):
+            ledger.execute("UPDATE batch SET models = models")
+        claimed = await claim_shard(store)
+        await store.commit(a_commit(result(claimed, [0])))
+        await store.note_waiting("batch_1", "a reason")
+        await store.cancel_batch(TENANT, "batch_1", at=START)
+        await run_whole(store)
+        ended = await store.finish_batch((await claim_finalizing(store)).claim, at=START)
+        assert ended == await store.get_batch(TENANT, "batch_1")
+        assert (ended.models, ended.counts.completed) == (("m",), 2)
 
 
 async def test_a_newer_ledger_is_refused_and_left_alone(tmp_path: Path) -> None:

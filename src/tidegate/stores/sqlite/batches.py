@@ -12,7 +12,15 @@ from tidegate.domain.file import Part
 from tidegate.stores import ledger, sql
 from tidegate.stores.base import Page
 from tidegate.stores.sqlite import files, units
-from tidegate.stores.sqlite.rows import BatchRow, Value, batch_values, select, select_one, write
+from tidegate.stores.sqlite.rows import (
+    BatchRow,
+    Value,
+    batch_values,
+    progress_values,
+    select,
+    select_one,
+    write,
+)
 
 SQL = sql.load("tidegate.stores.sqlite", "batches.sql")
 _TERMINAL = msgspec.json.encode(sorted(TERMINAL)).decode()
@@ -104,9 +112,19 @@ def get_input(connection: apsw.Connection, batch_id: str) -> tuple[Part, ...] | 
 
 
 def save_batch(connection: apsw.Connection, batch: Batch) -> None:
-    """Write all of a batch that may change."""
-    changed = write(connection, SQL["save_batch"], batch_values(batch))
+    """Write what changes while a batch runs: status, times, counts, usage, lengths of files."""
+    changed = write(connection, SQL["save_batch"], progress_values(batch))
     assert changed == 1, batch.id
+
+
+def save_plan(connection: apsw.Connection, batch: Batch) -> None:
+    """Write what a batch learns from its plan, once."""
+    write(connection, SQL["save_plan"], batch_values(batch))
+
+
+def save_problems(connection: apsw.Connection, batch: Batch) -> None:
+    """Write why a batch could not be planned, once."""
+    write(connection, SQL["save_problems"], batch_values(batch))
 
 
 def _by_key(connection: apsw.Connection, batch: Batch) -> BatchRow | None:

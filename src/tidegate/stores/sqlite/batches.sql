@@ -22,10 +22,18 @@ UPDATE batch SET
     expired_at = :expired_at, cancelling_at = :cancelling_at, cancelled_at = :cancelled_at,
     total = :total, completed = :completed, failed = :failed, expired = :expired,
     input_tokens = :input_tokens, cached_tokens = :cached_tokens, output_tokens = :output_tokens,
-    reasoning_tokens = :reasoning_tokens, problems = :problems, models = :models,
-    plan_blob = :plan_blob, output_file_id = :output_file_id, error_file_id = :error_file_id,
-    output_bytes = :output_bytes, error_bytes = :error_bytes, waiting_for = :waiting_for
+    reasoning_tokens = :reasoning_tokens, output_bytes = :output_bytes, error_bytes = :error_bytes,
+    waiting_for = :waiting_for
 WHERE id = :id;
+
+-- save_plan --
+UPDATE batch SET
+    models = :models, plan_blob = :plan_blob, output_file_id = :output_file_id,
+    error_file_id = :error_file_id
+WHERE id = :id;
+
+-- save_problems --
+UPDATE batch SET problems = :problems WHERE id = :id;
 
 -- get_batch --
 SELECT * FROM batch WHERE id = :id;

@@ -26,6 +26,7 @@ def plan_batch(connection: apsw.Connection, claim: Claim, plan: Plan, at: float)
             _open_shard(connection, batch, cut)
         _end(connection, claim.unit)
         batches.save_batch(connection, batch)
+        batches.save_plan(connection, batch)
         _set_open_shards(connection, batch, len(plan.shards))
     return batch
 
@@ -41,6 +42,7 @@ def end_unplanned(
     if batch is not before:
         _end(connection, claim.unit)
         batches.save_batch(connection, batch)
+        batches.save_problems(connection, batch)
     return batch
 
 

@@ -135,14 +135,29 @@ class BatchRow(msgspec.Struct, frozen=True, array_like=True):
 
 
 _PLAIN = [name for name in BatchRow.__struct_fields__ if name in {f.name for f in fields(Batch)}]
-_JSON = ("metadata", "problems", "models")
+_JSON = frozenset({"metadata", "problems", "models"})
+# Written when a batch is created, or once by the end of its planning.
+_SETTLED = _JSON | {
+    *("tenant", "endpoint", "input_file_id", "completion_window", "created_at", "expires_at"),
+    *("output_expires_seconds", "idempotency_key", "request_digest"),
+    *("plan_blob", "output_file_id", "error_file_id"),
+}
+_MOVING = [name for name in _PLAIN if name not in _SETTLED]
+_STILL = [name for name in _PLAIN if name in _SETTLED - _JSON]
+
+
+def progress_values(batch: Batch) -> dict[str, Value]:
+    """Return the columns that name a batch and hold what changes while it runs."""
+    values: dict[str, Value] = {name: getattr(batch, name) for name in _MOVING}
+    for part in (batch.counts, batch.usage):
+        values |= {field.name: getattr(part, field.name) for field in fields(part)}
+    return values
 
 
 def batch_values(batch: Batch) -> dict[str, Value]:
     """Return the columns that hold a batch."""
-    values: dict[str, Value] = {name: getattr(batch, name) for name in _PLAIN if name not in _JSON}
-    for part in (batch.counts, batch.usage):
-        values |= {field.name: getattr(part, field.name) for field in fields(part)}
+    values = progress_values(batch)
+    values |= {name: getattr(batch, name) for name in _STILL}
     metadata = batch.metadata
     values["metadata"] = None if metadata is None else _json(metadata)
     values["problems"] = _json(batch.problems)
