@@ -16,6 +16,8 @@ from tidegate.api.app import build_app
 from tidegate.api.measured import Measured
 from tidegate.api.observability import Settings as ObservabilitySettings, build_observability
 from tidegate.blobs.base import BlobStore
+from tidegate.blobs.disk import Disk
+from tidegate.blobs.files import Files, SystemFiles
 from tidegate.blobs.filesystem import FilesystemBlobs
 from tidegate.blobs.memory import MemoryBlobs
 from tidegate.config import BlobsKind, Gateway, Settings, StoreKind, is_loopback
@@ -155,7 +157,7 @@ def _log_start(running: Running) -> None:
 
 async def _open_ports(settings: Settings, stack: AsyncExitStack) -> Ports:
     clock = SystemClock()
-    _make_directories(settings)
+    make_directories(settings.data_dir, SystemFiles())
     store = await stack.enter_async_context(_make_store(settings, clock))
     blobs = _make_blobs(settings)
     stack.push_async_callback(blobs.aclose)
@@ -174,15 +176,24 @@ async def _open_ports(settings: Settings, stack: AsyncExitStack) -> Ports:
     )
 
 
-def _make_directories(settings: Settings) -> None:
+def make_directories(data_dir: Path, files: Files) -> None:
+    """Make the data directory with all that lead to it, durably.
+
+    A ledger survives no power loss in a directory whose own name does not.
+
+    Raises:
+        SettingsInvalid: it can't be made or used.
+        StorageBroken: flushing its name failed.
+    """
+    scratch = data_dir.absolute() / SCRATCH_FOLDER
     try:
-        for folder in (settings.data_dir, settings.data_dir / SCRATCH_FOLDER):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Proves that files can be made there; it vanishes when it is closed.
-        tempfile.TemporaryFile(dir=settings.data_dir).close()
+        Disk(data_dir, files).ensure_directory(scratch)
+        for folder in (data_dir, scratch):
+            # Proves that files can be made there; it vanishes when it is closed.
+            tempfile.TemporaryFile(dir=folder).close()
     except OSError as exc:
         raise SettingsInvalid(
-            f"The data directory {settings.data_dir} can't be used ({exc.strerror}): "
+            f"The data directory {data_dir} can't be used ({exc.strerror}): "
             "mend its permissions, or set data_dir."
         ) from exc
 

@@ -4,7 +4,7 @@ import errno
 import itertools
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from tidegate.blobs.files import Files
@@ -16,6 +16,8 @@ KNOWN_DIRECTORIES_MAX = 10_000
 _SHORTAGES = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 )
+# What flushing says where directories are never written, or never flushed apart.
+_NOTHING_TO_FLUSH = frozenset({errno.EROFS, errno.EINVAL, errno.ENOTSUP})
 
 
 class Disk:
@@ -148,8 +150,23 @@ class Disk:
         except FileNotFoundError:
             self._ensure_root(path.parent)
             made = self.files.make_directory(path)
-        # It may be older than us, in a place that we may not open: then its name is flushed by
-        # whoever made it, or nobody.
-        refusal = () if made else (PermissionError,)
-        with suppress(*refusal), self.changing_names(path.parent):
+        if not made:
+            self._flush_older(path.parent)
+            return
+        with self.changing_names(path.parent):
             pass
+
+    def _flush_older(self, path: Path) -> None:
+        # The name may be older than us, in a place that we may not open or that is not for
+        # writing: then it is flushed by whoever made it, or nobody.
+        try:
+            descriptor = self.files.open_directory(path)
+        except PermissionError:
+            return
+        try:
+            self.files.sync(descriptor)
+        except OSError as error:
+            if error.errno not in _NOTHING_TO_FLUSH:
+                raise self._unflushed(error) from error
+        finally:
+            self.files.close(descriptor)
