@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tidegate.blobs.disk import Disk
 from tidegate.blobs.filesystem import BUFFER_BYTES, FilesystemBlobs
 from tidegate.domain.errors import BlobMissing, StorageBroken, StorageFull
 from tidegate.testing.files import FaultyFiles
@@ -186,33 +185,6 @@ async def test_short_writes_are_completed(blobs: FilesystemBlobs, files: FaultyF
     assert await blobs.append("results", data) == 100
     assert await blobs.read("blob", 0, 100) == data
     assert await blobs.read("results", 50, 150) == data[50:] + data
-
-
-@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE])
-@pytest.mark.parametrize("after", [0, 1, 2])
-async def test_a_put_whose_directory_can_not_be_opened_leaves_nothing_and_breaks_nothing(
-    blobs: FilesystemBlobs, files: FaultyFiles, tmp_path: Path, code: int, after: int
-) -> None:
-    files.fail("open_directory", code, after=after)
-    with pytest.raises(StorageFull):
-        await blobs.put("a/blob", b"0")
-    assert on_disk(tmp_path) == []
-    files.log.clear()
-    await blobs.put("a/blob", b"0")
-    assert files.log[-2:] == ["rename blob", "sync_directory a"]
-    assert ("sync_directory data" in files.log) is (after < 2)
-
-
-async def test_an_append_whose_directory_can_not_be_opened_flushes_the_name_later(
-    blobs: FilesystemBlobs, files: FaultyFiles
-) -> None:
-    await blobs.put("warm", b"0")
-    files.fail("open_directory", errno.EMFILE)
-    with pytest.raises(StorageFull):
-        await blobs.append("results", b"first")
-    files.log.clear()
-    assert await blobs.append("results", b"second") == 0
-    assert "sync_directory data" in files.log
 
 
 # A disk that can't be trusted any more
@@ -416,19 +388,6 @@ async def test_no_more_files_stay_open_than_the_bound(
             assert await blobs.append(f"results/{number}", b"0123") == turn * 4
             assert files.open_descriptors <= 3
     assert files.open_descriptors == 3
-
-
-async def test_known_directories_are_forgotten_at_the_bound(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tidegate.blobs.disk.KNOWN_DIRECTORIES_MAX", 3)
-    files = FaultyFiles()
-    disk = Disk(tmp_path, files)
-    for name in ("a", "b", "a", "c", "d"):
-        disk.ensure_directory(tmp_path / name)
-    assert files.log.count("make_directory a") == 1
-    disk.ensure_directory(tmp_path / "a")
-    assert files.log.count("make_directory a") == 2
 
 
 async def test_a_directory_in_the_place_of_a_blob_is_no_blob(blobs: FilesystemBlobs) -> None:

@@ -3,8 +3,9 @@
 import errno
 import itertools
 import os
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tidegate.blobs.files import Files
@@ -31,7 +32,10 @@ class Disk:
         self.root = root.absolute()
         self.files = files
         self._broken: str | None = None
+        # Directories that are there and whose names are flushed. Whoever changes which there are
+        # holds the lock; whoever only looks does not.
         self._known: set[Path] = set()
+        self._changing = threading.Lock()
         self._numbers = itertools.count()
 
     @contextmanager
@@ -76,12 +80,57 @@ class Disk:
 
     def ensure_directory(self, path: Path) -> None:
         """Make a directory in or at the root durably, with all that lead to it."""
+        if path not in self._known:
+            with self._changing:
+                self._ensure(path)
+
+    def create(self, path: Path) -> int:
+        """Make a new empty file, and durably all directories that lead to it; open it.
+
+        Raises:
+            FileExistsError: the name is taken.
+        """
+        self.ensure_directory(path.parent)
+        try:
+            descriptor = self.files.create(path)
+        except FileNotFoundError:
+            # Meanwhile the directory became empty and was removed; with the lock it can't be.
+            with self._changing:
+                self._known.clear()
+                self._ensure(path.parent)
+                return self.files.create(path)
+        try:
+            # From here on nobody can remove the directory. If it was removed and made again since
+            # it was looked for, this waits until the new one's name is flushed.
+            self.ensure_directory(path.parent)
+        except BaseException:
+            self.files.close(descriptor)
+            with suppress(OSError):
+                self.files.remove(path)
+            raise
+        return descriptor
+
+    def remove_if_empty(self, path: Path) -> None:
+        """Remove a directory below the root if nothing is in it; never fails."""
+        if path == self.root:
+            return
+        with self._changing:
+            was_known = path in self._known
+            self._known.discard(path)  # Before it goes: nobody may find a new one known by it.
+            try:
+                self.files.remove_directory(path)
+            except OSError as error:
+                # It holds something, as a rule; one that can't be removed only takes a little room.
+                if was_known and error.errno != errno.ENOENT:
+                    self._known.add(path)
+
+    def _ensure(self, path: Path) -> None:
         if path in self._known:
             return
         if path == self.root:
             self._ensure_root(path)
         else:
-            self.ensure_directory(path.parent)
+            self._ensure(path.parent)
             # Also when it is there: whoever made it may have died before flushing its name.
             with self.changing_names(path.parent):
                 self.files.make_directory(path)

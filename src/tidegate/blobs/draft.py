@@ -59,12 +59,11 @@ class Draft:
         return descriptor
 
     def _open(self) -> int:
-        self._disk.ensure_directory(self._path.parent)
         for _ in range(NAME_TRIES_MAX):
             # A dead process may have had our number and left a file under the same name.
             with suppress(FileExistsError):
                 path = self._disk.temporary_path(self._path)
-                self._descriptor = self._disk.files.create(path)
+                self._descriptor = self._disk.create(path)
                 self._temporary = path
                 return self._descriptor
         raise self._disk.broken_by("too many files were left behind")

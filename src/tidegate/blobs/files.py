@@ -85,6 +85,10 @@ class Files(Protocol):
         """Remove a file's name."""
         ...
 
+    def remove_directory(self, path: Path) -> None:
+        """Remove an empty directory."""
+        ...
+
     def close(self, descriptor: int) -> None:
         """Let go of an open file or directory."""
         ...
@@ -164,6 +168,10 @@ class SystemFiles:
     def remove(self, path: Path) -> None:
         """Remove a file's name."""
         path.unlink()
+
+    def remove_directory(self, path: Path) -> None:
+        """Remove an empty directory."""
+        path.rmdir()
 
     def close(self, descriptor: int) -> None:
         """Let go of an open file or directory."""

@@ -2,7 +2,7 @@
 
 A blob is the file of its name below the root. A new one is written beside its place under a name
 with `~` in it, which no blob has, flushed, renamed, and its directory flushed. What a dead process
-left under such a name is passed over by everything here.
+left under such a name is passed over by everything here. A directory goes with its last blob.
 """
 
 import asyncio
@@ -207,6 +207,7 @@ def _remove(disk: Disk, tails: Tails, name: str) -> None:
             disk.files.remove(disk.root / name)
         except (FileNotFoundError, NotADirectoryError):
             return
+        disk.remove_if_empty((disk.root / name).parent)
 
 
 def _names(disk: Disk, prefix: str) -> list[str]:

@@ -45,7 +45,7 @@ class Tail:
         try:
             descriptor = self._disk.files.open_to_write(self._path)
         except FileNotFoundError:
-            descriptor = self._disk.files.create(self._path)
+            descriptor = self._disk.create(self._path)
         try:
             # Also when it was there: whoever made it may have died before flushing its name.
             with self._disk.changing_names(self._path.parent):

@@ -111,6 +111,11 @@ class FaultyFiles(SystemFiles):
         super().remove(path)
 
     @override
+    def remove_directory(self, path: Path) -> None:
+        self._obey("remove_directory", path.name)
+        super().remove_directory(path)
+
+    @override
     def close(self, descriptor: int) -> None:
         with self._guard:
             self.open_descriptors -= 1

@@ -212,6 +212,15 @@ class DeleteContract:
         await expect_missing(blobs, "a/gone")
         assert await blobs.list_names("") == ["a/kept"]
 
+    async def test_where_all_was_deleted_there_is_room_for_any_name(self, blobs: BlobStore) -> None:
+        await blobs.put("a/gone", b"0")
+        await blobs.delete("a/gone")
+        await blobs.put("a/back", b"1")
+        assert await blobs.list_names("") == ["a/back"]
+        await blobs.delete("a/back")
+        await blobs.put("a", b"2")
+        assert await blobs.read("a", 0, 1) == b"2"
+
     async def test_deleting_nothing_is_no_error(self, blobs: BlobStore) -> None:
         await blobs.delete("nothing")
         await blobs.delete("no/such/place")
