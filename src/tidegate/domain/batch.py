@@ -162,8 +162,8 @@ def ask_cancel(batch: Batch, at: float) -> Batch:
         return batch
     if Status.CANCELLING not in NEXT[batch.status]:
         raise Conflict(f"Cannot cancel a batch with status '{batch.status}'.")
-    if batch.counts.expired:
-        # Expiry came first and lines already say so; two reasons for one end would contradict.
+    if at >= batch.expires_at or batch.counts.expired:
+        # Expiry came first, and lines may say so already; two reasons for one end would contradict.
         raise Conflict("Cannot cancel a batch whose completion window has closed.")
     return move(batch, Status.CANCELLING, at)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,11 +21,14 @@ from tidegate.processor.plan_format import unpack_all
 from tidegate.processor.run import Run
 from tidegate.processor.settings import Settings
 from tidegate.runtime.clock import Clock
-from tidegate.stores.base import ClaimedShard, Store, Want
+from tidegate.stores.base import ClaimedShard, ClaimedShards, Store, Want
 
 ENDING_SHARDS_AT_ONCE = 4
 LINES_AHEAD_SECONDS = 0.5
 MISSING_PLAN_SECONDS = 30.0
+NOTES_AT_ONCE = 20
+NOTED_MAX = 10_000
+TURNS_WITH_ATTEMPTS = 12
 _RATE_WEIGHT = 0.3
 
 
@@ -51,6 +55,7 @@ class Claimer:
         self._dispatcher = dispatcher
         self._settings = settings
         self._tools = tools
+        self.stopping = False
         self._measured_at: float | None = None
         self._noted: dict[str, str] = {}
         self._gave_way_at: dict[str, float] = {}
@@ -73,26 +78,32 @@ class Claimer:
         granted = await self._tools.store.claim_shards(
             self._tools.owner, wants, lease_seconds=self._settings.claims.lease_seconds
         )
-        for claimed in granted:
-            self._tools.keeper.hold([held.claim for held in claimed.shards])
-        for claimed in granted:
-            for held in claimed.shards:
-                self._tools.observer.claimed("shard")
-                await self._open(claimed.batch, held)
+        await self._open_all(granted)
 
     async def _explain(self, offers: Sequence[Offer], now: float) -> None:
-        """Let the batches of which nothing is opened, because a server is paused, say so."""
+        """Let the batches of which nothing is opened, because a server is paused, say so.
+
+        At most `NOTES_AT_ONCE` of them for each look: each note is a write.
+        """
         reasons = {
             offer.batch_id: f"{endpoint.name}: {endpoint.reason}"
             for offer in offers
             if offer.batch_id not in self._held.runs
             and (endpoint := self._tools.routes.find(offer.model)) is not None
-            and endpoint.is_paused(now)
+            and endpoint.was_paused_lately(now)
         }
-        for batch_id, reason in reasons.items():
-            if self._noted.get(batch_id) != reason:
-                await self._tools.store.note_waiting(batch_id, reason)
-        self._noted = reasons
+        # A batch that is not on offer now may be handed back with a pause, or be run elsewhere:
+        # whoever opens it next corrects what it says.
+        over = {offer.batch_id for offer in offers} & (self._noted.keys() - reasons.keys())
+        over -= self._held.runs.keys()
+        changed: list[tuple[str, str | None]] = [(batch_id, None) for batch_id in sorted(over)]
+        changed += [item for item in reasons.items() if self._noted.get(item[0]) != item[1]]
+        for batch_id, reason in changed[:NOTES_AT_ONCE]:
+            await self._tools.store.note_waiting(batch_id, reason)
+            if reason is None:
+                del self._noted[batch_id]
+            elif len(self._noted) < NOTED_MAX:
+                self._noted[batch_id] = reason
 
     # Choosing
 
@@ -146,6 +157,21 @@ class Claimer:
 
     # Opening
 
+    async def _open_all(self, granted: Sequence[ClaimedShards]) -> None:
+        """Open what was granted. What can't be opened is not renewed, so that others get it."""
+        keeper = self._tools.keeper
+        waiting = [(claimed.batch, held) for claimed in granted for held in claimed.shards]
+        keeper.hold([held.claim for _, held in waiting])
+        try:
+            while waiting:
+                batch, held = waiting[0]
+                self._tools.observer.claimed("shard")
+                await self._open(batch, held)
+                waiting.pop(0)
+        finally:
+            for _, held in waiting:
+                keeper.drop(held.claim)
+
     async def _open(self, batch: Batch, claimed: ClaimedShard) -> None:
         plan = claimed.shard.plan
         assert batch.plan_blob is not None, batch.id
@@ -158,7 +184,9 @@ class Claimer:
         endpoint = self._tools.routes.find(plan.model)
         shard = OpenShard(claimed, list(unpack_all(data)), endpoint=endpoint, opened_at=loop.time())
         run = self._held.open(batch, shard)
-        if self._is_over(batch):
+        if self.stopping:
+            shard.state = State.RETURNING
+        elif self._is_over(batch):
             shard.state = State.ENDING
             self._dispatcher.settle_shard(run, shard)
         elif endpoint is None:
@@ -187,12 +215,20 @@ class Claimer:
         return sorted(offers, key=lambda offer: self._gave_way_at.get(offer.batch_id, -math.inf))
 
     def _make_room(self, offers: Sequence[Offer], now: float) -> None:
-        """Every slot is taken: give one up where it idles, or where another batch has none."""
-        victim = self._idle_shard(now)
+        """Every slot is taken: give one up where it idles, or where another batch has none.
+
+        One at a time: the next is chosen when this one has gone.
+        """
+        shards = [shard for run in self._held.runs.values() for shard in run.shards.values()]
+        if any(shard.state is State.RETURNING for shard in shards):
+            return
+        running = [shard for shard in shards if shard.state is State.RUNNING]
+        victim = self._idle_shard(running, now)
         if victim is None and any(self._is_left_out(offer, now) for offer in offers):
-            victim = self._longest_turn(now)
+            victim = self._longest_turn(running, now)
         if victim is not None:
             victim.state = State.RETURNING
+            victim.cut_flights(now + self._settings.ends.drain_seconds)
             batch_id = victim.claim.unit.batch_id
             self._gave_way_at[batch_id] = now
             self._held.runs[batch_id].changed.set()
@@ -200,31 +236,37 @@ class Claimer:
     def _is_left_out(self, offer: Offer, now: float) -> bool:
         return offer.batch_id not in self._held.runs and self._missing(offer, now) > 0
 
-    def _idle_shard(self, now: float) -> OpenShard | None:
-        for shard in self._returnable():
+    def _idle_shard(self, running: Sequence[OpenShard], now: float) -> OpenShard | None:
+        for shard in running:
             if shard.endpoint is not None and shard.endpoint.is_paused(now) and shard.is_settled:
                 return shard
         return None
 
-    def _longest_turn(self, now: float) -> OpenShard | None:
-        """Return a shard of a batch that holds several, or the one whose turn is over."""
-        shards = sorted(self._returnable(), key=lambda shard: shard.opened_at)
-        for shard in reversed(shards):
-            if len(self._held.runs[shard.claim.unit.batch_id].shards) > 1:
-                return shard
-        turn_seconds = self._settings.valves.turn_seconds
-        if shards and now - shards[0].opened_at >= turn_seconds:
-            return shards[0]
-        return None
+    def _longest_turn(self, running: Sequence[OpenShard], now: float) -> OpenShard | None:
+        """Return a shard of a batch that holds several, or the one whose turn is over.
 
-    def _returnable(self) -> list[OpenShard]:
-        # A shard whose lines have used up attempts stays: handed back it would forget them.
-        return [
+        Attempts are counted here alone: a shard whose lines have used some up stays longer, so
+        that these lines come to their end.
+        """
+        turn_seconds = self._settings.valves.turn_seconds
+        several = Counter(shard.claim.unit.batch_id for shard in running)
+        ripe = [
             shard
-            for run in self._held.runs.values()
-            for shard in run.shards.values()
-            if shard.state is State.RUNNING and not shard.attempts and not shard.unsure
+            for shard in running
+            if now - shard.opened_at
+            >= turn_seconds * (TURNS_WITH_ATTEMPTS if shard.attempts else 1)
+            or (several[shard.claim.unit.batch_id] > 1 and not shard.attempts)
         ]
+        if not ripe:
+            return None
+        return min(
+            ripe,
+            key=lambda shard: (
+                several[shard.claim.unit.batch_id] <= 1,
+                len(shard.flights),
+                shard.opened_at,
+            ),
+        )
 
 
 def reject_all(run: Run, shard: OpenShard) -> None:

@@ -80,14 +80,13 @@ class Closer:
 
     # Returns
 
-    def return_all(self, grace_seconds: float) -> None:
-        """Send nothing more of any batch; what flies has `grace_seconds` to land."""
-        loop = asyncio.get_running_loop()
+    def return_all(self, cut_at: float) -> None:
+        """Send nothing more of any batch; what flies has until `cut_at` to land."""
         for run in self._held.runs.values():
             for shard in run.shards.values():
                 if shard.state is State.RUNNING:
                     shard.state = State.RETURNING
-                shard.cut_flights(loop.time() + grace_seconds)
+                shard.cut_flights(cut_at)
             run.changed.set()
 
     async def hand_back(self) -> None:
@@ -128,7 +127,7 @@ class Closer:
         except ClaimLost:
             tools.observer.claim_lost("finalizing")
             return
-        tools.observer.batch_ended(batch.status.value)
+        tools.observer.batch_ended(batch)
         tools.signals.notify(batch_topic(batch.id))
         if batch.plan_blob is not None:
             await tools.blobs.delete(batch.plan_blob)
@@ -139,9 +138,9 @@ class Closer:
         """Let each batch say why it waits, when that has changed."""
         for run in list(self._held.runs.values()):
             reason = _reason(run)
-            if reason != run.noted_reason:
-                run.noted_reason = reason
+            if run.shards and reason != run.noted_reason:
                 await self._tools.store.note_waiting(run.id, reason)
+                run.noted_reason = reason
 
 
 def _reason(run: Run) -> str | None:

@@ -7,9 +7,9 @@ soon as it is free; a lane that finds none parks until it is woken. Nothing here
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from tidegate.domain.errors import TimedOut, UpstreamFault
+from tidegate.domain.errors import ReplyBroken, TimedOut, UpstreamFault
 from tidegate.domain.retry import Blame, Retry
 from tidegate.processor.endpoints import Endpoint
 from tidegate.processor.held import Held
@@ -19,6 +19,8 @@ from tidegate.processor.outcome import Outcome, judge_fault, judge_reply
 from tidegate.processor.run import Entry, Run
 from tidegate.processor.settings import Valves
 from tidegate.upstreams.base import Call, Reply
+
+REFUSALS_OF_AN_ODD_ONE = 3
 
 
 class Dispatcher:
@@ -84,17 +86,20 @@ class Dispatcher:
         for _ in range(len(run.turn)):
             model = run.turn[0]
             run.turn.rotate(-1)
-            for shard in run.by_model[model]:
-                endpoint = shard.endpoint
-                index = shard.ready(now)
-                if endpoint is None or index is None:
-                    continue
-                if not endpoint.has_room(now) or not self._leaves_room(endpoint):
-                    break
-                size = len(shard.lines[index].body) + int(endpoint.reply_bytes_expected)
-                if not self._held.budget.takes(size):
-                    return None
-                return self._start(run, shard, index, endpoint, size, now)
+            shards = run.by_model[model]
+            endpoint = shards[0].endpoint
+            if endpoint is None or not endpoint.has_room(now) or not self._leaves_room(endpoint):
+                continue
+            found = (
+                next_on_trial(shards, now) if endpoint.is_on_trial else next_in_order(shards, now)
+            )
+            if found is None:
+                continue
+            shard, index = found
+            size = len(shard.lines[index].body) + int(endpoint.reply_bytes_expected)
+            if not self._held.budget.takes(size):
+                return None
+            return self._start(run, shard, index, endpoint, size, now)
         return None
 
     def _start(
@@ -142,18 +147,25 @@ class Dispatcher:
             headers={"x-request-id": request_id, "idempotency-key": request_id},
         )
         result: Reply | UpstreamFault | None = None
+        scope = flight.scope = asyncio.timeout(None)
         try:
-            async with asyncio.timeout(None) as scope:
-                flight.scope = scope
+            async with scope:
                 result = await flight.endpoint.upstream.send(call)
-        except TimeoutError:
-            # The flight was cut: nobody waits for this line here any more.
-            result = None
+        except TimeoutError as error:
+            # Cut by us: nobody waits for this line here any more. Otherwise a stray of the door.
+            result = None if scope.expired() else self._stray(error)
         except UpstreamFault as fault:
             result = fault
+        except Exception as error:  # noqa: BLE001 - the edge of a call: a fault in a door must not stop every batch
+            result = self._stray(error)
         finally:
             self._land(flight)
         self._settle(run, flight, result)
+
+    def _stray(self, error: Exception) -> ReplyBroken:
+        """Take an error that no upstream should raise for a broken reply, and say so."""
+        self._observer.crashed(error)
+        return ReplyBroken(f"The call failed in the gateway itself: {type(error).__name__}.")
 
     def _land(self, flight: Flight) -> None:
         self.in_flight -= 1
@@ -184,17 +196,12 @@ class Dispatcher:
 
     def _weigh(self, run: Run, flight: Flight, result: Reply | UpstreamFault) -> None:
         now = asyncio.get_running_loop().time()
-        endpoint, line = flight.endpoint, flight.line
-        request_id = run.request_id(line.number)
-        if isinstance(result, Reply):
-            starting = endpoint.is_starting(flight.shard.model, now)
-            outcome = judge_reply(result, request_id, line.custom_id, starting=starting)
-        else:
-            serves_others = endpoint.served_at > flight.sent_at
-            outcome = judge_fault(result, request_id, line.custom_id, serves_others=serves_others)
-        self._observer.attempt(endpoint.name, outcome.blame.value)
-        self._tell_endpoint(flight, result, outcome, now)
-        if self._is_final(flight, outcome):
+        outcome = self._judge(run, flight, result, now)
+        self._observer.attempt(flight.endpoint.name, outcome.blame.value)
+        is_odd_one = self._is_odd_one(flight, outcome, result, now)
+        if not (is_odd_one and outcome.overload):
+            self._tell_endpoint(flight, result, outcome, now)
+        if self._is_final(flight, outcome, is_odd_one=is_odd_one):
             run.finished[flight.shard.model] = run.finished.get(flight.shard.model, 0) + 1
             run.add(
                 Entry(
@@ -207,6 +214,41 @@ class Dispatcher:
             )
         else:
             self._try_again(flight, outcome, now)
+
+    def _judge(
+        self, run: Run, flight: Flight, result: Reply | UpstreamFault, now: float
+    ) -> Outcome:
+        endpoint, line = flight.endpoint, flight.line
+        request_id = run.request_id(line.number)
+        if isinstance(result, Reply):
+            starting = endpoint.is_starting(flight.shard.model, now)
+            return judge_reply(result, request_id, line.custom_id, starting=starting)
+        serves_others = endpoint.served_at > flight.sent_at
+        return judge_fault(result, request_id, line.custom_id, serves_others=serves_others)
+
+    def _is_odd_one(
+        self, flight: Flight, outcome: Outcome, result: Reply | UpstreamFault, now: float
+    ) -> bool:
+        """Say whether the endpoint refuses this line again and again, while it serves others.
+
+        Then the refusal says more of the line than of the endpoint: a content filter's 403, a
+        proxy's 504 for one that takes too long, a quota that only this request would break.
+        """
+        if outcome.blame is not Blame.ENDPOINT or not isinstance(result, Reply):
+            return False
+        shard, index = flight.shard, flight.index
+        before = shard.refused_at.get(index)
+        shard.refused_at[index] = flight.sent_at
+        since = flight.endpoint.on_refused((shard.claim.unit, index), now)
+        if before is None:
+            return False
+        served_others = flight.endpoint.served_at > before
+        # Once it stood out, it still does while nobody else is refused.
+        still_odd = index in shard.refusals and since < before
+        if not served_others and not still_odd:
+            return False
+        shard.refusals[index] = shard.refusals.get(index, 0) + 1
+        return shard.refusals[index] >= REFUSALS_OF_AN_ODD_ONE
 
     def _tell_endpoint(
         self, flight: Flight, result: Reply | UpstreamFault, outcome: Outcome, now: float
@@ -228,11 +270,13 @@ class Dispatcher:
                     reason=outcome.reason, sent_at=flight.sent_at, now=now, after=outcome.after
                 )
 
-    def _is_final(self, flight: Flight, outcome: Outcome) -> bool:
+    def _is_final(self, flight: Flight, outcome: Outcome, *, is_odd_one: bool) -> bool:
         shard, index = flight.shard, flight.index
         match outcome.blame:
             case Blame.NOBODY:
                 return True
+            case Blame.ENDPOINT if is_odd_one and not outcome.overload:
+                shard.unsure[index] = shard.unsure.get(index, 0) + 1
             case Blame.ENDPOINT:
                 return False
             case Blame.LINE:
@@ -246,11 +290,37 @@ class Dispatcher:
 
     def _try_again(self, flight: Flight, outcome: Outcome, now: float) -> None:
         shard, index = flight.shard, flight.index
-        if outcome.blame is Blame.ENDPOINT and not outcome.overload:
-            shard.put_back(index)
-            return
-        failures = shard.attempts.get(index, 0) + shard.unsure.get(index, 0)
+        failures = (
+            shard.attempts.get(index, 0) + shard.unsure.get(index, 0) + shard.refusals.get(index, 0)
+        )
         delay = self._retry.delay(max(1, failures), self._chance.random())
         if outcome.after is not None:
             delay = max(delay, min(outcome.after, self._retry.delay_seconds_max))
         shard.sleep_until(index, now + delay)
+
+
+def next_in_order(shards: Sequence[OpenShard], now: float) -> tuple[OpenShard, int] | None:
+    """Return the next line of the first shard that has one: neighbours share their prompts."""
+    for shard in shards:
+        index = shard.ready(now)
+        if index is not None:
+            return shard, index
+    return None
+
+
+def next_on_trial(shards: Sequence[OpenShard], now: float) -> tuple[OpenShard, int] | None:
+    """Return the line to try out an endpoint with: one never sent, else the longest asleep.
+
+    The line that the endpoint refused last may be the reason why it refused.
+    """
+    for shard in shards:
+        index = shard.ready_unsent()
+        if index is not None:
+            return shard, index
+    due = [(since, shard) for shard in shards if (since := shard.sleeper_due(now)) is not None]
+    if not due:
+        return None
+    shard = min(due, key=lambda pair: pair[0])[1]
+    index = shard.ready(now)
+    assert index is not None
+    return shard, index

@@ -3,13 +3,16 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from tidegate.domain.claim import Unit
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.runtime.limiter import Aimd, AimdSettings
 from tidegate.upstreams.base import Upstream
 
 REPLY_BYTES_EXPECTED_MIN = 4_096
+REPLY_BYTES_EXPECTED_START = 262_144
 SERVED_MODELS_MAX = 1_000
 MODELS_MAX = 256
+LATELY_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,10 +61,12 @@ class Endpoint:
         self.served_at = float("-inf")
         self.served_models: set[str] = set()
         self.reason: str | None = None
-        self.reply_bytes_expected = float(REPLY_BYTES_EXPECTED_MIN)
+        self.reply_bytes_expected = float(REPLY_BYTES_EXPECTED_START)
         self._pauses = pauses or PauseSettings()
         self._paused_until = float("-inf")
         self._failures = 0
+        self._refused_line: tuple[Unit, int] | None = None
+        self._refused_since = float("-inf")
         self._first_sent_at: float | None = None
 
     def has_room(self, now: float) -> bool:
@@ -79,6 +84,18 @@ class Endpoint:
     def pause_left(self, now: float) -> float:
         """Return the seconds for which it is still left alone; 0 when it is not."""
         return max(0.0, self._paused_until - now)
+
+    def was_paused_lately(self, now: float) -> bool:
+        """Say whether it still has a reason to rest, and rested within `LATELY_SECONDS`.
+
+        Between two pauses it is tried out: whoever waits for it still waits for the same reason.
+        """
+        return self.reason is not None and now < self._paused_until + LATELY_SECONDS
+
+    @property
+    def is_on_trial(self) -> bool:
+        """Say whether it failed lately and is now tried with one request at a time."""
+        return self._failures > 0
 
     @property
     def window(self) -> int:
@@ -99,14 +116,22 @@ class Endpoint:
         self._failures = 0
         self.reason = None
         self.limiter.on_success()
-        # A slow average towards twice the size, so that one long reply does not shut the valve.
+        # Twice the size is expected; quick to learn of longer replies, slow to forget them.
         target = max(REPLY_BYTES_EXPECTED_MIN, 2 * reply_bytes)
-        self.reply_bytes_expected += 0.1 * (target - self.reply_bytes_expected)
+        weight = 0.5 if target > self.reply_bytes_expected else 0.05
+        self.reply_bytes_expected += weight * (target - self.reply_bytes_expected)
 
     def on_answered(self) -> None:
         """Hear that the endpoint answered, though not well: it is there, so it is not paused."""
         self._failures = 0
         self.reason = None
+
+    def on_refused(self, line: tuple[Unit, int], now: float) -> float:
+        """Hear that a line was refused; return since when no other line was."""
+        if line != self._refused_line:
+            self._refused_line = line
+            self._refused_since = now
+        return self._refused_since
 
     def is_starting(self, model: str, now: float) -> bool:
         """Say whether an unknown model may just not be loaded yet."""
@@ -134,19 +159,22 @@ class Endpoint:
         """Return the endpoint that stands for one model behind this gateway.
 
         A gateway serves its models by different engines: each has a limit and pauses of its own, so
-        that a slow model takes nothing from a fast one. Past `MODELS_MAX` they share one.
+        that a slow model takes nothing from a fast one. At most `MODELS_MAX` are remembered: the
+        one that was served least lately makes room.
         """
-        name = model if len(self._models) < MODELS_MAX or model in self._models else ""
-        found = self._models.get(name)
+        found = self._models.get(model)
         if found is None:
+            if len(self._models) >= MODELS_MAX:
+                del self._models[min(self._models, key=self._staleness)]
             found = Endpoint(
-                f"{self.name}/{name or 'other'}",
-                self.upstream,
-                limits=self._limits,
-                pauses=self._pauses,
+                f"{self.name}/{model}", self.upstream, limits=self._limits, pauses=self._pauses
             )
-            self._models[name] = found
+            self._models[model] = found
         return found
+
+    def _staleness(self, model: str) -> tuple[bool, float]:
+        endpoint = self._models[model]
+        return endpoint.limiter.in_flight > 0, endpoint.served_at
 
     def siblings(self) -> list["Endpoint"]:
         """Return the endpoints of single models behind this one."""

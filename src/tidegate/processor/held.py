@@ -26,6 +26,8 @@ class Held:
         """Take in a shard, and its batch if it is the first of it."""
         run = self.runs.get(batch.id)
         if run is not None:
+            if batch.version > run.batch.version:
+                run.batch = batch
             run.open(shard)
             return run
         run = Run(batch, self.budget, noted_reason=batch.waiting_for)

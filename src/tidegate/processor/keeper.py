@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing_extensions import override
 
 from tidegate.domain.claim import Claim, Unit
-from tidegate.domain.errors import StoreUnavailable
+from tidegate.domain.errors import StorageFull, StoreUnavailable
 from tidegate.processor.settings import Claims
 from tidegate.stores.base import Store
 
@@ -56,7 +56,7 @@ class Keeper(ABC):
             return []
         try:
             lost = set(await store.renew(claims, lease_seconds=self._settings.lease_seconds))
-        except StoreUnavailable:
+        except (StoreUnavailable, StorageFull):
             return []
         return [claim for claim in claims if claim.unit in lost]
 

@@ -1,11 +1,24 @@
-"""An observer that counts what a processor tells of itself."""
+"""An observer that counts and logs what a processor tells of itself."""
 
 from dataclasses import dataclass
 
 from typing_extensions import override
 
+from tidegate.domain.batch import Batch
+from tidegate.domain.errors import StorageFull, TidegateError
 from tidegate.domain.usage import Usage
 from tidegate.processor.observer import Observer
+from tidegate.telemetry.logs import (
+    BATCH_ENDED,
+    BATCH_PLANNED,
+    CLAIM_LOST,
+    ENDPOINT_PAUSED,
+    ENDPOINT_RESUMED,
+    STORAGE_FULL,
+    STORE_UNAVAILABLE,
+    UPSTREAM_CRASHED,
+    get_logger,
+)
 from tidegate.telemetry.metrics import Metrics
 
 
@@ -21,6 +34,7 @@ class Metered(Observer):
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        self._log = get_logger("processor")
         self._endpoints: dict[str, _Endpoint] = {}
         self._open_shards = 0
         self._uncommitted = 0
@@ -39,6 +53,7 @@ class Metered(Observer):
     @override
     def claim_lost(self, kind: str) -> None:
         self._metrics.claim_lost(kind)
+        self._log.warning(CLAIM_LOST, kind=kind)
 
     @override
     def lines_done(self, model: str, completed: int, failed: int, usage: Usage) -> None:
@@ -53,12 +68,37 @@ class Metered(Observer):
         self._metrics.commit(lines, seconds)
 
     @override
-    def planned(self, seconds: float) -> None:
+    def planned(self, batch: Batch, seconds: float) -> None:
         self._metrics.planned(seconds)
+        if not batch.is_terminal:
+            self._log.info(
+                BATCH_PLANNED,
+                batch=batch.id,
+                lines=batch.counts.total,
+                models=len(batch.models),
+                seconds=round(seconds, 3),
+            )
 
     @override
-    def batch_ended(self, status: str) -> None:
-        self._metrics.batch_ended(status)
+    def batch_ended(self, batch: Batch) -> None:
+        self._metrics.batch_ended(batch.status.value)
+        counts = batch.counts
+        self._log.info(
+            BATCH_ENDED,
+            batch=batch.id,
+            status=batch.status.value,
+            completed=counts.completed,
+            failed=counts.failed,
+        )
+
+    @override
+    def held_up(self, error: TidegateError) -> None:
+        event = STORAGE_FULL if isinstance(error, StorageFull) else STORE_UNAVAILABLE
+        self._log.warning(event, reason=str(error))
+
+    @override
+    def crashed(self, error: Exception) -> None:
+        self._log.error(UPSTREAM_CRASHED, exc_info=error)
 
     @override
     def observe(self, *, in_flight: int, open_shards: int, uncommitted: int) -> None:
@@ -66,12 +106,16 @@ class Metered(Observer):
         self._uncommitted = uncommitted
 
     @override
-    def endpoint(self, name: str, *, limit: int, in_flight: int, paused: bool) -> None:
+    def endpoint(self, name: str, *, limit: int, in_flight: int, reason: str | None) -> None:
         known = self._endpoints.get(name)
         if known is None:
             known = self._endpoints[name] = _Endpoint()
             self._watch(name, known)
-        known.limit, known.in_flight, known.paused = limit, in_flight, paused
+        if reason is not None and not known.paused:
+            self._log.warning(ENDPOINT_PAUSED, endpoint=name, reason=reason)
+        if reason is None and known.paused:
+            self._log.info(ENDPOINT_RESUMED, endpoint=name)
+        known.limit, known.in_flight, known.paused = limit, in_flight, reason is not None
 
     def _watch(self, name: str, known: _Endpoint) -> None:
         self._metrics.watch_endpoint(

@@ -1,5 +1,7 @@
 """What a processor tells of itself while it works; telemetry listens, a simulation need not."""
 
+from tidegate.domain.batch import Batch
+from tidegate.domain.errors import TidegateError
 from tidegate.domain.usage import Usage
 
 
@@ -27,17 +29,23 @@ class Observer:
     def commit(self, lines: int, seconds: float) -> None:
         """The ledger answered a commit."""
 
-    def planned(self, seconds: float) -> None:
+    def planned(self, batch: Batch, seconds: float) -> None:
         """A batch was validated and planned, or ended by its validation."""
 
     def plan_missing(self) -> None:
         """A shard was claimed whose plan can't be read."""
 
-    def batch_ended(self, status: str) -> None:
+    def batch_ended(self, batch: Batch) -> None:
         """A batch reached a terminal status here."""
+
+    def held_up(self, error: TidegateError) -> None:
+        """The ledger or a disk did not answer; work waits and asks again."""
+
+    def crashed(self, error: Exception) -> None:
+        """A call to an upstream raised what no upstream should raise."""
 
     def observe(self, *, in_flight: int, open_shards: int, uncommitted: int) -> None:
         """The valves as they stand now; called at least once for each poll interval."""
 
-    def endpoint(self, name: str, *, limit: int, in_flight: int, paused: bool) -> None:
-        """One endpoint as it stands now; called like `observe`."""
+    def endpoint(self, name: str, *, limit: int, in_flight: int, reason: str | None) -> None:
+        """One endpoint as it stands now, and why it is paused; called like `observe`."""

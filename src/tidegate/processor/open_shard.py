@@ -71,6 +71,8 @@ class OpenShard:
         self.flights: dict[int, Flight] = {}
         self.attempts: dict[int, int] = {}
         self.unsure: dict[int, int] = {}
+        self.refusals: dict[int, int] = {}
+        self.refused_at: dict[int, float] = {}
         self._fresh: deque[int] = deque(sorted(self.undecided))
         self._sleeping: list[tuple[float, int]] = []
 
@@ -88,9 +90,13 @@ class OpenShard:
         """Return the line to be sent next, without taking it; None when none is ready."""
         if self.state is not State.RUNNING:
             return None
-        if self._sleeping and self._sleeping[0][0] <= now:
+        if self.sleeper_due(now) is not None:
             return self._sleeping[0][1]
         return self._fresh[0] if self._fresh else None
+
+    def ready_unsent(self) -> int | None:
+        """Return the first line that was never sent, without taking it; None when there is none."""
+        return self._fresh[0] if self._fresh and self.state is State.RUNNING else None
 
     def take(self, index: int) -> PlanLine:
         """Take the line that `ready` named."""
@@ -101,8 +107,14 @@ class OpenShard:
             assert taken == index, (due, taken, index)
         return self.lines[index]
 
+    def sleeper_due(self, now: float) -> float | None:
+        """Return since when a sleeping line could be sent again, or None."""
+        if self.state is State.RUNNING and self._sleeping and self._sleeping[0][0] <= now:
+            return self._sleeping[0][0]
+        return None
+
     def put_back(self, index: int) -> None:
-        """Let a line that lost nothing go first again."""
+        """Let a line whose flight was cut go first again."""
         self._fresh.appendleft(index)
 
     def sleep_until(self, index: int, due: float) -> None:

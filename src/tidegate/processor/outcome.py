@@ -108,21 +108,18 @@ def _code(fault: UpstreamFault) -> str:
 
 
 def _reason(reply: Reply) -> str:
-    quoted = reply.body[:_REASON_CHARACTERS_MAX].decode("utf-8", "replace")
+    # The body is not quoted: it may name our key, and it changes with each reply.
     match reply.status:
         case 401 | 403 | 407:
-            return (
-                f"the upstream refuses our key ({reply.status}): check its api_key. "
-                f"It said: {quoted}"
-            )
+            return f"the upstream refuses our key ({reply.status}): check its api_key"
         case 429:
             return f"the upstream asks for less ({reply.status})"
         case 502 | 503 | 504 | 529:
-            return f"the upstream can't serve now ({reply.status}). It said: {quoted}"
+            return f"the upstream can't serve now ({reply.status})"
         case 404:
-            return f"the upstream does not know the model yet. It said: {quoted}"
+            return "the upstream does not know the model yet (404)"
         case _:
-            return f"the upstream answered {reply.status}. It said: {quoted}"
+            return f"the upstream answered {reply.status}, which no model server should"
 
 
 def _is_about_model(body: bytes) -> bool:

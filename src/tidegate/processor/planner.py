@@ -21,7 +21,7 @@ from tidegate.processor.insist import insist
 from tidegate.processor.plan_format import pack
 from tidegate.processor.problems import Problems
 from tidegate.processor.settings import Planning, UnknownModel
-from tidegate.processor.sorter import ExternalSorter, ScratchMaker
+from tidegate.processor.sorter import ExternalSorter, Records, ScratchMaker
 from tidegate.runtime.clock import Clock
 from tidegate.runtime.identity import IdMaker
 from tidegate.stores.base import ClaimedBatch, Plan, Store
@@ -90,7 +90,7 @@ class Planner:
         async with tools.blobs.writer(name) as writer:
             cutter = _Cutter(self._settings, writer)
             for index, (key, record) in enumerate(scan.lines.merged()):
-                await cutter.add(key.partition(b"\0")[0].decode(), record)
+                await cutter.add(key.partition(b"\0")[0].decode(), scan.records.get(record))
                 if index % SLICE_LINES == 0:
                     await asyncio.sleep(0)
             shards = await cutter.finish()
@@ -130,6 +130,9 @@ class _Scan:
         self._batch = batch
         self._problems = Problems(settings.errors_max)
         self._found = 0
+        self._models: set[str] = set()
+        # Only keys and places are sorted: the lines themselves may be large.
+        self.records = stack.enter_context(Records(tools.make_scratch))
         self.lines = stack.enter_context(self._sorter())
         self._names = stack.enter_context(self._sorter())
 
@@ -172,7 +175,9 @@ class _Scan:
         digest = hashlib.blake2b(name, digest_size=16).digest()
         spilled = self._names.add(digest, place + name)
         key = line.model.encode() + b"\0" + line.prompt + b"\0" + place
-        return self.lines.add(key, pack(number, line.custom_id, line.body)) or spilled
+        self._models.add(line.model)
+        place_of_record = self.records.add(pack(number, line.custom_id, line.body))
+        return self.lines.add(key, place_of_record) or spilled
 
     def _is_unservable(self, model: str) -> bool:
         return (
@@ -186,6 +191,8 @@ class _Scan:
             return [_EMPTY]
         if self._found > self._settings.lines_max:
             return [_too_many(self._found, self._settings.lines_max)]
+        if len(self._models) > self._settings.models_max:
+            return [_too_many_models(len(self._models), self._settings.models_max)]
         await self._find_duplicates()
         return self._problems.listed()
 
@@ -268,6 +275,13 @@ def _too_many(found: int, lines_max: int) -> Problem:
     return Problem(
         code="too_many_tasks",
         message=f"The file has {found} requests; a batch takes {lines_max} at most. Split it.",
+    )
+
+
+def _too_many_models(found: int, models_max: int) -> Problem:
+    return Problem(
+        code="too_many_models",
+        message=f"The file names {found} models; a batch takes {models_max} at most. Split it.",
     )
 
 

@@ -70,7 +70,10 @@ class Run:
     @property
     def is_idle(self) -> bool:
         """Say whether no result can be expected at once: nothing flies, nothing is about to."""
-        return not any(shard.flights or shard.fresh for shard in self.shards.values())
+        return not any(
+            shard.flights or (shard.fresh and shard.state is State.RUNNING)
+            for shard in self.shards.values()
+        )
 
     def open(self, shard: OpenShard) -> None:
         """Take a shard in. Shards of one model go one after the other, models side by side."""
@@ -106,7 +109,9 @@ class Run:
 
     def fresh(self, model: str) -> int:
         """Count the lines of a model that could be sent at once."""
-        return sum(shard.fresh for shard in self.by_model.get(model, ()))
+        return sum(
+            shard.fresh for shard in self.by_model.get(model, ()) if shard.state is State.RUNNING
+        )
 
     def add_ends(self, shard: OpenShard) -> None:
         """Give every line without a result its end line."""

@@ -2,7 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from tidegate.blobs.base import BlobStore
@@ -58,8 +59,8 @@ class Processor:
         self._tools = tools
         self._stopping = False
         self._wake = asyncio.Event()
-        self._stopped = asyncio.Event()
-        self._plannings: set[asyncio.Timeout] = set()
+        self._cut_at: float | None = None
+        self._scopes: dict[asyncio.Timeout, float] = {}
         self._workers: asyncio.TaskGroup | None = None
         valves = settings.valves
         self._held = Held(Budget(valves.in_flight_bytes_max, valves.uncommitted_lines_max))
@@ -139,14 +140,23 @@ class Processor:
                 for number in range(self._settings.valves.in_flight_max)
             ]
             tasks.append(helpers.create_task(self._listen(), name="listener"))
-            async with asyncio.TaskGroup() as workers:
-                self._workers = workers
-                workers.create_task(self._shards(), name="shards")
-                workers.create_task(self._finalizing(), name="finalizing")
-                for number in range(PLANNERS):
-                    workers.create_task(self._planning(), name=f"planning {number}")
+            try:
+                # With the ledger or the disk away, commits are asked for without end: one lease
+                # after the cut we leave all the same, and the claims expire by themselves.
+                async with self._until_cut(self._settings.claims.lease_seconds):
+                    await self._work()
+            except TimeoutError:
+                self._tools.observer.held_up(StoreUnavailable("Stopped with results uncommitted."))
             for task in tasks:
                 task.cancel()
+
+    async def _work(self) -> None:
+        async with asyncio.TaskGroup() as workers:
+            self._workers = workers
+            workers.create_task(self._shards(), name="shards")
+            workers.create_task(self._finalizing(), name="finalizing")
+            for number in range(PLANNERS):
+                workers.create_task(self._planning(), name=f"planning {number}")
 
     def stop(self) -> None:
         """Take no more work, and end `run` once what is in flight has landed and is committed."""
@@ -157,14 +167,26 @@ class Processor:
         self._end_within(0.0)
 
     def _end_within(self, grace_seconds: float) -> None:
-        self._stopping = True
-        self._closer.return_all(grace_seconds)
-        if self._plannings:
-            when = asyncio.get_running_loop().time() + grace_seconds
-            for scope in self._plannings:
-                scope.reschedule(when)
-        self._stopped.set()
+        """Stop; a later call may only bring the cut nearer."""
+        cut_at = asyncio.get_running_loop().time() + grace_seconds
+        self._cut_at = cut_at if self._cut_at is None else min(self._cut_at, cut_at)
+        self._stopping = self._claimer.stopping = True
+        self._closer.return_all(self._cut_at)
+        for scope, after in self._scopes.items():
+            if not scope.expired():
+                scope.reschedule(self._cut_at + after)
         self._wake.set()
+
+    @asynccontextmanager
+    async def _until_cut(self, after: float = 0.0) -> AsyncIterator[None]:
+        """Raise TimeoutError `after` seconds after the cut, if a stop has set or sets one."""
+        when = None if self._cut_at is None else self._cut_at + after
+        async with asyncio.timeout_at(when) as scope:
+            self._scopes[scope] = after
+            try:
+                yield
+            finally:
+                del self._scopes[scope]
 
     # Loops
 
@@ -182,9 +204,9 @@ class Processor:
             self._tools.keeper.stamp()
             try:
                 await self._step()
-            except StoreUnavailable:
+            except (StoreUnavailable, StorageFull) as error:
                 # Whatever was not answered is asked again at the next poll.
-                continue
+                self._tools.observer.held_up(error)
 
     async def _step(self) -> None:
         self._claimer.measure()
@@ -204,7 +226,7 @@ class Processor:
                 endpoint.name,
                 limit=endpoint.limiter.limit,
                 in_flight=endpoint.limiter.in_flight,
-                paused=endpoint.reason is not None,
+                reason=endpoint.reason,
             )
 
     async def _planning(self) -> None:
@@ -239,7 +261,7 @@ class Processor:
             while not self._stopping:
                 try:
                     held = await claim()
-                except StoreUnavailable:
+                except (StoreUnavailable, StorageFull):
                     held = None
                 if held is None:
                     await listener.wait(self._settings.claims.poll_seconds)
@@ -257,12 +279,8 @@ class Processor:
         started = loop.time()
         not_before: float | None = None
         try:
-            async with asyncio.timeout(None) as scope:
-                self._plannings.add(scope)
-                try:
-                    batch = await self._planner.plan(held)
-                finally:
-                    self._plannings.discard(scope)
+            async with self._until_cut():
+                batch = await self._planner.plan(held)
         except TimeoutError:
             # Stopped within the grace time: another processor begins anew, at once.
             pass
@@ -272,15 +290,15 @@ class Processor:
             # Cancelled meanwhile (then it is claimed again and ended), or planned by another.
             tools.observer.claim_lost("planning")
         else:
-            tools.observer.planned(loop.time() - started)
+            tools.observer.planned(batch, loop.time() - started)
             if batch.is_terminal:
-                tools.observer.batch_ended(batch.status.value)
+                tools.observer.batch_ended(batch)
             tools.signals.notify(batch_topic(batch.id))
             tools.signals.notify(WORK)
             return
         try:
             await tools.store.hand_back([held.claim], not_before=not_before)
-        except StoreUnavailable:
+        except (StoreUnavailable, StorageFull):
             # The claim expires by itself.
             return
 

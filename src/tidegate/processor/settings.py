@@ -76,11 +76,12 @@ class Planning:
     """
 
     lines_max: int = 50_000
+    models_max: int = 1_000
     line_bytes_max: int = 8 * 2**20
     errors_max: int = 100
     shard_lines_max: int = 500
     shard_bytes_max: int = 4 * 2**20
-    run_bytes_max: int = 16 * 2**20
+    run_bytes_max: int = 8 * 2**20
     run_lines_max: int = 8_192
     unknown_model: UnknownModel = UnknownModel.REJECT_LINE
 
@@ -88,6 +89,7 @@ class Planning:
         _above_zero(
             "planning",
             lines_max=self.lines_max,
+            models_max=self.models_max,
             line_bytes_max=self.line_bytes_max,
             errors_max=self.errors_max,
             shard_lines_max=self.shard_lines_max,

@@ -10,6 +10,7 @@ from typing import BinaryIO, Self
 from tidegate.domain.errors import StorageFull
 
 _HEAD = struct.Struct(">II")
+_PLACE = struct.Struct(">QI")
 
 ScratchMaker = Callable[[], BinaryIO]
 
@@ -73,6 +74,47 @@ class ExternalSorter:
         self._runs.append(run)
         self._held = []
         self._held_bytes = 0
+
+
+class Records:
+    """Records on scratch, written once and read back one by one: only their place is kept."""
+
+    def __init__(self, make_scratch: ScratchMaker) -> None:
+        self._file = make_scratch()
+        self._end = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def add(self, record: bytes) -> bytes:
+        """Write a record; return its place, which sorts as the records were written.
+
+        Raises:
+            StorageFull: the scratch directory has no room.
+        """
+        try:
+            self._file.write(record)
+        except OSError as error:
+            raise StorageFull(f"No room for lines in the scratch directory: {error}.") from error
+        place = _PLACE.pack(self._end, len(record))
+        self._end += len(record)
+        return place
+
+    def get(self, place: bytes) -> bytes:
+        """Read a record back."""
+        offset, length = _PLACE.unpack(place)
+        self._file.seek(offset)
+        record = self._file.read(length)
+        assert len(record) == length, "scratch lost bytes"
+        return record
 
 
 def _read(run: BinaryIO) -> Iterator[tuple[bytes, bytes]]:

@@ -26,6 +26,7 @@ ENDPOINT_RESUMED = "endpoint_resumed"  # It answers again.
 STORE_UNAVAILABLE = "store_unavailable"  # The ledger does not answer; work waits.
 STORAGE_FULL = "storage_full"  # The disk takes no more bytes; work waits.
 STORAGE_BROKEN = "storage_broken"  # A flush failed; the process ends.
+UPSTREAM_CRASHED = "upstream_crashed"  # A bug of ours made a call to a model server fail.
 SERVICE_FAILED = "service_failed"  # One turn of a service loop failed; the next follows.
 
 EVENTS = frozenset(

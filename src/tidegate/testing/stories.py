@@ -1,7 +1,8 @@
 """Telling a story: what a deployment without faults of its own does, in virtual time."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import math
+from collections.abc import Awaitable, Callable, Coroutine
 
 from tidegate.testing.deployment import Deployment, model_of, ok, request_line
 from tidegate.testing.loop import run_virtual
@@ -32,3 +33,31 @@ def lines(count: int, model: str = "m", prefix: str = "line") -> list[bytes]:
 async def at_once(call: Call) -> Reply:
     """Answer well and without delay."""
     return ok(model_of(call))
+
+
+def fails(
+    port: object, name: str, error: Exception, *, since: float = 0.0, until: float = math.inf
+) -> None:
+    """Let one method of a port raise this error from `since` until `until`, in loop time."""
+    method = getattr(port, name)
+
+    async def failing(*arguments: object, **named: object) -> object:
+        if since <= now() < until:
+            raise error
+        return await method(*arguments, **named)
+
+    setattr(port, name, failing)
+
+
+def meets(port: object, name: str, before: Callable[[], None]) -> None:
+    """Call `before` once, in the midst of the next call of one method of a port."""
+    method = getattr(port, name)
+    waiting = [before]
+
+    async def met(*arguments: object, **named: object) -> object:
+        answer = await method(*arguments, **named)
+        if waiting:
+            waiting.pop()()
+        return answer
+
+    setattr(port, name, met)

@@ -1,5 +1,6 @@
 """Lines of a batch file: found in a stream of bytes, and judged one by one."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -8,7 +9,9 @@ import msgspec
 from tidegate.domain.batch import Problem
 
 CUSTOM_ID_CHARACTERS_MAX = 512
+MODEL_CHARACTERS_MAX = 256
 SORT_KEY_BYTES_MAX = 16_384
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -169,6 +172,13 @@ def _with_body(number: int, custom_id: bytes, name: str, raw: bytes, endpoint: s
     if body.model is msgspec.UNSET or bytes(body.model) in {b"null", b'""'}:
         raise _Unfit("invalid_request", "Model parameter is required.", "body.model")
     model = _text(body.model, "body.model")
+    if len(model) > MODEL_CHARACTERS_MAX or _CONTROL.search(model):
+        raise _Unfit(
+            "invalid_value",
+            f"Invalid 'body.model': expected at most {MODEL_CHARACTERS_MAX} characters, "
+            "none of them a control character.",
+            "body.model",
+        )
     if body.stream is not msgspec.UNSET and bytes(body.stream) == b"true":
         raise _Unfit(
             "streaming_unsupported",
