@@ -6,7 +6,7 @@ TidegateError
 │   ├── Conflict         the object is in a state that does not allow it
 │   └── TooLarge         a named bound would be passed
 ├── ClaimLost            a higher epoch exists: the holder may write no more
-├── BlobMissing          a named blob does not exist (or is shorter than the slice asked for)
+├── BlobMissing          a named blob does not exist, is too short, or can't be read
 ├── StorageFull          the disk or bucket takes no more bytes; freed space mends it
 ├── StorageBroken        durability can't be promised any more: the process must end
 ├── StoreUnavailable     the ledger did not answer; the outcome of the call is unknown

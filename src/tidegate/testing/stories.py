@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 
 from tidegate.testing.deployment import Deployment, model_of, ok, request_line
 from tidegate.testing.loop import run_virtual
