@@ -16,7 +16,7 @@ from typing import Self, TypeVar, cast
 from typing_extensions import override
 
 from tidegate.blobs.base import BlobStore, BlobWriter
-from tidegate.domain.errors import StoreUnavailable
+from tidegate.domain.errors import StorageFull, StoreUnavailable
 from tidegate.signals.base import Listener, Signals
 
 T = TypeVar("T")
@@ -32,6 +32,7 @@ class Odds:
     crash_after: float = 0.0
     answer_lost: float = 0.0
     refused: float = 0.0
+    full: float = 0.0
     delivered_twice: float = 0.0
     paused: float = 0.0
     signal_lost: float = 0.0
@@ -49,6 +50,7 @@ class Odds:
             crash_after=odds(0.01),
             answer_lost=odds(0.1),
             refused=odds(0.1),
+            full=odds(0.05),
             delivered_twice=odds(0.1),
             paused=odds(0.01),
             signal_lost=1.0 if chance.random() < 0.2 else odds(0.5),  # noqa: PLR2004 - one world in five is deaf
@@ -89,6 +91,8 @@ class Host:
             await self._crash(f"before {name}")
         if chance.random() < odds.refused:
             raise StoreUnavailable(f"{name} was refused (simulated).")
+        if chance.random() < odds.full:
+            raise StorageFull(f"No room for {name} (simulated).")
         if chance.random() < odds.delivered_twice:
             await self._quietly(ask)
         answer = await ask()
@@ -99,11 +103,15 @@ class Host:
             raise StoreUnavailable(f"The answer of {name} was lost (simulated).")
         return answer
 
-    async def steady(self, name: str, ask: Callable[[], Awaitable[T]]) -> T:
-        """Make a call that may crash or be late, but is answered when it returns."""
+    async def steady(
+        self, name: str, ask: Callable[[], Awaitable[T]], *, writes: bool = False
+    ) -> T:
+        """Make a call that may crash, be late or find no room, but is answered when it returns."""
         odds, chance = self._odds, self._chance
         self.calls += 1
         await self._wait()
+        if writes and chance.random() < odds.full:
+            raise StorageFull(f"No room for {name} (simulated).")
         if chance.random() < odds.crash_before:
             await self._crash(f"before {name}")
         answer = await ask()
@@ -196,11 +204,13 @@ class HostBlobs(BlobStore):
 
     @override
     async def put(self, name: str, data: bytes) -> None:
-        await self._host.steady("put", lambda: self._blobs.put(name, data))
+        await self._host.steady("put", lambda: self._blobs.put(name, data), writes=True)
 
     @override
     async def append(self, name: str, data: bytes) -> int:
-        return await self._host.steady("append", lambda: self._blobs.append(name, data))
+        return await self._host.steady(
+            "append", lambda: self._blobs.append(name, data), writes=True
+        )
 
     @override
     async def read(self, name: str, offset: int, length: int) -> bytes:
@@ -230,11 +240,11 @@ class _HostWriter(BlobWriter):
 
     @override
     async def write(self, data: bytes) -> None:
-        await self._host.steady("write", lambda: self._writer.write(data))
+        await self._host.steady("write", lambda: self._writer.write(data), writes=True)
 
     @override
     async def finish(self) -> int:
-        return await self._host.steady("finish", self._writer.finish)
+        return await self._host.steady("finish", self._writer.finish, writes=True)
 
     @override
     async def __aenter__(self) -> Self:

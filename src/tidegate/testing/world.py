@@ -38,7 +38,7 @@ from tidegate.testing.shadow import Broken, Shadow
 from tidegate.upstreams.base import Call, Reply
 from tidegate.upstreams.memory import MemoryUpstream
 
-TENANT = "default"
+TENANTS = ("default", "other")
 ENDPOINT = "/v1/chat/completions"
 FAULTS_SECONDS = 60.0
 ENDS_WITHIN_SECONDS = 1_800.0
@@ -124,11 +124,12 @@ class World:
         names = [f"line-{number}" for number in range(count)]
         data = b"".join(_input_line(name, chance.choice(_MODELS)) for name in names)
         file_id, blob = self._ids.make("file-"), f"uploads/{self._ids.make('up_')}"
-        await self._store.begin_upload(blob, tenant=TENANT, blob=blob, at=self._clock.now())
+        tenant = chance.choice(TENANTS)
+        await self._store.begin_upload(blob, tenant=tenant, blob=blob, at=self._clock.now())
         await self._blobs.put(blob, data)
         file = File(
             id=file_id,
-            tenant=TENANT,
+            tenant=tenant,
             filename="input.jsonl",
             purpose=Purpose.BATCH,
             bytes=len(data),
@@ -140,7 +141,7 @@ class World:
         batch = await self._store.create_batch(
             Batch(
                 id=self._ids.make("batch_"),
-                tenant=TENANT,
+                tenant=tenant,
                 endpoint=ENDPOINT,
                 input_file_id=file_id,
                 completion_window="24h",
@@ -152,7 +153,7 @@ class World:
         self._inputs[batch.id] = names
         self.report.lines += count
         if chance.random() < 0.3:  # noqa: PLR2004 - some delete their input at once
-            await self._store.delete_file(TENANT, file_id)
+            await self._store.delete_file(tenant, file_id)
         return batch
 
     async def _user(self, batch: Batch) -> None:
@@ -161,11 +162,13 @@ class World:
         cancel_at = chance.uniform(0.0, FAULTS_SECONDS) if chance.random() < 0.3 else None  # noqa: PLR2004 - some do
         while True:
             await asyncio.sleep(chance.uniform(0.0, 3.0))
-            self._shadow.saw(await self._store.get_batch(TENANT, batch.id))
+            self._shadow.saw(await self._store.get_batch(batch.tenant, batch.id))
             if cancel_at is not None and asyncio.get_running_loop().time() >= cancel_at:
                 cancel_at = None
                 try:
-                    seen = await self._store.cancel_batch(TENANT, batch.id, at=self._clock.now())
+                    seen = await self._store.cancel_batch(
+                        batch.tenant, batch.id, at=self._clock.now()
+                    )
                 except Conflict:
                     continue
                 self._shadow.saw(seen)
@@ -197,9 +200,10 @@ class World:
         if not host.alive:
             return
         processor.stop()
-        await asyncio.sleep(self._chance.uniform(0.0, 2.0))
-        if host.alive:
-            processor.abort()
+        if self._chance.random() < 0.5:  # noqa: PLR2004 - a coin
+            await asyncio.sleep(self._chance.uniform(0.0, 2.0))
+            if host.alive:
+                processor.abort()
 
     def _processor(self, host: Host) -> Processor:
         settings = self._settings()
@@ -252,6 +256,8 @@ class World:
         self.report.requests += 1
         request = msgspec.json.decode(call.body, type=_Request)
         await asyncio.sleep(chance.uniform(0.01, 4.0 if request.model == "slow" else 0.4))
+        if request.model == "slow" and chance.random() < 0.05 and not self._calm:  # noqa: PLR2004 - a few
+            await asyncio.sleep(60.0)
         if self._calm:
             return _ok(request)
         if loop.time() < self._sick_until:
@@ -275,26 +281,29 @@ class World:
                 for batch in batches:
                     await self._end_of(batch)
         except TimeoutError:
-            left = [await self._store.get_batch(TENANT, batch.id) for batch in batches]
+            left = [await self._store.get_batch(batch.tenant, batch.id) for batch in batches]
             raise Broken(f"not ended without faults: {left}") from None
 
     async def _end_of(self, batch: Batch) -> None:
         while True:
-            seen = await self._store.get_batch(TENANT, batch.id)
+            seen = await self._store.get_batch(batch.tenant, batch.id)
             if seen.is_terminal:
                 return
             await asyncio.sleep(1.0)
 
     async def _check(self, created: Batch) -> None:
-        batch = await self._store.get_batch(TENANT, created.id)
+        batch = await self._store.get_batch(created.tenant, created.id)
         self._shadow.saw(batch)
         self.report.statuses[batch.status.value] += 1
         if not batch.is_planned:
             if batch.counts.total or batch.output_bytes or batch.error_bytes:
                 raise Broken(f"an unplanned batch has lines or files: {batch}")
             return
-        good = await self._read(batch.output_file_id if batch.output_bytes else None)
-        bad = await self._read(batch.error_file_id if batch.error_bytes else None)
+        results = await self._read(batch, batch.output_file_id if batch.output_bytes else None)
+        errors = await self._read(batch, batch.error_file_id if batch.error_bytes else None)
+        self._check_codes(batch, errors)
+        good = [line.custom_id for line in results]
+        bad = [line.custom_id for line in errors]
         expected = Counter(self._inputs[batch.id])
         if Counter([*good, *bad]) != expected:
             raise Broken(f"lines lost or doubled: {expected - Counter([*good, *bad])}")
@@ -305,24 +314,36 @@ class World:
         if batch.status is Status.CANCELLED and batch.id not in self._asked_to_cancel:
             raise Broken("a batch was cancelled that nobody cancelled")
 
-    async def _read(self, file_id: str | None) -> list[str]:
+    def _check_codes(self, batch: Batch, errors: Sequence["_Result"]) -> None:
+        """Hold the reason that each line gives to the way in which the batch ended."""
+        codes = Counter(line.error.code for line in errors if line.error is not None)
+        if codes["batch_expired"] != batch.counts.expired:
+            raise Broken(f"{codes} and {batch.counts} tell of different ends")
+        if codes["batch_cancelled"] and batch.status is not Status.CANCELLED:
+            raise Broken(f"lines of a batch that is {batch.status} say that it was cancelled")
+
+    async def _read(self, batch: Batch, file_id: str | None) -> list["_Result"]:
         if file_id is None:
             return []
-        file, parts = await self._store.get_parts(TENANT, file_id)
+        file, parts = await self._store.get_parts(batch.tenant, file_id)
         pieces = [await self._blobs.read(part.blob, part.offset, part.length) for part in parts]
         data = b"".join(pieces)
         if len(data) != file.bytes:
             raise Broken(f"{file_id} has {len(data)} bytes, the ledger says {file.bytes}")
-        lines = [msgspec.json.decode(line, type=_Result) for line in data.splitlines()]
-        return [line.custom_id for line in lines]
+        return [msgspec.json.decode(line, type=_Result) for line in data.splitlines()]
 
 
 class _Request(msgspec.Struct):
     model: str
 
 
+class _ErrorOf(msgspec.Struct):
+    code: str
+
+
 class _Result(msgspec.Struct):
     custom_id: str
+    error: _ErrorOf | None
 
 
 _BAD_REPLIES = [
