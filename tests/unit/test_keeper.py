@@ -1,0 +1,137 @@
+"""The keeper's thread, with a real ledger and a loop of its own."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from typing_extensions import override
+
+from tidegate.domain.claim import Claim, Unit
+from tidegate.domain.errors import StorageFull
+from tidegate.processor.keeper import ThreadKeeper
+from tidegate.processor.settings import Claims
+from tidegate.stores.base import Store
+from tidegate.stores.executor import ThreadExecutor
+from tidegate.stores.sqlite import SqliteStore
+from tidegate.testing.contract.stores import ManualClock, claim_shard, planned
+
+QUICK = Claims(lease_seconds=0.18, poll_seconds=0.05)
+
+
+class Watched(SqliteStore):
+    """Tells the main loop of each renewal, and fails the first ones if asked to."""
+
+    def __init__(self, path: Path, clock: ManualClock, told: Callable[[], None], fail: int) -> None:
+        super().__init__(path, clock, ThreadExecutor())
+        self._told = told
+        self._fail = fail
+
+    @override
+    async def renew(self, claims: Sequence[Claim], *, lease_seconds: float) -> list[Unit]:
+        if self._fail:
+            self._fail -= 1
+            raise StorageFull("no room")
+        lost = await super().renew(claims, lease_seconds=lease_seconds)
+        self._told()
+        return lost
+
+
+class Bench:
+    def __init__(self, store: Store, clock: ManualClock, path: Path) -> None:
+        self.store = store
+        self.clock = clock
+        self.path = path
+        self.renewed = asyncio.Event()
+        self.threads: set[str] = set()
+
+    @asynccontextmanager
+    async def keeper(self, *, fail: int = 0) -> AsyncIterator[ThreadKeeper]:
+        loop = asyncio.get_running_loop()
+
+        def told() -> None:
+            self.threads.add(threading.current_thread().name)
+            loop.call_soon_threadsafe(self.renewed.set)
+
+        keeper = ThreadKeeper(QUICK, lambda: Watched(self.path, self.clock, told, fail))
+        keeper.stamp()
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(keeper.run(), name="keeper")
+            try:
+                yield keeper
+            finally:
+                task.cancel()
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    clock = ManualClock()
+    path = tmp_path / "ledger.db"
+    async with SqliteStore(path, clock, ThreadExecutor()) as store:
+        await planned(store)
+        yield Bench(store, clock, path)
+
+
+async def until(event: asyncio.Event) -> None:
+    async with asyncio.timeout(20.0):
+        await event.wait()
+
+
+async def test_what_is_held_is_renewed_from_another_thread(bench: Bench) -> None:
+    held = await claim_shard(bench.store)
+    async with bench.keeper() as keeper:
+        keeper.hold([held.claim])
+        bench.clock.turn(1_000.0)
+        await until(bench.renewed)
+    assert threading.current_thread().name not in bench.threads
+    assert await bench.store.list_offers() == [], "the claim lives on"
+    assert "tidegate keeper" not in {thread.name for thread in threading.enumerate()}
+
+
+async def test_a_claim_that_another_took_is_told_of_once(bench: Bench) -> None:
+    held = await claim_shard(bench.store)
+    bench.clock.turn(1_000.0)
+    await claim_shard(bench.store, owner="bert")
+    lost: list[Claim] = []
+    told = asyncio.Event()
+
+    def hear(claim: Claim) -> None:
+        lost.append(claim)
+        told.set()
+
+    async with bench.keeper() as keeper:
+        keeper.on_lost = hear
+        keeper.hold([held.claim])
+        await until(told)
+        bench.renewed.clear()
+        assert keeper._held == {}
+    assert lost == [held.claim]
+
+
+async def test_a_loop_that_makes_no_progress_holds_nothing(bench: Bench) -> None:
+    held = await claim_shard(bench.store)
+    async with bench.keeper() as keeper:
+        keeper.hold([held.claim])
+        now = asyncio.get_running_loop().time()
+        keeper._stamp = now - QUICK.stall_seconds
+        assert keeper._due(now) == [held.claim]
+        keeper._stamp = now - QUICK.stall_seconds - 0.001
+        assert keeper._due(now) == []
+
+
+async def test_a_full_disk_does_not_end_the_keeper(bench: Bench) -> None:
+    held = await claim_shard(bench.store)
+    async with bench.keeper(fail=2) as keeper:
+        keeper.hold([held.claim])
+        await until(bench.renewed)
+
+
+async def test_a_keeper_that_dies_says_why(tmp_path: Path) -> None:
+    keeper = ThreadKeeper(
+        QUICK, lambda: SqliteStore(tmp_path / "nowhere" / "x.db", ManualClock(), ThreadExecutor())
+    )
+    with pytest.raises(RuntimeError, match="keeper of claims has died") as caught:
+        await keeper.run()
+    assert caught.value.__cause__ is not None

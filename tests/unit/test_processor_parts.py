@@ -1,0 +1,107 @@
+import asyncio
+import random
+
+import pytest
+from hypothesis import given, strategies as st
+
+from tidegate.domain.batch import Problem
+from tidegate.domain.errors import ClaimLost, SettingsInvalid, StorageFull, StoreUnavailable
+from tidegate.processor.insist import insist
+from tidegate.processor.plan_format import PlanLine, pack, unpack_all
+from tidegate.processor.problems import Problems
+from tidegate.processor.run import Budget
+from tidegate.processor.settings import Claims, Commits, Ends, Planning, Valves
+from tidegate.testing.loop import Deadlock, run_virtual
+
+LINES = st.lists(
+    st.builds(PlanLine, st.integers(0, 2**32 - 1), st.binary(max_size=20), st.binary(max_size=20))
+)
+
+
+@given(lines=LINES)
+def test_a_plan_is_read_as_it_was_written(lines: list[PlanLine]) -> None:
+    data = b"".join(pack(line.number, line.custom_id, line.body) for line in lines)
+    assert list(unpack_all(data)) == lines
+
+
+def test_a_plan_that_is_cut_off_is_never_run() -> None:
+    with pytest.raises(AssertionError):
+        list(unpack_all(pack(1, b'"a"', b"{}")[:-1]))
+
+
+@given(numbers=st.permutations(range(1, 40)), errors_max=st.integers(1, 50))
+def test_the_first_problems_are_kept_in_whatever_order_they_come(
+    numbers: list[int], errors_max: int
+) -> None:
+    problems = Problems(errors_max)
+    for number in numbers:
+        problems.add(Problem(code="x", message="y", line=number))
+        assert len(problems._kept) < 2 * errors_max + 1
+    listed = problems.listed()
+    assert [p.line for p in listed if p.line] == list(range(1, 40))[:errors_max]
+    assert (listed[-1].code == "too_many_errors") == (errors_max < 39)
+
+
+def test_a_question_is_repeated_until_it_is_answered() -> None:
+    asked = 0
+
+    async def ask() -> str:
+        nonlocal asked
+        asked += 1
+        if asked < 4:
+            raise (StoreUnavailable("away") if asked % 2 else StorageFull("full"))
+        return "answer"
+
+    assert run_virtual(insist(ask, random.Random(0))) == "answer"
+    assert asked == 4
+
+
+def test_a_refusal_is_an_answer() -> None:
+    async def ask() -> None:
+        raise ClaimLost("gone")
+
+    with pytest.raises(ClaimLost):
+        run_virtual(insist(ask, random.Random(0)))
+
+
+def test_the_budget_takes_what_fits_and_one_larger_thing_alone() -> None:
+    budget = Budget(bytes_max=100, lines_max=2)
+    assert budget.takes(100)
+    assert budget.takes(1_000), "nothing else is held"
+    budget.bytes_held = 1
+    assert budget.takes(99)
+    assert not budget.takes(100)
+    budget.lines_held = 2
+    assert not budget.takes(1)
+
+
+def test_a_program_that_can_never_go_on_is_reported() -> None:
+    async def wait_for_ever() -> None:
+        await asyncio.Event().wait()
+
+    with pytest.raises(Deadlock):
+        run_virtual(wait_for_ever())
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong"),
+    [
+        (Claims, {"lease_seconds": 0.0}),
+        (Claims, {"lease_seconds": 0.6, "poll_seconds": 0.25}),
+        (Valves, {"open_shards_max": 0}),
+        (Valves, {"in_flight_max": 0}),
+        (Valves, {"in_flight_bytes_max": 0}),
+        (Valves, {"uncommitted_lines_max": 0}),
+        (Planning, {"lines_max": 0}),
+        (Planning, {"models_max": 0}),
+        (Planning, {"shard_lines_max": 0}),
+        (Commits, {"append_seconds": 0.0}),
+        (Commits, {"lines_max": 0}),
+        (Ends, {"drain_seconds": -1.0}),
+    ],
+)
+def test_impossible_settings_are_refused_by_name(
+    kind: type[Claims | Valves | Planning | Commits | Ends], wrong: dict[str, float]
+) -> None:
+    with pytest.raises(SettingsInvalid, match=next(iter(wrong)).removesuffix("_seconds")):
+        kind(**wrong)  # type: ignore[arg-type]  # that is what is tested
