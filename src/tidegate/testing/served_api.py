@@ -2,20 +2,26 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+
+from starlette.types import Receive, Scope, Send
 
 from tidegate.api.app import build_app
 from tidegate.api.settings import Settings
 from tidegate.blobs.base import BlobStore
 from tidegate.blobs.memory import MemoryBlobs
+from tidegate.processor.endpoints import Routes
+from tidegate.processor.settings import Claims, Ends, Settings as ProcessorSettings
+from tidegate.runtime.clock import Clock
 from tidegate.runtime.identity import SeededIds
 from tidegate.runtime.web import Timeouts, WebServer, address_of, bind
 from tidegate.signals.memory import MemorySignals
 from tidegate.stores.base import Store
 from tidegate.stores.memory import MemoryStore
 from tidegate.testing.contract.stores import ManualClock
+from tidegate.testing.deployment import Answer, Deployment
 
 
 class RememberedLog:
@@ -42,10 +48,14 @@ class FixedModels:
 
 @dataclass(kw_only=True)
 class ApiWorld:
-    """Everything behind one API, at hand for a test."""
+    """Everything behind one API, at hand for a test.
+
+    Attributes:
+        asked: the method and path of each request that arrived, in order.
+    """
 
     settings: Settings = field(default_factory=Settings)
-    clock: ManualClock = field(default_factory=ManualClock)
+    clock: Clock = field(default_factory=ManualClock)
     store: Store = field(init=False)
     blobs: BlobStore = field(default_factory=MemoryBlobs)
     signals: MemorySignals = field(default_factory=MemorySignals)
@@ -53,6 +63,7 @@ class ApiWorld:
     ids: SeededIds = field(default_factory=lambda: SeededIds(random.Random(7)))
     log: RememberedLog = field(default_factory=RememberedLog)
     url: str = ""
+    asked: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.store = MemoryStore(self.clock)
@@ -76,9 +87,14 @@ async def served(world: ApiWorld) -> AsyncIterator[ApiWorld]:
         ids=world.ids,
         log=world.log,
     )
+
+    async def watched(scope: Scope, receive: Receive, send: Send) -> None:
+        world.asked.append(f"{scope['method']} {scope['path']}")
+        await app(scope, receive, send)
+
     listener = bind("127.0.0.1", 0, "server.port")
     world.url = address_of(listener)
-    server = WebServer(app, listener, Timeouts(stop_grace_seconds=1))
+    server = WebServer(watched, listener, Timeouts(stop_grace_seconds=1))
     async with asyncio.TaskGroup() as group:
         group.create_task(server.run(), name="test api")
         await server.wait_until_listening()
@@ -86,3 +102,19 @@ async def served(world: ApiWorld) -> AsyncIterator[ApiWorld]:
             yield world
         finally:
             server.stop()
+
+
+@asynccontextmanager
+async def served_and_run(
+    world: ApiWorld,
+    routes: Routes | Mapping[str, Answer] | Answer,
+    settings: ProcessorSettings | None = None,
+) -> AsyncIterator[ApiWorld]:
+    """Serve the world's API, with a processor behind it that runs its batches in real time.
+
+    Without `settings` it looks for work every 20 ms and, when stopped, waits for no reply.
+    """
+    behind = Deployment(world.store, world.blobs, world.signals, world.clock, world.ids)
+    quick = ProcessorSettings(claims=Claims(poll_seconds=0.02), ends=Ends(stop_grace_seconds=0))
+    async with served(world), behind.processor(routes, settings or quick):
+        yield world
