@@ -111,7 +111,8 @@ class Dispatcher:
         endpoint.on_start(now)
         self.in_flight += 1
         self._held.budget.bytes_held += size
-        if shard.fresh == endpoint.window or run.fresh(shard.model) == 0:
+        fresh = shard.fresh
+        if fresh == endpoint.window or (not fresh and not run.fresh(shard.model)):
             self._on_hungry()
         return flight
 
