@@ -11,10 +11,12 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 from tidegate.cli import app
 from tidegate.cli.config import example_text, printed
 from tidegate.config import load, names
+from tidegate.telemetry import logs
 from tidegate.telemetry.logs import EVENTS
 from tidegate.telemetry.metrics import Metrics
 
 DOCS = Path(__file__).parents[2] / "docs"
+SOURCE = Path(__file__).parents[2] / "src"
 ROW = re.compile(r"^\| `([^`]+)` \| ([^|]*) \| [^|]+ \|$", re.MULTILINE)
 
 
@@ -93,6 +95,15 @@ def _registry() -> CollectorRegistry:
     registry = CollectorRegistry()
     Metrics(registry)
     return registry
+
+
+def test_every_log_event_is_written_somewhere() -> None:
+    text = "".join(path.read_text() for path in SOURCE.rglob("*.py") if path.name != "logs.py")
+    events = [
+        name for name, value in vars(logs).items() if isinstance(value, str) and value in EVENTS
+    ]
+    assert events
+    assert [name for name in events if name not in text] == []
 
 
 def test_every_log_event_is_documented() -> None:

@@ -54,7 +54,7 @@ def test_lines_below_the_level_are_not_written() -> None:
     stream = io.StringIO()
     configure(LogFormat.JSON, level="warning", stream=stream)
     logger = get_logger("api")
-    logger.info(logs.BATCH_CREATED)
+    logger.info(logs.BATCH_PLANNED)
     logger.warning(logs.STORAGE_FULL)
     assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == [
         "storage_full"

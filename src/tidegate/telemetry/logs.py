@@ -17,7 +17,6 @@ PROCESS_STOPPING = "process_stopping"  # It takes no new work; says why.
 PROCESS_STOPPED = "process_stopped"  # Everything is closed.
 OPEN_WITHOUT_KEYS = "open_without_keys"  # Whoever reaches the address may use it.
 REQUEST_CRASHED = "request_crashed"  # A bug of ours made an API call fail; carries the trace.
-BATCH_CREATED = "batch_created"  # A batch was accepted.
 BATCH_PLANNED = "batch_planned"  # Its lines were validated and cut into shards.
 BATCH_ENDED = "batch_ended"  # It came to a terminal status; carries the counts.
 CLAIM_LOST = "claim_lost"  # Another process took over a unit that this one held.
@@ -27,7 +26,6 @@ STORE_UNAVAILABLE = "store_unavailable"  # The ledger does not answer; work wait
 STORAGE_FULL = "storage_full"  # The disk takes no more bytes; work waits.
 STORAGE_BROKEN = "storage_broken"  # A flush failed; the process ends.
 UPSTREAM_CRASHED = "upstream_crashed"  # A bug of ours made a call to a model server fail.
-SERVICE_FAILED = "service_failed"  # One turn of a service loop failed; the next follows.
 
 EVENTS = frozenset(
     value for name, value in list(globals().items()) if name.isupper() and isinstance(value, str)
