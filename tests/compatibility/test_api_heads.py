@@ -161,6 +161,20 @@ async def test_compressed_bodies_are_refused(
     assert reply.status_code == status, reply.text
 
 
+@pytest.mark.parametrize(("size", "status"), [(2**20, 200), (2**20 + 1, 413)])
+async def test_a_body_of_unknown_length_is_bounded(
+    client: httpx.AsyncClient, size: int, status: int
+) -> None:
+    body = json.dumps(CREATE).encode().ljust(size)
+
+    async def chunked() -> AsyncIterator[bytes]:
+        for start in range(0, size, 50_000):
+            yield body[start : start + 50_000]
+
+    reply = await client.post("/v1/batches", content=chunked())
+    assert reply.status_code == status, reply.text
+
+
 async def test_an_unforeseen_error_is_an_answer_and_is_logged_once(
     client: httpx.AsyncClient, world: ApiWorld
 ) -> None:

@@ -255,3 +255,22 @@ async def test_a_file_that_was_not_recorded_leaves_no_bytes() -> None:
     with pytest.raises(StoreUnavailable):
         await send(desk, PURPOSE, NAME, LINE)
     await assert_empty(desk)
+
+
+class Away(MemoryStore):
+    """Records what begins, and then answers no more."""
+
+    @override
+    async def abandon_upload(self, upload_id: str) -> bool:
+        raise StoreUnavailable("No answer.")
+
+
+async def test_a_fence_that_fails_hides_no_refusal() -> None:
+    desk = desk_of(store=Away(ManualClock()))
+    with pytest.raises(Refused, match="jsonl"):
+        await send(desk, PURPOSE, NAME, b"hello")
+
+
+async def test_a_form_without_a_file_is_refused_at_its_end() -> None:
+    with pytest.raises(Refused, match="'file'"):
+        await send(desk_of(), b"stray", PURPOSE)
