@@ -224,6 +224,15 @@ async def test_early_results_are_shown_while_the_batch_runs() -> None:
         await delete_file(desk, TENANT, OUTPUT)
 
 
+async def test_a_file_without_a_byte_is_not_named() -> None:
+    desk = desk_of()
+    await upload(desk.store)
+    planned_batch = await planned(desk.store)
+    assert planned_batch.output_file_id == OUTPUT
+    batch = await read_batch(desk, TENANT, "batch_1")
+    assert (batch.output_file_id, batch.error_file_id) == (None, None)
+
+
 async def test_early_results_can_be_hidden() -> None:
     desk = desk_of(Settings(early_results=False))
     await running(desk)
