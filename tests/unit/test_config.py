@@ -82,9 +82,9 @@ def test_the_file_is_found_by_variable_and_by_its_usual_name(
         ("gateway: {url: ftp://x}", "must begin with http or https"),
         ("server: {host: 0.0.0.0}", r"server\.host 0\.0\.0\.0 can be reached by other machines"),
         ("server: {port: 1, observability_port: 1}", "must differ"),
-        ("server: {keys: ['']}", "must hold keys"),
-        ("server: {keys: ['a b c']}", "must hold keys"),
-        ("server: {keys: ['a b/c']}", "names the tenant 'b/c'"),
+        ("server: {keys: ['']}", "Entry 1 of server.keys must hold"),
+        ("server: {keys: ['a b c']}", "must hold a key"),
+        ("server: {keys: ['a b/c']}", "names a tenant that can't be used"),
     ],
 )
 def test_a_wrong_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -178,7 +178,8 @@ def test_keys_come_from_files_and_variables(tmp_path: Path) -> None:
         ({"gateway.api_key_env": "NOBODY"}, "NOBODY, which is not set"),
         ({"gateway.api_key_file": "/nonexistent/key"}, "can't be read"),
         ({"gateway.api_key": "a", "gateway.api_key_env": "B"}, "one of api_key"),
-        ({"server.keys_file": "/dev/null"}, "is empty"),
+        ({"server.keys_file": "/dev/null"}, "holds no key"),
+        ({"gateway.api_key_file": "/dev/null"}, "is empty"),
     ],
 )
 def test_a_key_that_is_not_there_is_told(flags: dict[str, object], message: str) -> None:

@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource
 from pydantic_settings.sources import PydanticBaseSettingsSource
 from typing_extensions import override
 
+from tidegate.config.keys import read_key, read_keys
 from tidegate.config.settings import Gateway, Settings
 from tidegate.config.sources import FILE_VARIABLE, Tree, environment_tree, file_tree, flag_tree
 from tidegate.domain.errors import SettingsInvalid
@@ -96,7 +97,7 @@ def _resolve_keys(
     def resolved(name: str, gateway: Gateway) -> Gateway:
         if gateway.api_key_file is not None:
             origins[f"{name}.api_key"] = f"file {gateway.api_key_file}"
-            key = _read_key(gateway.api_key_file)
+            key = read_key(gateway.api_key_file)
         elif gateway.api_key_env is not None:
             origins[f"{name}.api_key"] = f"environment {gateway.api_key_env}"
             key = environment.get(gateway.api_key_env, "")
@@ -122,17 +123,7 @@ def _resolve_server_keys(settings: Settings, origins: dict[str, str]) -> Setting
         return settings
     if server.keys:
         raise SettingsInvalid("Set server.keys or server.keys_file, not both.")
-    keys = tuple(line.strip() for line in _read_key(server.keys_file).splitlines() if line.strip())
+    keys = read_keys(server.keys_file)
     origins["server.keys"] = f"file {server.keys_file}"
     server = dataclasses.replace(server, keys=keys, keys_file=None)
     return settings.model_copy(update={"server": server})
-
-
-def _read_key(path: Path) -> str:
-    try:
-        key = path.read_text().strip()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise SettingsInvalid(f"The key file {path} can't be read: {exc}.") from exc
-    if not key:
-        raise SettingsInvalid(f"The key file {path} is empty.")
-    return key

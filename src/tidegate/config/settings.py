@@ -1,6 +1,5 @@
 """The tree of all settings. Rooms declare their own groups; here they are put together."""
 
-import hashlib
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tidegate.api.settings import Limits as ApiLimits, Settings as ApiSettings
+from tidegate.config.keys import numbered, tenants_of
 from tidegate.desk.settings import Settings as DeskSettings
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.processor.endpoints import PauseSettings
@@ -20,8 +20,6 @@ from tidegate.telemetry.logs import LogFormat
 from tidegate.upstreams.settings import HttpSettings, Limits, Timeouts, TlsSettings
 
 PORT_MAX = 65_535
-KEY_WORDS = 2
-TENANT = "default"
 LOOPBACK_NAMES = frozenset({"localhost", "ip6-localhost"})
 
 
@@ -72,7 +70,8 @@ class Server:
     """Where the API listens, and who may use it.
 
     Each of `keys`, and each line of `keys_file`, is a key, or a key and its tenant with a blank
-    between them. Without a tenant the key is for the tenant `default`.
+    between them. Without a tenant the key is for the tenant `default`. Blank lines of the file,
+    and those that begin with `#`, are passed over.
     """
 
     host: str = "127.0.0.1"
@@ -89,22 +88,15 @@ class Server:
                 raise SettingsInvalid(f"server.{name} must be from 0 (any free one) to {PORT_MAX}.")
         if self.port == self.observability_port != 0:
             raise SettingsInvalid("server.port and server.observability_port must differ.")
-        for entry in self.keys:
-            if not (
-                entry.isascii() and entry.isprintable() and 1 <= len(entry.split()) <= KEY_WORDS
-            ):
-                raise SettingsInvalid(
-                    "server.keys must hold keys of printable ASCII, each alone or followed by a "
-                    "blank and its tenant."
-                )
+        self.tenants()
 
     def tenants(self) -> dict[str, str]:
-        """Return the tenant of each key, by the SHA-256 of the key."""
-        found = {}
-        for entry in self.keys:
-            key, *tenant = entry.split()
-            found[hashlib.sha256(key.encode()).hexdigest()] = tenant[0] if tenant else TENANT
-        return found
+        """Return the tenant of each key, by the SHA-256 of the key.
+
+        Raises:
+            SettingsInvalid: a key or its tenant can't be used, or a key is given twice.
+        """
+        return tenants_of(numbered(self.keys))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
