@@ -243,10 +243,7 @@ def _api(
         store=ports.store,
         blobs=ports.blobs,
         signals=ports.signals,
-        models=Catalogue(
-            {model: endpoint.upstream for model, endpoint in routes.by_model.items()},
-            routes.default.upstream if routes.default else None,
-        ),
+        models=_catalogue(routes),
         clock=ports.clock,
         ids=ports.ids,
         log=_Log("api"),
@@ -273,21 +270,30 @@ def _processor(settings: Settings, ports: Ports, endpoints: Mapping[str, Endpoin
     def make_scratch() -> BinaryIO:
         return tempfile.TemporaryFile(dir=scratch)
 
+    routes = _routes(settings, endpoints)
     return Processor(
         settings.processor,
         Tools(
             store=ports.store,
             blobs=ports.blobs,
             signals=ports.signals,
-            routes=_routes(settings, endpoints),
+            routes=routes,
             clock=ports.clock,
             ids=ports.ids,
             chance=random.Random(),  # noqa: S311 -- spreads retries; nothing secret hangs on it
             keeper=_keeper(settings, ports),
             observer=Metered(ports.metrics),
             make_scratch=make_scratch,
+            models=_catalogue(routes),
             owner=ports.ids.make("processor_"),
         ),
+    )
+
+
+def _catalogue(routes: Routes) -> Catalogue:
+    return Catalogue(
+        {model: endpoint.upstream for model, endpoint in routes.by_model.items()},
+        routes.default.upstream if routes.default else None,
     )
 
 

@@ -1,5 +1,6 @@
 """What validation finds and how lines are ordered, in virtual time."""
 
+import asyncio
 from itertools import pairwise
 
 import pytest
@@ -115,5 +116,51 @@ def test_the_plan_puts_equal_prompts_side_by_side() -> None:
             await world.end_of((await world.submit(mixed)).id)
         changes = sum(a != b for a, b in pairwise(order))
         assert (len(order), changes) == (70, 6)
+
+    told(story)
+
+
+@pytest.mark.parametrize(
+    ("listed", "code"),
+    [
+        (b'{"data":[{"id":"m"}]}', "model_not_found"),
+        (b'{"data":[{"id":"m"},{"id":"unheard-of"}]}', None),
+        (b'{"data":[]}', None),
+        (b"what?", None),
+    ],
+)
+def test_a_gateway_that_lists_its_models_is_believed(listed: bytes, code: str | None) -> None:
+    async def story(world: Deployment) -> None:
+        async def answer(call: Call) -> Reply:
+            if call.path == "/v1/models":
+                return Reply(status=200, headers={}, body=listed)
+            return await at_once(call)
+
+        settings = Settings(planning=Planning(unknown_model=UnknownModel.REJECT_BATCH))
+        async with world.processor(answer, settings):
+            batch = await world.end_of(
+                (await world.submit([*lines(5), request_line("x", "unheard-of")])).id
+            )
+        assert [problem.code for problem in batch.problems] == ([code] if code else [])
+
+    told(story)
+
+
+def test_a_batch_whose_plan_is_gone_says_so() -> None:
+    async def story(world: Deployment) -> None:
+        async def answer(call: Call) -> Reply:
+            await asyncio.sleep(10.0)
+            return ok()
+
+        settings = Settings(planning=Planning(shard_lines_max=16))
+        async with world.processor(answer, settings) as processor:
+            batch = await world.submit(lines(400))
+            await asyncio.sleep(5.0)
+            planned = await world.get(batch.id)
+            assert planned.plan_blob is not None
+            await world.blobs.delete(planned.plan_blob)
+            await asyncio.sleep(60.0)
+            assert "plan" in ((await world.get(batch.id)).waiting_for or "")
+            processor.abort()
 
     told(story)

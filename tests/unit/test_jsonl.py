@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given, strategies as st
 
 from tidegate.domain.batch import Problem
-from tidegate.wire.jsonl import CUSTOM_ID_CHARACTERS_MAX, Line, LineSplitter, read_line
+from tidegate.wire.jsonl import (
+    CUSTOM_ID_CHARACTERS_MAX,
+    MODEL_CHARACTERS_MAX,
+    Line,
+    LineSplitter,
+    read_line,
+    without_lone_surrogates,
+)
 
 CHAT = "/v1/chat/completions"
 
@@ -108,6 +115,33 @@ def test_a_sound_line_keeps_the_bytes_of_custom_id_and_body() -> None:
             "body.stream",
             id="stream",
         ),
+        pytest.param(
+            line(body={"model": "m", "messages": [], "stream": 1}),
+            "streaming_unsupported",
+            "body.stream",
+            id="stream 1",
+        ),
+        pytest.param(
+            line(body={"model": "m\0n", "messages": []}),
+            "invalid_value",
+            "body.model",
+            id="model with NUL",
+        ),
+        pytest.param(
+            line(custom_id="a\ud800"), "invalid_value", "custom_id", id="lone surrogate in id"
+        ),
+        pytest.param(
+            line(body={"model": "m\ud800", "messages": []}),
+            "invalid_value",
+            "custom_id",
+            id="lone surrogate in model",
+        ),
+        pytest.param(
+            line(body={"model": "m" * (MODEL_CHARACTERS_MAX + 1), "messages": []}),
+            "invalid_value",
+            "body.model",
+            id="model too long",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_line_is_named(raw: bytes, code: str, param: str | None) -> None:
@@ -143,3 +177,31 @@ def test_what_the_engine_renders_first_orders_first() -> None:
     tools = prompt(tools=[{"a": 1}], messages=[{"content": "z"}])
     assert prompt(messages=[{"content": "z"}]) < tools
     assert tools < prompt(tools=[{"b": 1}], messages=[{"content": "a"}])
+
+
+def test_lone_surrogates_in_a_body_stay_as_they_were_written() -> None:
+    messages = '[{"role":"user","content":"\\ud83d\\ude00 \\uD800 \\\\ud800 \\udc00x"}]'
+    body = f'{{"model":"m", "messages":{messages}}}'.encode()
+    raw = b'{"custom_id":"a","method":"POST","url":"/v1/chat/completions","body":' + body + b"}"
+    found = read_line(1, raw, endpoint=CHAT)
+    assert isinstance(found, Line)
+    assert found.body == body
+    broken = raw.replace(b'"m"', b'"m')
+    assert isinstance(read_line(1, broken, endpoint=CHAT), Problem)
+
+
+@given(text=st.text(alphabet='\\"abu0dDcC89fF{}\ud800\udc00x', max_size=40))
+def test_only_lone_surrogates_are_replaced(text: str) -> None:
+    raw = json.dumps(text).encode()
+    soft = without_lone_surrogates(raw)
+    assert len(soft) == len(raw)
+    expected = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    assert json.loads(soft) == expected
+
+
+def test_a_stream_that_is_off_is_no_stream() -> None:
+    for off in (False, None):
+        found = read_line(
+            1, line(body={"model": "m", "messages": [], "stream": off}), endpoint=CHAT
+        )
+        assert isinstance(found, Line)

@@ -7,6 +7,8 @@ from enum import StrEnum
 
 import msgspec
 
+from tidegate.wire.jsonl import without_lone_surrogates
+
 SNIFF_BYTES_MAX = 2**20
 _BOM = b"\xef\xbb\xbf"
 _BLANK = b" \t\r\n"
@@ -74,7 +76,7 @@ class Sniffer:
 
 def _is_object(line: bytes) -> bool:
     try:
-        msgspec.json.decode(line, type=dict[str, msgspec.Raw])
+        msgspec.json.decode(without_lone_surrogates(line), type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return True

@@ -26,6 +26,7 @@ from tidegate.stores.base import ClaimedShard, ClaimedShards, Store, Want
 ENDING_SHARDS_AT_ONCE = 4
 LINES_AHEAD_SECONDS = 0.5
 MISSING_PLAN_SECONDS = 30.0
+PLAN_MISSING = "the plan of this batch can't be read: its operator has to restore it"
 NOTES_AT_ONCE = 20
 NOTED_MAX = 10_000
 TURNS_WITH_ATTEMPTS = 12
@@ -178,7 +179,7 @@ class Claimer:
         try:
             data = await self._tools.blobs.read(batch.plan_blob, plan.offset, plan.length)
         except BlobMissing:
-            await self._give_back(claimed)
+            await self._give_back(batch, claimed)
             return
         loop = asyncio.get_running_loop()
         endpoint = self._tools.routes.find(plan.model)
@@ -196,13 +197,14 @@ class Claimer:
     def _is_over(self, batch: Batch) -> bool:
         return batch.is_cancelling or self._tools.clock.now() >= batch.expires_at
 
-    async def _give_back(self, claimed: ClaimedShard) -> None:
-        # Either the batch ended while we looked (then the claim is void), or the plan is gone:
-        # then the lines can only wait for the collector, and must not be claimed in a tight loop.
+    async def _give_back(self, batch: Batch, claimed: ClaimedShard) -> None:
+        # Either the batch ended while we looked (then the claim is void), or the plan is gone: then
+        # its lines wait until the blob is restored, and must not be claimed in a tight loop.
         self._tools.keeper.drop(claimed.claim)
-        self._tools.observer.plan_missing()
+        self._tools.observer.plan_missing(batch)
         not_before = self._tools.clock.now() + MISSING_PLAN_SECONDS
         await self._tools.store.hand_back([claimed.claim], not_before=not_before)
+        await self._tools.store.note_waiting(batch.id, PLAN_MISSING)
 
     # Giving back
 

@@ -14,12 +14,13 @@ from tidegate.telemetry.logs import (
     CLAIM_LOST,
     ENDPOINT_PAUSED,
     ENDPOINT_RESUMED,
+    PLAN_MISSING,
     STORAGE_FULL,
     STORE_UNAVAILABLE,
     UPSTREAM_CRASHED,
     get_logger,
 )
-from tidegate.telemetry.metrics import Metrics
+from tidegate.telemetry.metrics import ENDPOINTS_MAX, Metrics
 
 
 @dataclass(slots=True)
@@ -68,6 +69,10 @@ class Metered(Observer):
         self._metrics.commit(lines, seconds)
 
     @override
+    def plan_missing(self, batch: Batch) -> None:
+        self._log.error(PLAN_MISSING, batch=batch.id, blob=batch.plan_blob)
+
+    @override
     def planned(self, batch: Batch, seconds: float) -> None:
         self._metrics.planned(seconds)
         if not batch.is_terminal:
@@ -109,6 +114,8 @@ class Metered(Observer):
     def endpoint(self, name: str, *, limit: int, in_flight: int, reason: str | None) -> None:
         known = self._endpoints.get(name)
         if known is None:
+            if len(self._endpoints) >= ENDPOINTS_MAX:
+                return
             known = self._endpoints[name] = _Endpoint()
             self._watch(name, known)
         if reason is not None and not known.paused:

@@ -32,7 +32,7 @@ class Observer:
     def planned(self, batch: Batch, seconds: float) -> None:
         """A batch was validated and planned, or ended by its validation."""
 
-    def plan_missing(self) -> None:
+    def plan_missing(self, batch: Batch) -> None:
         """A shard was claimed whose plan can't be read."""
 
     def batch_ended(self, batch: Batch) -> None:

@@ -7,13 +7,14 @@ One pass over the input and one over the sorted lines; memory is bounded whateve
 import asyncio
 import hashlib
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Protocol
 
 from tidegate.blobs.base import BlobStore, BlobWriter
 from tidegate.domain.batch import Batch, Problem, Status
-from tidegate.domain.errors import BlobMissing, ClaimLost
+from tidegate.domain.errors import BlobMissing, ClaimLost, UpstreamFault
 from tidegate.domain.file import Part
 from tidegate.domain.shard import ShardPlan
 from tidegate.processor.endpoints import Routes
@@ -33,6 +34,18 @@ SLICE_LINES = 256
 _NUMBER_BYTES = 4
 
 
+class Models(Protocol):
+    """Knows which models the configured servers say that they serve."""
+
+    async def list_models(self) -> Sequence[str]:
+        """Return their names.
+
+        Raises:
+            UpstreamFault: the server did not say.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannerTools:
     """What a planner works with."""
@@ -44,6 +57,7 @@ class PlannerTools:
     ids: IdMaker
     chance: random.Random
     make_scratch: ScratchMaker
+    models: Models
 
 
 class Planner:
@@ -66,8 +80,9 @@ class Planner:
         parts = await insist(lambda: tools.store.get_input(batch.id), tools.chance)
         if parts is None:
             return await self._end(held, [_no_file(batch)])
+        served = await self._served()
         with ExitStack() as stack:
-            scan = _Scan(self._settings, self._tools, batch, stack)
+            scan = _Scan(self._settings, self._tools, batch, served, stack)
             try:
                 await scan.read(parts)
             except BlobMissing:
@@ -76,6 +91,22 @@ class Planner:
             if problems:
                 return await self._end(held, problems)
             return await self._write(held, scan)
+
+    async def _served(self) -> frozenset[str] | None:
+        """Return the models that are served, where that decides; None where nobody can tell.
+
+        A gateway for any model is asked. One that does not say, or lists nothing, is believed to
+        serve whatever it is sent: its own answer is then the line's result.
+        """
+        if self._settings.unknown_model is not UnknownModel.REJECT_BATCH:
+            return None
+        if self._tools.routes.default is None:
+            return frozenset(self._tools.routes.by_model)
+        try:
+            found = await self._tools.models.list_models()
+        except UpstreamFault:
+            return None
+        return frozenset(found) or None
 
     async def _end(self, held: ClaimedBatch, problems: list[Problem]) -> Batch:
         tools = self._tools
@@ -123,8 +154,14 @@ class _Scan:
     """The first pass: every line is judged; sound ones go to the sorter."""
 
     def __init__(
-        self, settings: Planning, tools: PlannerTools, batch: Batch, stack: ExitStack
+        self,
+        settings: Planning,
+        tools: PlannerTools,
+        batch: Batch,
+        served: frozenset[str] | None,
+        stack: ExitStack,
     ) -> None:
+        self._served = served
         self._settings = settings
         self._tools = tools
         self._batch = batch
@@ -167,7 +204,7 @@ class _Scan:
         if isinstance(line, Problem):
             self._problems.add(line)
             return False
-        if self._is_unservable(line.model):
+        if self._served is not None and line.model not in self._served:
             self._problems.add(_no_model(line))
             return False
         place = number.to_bytes(_NUMBER_BYTES, "big")
@@ -178,12 +215,6 @@ class _Scan:
         self._models.add(line.model)
         place_of_record = self.records.add(pack(number, line.custom_id, line.body))
         return self.lines.add(key, place_of_record) or spilled
-
-    def _is_unservable(self, model: str) -> bool:
-        return (
-            self._settings.unknown_model is UnknownModel.REJECT_BATCH
-            and self._tools.routes.find(model) is None
-        )
 
     async def judge(self) -> list[Problem]:
         """Return what is wrong with the file as a whole: nothing, or at most `errors_max` + 1."""

@@ -17,7 +17,7 @@ from tidegate.processor.held import Held
 from tidegate.processor.keeper import Keeper
 from tidegate.processor.observer import Observer
 from tidegate.processor.open_shard import OpenShard
-from tidegate.processor.planner import Planner, PlannerTools
+from tidegate.processor.planner import Models, Planner, PlannerTools
 from tidegate.processor.run import Budget, Run
 from tidegate.processor.settings import Settings
 from tidegate.processor.sorter import ScratchMaker
@@ -44,6 +44,7 @@ class Tools:
     keeper: Keeper
     observer: Observer
     make_scratch: ScratchMaker
+    models: Models
     owner: str
 
 
@@ -85,6 +86,7 @@ class Processor:
                 ids=tools.ids,
                 chance=tools.chance,
                 make_scratch=tools.make_scratch,
+                models=tools.models,
             ),
         )
         tools.keeper.on_lost = self._closer.lose

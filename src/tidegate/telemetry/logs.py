@@ -25,6 +25,7 @@ ENDPOINT_RESUMED = "endpoint_resumed"  # It answers again.
 STORE_UNAVAILABLE = "store_unavailable"  # The ledger does not answer; work waits.
 STORAGE_FULL = "storage_full"  # The disk takes no more bytes; work waits.
 STORAGE_BROKEN = "storage_broken"  # A flush failed; the process ends.
+PLAN_MISSING = "plan_missing"  # A plan can't be read; its batch waits until it is restored.
 UPSTREAM_CRASHED = "upstream_crashed"  # A bug of ours made a call to a model server fail.
 
 EVENTS = frozenset(

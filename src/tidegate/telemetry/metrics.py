@@ -14,6 +14,7 @@ from tidegate.domain.usage import Usage
 
 MODELS_MAX = 200
 OTHER = "other"
+ENDPOINTS_MAX = 200
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"})
@@ -163,7 +164,7 @@ class _Lines:
         )
         self.repeated = Counter(
             "tidegate_repeated_lines_total",
-            "Lines run again because the results of an earlier run were lost.",
+            "Lines whose results were dropped because another process had taken over their shard.",
             registry=registry,
         )
         self._batches = Counter(
@@ -208,7 +209,7 @@ class _Lines:
 
 
 class _Endpoints:
-    """What model servers do. Their names come from the settings, so they are few."""
+    """What model servers do. Behind a gateway each model counts as one, so names are bounded."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._attempts = Counter(
@@ -236,14 +237,23 @@ class _Endpoints:
             registry=registry,
         )
         self._children: dict[tuple[str, str], Counter] = {}
+        self._names: set[str] = set()
 
     def attempt(self, endpoint: str, outcome: str) -> None:
         """Count one call."""
         counter = self._children.get((endpoint, outcome))
         if counter is None:
-            counter = self._attempts.labels(endpoint, outcome)
-            self._children[endpoint, outcome] = counter
+            name = self._bounded(endpoint)
+            counter = self._attempts.labels(name, outcome)
+            self._children[name, outcome] = counter
         counter.inc()
+
+    def _bounded(self, endpoint: str) -> str:
+        if endpoint not in self._names:
+            if len(self._names) >= ENDPOINTS_MAX:
+                return OTHER
+            self._names.add(endpoint)
+        return endpoint
 
     def watch(
         self,
@@ -252,7 +262,9 @@ class _Endpoints:
         limit: Callable[[], float],
         is_paused: Callable[[], bool],
     ) -> None:
-        """Read these whenever metrics are read."""
+        """Read these whenever metrics are read. What is beyond the bound is not watched."""
+        if self._bounded(endpoint) == OTHER:
+            return
         self._in_flight.labels(endpoint).set_function(in_flight)
         self._limit.labels(endpoint).set_function(limit)
         self._paused.labels(endpoint).set_function(is_paused)

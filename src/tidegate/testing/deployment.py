@@ -27,6 +27,7 @@ from tidegate.stores.base import Store
 from tidegate.stores.memory import MemoryStore
 from tidegate.testing.loop import LoopClock
 from tidegate.upstreams.base import Call, Reply
+from tidegate.upstreams.catalogue import Catalogue
 from tidegate.upstreams.memory import MemoryUpstream
 
 TENANT = "default"
@@ -192,19 +193,22 @@ class Deployment:
     ) -> AsyncIterator[Processor]:
         """Run a processor; it is stopped, and has handed everything back, at the end."""
         chosen = settings or Settings()
+        chosen_routes = routes if isinstance(routes, Routes) else _routes(routes)
+        gateway = chosen_routes.default.upstream if chosen_routes.default else None
         processor = Processor(
             chosen,
             Tools(
                 store=self.store,
                 blobs=self.blobs,
                 signals=self.signals,
-                routes=routes if isinstance(routes, Routes) else _routes(routes),
+                routes=chosen_routes,
                 clock=self.clock,
                 ids=self.ids,
                 chance=random.Random(1),
                 keeper=TaskKeeper(chosen.claims, self.store),
                 observer=Observer(),
                 make_scratch=io.BytesIO,
+                models=Catalogue({}, gateway),
                 owner=self.ids.make("proc_"),
             ),
         )

@@ -36,6 +36,7 @@ from tidegate.testing.faults import Host, HostBlobs, HostSignals, Odds, behind
 from tidegate.testing.loop import LoopClock
 from tidegate.testing.shadow import Broken, Shadow
 from tidegate.upstreams.base import Call, Reply
+from tidegate.upstreams.catalogue import Catalogue
 from tidegate.upstreams.memory import MemoryUpstream
 
 TENANTS = ("default", "other")
@@ -229,6 +230,7 @@ class World:
                 keeper=TaskKeeper(settings.claims, store),
                 observer=Observer(),
                 make_scratch=io.BytesIO,
+                models=Catalogue({}, None),
                 owner=self._ids.make("proc_"),
             ),
         )

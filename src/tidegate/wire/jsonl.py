@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -13,6 +13,14 @@ MODEL_CHARACTERS_MAX = 256
 SORT_KEY_BYTES_MAX = 16_384
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _BOM = b"\xef\xbb\xbf"
+_STREAMS = {"/v1/chat/completions": "Chat Completions: "}
+# A pair of surrogates, a lone one, or any other escape: in this order, each escape is met once.
+_ESCAPES = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    rb"|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
+    rb"|\\."
+)
+_LONE_BYTES = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,15 +141,48 @@ def oversize_problem(number: int, line_bytes_max: int) -> Problem:
     )
 
 
+def without_lone_surrogates(raw: bytes) -> bytes:
+    """Return the same JSON at the same length with escapes of lone surrogates replaced.
+
+    They are JSON by its grammar, and Python's `json.dumps` writes them, but no text: the fast
+    decoder refuses them. Only places are read from the result, never the bytes themselves.
+    """
+    return _ESCAPES.sub(_softened, raw)
+
+
+def _softened(match: re.Match[bytes]) -> bytes:
+    escape = match.group()
+    return b"\\ufffd" if len(escape) == _LONE_BYTES and escape[2] in b"dD" else escape
+
+
 def _read(number: int, raw: bytes, endpoint: str) -> Line:
     try:
         if not raw.isascii():
             raw.decode("utf-8")
         line = _decode_line(raw)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return _read_softened(number, raw, endpoint)
+    return _checked(number, line, endpoint)
+
+
+def _read_softened(number: int, raw: bytes, endpoint: str) -> Line:
+    """Read a line that may hold lone surrogates, and keep the bytes that the user wrote."""
+    soft = without_lone_surrogates(raw)
+    try:
+        line = _checked(number, _decode_line(soft), endpoint) if soft != raw else None
+    except (msgspec.MsgspecError, RecursionError):
+        line = None
+    if line is None:
+        raise _Unfit("invalid_json_line", "This line is not parseable as valid JSON.", None)
+    if line.custom_id not in raw or line.model.encode() not in raw or soft.count(line.body) != 1:
         raise _Unfit(
-            "invalid_json_line", "This line is not parseable as valid JSON.", None
-        ) from None
+            "invalid_value", "Only the texts of a body may hold lone surrogates.", "custom_id"
+        )
+    start = soft.index(line.body)
+    return replace(line, body=raw[start : start + len(line.body)])
+
+
+def _checked(number: int, line: _RawLine, endpoint: str) -> Line:
     name = _text(line.custom_id, "custom_id")
     if not 0 < len(name) <= CUSTOM_ID_CHARACTERS_MAX:
         raise _Unfit(
@@ -179,10 +220,10 @@ def _with_body(number: int, custom_id: bytes, name: str, raw: bytes, endpoint: s
             "none of them a control character.",
             "body.model",
         )
-    if body.stream is not msgspec.UNSET and bytes(body.stream) == b"true":
+    if body.stream is not msgspec.UNSET and bytes(body.stream) not in {b"false", b"null"}:
         raise _Unfit(
             "streaming_unsupported",
-            "Chat Completions: Streaming is not supported in the Batch API.",
+            f"{_STREAMS.get(endpoint, '')}Streaming is not supported in the Batch API.",
             "body.stream",
         )
     if endpoint == "/v1/chat/completions" and not bytes(body.messages):
