@@ -17,6 +17,8 @@ from tidegate.telemetry.metrics import Metrics
 
 DOCS = Path(__file__).parents[2] / "docs"
 SOURCE = Path(__file__).parents[2] / "src"
+DOTTED = re.compile(r"`([a-z_]+(?:\.[a-z_]+)+)(?:[ =:][^`]*)?`")
+FILE_ENDINGS = {"db", "jsonl", "md", "py", "sql", "toml", "yaml"}
 ROW = re.compile(r"^\| `([^`]+)` \| ([^|]*) \| [^|]+ \|$", re.MULTILINE)
 
 
@@ -47,6 +49,31 @@ def test_every_setting_is_documented_with_its_default() -> None:
     for name, shown in rows.items():
         expected = "required" if name == "gateway.url" else f"`{default(name)}`"
         assert shown == expected, name
+
+
+def unknown_settings(text: str) -> list[str]:
+    """Return what is written like a setting and is none; a group may stand for its members."""
+    known = [name for name, _ in names()]
+    groups = {name.partition(".")[0] for name in known}
+    written = [name for name in DOTTED.findall(text) if name.partition(".")[0] in groups]
+    return [
+        name
+        for name in written
+        if name.rpartition(".")[2] not in FILE_ENDINGS
+        and not any(f"{item}.".startswith(f"{name}.") for item in known)
+    ]
+
+
+def test_every_setting_that_the_docs_name_exists() -> None:
+    pages = [DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md"))]
+    assert [
+        (page.name, name) for page in pages for name in unknown_settings(page.read_text())
+    ] == []
+
+
+def test_a_setting_that_does_not_exist_is_found() -> None:
+    text = "`desk.early_results` `server.early_results` `api.limits` `server.prot=1` `gateway.py`"
+    assert unknown_settings(text) == ["server.early_results", "server.prot"]
 
 
 def test_every_setting_is_in_the_example_with_a_comment() -> None:
