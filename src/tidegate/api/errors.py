@@ -96,7 +96,7 @@ _TABLE: list[tuple[type[Exception], _Row]] = [
     (ClientTooSlow, _Row(status=408)),
     (RangeUnsatisfiable, _Row(status=416)),
     (Refused, _Row(status=400)),
-    # The upload was given up by the collector while it ran: sending it again mends that.
+    # The upload was fenced while it ran: sending it again mends that.
     (ClaimLost, _Row(status=409, headers={"x-should-retry": "true"})),
     (
         StorageFull,
@@ -104,7 +104,7 @@ _TABLE: list[tuple[type[Exception], _Row]] = [
             status=507,
             kind="server_error",
             headers=_NEVER,
-            message="The server has no room left. Delete files or ask its operator for more space.",
+            message="The server has no room left. Ask its operator for more space, then try again.",
         ),
     ),
     (

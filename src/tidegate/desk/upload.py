@@ -88,7 +88,7 @@ async def _record(desk: Desk, tenant: str, upload_id: str, form: UploadForm) -> 
 async def _abandon(desk: Desk, upload_id: str, blob: str) -> None:
     """Fence a failed upload; its bytes go only once it is fenced.
 
-    This is a courtesy: what can't be done now is done by the collector, so a failure here must not
+    This is a courtesy: bytes that no file names are only a waste, so a failure here must not
     hide the error that led here.
     """
     try:
