@@ -6,6 +6,7 @@ each in a savepoint of its own, and no step is acknowledged before the COMMIT ha
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import LiteralString
 
@@ -141,6 +142,11 @@ class _Session(Worker):
         """Run the steps; raise only what concerns all of them."""
 
     def _connect(self, flags: int) -> apsw.Connection:
+        if self._vfs is None:
+            # SQLite would let others read the file; its companions take over these permissions. A
+            # path that can't be made is named by the connection in its own words.
+            with suppress(OSError):
+                self._path.touch(mode=0o600)
         connection = apsw.Connection(str(self._path), flags=flags, vfs=self._vfs)
         connection.set_busy_timeout(self._busy_ms)
         connection.execute(SQL["settings"]).fetchall()
