@@ -235,10 +235,14 @@ async def test_a_damaged_ledger_is_refused(tmp_path: Path) -> None:
             pass
 
 
+def modes_in(folder: Path) -> dict[str, int]:
+    return {file.name: file.stat().st_mode & 0o777 for file in folder.iterdir()}
+
+
 async def test_a_ledger_is_for_its_owner_alone(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     async with opened(path) as store:
         await store.create_batch(a_batch())
-        modes = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
+        modes = modes_in(tmp_path)
         assert len(modes) == 3, "the ledger, its log and its shared memory"
         assert set(modes.values()) == {0o600}
