@@ -11,9 +11,17 @@ from pydantic_settings import BaseSettings, InitSettingsSource
 from pydantic_settings.sources import PydanticBaseSettingsSource
 from typing_extensions import override
 
+from tidegate.config.complaints import explained, located
 from tidegate.config.keys import read_key, read_keys
 from tidegate.config.settings import Gateway, Settings
-from tidegate.config.sources import FILE_VARIABLE, Tree, environment_tree, file_tree, flag_tree
+from tidegate.config.sources import (
+    FILE_VARIABLE,
+    Tree,
+    environment_tree,
+    file_tree,
+    flag_tree,
+    merge,
+)
 from tidegate.domain.errors import SettingsInvalid
 
 FILE_DEFAULT = Path("tidegate.yaml")
@@ -67,6 +75,10 @@ def _find_file(file: Path | None, environment: Mapping[str, str]) -> Path | None
 
 
 def _validate(trees: list[Tree]) -> Settings:
+    tree: Tree = {}
+    for stronger in reversed(trees):
+        merge(tree, stronger)
+
     class FromSources(Settings):  # type: ignore[explicit-any]  # as above
         @classmethod
         @override
@@ -78,15 +90,14 @@ def _validate(trees: list[Tree]) -> Settings:
             dotenv_settings: PydanticBaseSettingsSource,
             file_secret_settings: PydanticBaseSettingsSource,
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return tuple(InitSettingsSource(settings_cls, tree) for tree in trees)
+            return (InitSettingsSource(settings_cls, tree),)
 
     try:
         return FromSources()
     except ValidationError as exc:
-        found = [
-            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in exc.errors()
-        ]
-        raise SettingsInvalid("Wrong settings: " + "; ".join(found) + ".") from exc
+        raise explained(exc) from exc
+    except SettingsInvalid as exc:
+        raise located(exc, tree, Settings) from exc
 
 
 def _resolve_keys(

@@ -27,18 +27,50 @@ def refuse_unknown(tree: Mapping[object, object], kind: object, prefix: str, sou
     """Check every name of a tree against the type that it will become.
 
     Raises:
-        SettingsInvalid: a name is unknown; the message tells the nearest one.
+        SettingsInvalid: a name is unknown; the message tells the nearest one. Or a single value
+            stands where a group belongs.
+    """
+    for name, value in tree.items():
+        inner = refuse_unknown_name(str(name), kind, prefix, source)
+        refuse_inside(value, inner, f"{prefix}.{name}" if prefix else str(name), source)
+
+
+def refuse_unknown_name(name: str, kind: object, prefix: str, source: str) -> object:
+    """Return the type of one setting inside a group.
+
+    Raises:
+        SettingsInvalid: there is none of that name.
     """
     known = members(kind)
-    for name, value in tree.items():
-        inner = known.get(str(name), known.get(ANY_MODEL))
-        dotted = f"{prefix}.{name}" if prefix else str(name)
-        if inner is None:
-            near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-            hint = f": did you mean '{near[0]}'?" if near else f"; known here: {', '.join(known)}."
-            raise SettingsInvalid(f"unknown setting '{dotted}' in {source}{hint}")
-        if isinstance(value, dict) and members(inner):
-            refuse_unknown(value, inner, dotted, source)
+    inner = known.get(name, known.get(ANY_MODEL))
+    if inner is not None:
+        return inner
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if near:
+        hint = f": did you mean '{near[0]}'?"
+    elif known:
+        hint = f"; known here: {', '.join(known)}."
+    else:
+        hint = f": '{prefix}' is one value and has no settings inside."
+    dotted = f"{prefix}.{name}" if prefix else name
+    raise SettingsInvalid(f"unknown setting '{dotted}' in {source}{hint}")
+
+
+def refuse_inside(value: object, kind: object, dotted: str, source: str) -> None:
+    """Check what is given for one setting, if that setting is a group.
+
+    Raises:
+        SettingsInvalid: a name inside is unknown, or it is no group.
+    """
+    if not members(kind):
+        return
+    if isinstance(value, dict):
+        refuse_unknown(value, kind, dotted, source)
+    elif not (value is None and types.NoneType in typing.get_args(kind)):
+        raise SettingsInvalid(
+            f"'{dotted}' in {source} must be a group of names and values: "
+            f"{', '.join(members(kind))}."
+        )
 
 
 def members(kind: object) -> dict[str, object]:

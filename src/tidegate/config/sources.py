@@ -1,19 +1,34 @@
 """Each source of settings as a tree: a file, the environment, the command line."""
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
 
-from tidegate.config.names import ANY_MODEL, is_compound, members, refuse_unknown
+from tidegate.config.names import (
+    ANY_MODEL,
+    is_compound,
+    members,
+    refuse_inside,
+    refuse_unknown,
+    refuse_unknown_name,
+)
 from tidegate.config.settings import Settings
+from tidegate.config.yaml_file import read_yaml
 from tidegate.domain.errors import SettingsInvalid
 
 PREFIX = "TIDEGATE_"
 FILE_VARIABLE = "TIDEGATE_CONFIG"
 FILE_BYTES_MAX = 2**20
+
+# What Kubernetes puts into every container beside a service named `tidegate`, without being asked.
+SERVICE_LINK = re.compile(
+    r"TIDEGATE_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?)"
+)
+SERVICE_LINK_VALUE = re.compile(r"(tcp|udp|sctp)://")
 
 Tree = dict[str, object]
 
@@ -34,7 +49,7 @@ def file_tree(path: Path, origins: dict[str, str]) -> Tree:
         if path.suffix == ".toml":
             tree: object = tomllib.loads(data.decode())
         elif path.suffix in {".yaml", ".yml"}:
-            tree = yaml.safe_load(data)
+            tree = read_yaml(data)
         else:
             raise SettingsInvalid(f"The file {path} must end in .yaml, .yml or .toml.")
     except (yaml.YAMLError, tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
@@ -57,11 +72,31 @@ def environment_tree(environment: Mapping[str, str], origins: dict[str, str]) ->
     """
     tree: Tree = {}
     for variable, text in sorted(environment.items()):
-        if variable.upper().startswith(PREFIX) and variable.upper() != FILE_VARIABLE:
+        if _is_ours(variable.upper(), text):
             path = variable[len(PREFIX) :].lower().split("__")
             _put(tree, path, text, f"the environment ({variable})")
             origins.setdefault(".".join(path), f"environment {variable}")
     return tree
+
+
+def merge(tree: Tree, stronger: Tree) -> None:
+    """Put the values of the stronger tree into the other, group by group."""
+    for name, value in stronger.items():
+        if isinstance(value, dict):
+            inner = tree.get(name)
+            copy: Tree = inner if isinstance(inner, dict) else {}
+            merge(copy, value)
+            tree[name] = copy
+        else:
+            tree[name] = value
+
+
+def _is_ours(variable: str, text: str) -> bool:
+    if not variable.startswith(PREFIX) or variable == FILE_VARIABLE:
+        return False
+    if variable == f"{PREFIX}PORT":
+        return SERVICE_LINK_VALUE.match(text) is None
+    return SERVICE_LINK.fullmatch(variable) is None
 
 
 def flag_tree(flags: Mapping[str, object], origins: dict[str, str]) -> Tree:
@@ -81,16 +116,17 @@ def _put(tree: Tree, path: list[str], value: object, source: str) -> None:
     """Set one value deep in a tree, turning text into what its setting wants to see."""
     kind: object = Settings
     for depth, name in enumerate(path):
-        refuse_unknown({name: None}, kind, ".".join(path[:depth]), source)
+        refuse_unknown_name(name, kind, ".".join(path[:depth]), source)
         kind = members(kind).get(name) or members(kind)[ANY_MODEL]
     if isinstance(value, str) and is_compound(kind):
         value = _decode(value, ".".join(path), source)
-        if isinstance(value, dict):
-            refuse_unknown(value, kind, ".".join(path), source)
+    refuse_inside(value, kind, ".".join(path), source)
     for name in path[:-1]:
         inner = tree.setdefault(name, {})
         if not isinstance(inner, dict):
-            raise SettingsInvalid(f"{'.'.join(path)} is given as JSON and alone in {source}.")
+            raise SettingsInvalid(
+                f"{'.'.join(path)} in {source} lies in a group that is set to null: keep one."
+            )
         tree = inner
     tree[path[-1]] = value
 
