@@ -59,13 +59,12 @@ def assert_error(
     assert error.response.headers["x-request-id"] == error.request_id
 
 
-@pytest.mark.parametrize("name", ["input_file_id", "endpoint", "completion_window"])
-async def test_a_missing_field_is_named(user: SdkUser, name: str) -> None:
-    body = {key: value for key, value in GOOD.items() if key != name}
-    with pytest.raises(openai.BadRequestError) as caught:
-        await create(user, body)
-    message = f"Missing required parameter: '{name}'."
-    assert_error(caught.value, message, param=name, code="missing_required_parameter")
+async def test_a_missing_field_is_named(user: SdkUser) -> None:
+    for name in GOOD:
+        with pytest.raises(openai.BadRequestError) as caught:
+            await create(user, {key: value for key, value in GOOD.items() if key != name})
+        message = f"Missing required parameter: '{name}'."
+        assert_error(caught.value, message, param=name, code="missing_required_parameter")
 
 
 async def test_a_wrong_endpoint_is_told_which_there_are() -> None:
@@ -75,17 +74,18 @@ async def test_a_wrong_endpoint_is_told_which_there_are() -> None:
             await create(user, GOOD | {"endpoint": "/v1/nope"})
         message = (
             "Invalid value: '/v1/nope'. Supported values are: '/v1/chat/completions', "
-            "'/v1/completions', '/v1/embeddings', '/v1/responses', and '/v1/rerank'."
-        ).replace(", and", " and")
+            "'/v1/completions', '/v1/embeddings', '/v1/responses' and '/v1/rerank'."
+        )
         assert_error(caught.value, message, param="endpoint", code="invalid_value")
         assert (await create(user, GOOD | {"endpoint": "/v1/rerank"})).endpoint == "/v1/rerank"
 
 
-@pytest.mark.parametrize("window", ["1y", "", "24", "59s", "15d", "-1h", "14d1s", "h", "1h 30m"])
-async def test_a_wrong_window_is_told_what_fits(user: SdkUser, window: str) -> None:
-    with pytest.raises(openai.BadRequestError) as caught:
-        await create(user, GOOD | {"completion_window": window})
-    assert_error(caught.value, "from 1m to 14d", param="completion_window", code="invalid_value")
+async def test_a_wrong_window_is_told_what_fits(user: SdkUser) -> None:
+    for window in ("1y", "", "24", "59s", "15d", "-1h", "14d1s", "h", "1h 30m"):
+        with pytest.raises(openai.BadRequestError) as caught:
+            await create(user, GOOD | {"completion_window": window})
+        error = caught.value
+        assert_error(error, "from 1m to 14d", param="completion_window", code="invalid_value")
 
 
 async def test_other_windows_than_a_day_are_kept(user: SdkUser) -> None:
