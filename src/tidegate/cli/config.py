@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel
 
 from tidegate.cli.options import Assignments, ConfigFile, flags_of
-from tidegate.config import Loaded, load
+from tidegate.config import Loaded, check_serving, load
 
 MASK = "********"
 SECRETS = frozenset({"api_key", "keys"})
@@ -35,7 +35,7 @@ def show(config: ConfigFile = None, assignments: Assignments = None) -> None:
 def check(config: ConfigFile = None, assignments: Assignments = None) -> None:
     """Say whether `serve` would accept the settings: exit status 0, or 2 with the reason."""
     loaded = load(file=config, flags=flags_of(assignments))
-    loaded.settings.require_upstream()
+    check_serving(loaded.settings)
     typer.echo(f"The settings are valid ({loaded.file or 'no file'}).")
 
 

@@ -9,7 +9,7 @@ import uvloop
 from rich.console import Console
 
 from tidegate.cli.options import Assignments, ConfigFile, flags_of
-from tidegate.config import load
+from tidegate.config import check_serving, load
 from tidegate.domain.errors import TidegateError
 from tidegate.telemetry.logs import configure
 from tidegate.wiring import Running, run_service
@@ -56,7 +56,7 @@ def serve(  # noqa: PLR0913 -- each parameter is one flag of the command line
         data_dir=data_dir,
     )
     settings = load(file=config, flags=flags).settings
-    settings.require_upstream()
+    check_serving(settings)
     configure(settings.logs.format, level=settings.logs.level)
     try:
         forced = uvloop.run(run_service(settings, on_ready=_announce))

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 import uvloop
 
+from tidegate.domain.errors import SettingsInvalid
 from tidegate.runtime.clock import SystemClock
 from tidegate.runtime.services import Stops, run_together
 from tidegate.runtime.web import Timeouts, WebServer, address_of, bind
@@ -24,6 +25,8 @@ def simulate(
     ] = None,
 ) -> None:
     """Serve an OpenAI-compatible API on 127.0.0.1 that makes its answers up."""
+    if not all(name.strip() for name in model or ()):
+        raise SettingsInvalid("--model is empty: give the name of a model, or leave the flag away.")
     settings = SimulatorSettings(
         models=tuple(model or ["sim"]),
         latency_seconds=latency,

@@ -6,6 +6,7 @@ declares its own settings; this room only puts them together, and refuses names 
 
 from tidegate.config.load import Loaded, load
 from tidegate.config.names import names
+from tidegate.config.serving import check_serving
 from tidegate.config.settings import BlobsKind, Gateway, Server, Settings, StoreKind, is_loopback
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Server",
     "Settings",
     "StoreKind",
+    "check_serving",
     "is_loopback",
     "load",
     "names",

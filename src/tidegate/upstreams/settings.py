@@ -11,6 +11,8 @@ from tidegate.upstreams.header_rules import check_configured
 
 MIB = 2**20
 PORTS = {"http": 80, "https": 443}
+# What people copy from a curl line. Plain names such as /models may be a real prefix.
+ENDPOINT_PATHS = ("/chat/completions", "/completions", "/embeddings", "/responses", "/v1/models")
 URL_EXAMPLE = "write it like http://host:8000 or https://host/prefix/v1"
 
 
@@ -140,6 +142,7 @@ def origin_of(url: str) -> Origin:
         raise SettingsInvalid(
             f"The URL of the upstream holds a query or a fragment: {URL_EXAMPLE}."
         )
+    _refuse_endpoint(url)
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     default = PORTS[parts.scheme]
     return Origin(
@@ -149,6 +152,16 @@ def origin_of(url: str) -> Origin:
         prefix=parts.path.rstrip("/").removesuffix("/v1"),
         host_header=host if port in {None, default} else f"{host}:{port}",
     )
+
+
+def _refuse_endpoint(url: str) -> None:
+    base = url.rstrip("/")
+    for path in ENDPOINT_PATHS:
+        if base.endswith(path):
+            right = base.removesuffix(path.removeprefix("/v1"))
+            raise SettingsInvalid(
+                f"The URL of the upstream must stop before the endpoint '{path}': write {right}."
+            )
 
 
 def _split(url: str) -> tuple[SplitResult, int | None]:

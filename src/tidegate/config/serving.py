@@ -1,0 +1,61 @@
+"""What `serve` needs of this machine: looked at beforehand, and nothing is left behind."""
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from tidegate.config.settings import Gateway, Settings
+from tidegate.domain.errors import SettingsInvalid
+from tidegate.runtime.web import bind
+from tidegate.upstreams.tls import make_context
+
+
+def check_serving(settings: Settings) -> None:
+    """Refuse what `serve` could not work with. Ports are not tried: another process may use them.
+
+    Raises:
+        SettingsInvalid: there is no model server, a file of TLS can't be used, the host is not of
+            this machine, or the data directory can be neither used nor made.
+    """
+    settings.require_upstream()
+    for name, gateway in _gateways(settings):
+        try:
+            make_context(gateway.tls)
+        except SettingsInvalid as exc:
+            raise SettingsInvalid(f"{name}.{exc}") from exc
+    _check_host(settings.server.host)
+    _check_data_dir(settings.data_dir)
+
+
+def _gateways(settings: Settings) -> Iterator[tuple[str, Gateway]]:
+    if settings.gateway is not None:
+        yield "gateway", settings.gateway
+    for model, gateway in settings.model_gateways.items():
+        yield f"model_gateways.{model}", gateway
+
+
+def _check_host(host: str) -> None:
+    try:
+        bind(host, 0, "server.host").close()
+    except SettingsInvalid as exc:
+        raise SettingsInvalid(
+            f"server.host '{host}' is not an address of this machine: set server.host to one that "
+            "is, such as 127.0.0.1, or 0.0.0.0 for all of them."
+        ) from exc
+
+
+def _check_data_dir(data_dir: Path) -> None:
+    place = data_dir.absolute()
+    while not os.path.lexists(place):
+        place = place.parent
+    wrong = None
+    if not place.is_dir():
+        wrong = errno.ENOTDIR
+    elif not os.access(place, os.R_OK | os.W_OK | os.X_OK):
+        wrong = errno.EACCES
+    if wrong is not None:
+        raise SettingsInvalid(
+            f"The data directory {data_dir} can't be used ({os.strerror(wrong)}): mend {place}, or "
+            "set data_dir."
+        )
