@@ -136,3 +136,11 @@ def test_every_log_event_is_written_somewhere() -> None:
 def test_every_log_event_is_documented() -> None:
     page = (DOCS / "operation.md").read_text()
     assert [event for event in sorted(EVENTS) if f"`{event}`" not in page] == []
+
+
+def test_the_changelog_tells_of_every_command_and_way_in() -> None:
+    text = (DOCS.parent / "CHANGELOG.md").read_text()
+    first = {path.partition(" ")[0] for path, _ in commands(typer.main.get_command(app))}
+    ways = {"/v1/files", "/v1/batches", "/v1/models", "/health", "/ready", "/metrics"}
+    told = {*(f"`tidegate {name}" for name in first), *(f"`{way}`" for way in ways)}
+    assert sorted(item for item in told if item not in text) == []
