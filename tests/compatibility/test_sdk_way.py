@@ -1,11 +1,14 @@
 """The way of a batch with the OpenAI SDK: upload, create, wait, read, delete."""
 
+import asyncio
 import io
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import openai
 import pytest
+from openai import OpenAI
 
 from tidegate.testing.deployment import ok, request_line
 from tidegate.testing.sdk_user import SdkUser, sdk_user
@@ -215,3 +218,36 @@ async def test_a_batch_keeps_its_input_though_the_file_is_deleted(user: SdkUser)
     ended = await user.end_of(batch.id)
     assert ended.status == "completed"
     assert set(await user.results(ended.output_file_id)) == {"one", "two"}
+
+
+async def test_the_blocking_client_goes_the_same_way(user: SdkUser, tmp_path: Path) -> None:
+    """Most users hold an `OpenAI`, not an `AsyncOpenAI`: its connections are its own."""
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(LINES)
+
+    def begin() -> str:
+        with OpenAI(base_url=f"{user.world.url}/v1", api_key="unused") as client:
+            file = client.files.wait_for_processing(
+                client.files.create(file=path, purpose="batch").id
+            )
+            return client.batches.create(
+                input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
+            ).id
+
+    def finish(batch_id: str) -> str:
+        with OpenAI(base_url=f"{user.world.url}/v1", api_key="unused") as client:
+            assert [batch.id for batch in client.batches.list(limit=1)] == [batch_id]
+            batch = client.batches.retrieve(batch_id)
+            with pytest.raises(openai.ConflictError):
+                client.batches.cancel(batch_id)
+            assert batch.output_file_id is not None
+            text = client.files.content(batch.output_file_id).text
+            for file in client.files.list(limit=1):
+                assert client.files.delete(file.id).deleted
+            assert client.files.list().data == []
+            return text
+
+    batch_id = await asyncio.to_thread(begin)
+    await user.end_of(batch_id)
+    text = await asyncio.to_thread(finish, batch_id)
+    assert {json.loads(line)["custom_id"] for line in text.splitlines()} == {"one", "two"}
