@@ -31,7 +31,7 @@ from tidegate.runtime.failure import Failure
 from tidegate.runtime.heartbeat import Heartbeat
 from tidegate.runtime.identity import IdMaker, RandomIds
 from tidegate.runtime.services import Service, Stops, run_together
-from tidegate.runtime.web import WebServer, address_of, bind
+from tidegate.runtime.web import WebServer, address_of, bind, raise_open_files
 from tidegate.signals.base import Signals
 from tidegate.signals.memory import MemorySignals
 from tidegate.stores.base import Store
@@ -101,7 +101,10 @@ async def run_service(settings: Settings, *, on_ready: Callable[[Running], None]
         endpoints = _open_upstreams(settings, stack)
         failure = Failure()
         api = WebServer(
-            _api(settings, ports, endpoints, failure), listener, settings.server.timeouts
+            _api(settings, ports, endpoints, failure),
+            listener,
+            settings.server.timeouts,
+            connections_max=settings.api.limits.connections_max,
         )
         observability = WebServer(_observability(ports, stops), operators, settings.server.timeouts)
         services: dict[str, Service] = {
@@ -156,6 +159,7 @@ def _log_start(running: Running) -> None:
 
 
 async def _open_ports(settings: Settings, stack: AsyncExitStack) -> Ports:
+    raise_open_files()
     clock = SystemClock()
     make_directories(settings.data_dir, SystemFiles())
     store = await stack.enter_async_context(_make_store(settings, clock))

@@ -13,12 +13,14 @@ _TENANT = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bounds on a request. Sizes are in bytes.
+    """Bounds on connections and requests. Sizes are in bytes.
 
+    Past `connections_max` open connections, a new one is answered with 503 and closed.
     `header_bytes_max` counts names and values of all headers. A client that sends nothing for
     `body_idle_seconds` in the middle of a body is given up.
     """
 
+    connections_max: int = 512
     header_bytes_max: int = 32_768
     headers_max: int = 100
     body_bytes_max: int = 2**20

@@ -1,38 +1,47 @@
 """HTTP in: one listening socket served by uvicorn, as a service that can be stopped.
 
-uvicorn would install signal handlers, name itself in each reply and read headers without a bound;
-here it does none of these.
+uvicorn would install signal handlers and name itself in each reply; here it does neither.
 """
 
 import asyncio
 import errno
+import resource
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import uvicorn
 from starlette.types import ASGIApp
 from typing_extensions import override
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tidegate.domain.errors import SettingsInvalid
+from tidegate.runtime.door import Door, DoorConfig
+from tidegate.runtime.identity import IdMaker, RandomIds
 
-HEADER_BYTES_MAX = 64 * 1024
 BACKLOG = 2_048
 KEEP_ALIVE_SECONDS = 75
+CONNECTIONS_MAX = 512
+OPEN_FILES_MAX = 65_536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """How long connections may idle between requests, and linger once the server stops."""
+    """How long connections may take for a head, idle between requests, and linger at the stop.
 
+    `head_seconds` runs from the connection, or the first byte of a later request, to the end of the
+    request's headers.
+    """
+
+    head_seconds: float = 10.0
     keep_alive_seconds: int = KEEP_ALIVE_SECONDS
     stop_grace_seconds: int = 10
 
     def __post_init__(self) -> None:
         if min(self.keep_alive_seconds, self.stop_grace_seconds) < 1:
             raise SettingsInvalid("Server timeouts must be at least 1 second.")
+        if self.head_seconds <= 0:
+            raise SettingsInvalid("server.timeouts.head_seconds must be above 0.")
 
 
 def bind(host: str, port: int, setting: str) -> socket.socket:
@@ -70,34 +79,15 @@ def address_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-class _BoundedHttp(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 with a bound on the bytes of a request's head."""
-
-    _head_bytes = 0
-    _in_head = False
-
-    @override
-    def data_received(self, data: bytes) -> None:
-        # Only a head that did not end in earlier reads is counted here: bodies pass untouched.
-        if self._in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEADER_BYTES_MAX:
-                self.send_400_response("The request's headers are too large.")
-                return
-        super().data_received(data)
-
-    @override
-    def on_message_begin(self) -> None:
-        self._in_head, self._head_bytes = True, 0
-        super().on_message_begin()
-
-    @override
-    def on_headers_complete(self) -> None:
-        self._in_head = False
-        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-        if size > HEADER_BYTES_MAX:
-            raise ValueError("the request's headers are too large")
-        super().on_headers_complete()
+def raise_open_files() -> None:
+    """Permit this process as many open files as the system lets it, up to `OPEN_FILES_MAX`."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    wanted = OPEN_FILES_MAX if hard == unlimited else min(hard, OPEN_FILES_MAX)
+    if soft != unlimited and soft < wanted:
+        # Some systems refuse what their own hard limit names; the old limit serves as well.
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class _Server(uvicorn.Server):
@@ -121,21 +111,29 @@ class _Server(uvicorn.Server):
 class WebServer:
     """Serves an ASGI application on a bound socket until it is stopped."""
 
-    def __init__(self, app: ASGIApp, listener: socket.socket, timeouts: Timeouts) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        listener: socket.socket,
+        timeouts: Timeouts,
+        *,
+        connections_max: int = CONNECTIONS_MAX,
+        ids: IdMaker | None = None,
+    ) -> None:
+        """Set the server up; `ids` names the requests that are refused before the application."""
         self._listener = listener
-        self._server = _Server(
-            uvicorn.Config(
-                app,
-                http=_BoundedHttp,
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_keep_alive=timeouts.keep_alive_seconds,
-                timeout_graceful_shutdown=timeouts.stop_grace_seconds,
-            )
+        door = Door(
+            head_seconds=timeouts.head_seconds,
+            connections_max=connections_max,
+            ids=ids or RandomIds(),
         )
+        config = DoorConfig(
+            app,
+            door,
+            keep_alive_seconds=timeouts.keep_alive_seconds,
+            stop_grace_seconds=timeouts.stop_grace_seconds,
+        )
+        self._server = _Server(config)
 
     async def run(self) -> None:
         """Serve until `stop`, then let replies in progress end within the grace."""
