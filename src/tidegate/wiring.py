@@ -5,7 +5,7 @@ import random
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -242,8 +242,13 @@ def _api(
     settings: Settings, ports: Ports, endpoints: Mapping[str, Endpoint], failure: Failure
 ) -> ASGIApp:
     routes = _routes(settings, endpoints)
+    server = settings.server
     app = build_app(
-        settings=settings.api_settings(),
+        settings=replace(
+            settings.api_settings(),
+            host=server.host,
+            any_host=server.allow_open and not is_loopback(server.host),
+        ),
         store=ports.store,
         blobs=ports.blobs,
         signals=ports.signals,

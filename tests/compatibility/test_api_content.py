@@ -261,7 +261,7 @@ async def test_nothing_more_is_read_for_a_client_that_has_gone(world: ApiWorld) 
 
     world.blobs.read = seen  # type: ignore[method-assign]  # a spy on the real one
     reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
-    writer.write(b"GET /v1/files/file-big/content HTTP/1.1\r\nhost: x\r\n\r\n")
+    writer.write(b"GET /v1/files/file-big/content HTTP/1.1\r\nhost: localhost\r\n\r\n")
     async with asyncio.timeout(20):
         drained = 0
         while not idle.is_set():

@@ -92,7 +92,7 @@ async def test_what_is_no_request_is_answered_and_others_are_served_on(
         b"G@T /v1/files HTTP/1.1",
     )
     for first_line in first_lines:
-        answered = await status_line(world, first_line + b"\r\nhost: x\r\n\r\n")
+        answered = await status_line(world, first_line + b"\r\nhost: localhost\r\n\r\n")
         assert answered.startswith(b"HTTP/1.1 4"), (first_line, answered)
         assert (await client.get("/v1/files")).status_code == 200, first_line
     assert world.log.events == []
@@ -108,7 +108,7 @@ async def test_a_body_of_two_lengths_is_refused(world: ApiWorld) -> None:
         b"transfer-encoding: chunked, identity\r\n",
     )
     for headers in heads:
-        head = b"POST /v1/batches HTTP/1.1\r\nhost: x\r\n" + headers + b"\r\n"
+        head = b"POST /v1/batches HTTP/1.1\r\nhost: localhost\r\n" + headers + b"\r\n"
         answered = await status_line(world, head + b"0\r\n\r\nGET /v1/files HTTP/1.1\r\n\r\n")
         assert answered.startswith(b"HTTP/1.1 400 "), (headers, answered)
     assert world.asked.count("GET /v1/files") == 0

@@ -177,7 +177,7 @@ async def test_at_the_bounds_a_form_is_taken(client: httpx.AsyncClient) -> None:
 async def test_a_body_that_announces_too_much_is_refused_unread(world: ApiWorld) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
     writer.write(
-        b"POST /v1/files HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999\r\n"
+        b"POST /v1/files HTTP/1.1\r\nhost: localhost\r\ncontent-length: 99999999999\r\n"
         b"content-type: multipart/form-data; boundary=tide\r\nexpect: 100-continue\r\n\r\n"
     )
     # No "100 Continue" comes first: a client that waits for it sends nothing in vain.
@@ -215,7 +215,7 @@ async def test_a_client_that_goes_away_leaves_nothing(world: ApiWorld) -> None:
     _, writer = await asyncio.open_connection("127.0.0.1", world.port)
     body = form([PARTS["purpose"], file_part(LINE * 1_000)])
     head = (
-        f"POST /v1/files HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n"
+        f"POST /v1/files HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n"
         f"content-type: {KIND['content-type']}\r\n\r\n"
     )
     writer.write(head.encode() + body[:9_000])
@@ -232,7 +232,7 @@ async def test_a_client_that_stalls_is_given_up() -> None:
     async with served(ApiWorld(settings=settings)) as world:
         reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
         head = (
-            "POST /v1/files HTTP/1.1\r\nhost: x\r\ncontent-length: 5000\r\n"
+            "POST /v1/files HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5000\r\n"
             f"content-type: {KIND['content-type']}\r\n\r\n"
         )
         writer.write(head.encode() + form([PARTS["purpose"], PARTS["file"]])[:-10])

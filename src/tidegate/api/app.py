@@ -12,6 +12,7 @@ from tidegate.api.guard import Guard
 from tidegate.api.models import Models as ModelsApi
 from tidegate.api.routes import Router
 from tidegate.api.settings import Settings
+from tidegate.api.visitors import Visitors
 from tidegate.blobs.base import BlobStore
 from tidegate.desk.desk import Desk, Models
 from tidegate.domain.errors import StorageBroken
@@ -53,5 +54,8 @@ def build_app(  # noqa: PLR0913  # every port once, by keyword; there is nothing
         *Batches(desk, limits).routes(),
         *ModelsApi(desk).routes(),
     ]
-    inner = Guard(Auth(Router(routes), keys=settings.keys), limits=limits)
+    welcome: ASGIApp = Auth(Router(routes), keys=settings.keys)
+    if not settings.keys:
+        welcome = Visitors(welcome, host=settings.host, any_host=settings.any_host)
+    inner = Guard(welcome, limits=limits)
     return Edge(inner, ids=ids, log=log, on_storage_broken=on_storage_broken)

@@ -34,6 +34,10 @@ class Unauthorized(Refused):
     """No API key came with the request, or one that nobody knows."""
 
 
+class ForeignPage(Refused):
+    """A web page of another site asks, and no key says that it may."""
+
+
 class EncodingUnsupported(Refused):
     """The body is compressed, which is not understood here."""
 
@@ -91,6 +95,7 @@ _TABLE: list[tuple[type[Exception], _Row]] = [
     (TooLarge, _Row(status=413)),
     (WrongMethod, _Row(status=405)),
     (Unauthorized, _Row(status=401, headers={"www-authenticate": "Bearer"})),
+    (ForeignPage, _Row(status=403)),
     (EncodingUnsupported, _Row(status=415)),
     (HeadersTooLarge, _Row(status=431)),
     (ClientTooSlow, _Row(status=408)),

@@ -41,11 +41,14 @@ class Settings:
     """All settings of the public API.
 
     `keys` maps the SHA-256 of an API key, in hexadecimal, to the tenant whose key it is. Without
-    any, everybody may come in, as the tenant `default`.
+    any, everybody may come in, as the tenant `default`, but no web page of another site; `host` is
+    the name that requests may then ask for besides loopback, and with `any_host` any will do.
     """
 
     keys: Mapping[str, str] = field(default_factory=dict, repr=False)
     limits: Limits = field(default_factory=Limits)
+    host: str = "127.0.0.1"
+    any_host: bool = False
     desk: DeskSettings = field(default_factory=DeskSettings)
 
     def __post_init__(self) -> None:
