@@ -48,6 +48,8 @@ def configure(log_format: LogFormat, *, level: str = "info", stream: TextIO | No
         level: the lowest level that is written: debug, info, warning or error.
         stream: where lines go; standard error if None.
     """
+    # It tells of each form that a client wrote badly; the client is told already.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     target = stream or sys.stderr
     number = logging.getLevelNamesMapping()[level.upper()]
     shared: list[Processor] = [
