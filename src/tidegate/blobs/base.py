@@ -110,6 +110,21 @@ class BlobStore(ABC):
     async def list_names(self, prefix: str) -> list[str]:
         """Return the names of finished blobs that begin with `prefix`, sorted."""
 
+    async def length(self, name: str) -> int:
+        """Return how many bytes a blob has.
+
+        Raises:
+            BlobMissing: there is no such blob.
+        """
+        raise NotImplementedError
+
+    async def remove_leftovers(self) -> int:
+        """Remove what writers that died left behind unfinished; return how many there were.
+
+        What a living process is still writing, here or in another process, stays.
+        """
+        raise NotImplementedError
+
     @abstractmethod
     async def check(self) -> None:
         """Prove that a blob can be written and read back.

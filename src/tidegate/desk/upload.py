@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from tidegate.blobs.base import BlobWriter
 from tidegate.desk.desk import Desk
 from tidegate.desk.form import Field, FileStart, FormEvent, UploadForm
+from tidegate.domain.blob_names import UploadBlob
 from tidegate.domain.errors import StoreUnavailable, TidegateError
 from tidegate.domain.file import File, Part
 from tidegate.wire.batches import missing
@@ -38,7 +39,7 @@ async def _take_in(
     desk: Desk, tenant: str, form: UploadForm, events: AsyncIterator[FormEvent]
 ) -> File:
     upload_id = desk.ids.make("upload_")
-    blob = f"uploads/{upload_id}"
+    blob = UploadBlob(upload_id=upload_id).name
     await desk.store.begin_upload(upload_id, tenant=tenant, blob=blob, at=desk.clock.now())
     try:
         async with desk.blobs.writer(blob) as writer:
@@ -74,7 +75,7 @@ async def _record(desk: Desk, tenant: str, upload_id: str, form: UploadForm) -> 
         created_at=now,
         expires_at=None if form.expires_seconds is None else now + form.expires_seconds,
     )
-    blob = f"uploads/{upload_id}"
+    blob = UploadBlob(upload_id=upload_id).name
     parts = [Part(blob=blob, offset=0, length=form.bytes)] if form.bytes else []
     try:
         return await desk.store.finish_upload(upload_id, file, parts)

@@ -15,6 +15,7 @@ TidegateError
 │   ├── TimedOut         a time limit passed (connect, first byte, idle or total)
 │   ├── ReplyBroken      the connection broke or the reply was not HTTP
 │   └── ReplyTooLarge    the reply passed a named bound
+├── CellDied             the child process that carried a line alone has died of it
 └── SettingsInvalid      a setting is wrong; the message says which and how to mend it
 
 Errors are facts and read as sentences. The HTTP status of each is decided in
@@ -71,6 +72,10 @@ class StorageBroken(TidegateError):
 
 class StoreUnavailable(TidegateError):
     """The ledger gave no answer: the call may or may not have happened."""
+
+
+class CellDied(TidegateError):
+    """The child process that carried one line alone died before it gave an answer."""
 
 
 class SettingsInvalid(TidegateError):

@@ -1,10 +1,13 @@
 """A shard, the bitmap of its done lines, and the judgement of a commit (PROTOCOL 8)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from tidegate.domain.usage import Usage
+
+CRASHES_TO_QUARANTINE = 2
+DEATHS_TO_BLAME = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +31,10 @@ class Shard:
 
     `done` is a bitmap, line i at bit i % 8 of byte i // 8. `sequence` counts accepted commits;
     `last_segment` is the id of the latest, so that a repeat can be answered.
+
+    `crashes` counts the claims that were lost by a crash: taken over by another owner although
+    nobody had handed them back. `suspect` is the line that was recorded before it was sent alone,
+    `deaths` how often a child process died of each line so recorded (PROTOCOL 20).
     """
 
     batch_id: str
@@ -37,6 +44,14 @@ class Shard:
     sequence: int = 0
     last_segment: str | None = None
     ended: bool = False
+    crashes: int = 0
+    suspect: int | None = None
+    deaths: Mapping[int, int] = field(default_factory=dict)
+
+    @property
+    def is_quarantined(self) -> bool:
+        """Say whether its lines may only run one at a time, each in a child process."""
+        return self.crashes >= CRASHES_TO_QUARANTINE
 
 
 class Verdict(StrEnum):

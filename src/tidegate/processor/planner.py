@@ -14,6 +14,7 @@ from typing import Protocol
 
 from tidegate.blobs.base import BlobStore, BlobWriter
 from tidegate.domain.batch import Batch, Problem, Status
+from tidegate.domain.blob_names import PlanBlob
 from tidegate.domain.errors import BlobMissing, ClaimLost, UpstreamFault
 from tidegate.domain.file import Part
 from tidegate.domain.shard import ShardPlan
@@ -147,7 +148,7 @@ class Planner:
 
 def plan_blob(held: ClaimedBatch) -> str:
     """Return the name of the plan that this claim may write; the epoch fences it (PROTOCOL 18)."""
-    return f"plans/{held.batch.id}/{held.claim.epoch}"
+    return PlanBlob(batch_id=held.batch.id, epoch=held.claim.epoch).name
 
 
 class _Scan:

@@ -11,7 +11,7 @@ that serve users take the tenant, and answer `NotFound` for a stranger's id. A l
 an empty list; lists passed in may be empty.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -22,6 +22,7 @@ from tidegate.domain.claim import Claim, Unit
 from tidegate.domain.file import File, Part, Purpose
 from tidegate.domain.shard import Shard, ShardPlan, Tally, Verdict
 from tidegate.domain.share import Offer
+from tidegate.stores.upkeep import Upkeep
 
 T = TypeVar("T")
 
@@ -104,17 +105,22 @@ class ShardCommit:
 class Commit:
     """Results that become true together, shards of one batch, under one segment id.
 
-    Each shard is judged alone: a refused one adds nothing, and does not hold up the others.
+    Each shard is judged alone: a refused one adds nothing, and does not hold up the others. All
+    are stale where `writer`, under whose name the bytes lie, was fenced or never begun.
     """
 
     segment_id: str
     batch_id: str
     shards: tuple[ShardCommit, ...]
     at: float
+    writer: str = ""
 
 
-class Store(ABC):
-    """A ledger. Open it with `async with`; closing it twice is harmless."""
+class Store(Upkeep):
+    """A ledger: these verbs and those of `Upkeep`.
+
+    Open it with `async with`; closing it twice is harmless.
+    """
 
     @property
     @abstractmethod

@@ -20,7 +20,8 @@ class Hold:
     """Who may work on a unit. `epoch` counts the claims ever taken; an ended unit keeps its last.
 
     A unit that was never claimed or was handed back has no owner and `expires_at` 0.
-    `not_before` keeps others away for a while after a hand-back.
+    `not_before` keeps others away for a while after a hand-back. `crashes` counts the claims that
+    another owner took over although they had not been handed back.
     """
 
     owner: str | None = None
@@ -28,6 +29,7 @@ class Hold:
     expires_at: float = 0.0
     not_before: float | None = None
     ended: bool = False
+    crashes: int = 0
 
 
 def is_ending(batch: Batch, now: float) -> bool:
@@ -50,7 +52,26 @@ def is_claimable(hold: Hold, now: float, *, ending: bool) -> bool:
 def taken(hold: Hold, owner: str, expires_at: float) -> Hold:
     """Return the hold after a claim: a higher epoch, which ends every earlier right to write."""
     assert not hold.ended, "an ended unit was claimed"
-    return Hold(owner=owner, epoch=hold.epoch + 1, expires_at=expires_at)
+    crashed = hold.owner is not None and hold.owner != owner
+    return Hold(
+        owner=owner,
+        epoch=hold.epoch + 1,
+        expires_at=expires_at,
+        crashes=hold.crashes + int(crashed),
+    )
+
+
+def fenced(hold: Hold) -> Hold:
+    """Return the hold after a collector ended an expired claim: its owner writes no more."""
+    assert not hold.ended, "an ended unit was fenced"
+    crashed = hold.owner is not None
+    return replace(
+        hold,
+        owner=None,
+        epoch=hold.epoch + 1,
+        expires_at=0.0,
+        crashes=hold.crashes + int(crashed),
+    )
 
 
 def handed_back(hold: Hold, not_before: float | None) -> Hold:
