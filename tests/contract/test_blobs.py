@@ -61,6 +61,14 @@ class TestRead(contract.ReadContract):
     pass
 
 
+class TestLength(contract.LengthContract):
+    pass
+
+
+class TestLeftovers(contract.LeftoversContract):
+    pass
+
+
 class TestDelete(contract.DeleteContract):
     pass
 
@@ -108,6 +116,8 @@ CALLS = st.one_of(
     st.tuples(st.just("append"), GROWING, BYTES),
     st.tuples(st.just("delete"), st.one_of(NAMES, GROWING), st.just(b"")),
     st.tuples(st.just("read"), st.one_of(NAMES, GROWING), BYTES),
+    st.tuples(st.just("length"), st.one_of(NAMES, GROWING), st.just(b"")),
+    st.tuples(st.just("leftovers"), st.just(""), st.just(b"")),
     st.tuples(st.just("list"), st.sampled_from(["", "a", "b/", "r/1"]), st.just(b"")),
 )
 
@@ -120,11 +130,20 @@ async def answer(blobs: BlobStore, verb: str, name: str, data: bytes) -> object:
             return await blobs.append(name, data)
         case "delete":
             await blobs.delete(name)
-        case "list":
-            return await blobs.list_names(name)
+        case "leftovers":
+            return await blobs.remove_leftovers()
         case _:
-            with suppress(BlobMissing):
-                return await blobs.read(name, len(data) // 2, len(data))
+            return await look(blobs, verb, name, data)
+    return None
+
+
+async def look(blobs: BlobStore, verb: str, name: str, data: bytes) -> object:
+    if verb == "list":
+        return await blobs.list_names(name)
+    with suppress(BlobMissing):
+        if verb == "length":
+            return await blobs.length(name)
+        return await blobs.read(name, len(data) // 2, len(data))
     return None
 
 

@@ -110,20 +110,26 @@ class BlobStore(ABC):
     async def list_names(self, prefix: str) -> list[str]:
         """Return the names of finished blobs that begin with `prefix`, sorted."""
 
+    @abstractmethod
     async def length(self, name: str) -> int:
         """Return how many bytes a blob has.
 
         Raises:
-            BlobMissing: there is no such blob.
+            BlobMissing: there is no such blob, or it can't be read.
+            StorageFull: there are too many open files, or too little memory, to look at it now.
         """
-        raise NotImplementedError
 
+    @abstractmethod
+    async def count_leftovers(self) -> int:
+        """Count what writers that died left behind unfinished, as `remove_leftovers` would."""
+
+    @abstractmethod
     async def remove_leftovers(self) -> int:
         """Remove what writers that died left behind unfinished; return how many there were.
 
-        What a living process is still writing, here or in another process, stays.
+        What a living process is still writing, here or in another process, stays. What can't be
+        removed now is left for the next time.
         """
-        raise NotImplementedError
 
     @abstractmethod
     async def check(self) -> None:

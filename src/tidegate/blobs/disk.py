@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tidegate.blobs.files import Files
+from tidegate.blobs.files import Entry, Files
 from tidegate.domain.errors import StorageBroken, StorageFull
 
 MARK = "~"
@@ -73,6 +73,20 @@ class Disk:
                 "check the disk, then start Tidegate again."
             )
         return StorageBroken(self._broken)
+
+    def entries(self, path: Path) -> list[Entry]:
+        """Return what is in a directory; nothing where there is none.
+
+        Raises:
+            StorageFull: there is a shortage.
+            StorageBroken: it can't be read.
+        """
+        try:
+            return self.files.list_directory(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise self.judged(error) from error
 
     def temporary_path(self, path: Path) -> Path:
         """Return a name beside `path` that no blob has and no file of this process had."""

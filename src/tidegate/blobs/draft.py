@@ -12,6 +12,9 @@ NAME_TRIES_MAX = 1_000
 class Draft:
     """A temporary file beside the blob's place, opened with the first bytes.
 
+    Its lock is held for as long as it has that name, so that whoever can take the lock knows that
+    the writer is dead, in whatever process or container it lived.
+
     Calls block, and take their turn: one that nobody waits for any more is still finished before
     the next begins.
     """
@@ -32,25 +35,33 @@ class Draft:
     def finish(self, data: bytes | bytearray) -> int:
         """Add the last bytes, make the blob durable and visible; return its length."""
         with self._turn, self._disk.writing():
-            descriptor = self._add(data)
-            self._disk.sync(descriptor)
+            self._publish(data)
             self._close()
-            assert self._temporary is not None
-            with self._disk.changing_names(self._path.parent):
-                self._disk.files.rename(self._temporary, self._path)
-                self._temporary = None
             return self._length
+
+    def publish(self, data: bytes | bytearray) -> None:
+        """Do what `finish` does, but keep the lock on the file until `drop`."""
+        with self._turn, self._disk.writing():
+            self._publish(data)
 
     def drop(self) -> None:
         """Remove what was not finished. Twice, and after `finish`, is harmless."""
         with self._turn:
-            # What can't be removed stays behind under a name that everybody passes over.
-            with suppress(OSError):
-                self._close()
+            # What can't be removed stays behind for `remove_leftovers`. Its name goes while the
+            # lock is held: afterwards somebody else's draft may have it.
             if self._temporary is not None:
                 with suppress(OSError):
                     self._disk.files.remove(self._temporary)
                 self._temporary = None
+            with suppress(OSError):
+                self._close()
+
+    def _publish(self, data: bytes | bytearray) -> None:
+        self._disk.sync(self._add(data))
+        assert self._temporary is not None
+        with self._disk.changing_names(self._path.parent):
+            self._disk.files.rename(self._temporary, self._path)
+            self._temporary = None
 
     def _add(self, data: bytes | bytearray) -> int:
         descriptor = self._open() if self._descriptor is None else self._descriptor
@@ -65,8 +76,16 @@ class Draft:
                 path = self._disk.temporary_path(self._path)
                 self._descriptor = self._disk.create(path)
                 self._temporary = path
-                return self._descriptor
+                if self._is_ours(self._descriptor, path):
+                    return self._descriptor
+                # Before we had its lock it was taken for a dead writer's: it goes, and not by us.
+                self._temporary = None
+                self._close()
         raise self._disk.broken_by("too many files were left behind")
+
+    def _is_ours(self, descriptor: int, path: Path) -> bool:
+        files = self._disk.files
+        return files.lock(descriptor) and files.is_at(descriptor, path)
 
     def _close(self) -> None:
         if self._descriptor is not None:

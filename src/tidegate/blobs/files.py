@@ -53,6 +53,18 @@ class Files(Protocol):
         """Open a directory, to flush its names with `sync`."""
         ...
 
+    def lock(self, descriptor: int) -> bool:
+        """Take the lock of an open file, which ends when it is closed or its process dies.
+
+        Return False, without waiting, if somebody else has opened the file and holds it, in this
+        process or in another.
+        """
+        ...
+
+    def is_at(self, descriptor: int, path: Path) -> bool:
+        """Say whether an open file is the one that has this name now."""
+        ...
+
     def size(self, descriptor: int) -> int:
         """Return the length of an open file in bytes."""
         ...
@@ -128,6 +140,22 @@ class SystemFiles:
     def open_directory(self, path: Path) -> int:
         """Open a directory, to flush its names with `sync`."""
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def lock(self, descriptor: int) -> bool:
+        """Take the lock of an open file; return False if somebody else holds it."""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def is_at(self, descriptor: int, path: Path) -> bool:
+        """Say whether an open file is the one that has this name now."""
+        try:
+            found = path.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return os.path.samestat(os.fstat(descriptor), found)
 
     def size(self, descriptor: int) -> int:
         """Return the length of an open file in bytes."""

@@ -2,12 +2,14 @@
 
 A blob is the file of its name below the root. A new one is written beside its place under a name
 with `~` in it, which no blob has, flushed, renamed, and its directory flushed. What a dead process
-left under such a name is passed over by everything here. A directory goes with its last blob.
+left under such a name is passed over by everything but `remove_leftovers`. A directory goes with
+its last blob.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import ParamSpec, Self, TypeVar
@@ -17,7 +19,8 @@ from typing_extensions import override
 from tidegate.blobs.base import BlobStore, BlobWriter, check_name
 from tidegate.blobs.disk import MARK, Disk
 from tidegate.blobs.draft import Draft
-from tidegate.blobs.files import Entry, Files, SystemFiles
+from tidegate.blobs.files import Files, SystemFiles
+from tidegate.blobs.leftovers import count_leftovers, remove_leftovers
 from tidegate.blobs.tails import Tails
 from tidegate.domain.errors import BlobMissing
 
@@ -92,6 +95,18 @@ class FilesystemBlobs(BlobStore):
     @override
     async def list_names(self, prefix: str) -> list[str]:
         return await self.in_thread(_names, self._disk, prefix)
+
+    @override
+    async def length(self, name: str) -> int:
+        return await self.in_thread(_length, self._disk, check_name(name))
+
+    @override
+    async def count_leftovers(self) -> int:
+        return await self.in_thread(count_leftovers, self._disk)
+
+    @override
+    async def remove_leftovers(self) -> int:
+        return await self.in_thread(remove_leftovers, self._disk)
 
     @override
     async def check(self) -> None:
@@ -170,11 +185,27 @@ def _append(disk: Disk, tails: Tails, name: str, data: bytes) -> int:
 
 
 def _read(disk: Disk, name: str, offset: int, length: int) -> bytes:
+    with _reading(disk, name) as descriptor:
+        size = disk.files.size(descriptor)
+        data = _read_all(disk.files, descriptor, offset, length)
+    if len(data) < length or size < offset:
+        raise BlobMissing(f"Blob '{name}' has {size} bytes, not the {offset + length} asked for.")
+    return data
+
+
+def _length(disk: Disk, name: str) -> int:
+    with _reading(disk, name) as descriptor:
+        # Also tells a directory from a blob.
+        disk.files.read(descriptor, 1, 0)
+        return disk.files.size(descriptor)
+
+
+@contextmanager
+def _reading(disk: Disk, name: str) -> Iterator[int]:
     try:
         descriptor = disk.files.open_to_read(disk.root / name)
         try:
-            size = disk.files.size(descriptor)
-            data = _read_all(disk.files, descriptor, offset, length)
+            yield descriptor
         finally:
             disk.files.close(descriptor)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
@@ -186,9 +217,6 @@ def _read(disk: Disk, name: str, offset: int, length: int) -> bytes:
         raise BlobMissing(
             f"Blob '{name}' in '{disk.root}' can't be read: {error.strerror or 'unknown'}."
         ) from error
-    if len(data) < length or size < offset:
-        raise BlobMissing(f"Blob '{name}' has {size} bytes, not the {offset + length} asked for.")
-    return data
 
 
 def _read_all(files: Files, descriptor: int, offset: int, length: int) -> bytes:
@@ -216,7 +244,7 @@ def _names(disk: Disk, prefix: str) -> list[str]:
     waiting = [prefix.rpartition("/")[0]]
     while waiting:
         folder = waiting.pop()
-        for entry in _entries(disk, folder):
+        for entry in disk.entries(disk.root / folder):
             name = f"{folder}/{entry.name}" if folder else entry.name
             if not name.startswith(prefix) or MARK in entry.name:
                 continue
@@ -224,23 +252,19 @@ def _names(disk: Disk, prefix: str) -> list[str]:
     return sorted(found)
 
 
-def _entries(disk: Disk, folder: str) -> list[Entry]:
-    try:
-        return disk.files.list_directory(disk.root / folder)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise disk.judged(error) from error
-
-
 def _probe(disk: Disk, tails: Tails) -> None:
     # Apart from that of any other process, and no name of a blob.
     name = disk.temporary_path(Path("check")).name
-    _put(disk, name, _PROBE)
+    draft = Draft(disk, disk.root / name)
     try:
-        found = _read(disk, name, 0, len(_PROBE))
-    except BlobMissing as error:
-        raise disk.broken_by("what was written can't be read back") from error
-    if found != _PROBE:
-        raise disk.broken_by("what was written reads back differently")
-    _remove(disk, tails, name)
+        # Its lock is kept: without it, this would be taken for what a dead process left behind.
+        draft.publish(_PROBE)
+        try:
+            found = _read(disk, name, 0, len(_PROBE))
+        except BlobMissing as error:
+            raise disk.broken_by("what was written can't be read back") from error
+        if found != _PROBE:
+            raise disk.broken_by("what was written reads back differently")
+        _remove(disk, tails, name)
+    finally:
+        draft.drop()

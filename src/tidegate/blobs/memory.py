@@ -79,6 +79,22 @@ class MemoryBlobs(BlobStore):
         return sorted(name for name in self._blobs if name.startswith(prefix))
 
     @override
+    async def length(self, name: str) -> int:
+        blob = self._blobs.get(check_name(name))
+        if blob is None:
+            raise BlobMissing(f"There is no blob '{name}'.")
+        return len(blob)
+
+    @override
+    async def count_leftovers(self) -> int:
+        # What is unfinished lies in its writer, and is gone with it.
+        return 0
+
+    @override
+    async def remove_leftovers(self) -> int:
+        return 0
+
+    @override
     async def check(self) -> None:
         self.reserve(1)
 

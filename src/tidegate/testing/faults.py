@@ -225,6 +225,18 @@ class HostBlobs(BlobStore):
         return await self._host.steady("list_names", lambda: self._blobs.list_names(prefix))
 
     @override
+    async def length(self, name: str) -> int:
+        return await self._host.steady("length", lambda: self._blobs.length(name))
+
+    @override
+    async def count_leftovers(self) -> int:
+        return await self._host.steady("count_leftovers", self._blobs.count_leftovers)
+
+    @override
+    async def remove_leftovers(self) -> int:
+        return await self._host.steady("remove_leftovers", self._blobs.remove_leftovers)
+
+    @override
     async def check(self) -> None:
         await self._host.steady("check", self._blobs.check)
 

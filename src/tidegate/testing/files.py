@@ -75,6 +75,16 @@ class FaultyFiles(SystemFiles):
         return descriptor
 
     @override
+    def lock(self, descriptor: int) -> bool:
+        self._order("lock")()
+        return super().lock(descriptor)
+
+    @override
+    def is_at(self, descriptor: int, path: Path) -> bool:
+        self._order("is_at")()
+        return super().is_at(descriptor, path)
+
+    @override
     def write(self, descriptor: int, data: memoryview, offset: int) -> int:
         self._obey("write", self._names[descriptor])
         return super().write(descriptor, data[: self.write_bytes_max], offset)

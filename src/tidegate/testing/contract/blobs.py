@@ -139,6 +139,12 @@ class AppendContract:
         for name in names:
             assert await blobs.read(name, 0, 60) == name.encode().ljust(20) * 3
 
+    async def test_its_length_follows(self, blobs: BlobStore) -> None:
+        await blobs.append("results/1", b"abc")
+        assert await blobs.length("results/1") == 3
+        await blobs.append("results/1", b"d")
+        assert await blobs.length("results/1") == 4
+
     async def test_a_growing_blob_is_listed_and_deleted(self, blobs: BlobStore) -> None:
         await blobs.append("results/1", b"abc")
         assert await blobs.list_names("results/") == ["results/1"]
@@ -200,6 +206,48 @@ class ReadContract:
         await blobs.put("above/blob", b"0")
         await expect_missing(blobs, "above")
         await expect_missing(blobs, "above/blob/below")
+
+
+class LengthContract:
+    """What `length` promises."""
+
+    async def test_it_counts_the_bytes(self, blobs: BlobStore) -> None:
+        await blobs.put("a/blob", LARGE)
+        await blobs.put("a/empty", b"")
+        assert await blobs.length("a/blob") == len(LARGE)
+        assert await blobs.length("a/empty") == 0
+
+    async def test_what_is_no_blob_is_missing(self, blobs: BlobStore) -> None:
+        await blobs.put("above/blob", b"0")
+        async with blobs.writer("unfinished") as writer:
+            await writer.write(LARGE)
+            for name in ("nothing", "no/such/place", "above", "above/blob/below", "unfinished"):
+                try:
+                    await blobs.length(name)
+                except BlobMissing:
+                    continue
+                raise AssertionError(f"'{name}' has a length")
+
+
+class LeftoversContract:
+    """What `remove_leftovers` promises in one process. What a dead one leaves is each store's."""
+
+    async def test_a_writer_at_work_keeps_its_bytes(self, blobs: BlobStore) -> None:
+        await blobs.put("a/finished", b"0")
+        async with blobs.writer("a/blob") as first, blobs.writer("b") as second:
+            await first.write(LARGE)
+            await second.write(LARGE)
+            assert await blobs.count_leftovers() == 0
+            assert await blobs.remove_leftovers() == 0
+            await first.write(LARGE)
+            assert await first.finish() == 2 * len(LARGE)
+        assert await blobs.read("a/blob", 0, 2 * len(LARGE)) == LARGE * 2
+        assert await blobs.remove_leftovers() == 0
+        assert await blobs.list_names("") == ["a/blob", "a/finished"]
+
+    async def test_of_nothing_nothing_is_left(self, blobs: BlobStore) -> None:
+        assert await blobs.count_leftovers() == 0
+        assert await blobs.remove_leftovers() == 0
 
 
 class DeleteContract:
