@@ -9,6 +9,7 @@ from abc import ABC
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from tidegate.domain.batch import Batch
 from tidegate.domain.claim import Claim
 from tidegate.domain.file import Part
 from tidegate.domain.shard import Shard, Tally
@@ -155,6 +156,10 @@ class Upkeep(ABC):  # noqa: B024 -- its verbs become abstract with the back-ends
         """
         raise NotImplementedError
 
+    async def list_overdue(self, *, limit: int) -> list[Batch]:
+        """Return batches that are not terminal though their window has closed, the oldest first."""
+        raise NotImplementedError
+
     async def list_old_batches(self, *, ended_before: float, limit: int) -> list[OldBatch]:
         """Return batches that became terminal before this instant, the oldest first."""
         raise NotImplementedError
@@ -237,8 +242,8 @@ class Upkeep(ABC):  # noqa: B024 -- its verbs become abstract with the back-ends
         """
         raise NotImplementedError
 
-    async def list_batches_of(self, blob: str) -> list[str]:
-        """Return the ids of the batches whose result files or plan need this blob."""
+    async def list_batches_of(self, blob: str) -> list[Batch]:
+        """Return the batches whose result files or plan need this blob, by id."""
         raise NotImplementedError
 
     async def get_shards(self, batch_id: str) -> list[Shard]:
