@@ -7,11 +7,11 @@ from hypothesis import given, strategies as st
 from tidegate.domain.batch import Problem
 from tidegate.domain.errors import ClaimLost, SettingsInvalid, StorageFull, StoreUnavailable
 from tidegate.processor.insist import insist
-from tidegate.processor.plan_format import PlanLine, pack, unpack_all
 from tidegate.processor.problems import Problems
 from tidegate.processor.run import Budget
 from tidegate.processor.settings import Claims, Commits, Ends, Planning, Valves
 from tidegate.testing.loop import Deadlock, run_virtual
+from tidegate.wire.plan_format import PlanLine, pack, unpack_all
 
 LINES = st.lists(
     st.builds(PlanLine, st.integers(0, 2**32 - 1), st.binary(max_size=20), st.binary(max_size=20))

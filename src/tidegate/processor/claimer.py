@@ -17,11 +17,11 @@ from tidegate.processor.held import Held
 from tidegate.processor.keeper import Keeper
 from tidegate.processor.observer import Observer
 from tidegate.processor.open_shard import OpenShard, State
-from tidegate.processor.plan_format import unpack_all
 from tidegate.processor.run import Run
 from tidegate.processor.settings import Settings
 from tidegate.runtime.clock import Clock
 from tidegate.stores.base import ClaimedShard, ClaimedShards, Store, Want
+from tidegate.wire.plan_format import unpack_all
 
 ENDING_SHARDS_AT_ONCE = 4
 LINES_AHEAD_SECONDS = 0.5

@@ -9,8 +9,8 @@ from enum import StrEnum
 
 from tidegate.domain.shard import is_done
 from tidegate.processor.endpoints import Endpoint
-from tidegate.processor.plan_format import PlanLine
 from tidegate.stores.base import ClaimedShard
+from tidegate.wire.plan_format import PlanLine
 
 
 class State(StrEnum):

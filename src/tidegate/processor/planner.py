@@ -20,7 +20,6 @@ from tidegate.domain.file import Part
 from tidegate.domain.shard import ShardPlan
 from tidegate.processor.endpoints import Routes
 from tidegate.processor.insist import insist
-from tidegate.processor.plan_format import pack
 from tidegate.processor.problems import Problems
 from tidegate.processor.settings import Planning, UnknownModel
 from tidegate.processor.sorter import ExternalSorter, Records, ScratchMaker
@@ -28,6 +27,7 @@ from tidegate.runtime.clock import Clock
 from tidegate.runtime.identity import IdMaker
 from tidegate.stores.base import ClaimedBatch, Plan, Store
 from tidegate.wire.jsonl import Line, LineSplitter, oversize_problem, read_line
+from tidegate.wire.plan_format import pack
 
 READ_BYTES = 2**20
 SLICE_BYTES = 2**16
