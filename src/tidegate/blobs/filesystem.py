@@ -8,7 +8,7 @@ its last blob.
 
 import asyncio
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -47,6 +47,7 @@ class FilesystemBlobs(BlobStore):
         files: the file operations, the machine's own unless a test gives others.
         threads: how many calls may block at a time.
         handles_max: how many growing blobs stay open between two appends.
+        executor: where calls block instead; whoever gives it shuts it down.
     """
 
     def __init__(
@@ -56,10 +57,12 @@ class FilesystemBlobs(BlobStore):
         files: Files | None = None,
         threads: int = THREADS,
         handles_max: int = HANDLES_MAX,
+        executor: Executor | None = None,
     ) -> None:
         self._disk = Disk(root, files or SystemFiles())
         self._tails = Tails(self._disk, handles_max=handles_max)
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="tidegate-blobs")
+        self._owns_threads = executor is None
+        self._threads = executor or ThreadPoolExecutor(threads, thread_name_prefix="tidegate-blobs")
 
     @property
     @override
@@ -114,6 +117,9 @@ class FilesystemBlobs(BlobStore):
 
     @override
     async def aclose(self) -> None:
+        if not self._owns_threads:
+            await self.in_thread(self._tails.close)
+            return
         # Not in a thread of ours, because it waits for all of these.
         await asyncio.to_thread(self._close)
 

@@ -1,0 +1,112 @@
+"""The real processor loses its power somewhere in its work, and another one takes over."""
+
+import asyncio
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tidegate.blobs.filesystem import FilesystemBlobs
+from tidegate.domain.batch import Status
+from tidegate.runtime.identity import SeededIds
+from tidegate.signals.memory import MemorySignals
+from tidegate.stores.executor import InlineExecutor
+from tidegate.stores.sqlite import SqliteStore
+from tidegate.testing.deployment import Deployment, ok, request_line
+from tidegate.testing.loop import LoopClock, run_virtual
+from tidegate.testing.power.disk import PowerLossDisk, PowerLost
+from tidegate.testing.power.files import InlineThreads, PowerLossFiles
+from tidegate.testing.power.vfs import sqlite_on
+from tidegate.upstreams.base import Call, Reply
+
+LINES = 25
+CUTS = 40
+
+
+@dataclass(slots=True)
+class Lives:
+    """What a user was told, and what the model server saw, over all lives of one disk."""
+
+    acknowledged: list[str] = field(default_factory=list)
+    finished: bool = False
+    requests: int = 0
+
+    async def answer(self, call: Call) -> Reply:
+        self.requests += 1
+        await asyncio.sleep(0.01 * (self.requests % 5))
+        return ok()
+
+
+async def life(disk: PowerLossDisk, lives: Lives, seed: int) -> None:
+    """Start a deployment, submit two batches, or see those through that are there already."""
+    clock = LoopClock(asyncio.get_running_loop())
+    blobs = FilesystemBlobs(
+        disk.root / "blobs", files=PowerLossFiles(disk), executor=InlineThreads()
+    )
+    with sqlite_on(disk) as vfs:
+        try:
+            async with SqliteStore(
+                disk.root / "ledger.sqlite", clock, InlineExecutor(), vfs=vfs
+            ) as ledger:
+                ids = SeededIds(random.Random(seed))
+                deployment = Deployment(ledger, blobs, MemorySignals(), clock, ids)
+                await see_through(deployment, lives)
+        finally:
+            await blobs.aclose()
+
+
+async def see_through(deployment: Deployment, lives: Lives) -> None:
+    async with deployment.processor(lives.answer):
+        while len(lives.acknowledged) < 2:
+            lines = [request_line(f"line-{number}") for number in range(LINES)]
+            lives.acknowledged.append((await deployment.submit(lines)).id)
+        for batch_id in lives.acknowledged:
+            batch = await deployment.end_of(batch_id, within_seconds=600.0)
+            assert batch.status is Status.COMPLETED, batch
+            assert batch.counts.completed == batch.counts.total == LINES
+            assert len(await deployment.results(batch)) == LINES
+    lives.finished = True
+
+
+@contextmanager
+def until_power_is_lost() -> Iterator[None]:
+    try:
+        yield
+    except PowerLost:
+        return
+    except BaseExceptionGroup as group:
+        others = group.split(PowerLost)[1]
+        if others is not None:
+            raise others from group
+
+
+@pytest.fixture(scope="module")
+def operations(tmp_path_factory: pytest.TempPathFactory) -> int:
+    """Count what a life without a cut takes."""
+    disk = PowerLossDisk(tmp_path_factory.mktemp("whole"))
+    run_virtual(life(disk, Lives(), 0))
+    assert disk.operations > 5 * CUTS, "too short a life to be cut in so many places"
+    return disk.operations
+
+
+@pytest.mark.parametrize("seed", range(CUTS))
+def test_another_processor_finishes_what_lost_its_power(
+    tmp_path: Path, operations: int, seed: int
+) -> None:
+    """Each seed cuts somewhere in another stretch of the life, and once more while taking over."""
+    chance = random.Random(seed)
+    lives = Lives()
+    disk = PowerLossDisk(tmp_path)
+    disk.cut_power_at(1 + operations * seed // CUTS + chance.randint(0, operations // CUTS))
+    for attempt in range(3):
+        with until_power_is_lost():
+            run_virtual(life(disk, lives, seed * 3 + attempt))
+        if lives.finished:
+            break
+        disk = disk.restarted(chance if seed % 2 else None)
+        if attempt == 0:
+            disk.cut_power_at(chance.randint(1, operations))
+    assert lives.finished
