@@ -1,140 +1,22 @@
 """`tidegate serve` as a process: started, used, stopped and refused as a person would meet it."""
 
-import json
-import os
 import signal
 import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import httpx
 import pytest
 
-WAIT_SECONDS = 30.0
-POLL_SECONDS = 0.02
-READY = "tidegate is ready: "
-
-
-@dataclass(frozen=True)
-class Served:
-    """A running child process, and where it listens."""
-
-    process: subprocess.Popen[str]
-    url: str
-    errors: Path
-
-    def signal(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
-
-    def end(self) -> int:
-        return self.process.wait(timeout=WAIT_SECONDS)
-
-
-def environment(**extra: str) -> dict[str, str]:
-    inherited = os.environ  # noqa: TID251 -- a child inherits all but our own variables
-    kept = {name: value for name, value in inherited.items() if not name.startswith("TIDEGATE_")}
-    return {**kept, **extra}
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "tidegate", *arguments]
-
-
-def run_to_end(*arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*arguments),
-        env=environment(**extra),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=WAIT_SECONDS,
-    )
-
-
-def first_line(stream: IO[str] | None) -> str:
-    assert stream is not None
-    return stream.readline()
-
-
-@contextmanager
-def child(errors: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run a server; yield it with the first line that it prints. It is gone after the block."""
-    with errors.open("w") as sink:
-        process = subprocess.Popen(
-            command(*arguments),
-            stdout=subprocess.PIPE,
-            stderr=sink,
-            text=True,
-            env=environment(),
-            cwd=errors.parent,
-        )
-        with process:
-            try:
-                yield process, first_line(process.stdout)
-            finally:
-                process.kill()
-
-
-@contextmanager
-def simulator(folder: Path, *arguments: str) -> Iterator[str]:
-    with child(folder / "simulator.log", "simulate", "--port", "0", *arguments) as (_, line):
-        yield line.split()[-1].removesuffix("/v1")
-
-
-@contextmanager
-def serving(folder: Path, upstream: str, *arguments: str) -> Iterator[Served]:
-    ports = ("--port", "0", "--observability-port", "0")
-    where = ("--gateway", upstream, "--data-dir", str(folder / "data"))
-    errors = folder / "serve.log"
-    with child(errors, "serve", *ports, *where, *arguments) as (process, line):
-        assert line.startswith(READY), errors.read_text()
-        url = line.removeprefix(READY).partition("/v1,")[0]
-        yield Served(process, url, errors)
-
-
-def lines(count: int) -> bytes:
-    body = {"model": "sim", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
-    request = {"method": "POST", "url": "/v1/chat/completions", "body": body}
-    rows = [json.dumps({"custom_id": f"line-{n}", **request}) for n in range(count)]
-    return "\n".join(rows).encode()
-
-
-def create(client: httpx.Client, count: int) -> str:
-    file = client.post(
-        "/v1/files", data={"purpose": "batch"}, files={"file": ("input.jsonl", lines(count))}
-    ).raise_for_status()
-    batch = client.post(
-        "/v1/batches",
-        json={
-            "input_file_id": file.json()["id"],
-            "endpoint": "/v1/chat/completions",
-            "completion_window": "24h",
-        },
-    ).raise_for_status()
-    return str(batch.json()["id"])
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS  # noqa: TID251 -- another process has no clock of ours
-    while not true():
-        assert time.monotonic() < deadline, "it took too long"  # noqa: TID251 -- as above
-        time.sleep(POLL_SECONDS)
-
-
-def status_of(client: httpx.Client, batch_id: str) -> str:
-    return str(client.get(f"/v1/batches/{batch_id}").raise_for_status().json()["status"])
-
-
-def results(client: httpx.Client, batch_id: str) -> list[str]:
-    batch = client.get(f"/v1/batches/{batch_id}").raise_for_status().json()
-    output = client.get(f"/v1/files/{batch['output_file_id']}/content").raise_for_status()
-    return sorted(json.loads(line)["custom_id"] for line in output.text.splitlines())
+from tidegate.testing.commands import (
+    create,
+    one_line,
+    results,
+    run_to_end,
+    serving,
+    simulator,
+    status_of,
+    wait_until,
+)
 
 
 def test_a_batch_runs_and_one_signal_stops_the_process(tmp_path: Path) -> None:
@@ -187,13 +69,6 @@ def test_with_keys_nobody_else_comes_in(tmp_path: Path) -> None:
         log = served.errors.read_text()
         assert "no keys are set" not in log
         assert "secret" not in log
-
-
-def one_line(done: subprocess.CompletedProcess[str]) -> str:
-    """Return the only line of standard error of a command that was refused."""
-    assert done.returncode == 2, done
-    assert done.stderr.count("\n") == 1, done.stderr
-    return done.stderr
 
 
 def test_a_taken_port_is_one_clear_line(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from starlette.types import Message, Receive, Scope, Send
 from typing_extensions import override
 
 from tidegate.api.measured import STEPS_MAX, Measured, route_of
-from tidegate.cli.serve import explanation
+from tidegate.cli.running import explanation
 from tidegate.domain.errors import ReplyBroken, StorageBroken
 from tidegate.runtime.failure import Failure
 from tidegate.runtime.heartbeat import BEAT_SECONDS, Heartbeat

@@ -4,7 +4,7 @@ This port needs no key and must not be reachable by users.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import orjson
@@ -38,6 +38,14 @@ class Settings:
             raise SettingsInvalid("observability.ready_seconds_max must be above 0.")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """How something stands that decides whether a process is ready, in words for people."""
+
+    fine: bool
+    words: str
+
+
 def build_observability(  # noqa: PLR0913  # every port once, by keyword; there is nothing to group
     *,
     settings: Settings,
@@ -47,12 +55,14 @@ def build_observability(  # noqa: PLR0913  # every port once, by keyword; there 
     ids: IdMaker,
     log: Log,
     is_stopping: Callable[[], bool] = lambda: False,
+    conditions: Mapping[str, Callable[[], Condition]] | None = None,
 ) -> ASGIApp:
     """Return the ASGI application for the operators' port.
 
-    `/ready` fails as soon as `is_stopping` says so, so that no new requests are sent here.
+    `/ready` fails as soon as `is_stopping` says so, so that no new requests are sent here,
+    and while one of the `conditions` is not fine; each is told by its name.
     """
-    probes = _Probes(settings, store, blobs, registry, is_stopping)
+    probes = _Probes(settings, store, blobs, registry, is_stopping, conditions or {})
     routes = [
         Route(steps=("health",), handlers={"GET": probes.health}),
         Route(steps=("ready",), handlers={"GET": probes.ready}),
@@ -69,12 +79,14 @@ class _Probes:
         blobs: BlobStore,
         registry: CollectorRegistry,
         is_stopping: Callable[[], bool],
+        conditions: Mapping[str, Callable[[], Condition]],
     ) -> None:
         self._seconds_max = settings.ready_seconds_max
         self._store = store
         self._blobs = blobs
         self._registry = registry
         self._is_stopping = is_stopping
+        self._conditions = conditions
 
     async def health(self, request: Request) -> Reply:
         """Say that the process runs and its event loop turns."""
@@ -87,10 +99,13 @@ class _Probes:
         async with asyncio.TaskGroup() as group:
             store = group.create_task(self._prove(self._store.check()), name="check the store")
             blobs = group.create_task(self._prove(self._blobs.check()), name="check the blobs")
-        checks = {"store": store.result(), "blobs": blobs.result()}
+        proofs = {"store": store.result(), "blobs": blobs.result()}
+        found = {name: Condition(fine=said == _FINE, words=said) for name, said in proofs.items()}
+        found |= {name: ask() for name, ask in self._conditions.items()}
         if self._is_stopping():
-            checks["process"] = "The process is stopping."
-        failing = any(said != _FINE for said in checks.values())
+            found["process"] = Condition(fine=False, words="The process is stopping.")
+        checks = {name: condition.words for name, condition in found.items()}
+        failing = not all(condition.fine for condition in found.values())
         status = "failing" if failing else _FINE
         return json_reply(
             orjson.dumps({"status": status, "checks": checks}), status=_UNREADY if failing else 200

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from tidegate.cli.config import config_app
 from tidegate.cli.engine_command import engine
+from tidegate.cli.processor import processor
 from tidegate.cli.serve import serve
 from tidegate.cli.simulate import simulate
 from tidegate.cli.version import version
@@ -28,6 +29,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command()(serve)
+app.command()(processor)
 app.command()(engine)
 app.command()(simulate)
 app.add_typer(config_app, name="config")

@@ -30,13 +30,15 @@ Assignments = Annotated[
 def flags_of(assignments: Sequence[str] | None, **named: object) -> dict[str, object]:
     """Return flags by dotted setting name; a double underscore in a keyword stands for the dot.
 
+    A flag that was not given is None or False; 0 is a value like any other.
+
     Raises:
         SettingsInvalid: an assignment has no equals sign, or sets what a flag of its own sets.
     """
     flags = {
         name.replace("__", "."): value
         for name, value in named.items()
-        if value not in (None, False)
+        if value is not None and value is not False
     }
     for assignment in assignments or ():
         name, equals, value = assignment.partition("=")

@@ -1,21 +1,16 @@
-"""`tidegate serve`: everything in one process."""
+"""`tidegate serve`: the API, with one processor in it or with several beside it."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-import uvloop
 from rich.console import Console
 
 from tidegate.cli.options import Assignments, ConfigFile, flags_of
+from tidegate.cli.running import until_it_ends
 from tidegate.config import check_serving, load
-from tidegate.domain.errors import TidegateError
 from tidegate.telemetry.logs import configure
 from tidegate.wiring import Running, run_service
-
-DIED = 1
-FORCED = 3
 
 OPEN_WARNING = (
     "WARNING: no keys are set. Every user of {who} can read all files, run batches and cancel "
@@ -39,13 +34,19 @@ def serve(  # noqa: PLR0913 -- each parameter is one flag of the command line
     data_dir: Annotated[
         Path | None, typer.Option(help="Where everything is kept. [default: ./tidegate-data]")
     ] = None,
+    processors: Annotated[
+        int | None,
+        typer.Option(
+            help="Processors: 1 in this process, 0 none, more as child processes. [default: 1]"
+        ),
+    ] = None,
     allow_open: Annotated[
         bool,
         typer.Option("--allow-open", help="Permit other addresses than loopback without keys."),
     ] = False,
     assignments: Assignments = None,
 ) -> None:
-    """Run the API and the processor in one process; SIGTERM stops it, a second one at once."""
+    """Run the API and its processors; SIGTERM stops them, a second one at once."""
     flags = flags_of(
         assignments,
         server__host=host,
@@ -54,19 +55,12 @@ def serve(  # noqa: PLR0913 -- each parameter is one flag of the command line
         server__allow_open=allow_open,
         gateway__url=gateway,
         data_dir=data_dir,
+        processors=processors,
     )
     settings = load(file=config, flags=flags).settings
     check_serving(settings)
     configure(settings.logs.format, level=settings.logs.level)
-    try:
-        forced = uvloop.run(run_service(settings, on_ready=_announce))
-    except BaseExceptionGroup as group:
-        message = explanation(group)
-        if message is None:
-            raise
-        typer.echo(f"tidegate: a service died, so the process ends: {message}", err=True)
-        sys.exit(DIED)
-    sys.exit(FORCED if forced else 0)
+    until_it_ends(run_service(settings, on_ready=_announce))
 
 
 def _announce(running: Running) -> None:
@@ -78,15 +72,12 @@ def _announce(running: Running) -> None:
     typer.echo(
         f"tidegate is ready: {running.api_url}/v1, data in {running.data_dir}, "
         f"upstream {', '.join(running.upstreams)}, health and metrics {running.observability_url}"
+        f"{_where_processed(running.processors)}"
     )
 
 
-def explanation(group: BaseExceptionGroup[BaseException]) -> str | None:
-    """Return in one line what ended the process; None if a bug of ours had a part in it."""
-    known, other = group.split(TidegateError)
-    if known is None or other is not None:
-        return None
-    error: BaseException = known
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return str(error)
+def _where_processed(processors: int) -> str:
+    """Say who works on batches, where it is not this process."""
+    if processors == 0:
+        return ", no processor: batches wait for `tidegate processor`"
+    return f", {processors} processors" if processors > 1 else ""

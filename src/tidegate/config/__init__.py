@@ -4,9 +4,9 @@ Flags win over the environment, the environment over the file, the file over the
 declares its own settings; this room only puts them together, and refuses names that nobody knows.
 """
 
-from tidegate.config.load import Loaded, load
+from tidegate.config.load import Loaded, hand_over, load, take_over
 from tidegate.config.names import names
-from tidegate.config.serving import check_serving
+from tidegate.config.serving import check_processing, check_serving
 from tidegate.config.settings import BlobsKind, Gateway, Server, Settings, StoreKind, is_loopback
 
 __all__ = [
@@ -16,8 +16,11 @@ __all__ = [
     "Server",
     "Settings",
     "StoreKind",
+    "check_processing",
     "check_serving",
+    "hand_over",
     "is_loopback",
     "load",
     "names",
+    "take_over",
 ]

@@ -1,6 +1,7 @@
 """The one place that reads the environment: sources in, one checked tree of settings out."""
 
 import dataclasses
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -64,6 +65,31 @@ def load(
     settings = _resolve_server_keys(settings, origins)
     settings.check()
     return Loaded(settings=settings, origins=origins, file=path)
+
+
+def hand_over(settings: Settings) -> str:
+    """Return checked settings as one line of text for a process that must have the same.
+
+    It holds the keys of model servers and of the API: it belongs into a pipe alone.
+    """
+    return settings.model_dump_json()
+
+
+def take_over(text: str) -> Settings:
+    """Return the settings that another process handed over; no other source is looked at.
+
+    Raises:
+        SettingsInvalid: the text is not what `hand_over` returns.
+    """
+    try:
+        tree: object = json.loads(text)
+    except ValueError as exc:
+        raise SettingsInvalid("The settings that were handed over are not JSON.") from exc
+    if not isinstance(tree, dict):
+        raise SettingsInvalid("The settings that were handed over are no group of names.")
+    settings = _validate([tree])
+    settings.check()
+    return settings
 
 
 def _find_file(file: Path | None, environment: Mapping[str, str]) -> Path | None:

@@ -1,4 +1,4 @@
-"""What `serve` needs of this machine: looked at beforehand, and nothing is left behind."""
+"""What a process needs of this machine: looked at beforehand, and nothing is left behind."""
 
 import errno
 import os
@@ -16,8 +16,25 @@ def check_serving(settings: Settings) -> None:
 
     Raises:
         SettingsInvalid: there is no model server, a file of TLS can't be used, the host is not of
-            this machine, or the data directory can be neither used nor made.
+            this machine, the data directory can be neither used nor made, or processors of their
+            own could not see what is kept in memory.
     """
+    if settings.processors != 1:
+        settings.require_sharing()
+    _check_machine(settings)
+
+
+def check_processing(settings: Settings) -> None:
+    """Refuse what `processor` could not work with.
+
+    Raises:
+        SettingsInvalid: what `check_serving` refuses, or a ledger or blobs in memory.
+    """
+    settings.require_sharing()
+    _check_machine(settings)
+
+
+def _check_machine(settings: Settings) -> None:
     settings.require_upstream()
     for name, gateway in _gateways(settings):
         try:

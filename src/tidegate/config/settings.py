@@ -20,6 +20,7 @@ from tidegate.telemetry.logs import LogFormat
 from tidegate.upstreams.settings import HttpSettings, Limits, Timeouts, TlsSettings
 
 PORT_MAX = 65_535
+PROCESSORS_MAX = 64
 LOOPBACK_NAMES = frozenset({"localhost", "ip6-localhost"})
 
 
@@ -157,6 +158,7 @@ class Settings(BaseSettings):  # type: ignore[explicit-any]  # pydantic's metacl
     model_config = SettingsConfigDict(frozen=True, extra="forbid")
 
     data_dir: Path = Path("tidegate-data")
+    processors: int = 1
     server: Server = Server()
     gateway: Gateway | None = None
     model_gateways: Mapping[str, Gateway] = {}
@@ -186,12 +188,30 @@ class Settings(BaseSettings):  # type: ignore[explicit-any]  # pydantic's metacl
                 "Both gateway and model_gateways are set: keep gateway to serve every model by one "
                 "URL, or model_gateways to give each model its own."
             )
+        if not 0 <= self.processors <= PROCESSORS_MAX:
+            raise SettingsInvalid(
+                f"processors must be from 0 (the API alone) to {PROCESSORS_MAX}, "
+                f"not {self.processors}."
+            )
         self.api_settings()
         server = self.server
         if not (is_loopback(server.host) or server.keys or server.allow_open):
             raise SettingsInvalid(
                 f"server.host {server.host} can be reached by other machines, and no key is set: "
                 "set server.keys_file, listen on 127.0.0.1, or pass --allow-open if that is meant."
+            )
+
+    def require_sharing(self) -> None:
+        """Refuse back-ends that no other process can see.
+
+        Raises:
+            SettingsInvalid: the ledger or the blobs are kept in memory.
+        """
+        if self.store.kind is StoreKind.MEMORY or self.blobs.kind is BlobsKind.MEMORY:
+            raise SettingsInvalid(
+                "A processor in a process of its own can't see what another process keeps in "
+                "memory: set store.kind to sqlite and blobs.kind to files, or use `tidegate serve` "
+                "with processors 1."
             )
 
     def require_upstream(self) -> None:

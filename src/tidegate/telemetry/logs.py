@@ -15,6 +15,8 @@ from structlog.typing import FilteringBoundLogger, Processor
 PROCESS_STARTED = "process_started"  # A process is open for work; says which and where.
 PROCESS_STOPPING = "process_stopping"  # It takes no new work; says why.
 PROCESS_STOPPED = "process_stopped"  # Everything is closed.
+PROCESSOR_STARTED = "processor_started"  # A child of `serve --processors` works; says its pid.
+PROCESSOR_ENDED = "processor_ended"  # Such a child ended unasked; says why, and when another comes.
 OPEN_WITHOUT_KEYS = "open_without_keys"  # Whoever reaches the address may use it.
 REQUEST_CRASHED = "request_crashed"  # A bug of ours made an API call fail; carries the trace.
 BATCH_PLANNED = "batch_planned"  # Its lines were validated and cut into shards.
@@ -61,7 +63,8 @@ def configure(log_format: LogFormat, *, level: str = "info", stream: TextIO | No
     structlog.configure(
         processors=[*shared, *endings],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(target),
+        # One write for each line, so that processes that share a stream do not mix theirs.
+        logger_factory=structlog.WriteLoggerFactory(target),
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(target)
@@ -72,6 +75,11 @@ def configure(log_format: LogFormat, *, level: str = "info", stream: TextIO | No
         )
     )
     logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
+
+
+def name_process(name: str) -> None:
+    """Let every line of this process say which of several it is. Called before its loop runs."""
+    structlog.contextvars.bind_contextvars(process=name)
 
 
 def get_logger(room: str) -> FilteringBoundLogger:

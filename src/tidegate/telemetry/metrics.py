@@ -43,6 +43,12 @@ class Metrics:
             registry=registry,
         )
 
+        self._processors = Gauge(
+            "tidegate_processors_alive",
+            "Child processes that work on batches; always 0 where there are no children.",
+            registry=registry,
+        )
+
     def render(self) -> bytes:
         """Return everything in Prometheus' text format, of type `CONTENT_TYPE`."""
         return generate_latest(self._registry)
@@ -106,6 +112,10 @@ class Metrics:
         self._claims.open_shards.set_function(open_shards)
 
     # The process
+
+    def watch_processors(self, alive: Callable[[], float]) -> None:
+        """Ask this for the number of child processes whenever metrics are read."""
+        self._processors.set_function(alive)
 
     def loop_lag(self, seconds: float) -> None:
         """Note how late the event loop ran a timer."""

@@ -1,6 +1,5 @@
-"""The only place that names concrete back-ends: it builds a process, and closes it in reverse."""
+"""The parts that processes are put together from; here concrete back-ends are chosen."""
 
-import asyncio
 import random
 import tempfile
 from collections.abc import Callable, Mapping
@@ -14,7 +13,11 @@ from starlette.types import ASGIApp
 
 from tidegate.api.app import build_app
 from tidegate.api.measured import Measured
-from tidegate.api.observability import Settings as ObservabilitySettings, build_observability
+from tidegate.api.observability import (
+    Condition,
+    Settings as ObservabilitySettings,
+    build_observability,
+)
 from tidegate.blobs.base import BlobStore
 from tidegate.blobs.disk import Disk
 from tidegate.blobs.files import Files, SystemFiles
@@ -28,10 +31,9 @@ from tidegate.processor.metered import Metered
 from tidegate.processor.service import Processor, Tools
 from tidegate.runtime.clock import Clock, SystemClock
 from tidegate.runtime.failure import Failure
-from tidegate.runtime.heartbeat import Heartbeat
 from tidegate.runtime.identity import IdMaker, RandomIds
-from tidegate.runtime.services import Service, Stops, run_together
-from tidegate.runtime.web import WebServer, address_of, bind, raise_open_files
+from tidegate.runtime.services import Stops
+from tidegate.runtime.web import raise_open_files
 from tidegate.signals.base import Signals
 from tidegate.signals.memory import MemorySignals
 from tidegate.stores.base import Store
@@ -39,10 +41,6 @@ from tidegate.stores.executor import ThreadExecutor
 from tidegate.stores.memory import MemoryStore
 from tidegate.stores.sqlite import SqliteStore
 from tidegate.telemetry.logs import (
-    OPEN_WITHOUT_KEYS,
-    PROCESS_STARTED,
-    PROCESS_STOPPED,
-    PROCESS_STOPPING,
     get_logger,
 )
 from tidegate.telemetry.metrics import Metrics
@@ -52,18 +50,6 @@ from tidegate.upstreams.http import HttpUpstream
 LEDGER_FILE = "ledger.db"
 BLOBS_FOLDER = "blobs"
 SCRATCH_FOLDER = "scratch"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Running:
-    """What a person wants to know once the process serves."""
-
-    api_url: str
-    observability_url: str
-    data_dir: Path
-    upstreams: tuple[str, ...]
-    is_open: bool
-    on_loopback: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,86 +65,25 @@ class Ports:
     metrics: Metrics
 
 
-async def run_service(settings: Settings, *, on_ready: Callable[[Running], None]) -> bool:
-    """Run API, processor and observability in this process until signals end it.
-
-    Returns whether a second signal cut it short.
-
-    Raises:
-        SettingsInvalid: a port is taken, the data directory can't be used, a file is missing.
-        BaseExceptionGroup: a service died; everything is closed by then.
-    """
-    stops = Stops()
-    log = get_logger("serve")
-    async with AsyncExitStack() as stack:
-        stack.enter_context(stops.heard_from_signals())
-        server = settings.server
-        listener = stack.enter_context(bind(server.host, server.port, "server.port"))
-        operators = stack.enter_context(
-            bind(server.host, server.observability_port, "server.observability_port")
-        )
-        ports = await _open_ports(settings, stack)
-        endpoints = _open_upstreams(settings, stack)
-        failure = Failure()
-        api = WebServer(
-            _api(settings, ports, endpoints, failure),
-            listener,
-            settings.server.timeouts,
-            connections_max=settings.api.limits.connections_max,
-        )
-        observability = WebServer(_observability(ports, stops), operators, settings.server.timeouts)
-        services: dict[str, Service] = {
-            "API": api,
-            "processor": _processor(settings, ports, endpoints),
-        }
-        supporting: dict[str, Service] = {
-            "observability": observability,
-            "watch over the storage": failure,
-            "heartbeat": Heartbeat(ports.metrics.loop_lag),
-        }
-        running = Running(
-            api_url=address_of(listener),
-            observability_url=address_of(operators),
-            data_dir=settings.data_dir.absolute(),
-            upstreams=tuple(gateway.url for gateway in _gateways(settings).values()),
-            is_open=not settings.server.keys,
-            on_loopback=is_loopback(server.host),
-        )
-
-        async def tell() -> None:
-            await api.wait_until_listening()
-            await observability.wait_until_listening()
-            _log_start(running)
-            on_ready(running)
-            await stops.asked.wait()
-            log.info(PROCESS_STOPPING)
-
-        async with asyncio.TaskGroup() as group:
-            teller = group.create_task(tell(), name="ready line")
-            await run_together(services, supporting, stops)
-            teller.cancel()
-    log.info(PROCESS_STOPPED)
-    return stops.forced.is_set()
-
-
-class _Log:
+class RoomLog:
     """What the API needs of a logger."""
 
     def __init__(self, room: str) -> None:
         self._logger = get_logger(room)
 
     def error(self, event: str, /, **fields: object) -> None:
+        """Write an event that needs a look."""
         self._logger.error(event, **fields)
 
 
-def _log_start(running: Running) -> None:
-    log = get_logger("serve")
-    log.info(PROCESS_STARTED, url=running.api_url, data_dir=str(running.data_dir))
-    if running.is_open:
-        log.warning(OPEN_WITHOUT_KEYS, url=running.api_url)
+async def open_ports(settings: Settings, stack: AsyncExitStack) -> Ports:
+    """Open what the rooms share, and prove that it works; the stack closes it.
 
-
-async def _open_ports(settings: Settings, stack: AsyncExitStack) -> Ports:
+    Raises:
+        SettingsInvalid: the data directory can't be used.
+        StorageBroken: the ledger or the blobs do not work.
+        StoreUnavailable: the ledger does not answer.
+    """
     raise_open_files()
     clock = SystemClock()
     make_directories(settings.data_dir, SystemFiles())
@@ -214,16 +139,22 @@ def _make_blobs(settings: Settings) -> BlobStore:
     return FilesystemBlobs(settings.data_dir / BLOBS_FOLDER)
 
 
-def _gateways(settings: Settings) -> Mapping[str, Gateway]:
+def gateways_of(settings: Settings) -> Mapping[str, Gateway]:
     """Return the configured model servers by a name for logs and metrics."""
     if settings.gateway is not None:
         return {"gateway": settings.gateway}
     return settings.model_gateways
 
 
-def _open_upstreams(settings: Settings, stack: AsyncExitStack) -> Mapping[str, Endpoint]:
+def upstream_urls(settings: Settings) -> tuple[str, ...]:
+    """Return where the model servers are."""
+    return tuple(gateway.url for gateway in gateways_of(settings).values())
+
+
+def open_upstreams(settings: Settings, stack: AsyncExitStack) -> Mapping[str, Endpoint]:
+    """Return the model servers by name, each with a client that the stack closes."""
     endpoints: dict[str, Endpoint] = {}
-    for name, gateway in _gateways(settings).items():
+    for name, gateway in gateways_of(settings).items():
         upstream = HttpUpstream(gateway.http())
         stack.push_async_callback(upstream.aclose)
         endpoints[name] = Endpoint(
@@ -238,9 +169,10 @@ def _routes(settings: Settings, endpoints: Mapping[str, Endpoint]) -> Routes:
     return Routes(by_model=endpoints)
 
 
-def _api(
+def api_app(
     settings: Settings, ports: Ports, endpoints: Mapping[str, Endpoint], failure: Failure
 ) -> ASGIApp:
+    """Return the API; broken storage that it meets is reported to `failure`."""
     routes = _routes(settings, endpoints)
     server = settings.server
     app = build_app(
@@ -255,25 +187,32 @@ def _api(
         models=_catalogue(routes),
         clock=ports.clock,
         ids=ports.ids,
-        log=_Log("api"),
+        log=RoomLog("api"),
         on_storage_broken=failure.report,
     )
     return Measured(app, ports.metrics)
 
 
-def _observability(ports: Ports, stops: Stops) -> ASGIApp:
+def operators_app(
+    ports: Ports, stops: Stops, conditions: Mapping[str, Callable[[], Condition]] | None = None
+) -> ASGIApp:
+    """Return health, readiness and metrics; `conditions` are further checks by name."""
     return build_observability(
         settings=ObservabilitySettings(),
         store=ports.store,
         blobs=ports.blobs,
         registry=ports.registry,
         ids=ports.ids,
-        log=_Log("observability"),
+        log=RoomLog("observability"),
         is_stopping=stops.asked.is_set,
+        conditions=conditions or {},
     )
 
 
-def _processor(settings: Settings, ports: Ports, endpoints: Mapping[str, Endpoint]) -> Processor:
+def make_processor(
+    settings: Settings, ports: Ports, endpoints: Mapping[str, Endpoint]
+) -> Processor:
+    """Return a processor with a name that no other one ever had."""
     scratch = settings.data_dir / SCRATCH_FOLDER
 
     def make_scratch() -> BinaryIO:

@@ -1,0 +1,17 @@
+"""The only place that names concrete back-ends: it builds each process, and closes it in reverse.
+
+`rooms` makes the parts, `serving` and `processing` put them together to the two kinds of process.
+"""
+
+from tidegate.wiring.processing import Processing, run_processor
+from tidegate.wiring.rooms import SCRATCH_FOLDER, make_directories
+from tidegate.wiring.serving import Running, run_service
+
+__all__ = [
+    "SCRATCH_FOLDER",
+    "Processing",
+    "Running",
+    "make_directories",
+    "run_processor",
+    "run_service",
+]

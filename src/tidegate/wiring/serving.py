@@ -1,0 +1,190 @@
+"""The process that serves the API, with a processor in it, or children that process, or neither."""
+
+import asyncio
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from tidegate.api.observability import Condition
+from tidegate.config import Settings, hand_over, is_loopback
+from tidegate.processor.endpoints import Endpoint
+from tidegate.runtime.children import Child, Children, start_piped
+from tidegate.runtime.failure import Failure
+from tidegate.runtime.heartbeat import Heartbeat
+from tidegate.runtime.services import Service, Stops, run_together
+from tidegate.runtime.web import WebServer, address_of, bind
+from tidegate.telemetry.logs import (
+    OPEN_WITHOUT_KEYS,
+    PROCESS_STARTED,
+    PROCESS_STOPPED,
+    PROCESS_STOPPING,
+    PROCESSOR_ENDED,
+    PROCESSOR_STARTED,
+    get_logger,
+)
+from tidegate.wiring.rooms import (
+    Ports,
+    api_app,
+    make_processor,
+    open_ports,
+    open_upstreams,
+    operators_app,
+    upstream_urls,
+)
+
+# `-P`: nothing that lies in the working directory is taken for a module of ours.
+PROCESSOR_COMMAND = (sys.executable, "-P", "-m", "tidegate", "processor", "--supervised")
+ABORT_SLACK_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """What a person wants to know once the process serves."""
+
+    api_url: str
+    observability_url: str
+    data_dir: Path
+    upstreams: tuple[str, ...]
+    processors: int
+    is_open: bool
+    on_loopback: bool
+
+
+async def run_service(settings: Settings, *, on_ready: Callable[[Running], None]) -> bool:
+    """Run API, processors and observability until signals end this process.
+
+    Returns whether a second signal cut it short.
+
+    Raises:
+        SettingsInvalid: a port is taken, the data directory can't be used, a file is missing.
+        BaseExceptionGroup: a service died; everything is closed by then.
+    """
+    stops = Stops()
+    log = get_logger("serve")
+    async with AsyncExitStack() as stack:
+        stack.enter_context(stops.heard_from_signals())
+        server = settings.server
+        listener = stack.enter_context(bind(server.host, server.port, "server.port"))
+        operators = stack.enter_context(
+            bind(server.host, server.observability_port, "server.observability_port")
+        )
+        ports = await open_ports(settings, stack)
+        endpoints = open_upstreams(settings, stack)
+        failure = Failure()
+        api = WebServer(
+            api_app(settings, ports, endpoints, failure),
+            listener,
+            server.timeouts,
+            connections_max=settings.api.limits.connections_max,
+        )
+        children = _children(settings)
+        observability = WebServer(
+            operators_app(ports, stops, _conditions(children)), operators, server.timeouts
+        )
+        services: dict[str, Service] = {
+            "API": api,
+            **_processing(settings, ports, endpoints, children),
+        }
+        supporting: dict[str, Service] = {
+            "observability": observability,
+            "watch over the storage": failure,
+            "heartbeat": Heartbeat(ports.metrics.loop_lag),
+        }
+        running = _running(settings, listener, operators)
+
+        async def tell() -> None:
+            await api.wait_until_listening()
+            await observability.wait_until_listening()
+            if children is not None:
+                await children.wait_until_settled()
+            _log_start(running)
+            on_ready(running)
+            await stops.asked.wait()
+            log.info(PROCESS_STOPPING)
+
+        async with asyncio.TaskGroup() as group:
+            teller = group.create_task(tell(), name="ready line")
+            await run_together(services, supporting, stops)
+            teller.cancel()
+    log.info(PROCESS_STOPPED)
+    return stops.forced.is_set()
+
+
+def _running(settings: Settings, listener: socket.socket, operators: socket.socket) -> Running:
+    return Running(
+        api_url=address_of(listener),
+        observability_url=address_of(operators),
+        data_dir=settings.data_dir.absolute(),
+        upstreams=upstream_urls(settings),
+        processors=settings.processors,
+        is_open=not settings.server.keys,
+        on_loopback=is_loopback(settings.server.host),
+    )
+
+
+def _processing(
+    settings: Settings,
+    ports: Ports,
+    endpoints: Mapping[str, Endpoint],
+    children: Children | None,
+) -> dict[str, Service]:
+    """Return what works on batches: one processor in this process, its children, or nothing."""
+    if children is not None:
+        ports.metrics.watch_processors(lambda: children.alive)
+        return {"processors": children}
+    if settings.processors == 0:
+        return {}
+    return {"processor": make_processor(settings, ports, endpoints)}
+
+
+def _children(settings: Settings) -> Children | None:
+    if settings.processors < 2:  # noqa: PLR2004 -- one runs in this process, none runs nowhere
+        return None
+    handed = hand_over(settings)
+
+    async def start(name: str) -> Child:
+        return await start_piped([*PROCESSOR_COMMAND, name], handed)
+
+    return Children(
+        [f"processor-{number}" for number in range(1, settings.processors + 1)],
+        start,
+        _ToldChildren(),
+        # An aborted processor insists on its last commit for one lease at most.
+        abort_seconds=settings.processor.claims.lease_seconds + ABORT_SLACK_SECONDS,
+    )
+
+
+def _conditions(children: Children | None) -> dict[str, Callable[[], Condition]]:
+    return {} if children is None else {"processors": partial(_alive, children)}
+
+
+def _alive(children: Children) -> Condition:
+    """Say how many work. With some of them gone requests can still be served."""
+    words = f"{children.alive} of {children.count} processors are alive."
+    return Condition(fine=children.alive > 0, words=words)
+
+
+class _ToldChildren:
+    """Logs what becomes of the children."""
+
+    def __init__(self) -> None:
+        self._log = get_logger("serve")
+
+    def child_started(self, name: str, pid: int, said: str) -> None:
+        """Log where a child can be found."""
+        self._log.info(PROCESSOR_STARTED, process=name, pid=pid, said=said)
+
+    def child_ended(self, name: str, why: str, restart_seconds: float) -> None:
+        """Log an end that nobody had asked for."""
+        self._log.error(PROCESSOR_ENDED, process=name, why=why, restart_seconds=restart_seconds)
+
+
+def _log_start(running: Running) -> None:
+    log = get_logger("serve")
+    log.info(PROCESS_STARTED, url=running.api_url, data_dir=str(running.data_dir))
+    if running.is_open:
+        log.warning(OPEN_WITHOUT_KEYS, url=running.api_url)

@@ -1,0 +1,145 @@
+"""What a process hears from its parent through a pipe, and what its parent makes of it."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tidegate.domain.errors import SettingsInvalid
+from tidegate.runtime import orders
+from tidegate.runtime.children import start_piped
+from tidegate.runtime.orders import heard_from_parent, read_handed
+from tidegate.runtime.services import Stops
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    reading, writing = os.pipe()
+    yield reading, writing
+    os.close(reading)
+
+
+async def soon(event: asyncio.Event) -> None:
+    async with asyncio.timeout(10.0):
+        await event.wait()
+
+
+async def test_the_first_order_stops_and_the_second_forces(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    stops = Stops()
+    with heard_from_parent(stops, reading):
+        os.write(writing, b"\n")
+        await soon(stops.asked)
+        assert not stops.forced.is_set()
+        os.write(writing, b"\n")
+        await soon(stops.forced)
+    os.close(writing)
+
+
+async def test_the_end_of_the_pipe_stops_but_forces_nothing(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    stops = Stops()
+    with heard_from_parent(stops, reading):
+        os.write(writing, b"\n")
+        os.close(writing)
+        await soon(stops.asked)
+        await turns()
+        assert not stops.forced.is_set()
+        # A signal of the operator now counts as the second request.
+        stops.ask()
+        assert stops.forced.is_set()
+
+
+async def test_an_order_and_a_signal_are_not_two_orders(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    stops = Stops()
+    stops.ask()
+    with heard_from_parent(stops, reading):
+        os.write(writing, b"\n")
+        await turns()
+        os.set_blocking(reading, False)
+        with pytest.raises(BlockingIOError):
+            os.read(reading, 1)
+        assert not stops.forced.is_set()
+    os.close(writing)
+
+
+async def turns() -> None:
+    """Let the loop look at its pipes a few times: what lies in one by now is read."""
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+def test_one_line_is_handed_over_and_orders_stay_for_later(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    os.write(writing, b'{"some": "settings"}\n\n')
+    os.close(writing)
+    assert read_handed(reading) == '{"some": "settings"}'
+    assert os.read(reading, 10) == b"\n"
+
+
+def test_without_a_whole_line_nothing_is_handed_over(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, writing = pipe
+    os.write(writing, b"half a line")
+    os.close(writing)
+    with pytest.raises(SettingsInvalid, match="No settings came on standard input"):
+        read_handed(reading)
+    monkeypatch.setattr(orders, "HANDED_BYTES_MAX", 4)
+    for text, fits in ((b"1234\n", True), (b"12345\n", False)):
+        reading, writing = os.pipe()
+        os.write(writing, text)
+        if fits:
+            assert read_handed(reading) == "1234"
+        else:
+            with pytest.raises(SettingsInvalid):
+                read_handed(reading)
+        os.close(reading)
+        os.close(writing)
+
+
+def test_a_terminal_or_a_file_is_no_parent() -> None:
+    with Path(os.devnull).open() as null, pytest.raises(SettingsInvalid, match="leave it out"):
+        read_handed(null.fileno())
+
+
+ECHO = """
+import sys
+handed = sys.stdin.readline()
+print("ready with", handed.strip(), flush=True)
+print("x" * 100_000, flush=True)
+for line in sys.stdin:
+    if line == "\\n":
+        sys.exit(7)
+sys.exit(8)
+"""
+
+
+async def test_a_real_child_is_told_and_heard() -> None:
+    child = await start_piped([sys.executable, "-c", ECHO], "a secret")
+    async with asyncio.timeout(30.0):
+        assert await child.ready() == "ready with a secret"
+        assert child.pid > 0
+        child.order()
+        assert await child.wait() == 7
+
+
+async def test_a_real_child_can_be_killed() -> None:
+    child = await start_piped([sys.executable, "-c", ECHO], "x")
+    async with asyncio.timeout(30.0):
+        assert (await child.ready()).startswith("ready")
+        child.kill()
+        assert await child.wait() == -9
+        child.kill()
+        child.order()
+
+
+async def test_a_child_that_ends_without_a_word_is_not_ready() -> None:
+    child = await start_piped([sys.executable, "-c", "raise SystemExit(3)"], "x")
+    async with asyncio.timeout(30.0):
+        assert await child.ready() == ""
+        assert await child.wait() == 3
