@@ -177,8 +177,10 @@ async def test_a_ledger_without_full_flushes_is_found(
 
 async def test_a_life_can_be_cut_while_it_is_lived(tmp_path: Path) -> None:
     """The disk fails in the middle of a call, and whatever runs on it ends there."""
+    whole = await live(tmp_path, machine(), (a_batch_that_completes,))
+    (created,) = (moment for moment in whole.moments if moment.step == "created")
     disk = PowerLossDisk(tmp_path)
-    disk.cut_power_at(100)
+    disk.cut_power_at(created.operations + 2)
     steps: list[str] = []
 
     async def lived() -> None:
@@ -189,7 +191,7 @@ async def test_a_life_can_be_cut_while_it_is_lived(tmp_path: Path) -> None:
     with pytest.raises(PowerLost):
         await lived()
     assert steps[-1] == "created"
-    assert disk.operations == 99
+    assert disk.operations == created.operations + 1
     async with machine()(disk.restarted(None), ManualClock()) as acts:
         (batch,) = await acts.batches()
         assert batch.status is Status.VALIDATING

@@ -256,11 +256,14 @@ class Agreement(RuleBasedStateMachine):
                 self.hand_all_back(claims)
 
     def do_commit(self, batch_id: str, parts: list[ShardCommit]) -> None:
+        writer, at = f"writer_{batch_id}", self.clock.now()
+        self.both(lambda s: s.begin_writer(writer, batch_id=batch_id, owner="cleo", at=at))
         commit = Commit(
             segment_id=f"segment-{self.segments}",
             batch_id=batch_id,
             shards=tuple(parts),
             at=self.clock.now(),
+            writer=writer,
         )
         self.commits.append(commit)
         self.both(lambda s: s.commit(commit))

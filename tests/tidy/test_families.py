@@ -1,5 +1,6 @@
 """Every family of back-ends has its promise, a keeper in memory, and one suite that all pass."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -37,10 +38,11 @@ def back_ends(family: str) -> list[str]:
     found = []
     for path in sorted((PACKAGE / family).iterdir()):
         texts = [path] if path.suffix == ".py" else sorted(path.glob("*.py"))
-        if any(f"({port[family]})" in text.read_text() for text in texts):
+        if any(re.search(rf"[( ]{port[family]}\)", text.read_text()) for text in texts):
             found.append(path.stem)
     return found
 
 
 def test_back_ends_are_found() -> None:
     assert "memory" in back_ends("signals")
+    assert {"memory", "sqlite"} <= set(back_ends("stores"))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from tidegate.blobs.base import BlobStore
+from tidegate.domain.blob_names import ResultBlob
 from tidegate.domain.file import Part
 from tidegate.domain.shard import Tally, Verdict
 from tidegate.processor.held import Held
@@ -54,6 +55,7 @@ class Committer:
         self._tools = tools
         self._on_closed = on_closed
         self._interval = settings.append_seconds if tools.blobs.appends else settings.put_seconds
+        self._writer: str | None = None
 
     async def run(self) -> None:
         """Commit until the batch has no open shard and no uncommitted result here."""
@@ -115,32 +117,51 @@ class Committer:
         started = asyncio.get_running_loop().time()
         entries.sort(key=lambda entry: (entry.is_error, entry.shard.number))
         segment = tools.ids.make("seg_")
-        parts = await self._write(entries, segment)
+        writer = await self._begun()
+        parts = await self._write(entries, writer, segment)
         commit = Commit(
             segment_id=segment,
             batch_id=self._run.id,
             shards=tuple(_shard_commits(entries, parts)),
             at=tools.clock.now(),
+            writer=writer,
         )
         verdicts = await insist(lambda: tools.store.commit(commit), tools.chance)
         tools.observer.commit(len(entries), asyncio.get_running_loop().time() - started)
         shards = {entry.shard.number: entry.shard for entry in entries}
         for part, verdict in zip(commit.shards, verdicts, strict=True):
             self._hear(shards[part.number], part, verdict)
+        if Verdict.ACCEPTED not in verdicts:
+            # Perhaps a collector fenced our writer, while nothing here was claimed: begin anew.
+            self._writer = None
 
-    async def _write(self, entries: list[Entry], segment: str) -> list[Part]:
+    async def _begun(self) -> str:
+        """Return the name under which this run writes, known to the ledger (PROTOCOL 18)."""
+        tools = self._tools
+        if self._writer is None:
+            writer, at = tools.ids.make("writer_"), tools.clock.now()
+            await insist(
+                lambda: tools.store.begin_writer(
+                    writer, batch_id=self._run.id, owner=tools.owner, at=at
+                ),
+                tools.chance,
+            )
+            self._writer = writer
+        return self._writer
+
+    async def _write(self, entries: list[Entry], writer: str, segment: str) -> list[Part]:
         """Make the lines durable; return one slice for each entry, results first."""
         blobs = self._tools.blobs
-        folder = f"results/{self._run.id}"
         if not blobs.appends:
-            name = f"{folder}/{segment}"
+            name = ResultBlob(batch_id=self._run.id, writer=writer, label=segment).name
             data = b"".join(entry.line for entry in entries)
             await insist(lambda: blobs.put(name, data), self._tools.chance)
             return list(_slices(entries, name, 0))
         parts: list[Part] = []
         for is_error, group in groupby(entries, key=lambda entry: entry.is_error):
             chosen = list(group)
-            name = f"{folder}/{self._tools.owner}.{'errors' if is_error else 'results'}"
+            label = "errors" if is_error else "results"
+            name = ResultBlob(batch_id=self._run.id, writer=writer, label=label).name
             data = b"".join(entry.line for entry in chosen)
             offset = await self._append(name, data)
             parts += _slices(chosen, name, offset)

@@ -113,7 +113,7 @@ class Commit:
     batch_id: str
     shards: tuple[ShardCommit, ...]
     at: float
-    writer: str = ""
+    writer: str
 
 
 class Store(Upkeep):
@@ -260,7 +260,10 @@ class Store(Upkeep):
 
     @abstractmethod
     async def get_input(self, batch_id: str) -> tuple[Part, ...] | None:
-        """Return the parts of the input that the batch holds; None if create found no file."""
+        """Return the parts of the input that the batch holds.
+
+        None if create found no file, and where the batch has ended and the bytes were released.
+        """
 
     @abstractmethod
     async def list_offers(self) -> list[Offer]:

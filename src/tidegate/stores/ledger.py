@@ -205,10 +205,16 @@ class Outcome:
         return sum(shard.ended for shard in self.shards)
 
 
-def weigh(commit: Commit, shards: Mapping[int, Shard]) -> Outcome:
-    """Judge each shard's part alone and add up what the accepted ones change (PROTOCOL 8)."""
+def weigh(commit: Commit, shards: Mapping[int, Shard], *, may_write: bool) -> Outcome:
+    """Judge each shard's part alone and add up what the accepted ones change (PROTOCOL 8).
+
+    Where the writer may write no more, or never might, nothing new is accepted (PROTOCOL 18); what
+    was recorded under this segment before still gets its first answer.
+    """
     numbers = [part.number for part in commit.shards]
     assert len(set(numbers)) == len(numbers), "a shard twice in one commit"
+    if not may_write:
+        return _only_answered(commit, shards)
     verdicts: list[Verdict] = []
     accepted: list[ShardCommit] = []
     for part in commit.shards:
@@ -311,6 +317,18 @@ def lost(claim: Claim) -> ClaimLost:
         f"The {unit.kind} of batch '{unit.batch_id}' is no longer yours (epoch {claim.epoch}); "
         "drop the work and claim anew."
     )
+
+
+def _only_answered(commit: Commit, shards: Mapping[int, Shard]) -> Outcome:
+    found = [shards.get(part.number) for part in commit.shards]
+    again = [shard is not None and shard.last_segment == commit.segment_id for shard in found]
+    verdicts = [Verdict.ACCEPTED if is_repeat else Verdict.STALE for is_repeat in again]
+    if any(again):  # The others were refused then; judged again, they hear the same reason.
+        for place, (shard, part) in enumerate(zip(found, commit.shards, strict=True)):
+            if shard is not None and not again[place]:
+                verdict = _judge(shard, part, commit.segment_id)
+                verdicts[place] = Verdict.STALE if verdict is Verdict.ACCEPTED else verdict
+    return Outcome(verdicts=tuple(verdicts), shards=(), tally=Tally(), outputs=(), errors=())
 
 
 def _check_epoch(hold: Hold, claim: Claim) -> None:

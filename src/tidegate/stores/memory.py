@@ -16,7 +16,6 @@ from tidegate.domain.claim import Claim, Kind, Unit
 from tidegate.domain.file import File, Part, Purpose, merged
 from tidegate.domain.shard import Verdict
 from tidegate.domain.share import Offer
-from tidegate.runtime.clock import Clock
 from tidegate.stores import ledger
 from tidegate.stores.base import (
     ClaimedBatch,
@@ -30,18 +29,11 @@ from tidegate.stores.base import (
 )
 from tidegate.stores.ledger import Hold
 from tidegate.stores.memory_rows import Entry, Job, Upload, offers, page, place, take
+from tidegate.stores.memory_upkeep import MemoryUpkeep
 
 
-class MemoryStore(Store):
+class MemoryStore(MemoryUpkeep, Store):
     """A ledger that lives and dies with the process."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._uploads: dict[str, Upload] = {}
-        self._files: dict[str, Entry] = {}
-        self._jobs: dict[str, Job] = {}
-        self._live: dict[str, Job] = {}
-        self._keys: dict[tuple[str, str], str] = {}
 
     @property
     @override
@@ -67,7 +59,7 @@ class MemoryStore(Store):
 
     @override
     async def begin_upload(self, upload_id: str, *, tenant: str, blob: str, at: float) -> None:
-        self._uploads.setdefault(upload_id, Upload(tenant=tenant, blob=blob))
+        self._uploads.setdefault(upload_id, Upload(tenant, blob, at))
 
     @override
     async def finish_upload(self, upload_id: str, file: File, parts: Sequence[Part]) -> File:
@@ -189,7 +181,8 @@ class MemoryStore(Store):
         job = self._jobs.get(batch_id)
         if job is None or not job.holds_input:
             return None
-        return tuple(self._files[job.batch.input_file_id].parts)
+        entry = self._files.get(job.batch.input_file_id)
+        return None if entry is None or entry.released else tuple(entry.parts)
 
     @override
     async def list_offers(self) -> list[Offer]:
@@ -276,7 +269,10 @@ class MemoryStore(Store):
         if job is None:
             return [Verdict.STALE] * len(commit.shards)
         numbers = [part.number for part in commit.shards if part.number in job.shards]
-        outcome = ledger.weigh(commit, {number: job.shard(number) for number in numbers})
+        writer = self._writers.get(commit.writer)
+        may_write = writer is not None and writer.batch_id == job.batch.id and not writer.fenced
+        shards = {number: job.shard(number) for number in numbers}
+        outcome = ledger.weigh(commit, shards, may_write=may_write)
         if outcome.shards:
             self._record(job, outcome, commit.at)
         return list(outcome.verdicts)

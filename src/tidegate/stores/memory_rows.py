@@ -1,4 +1,4 @@
-"""What the memory ledger keeps: uploads, files with parts, and jobs (a batch with its units)."""
+"""What the memory ledger keeps: uploads, writers, files with parts, jobs (a batch, its units)."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -22,17 +22,41 @@ class Upload:
 
     tenant: str
     blob: str
+    created_at: float
     file_id: str | None = None
     abandoned: bool = False
+
+    @property
+    def is_pending(self) -> bool:
+        """Say whether it may still become a file."""
+        return self.file_id is None and not self.abandoned
+
+
+@dataclass(slots=True)
+class Writer:
+    """A name under which results of a batch are written; a fenced one commits nothing more."""
+
+    batch_id: str
+    owner: str
+    fenced: bool = False
 
 
 @dataclass(slots=True)
 class Entry:
-    """A file with its parts. A deleted one stays: cursors and running batches refer to it."""
+    """A file with its parts. A deleted one stays: cursors and running batches refer to it.
+
+    A released one has lost its parts for good.
+    """
 
     file: File
     parts: list[Part]
     deleted: bool = False
+    released: bool = False
+
+    def release(self) -> None:
+        """Leave a row that marks the file's place. It stays hidden whatever the clock does."""
+        self.parts = []
+        self.deleted = self.released = True
 
     def append(self, parts: Iterable[Part]) -> None:
         """Add parts at the end; a slice that touches the last one lengthens it."""
@@ -62,6 +86,12 @@ class Job:
             case Kind.SHARD:
                 return self.holds.get(unit.number)
 
+    def hold(self, unit: Unit) -> Hold:
+        """Return the hold on a unit that exists."""
+        hold = self.get(unit)
+        assert hold is not None, unit
+        return hold
+
     def put(self, unit: Unit, hold: Hold) -> None:
         """Replace the hold on a unit."""
         match unit.kind:
@@ -73,8 +103,9 @@ class Job:
                 self.holds[unit.number] = hold
 
     def shard(self, number: int) -> Shard:
-        """Return a shard with the epoch of its latest claim."""
-        return replace(self.shards[number], epoch=self.holds[number].epoch)
+        """Return a shard with the epoch of its latest claim and the crashes of all."""
+        hold = self.holds[number]
+        return replace(self.shards[number], epoch=hold.epoch, crashes=hold.crashes)
 
     def claimable(self, now: float) -> Iterator[Shard]:
         """Yield the shards that may be claimed, lowest number first."""
@@ -94,9 +125,7 @@ class Job:
 
 def take(job: Job, unit: Unit, owner: str, expires_at: float) -> Claim:
     """Claim a unit of a job that is known to be claimable."""
-    hold = job.get(unit)
-    assert hold is not None, unit
-    hold = ledger.taken(hold, owner, expires_at)
+    hold = ledger.taken(job.hold(unit), owner, expires_at)
     job.put(unit, hold)
     return Claim(unit=unit, owner=owner, epoch=hold.epoch, expires_at=expires_at)
 

@@ -2,10 +2,11 @@
 
 It is part of the promise of `tidegate.stores.base`, whose rules hold here as well: each method is
 one atomic transaction, judged by the ledger's own clock, and may be repeated after an unknown
-outcome. The verbs that only look (`list_…`, `get_…`, `unreferenced`) are what a dry run uses.
+outcome; one that removes rows then counts what was left to remove. The verbs that only look
+(`list_…`, `get_…`, `unreferenced`) are what a dry run uses.
 """
 
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -95,43 +96,45 @@ class Repair:
     lost: Tally = field(default_factory=Tally)
 
 
-class Upkeep(ABC):  # noqa: B024 -- its verbs become abstract with the back-ends that keep them
+class Upkeep(ABC):
     """The part of a ledger that keeps it clean and its processors fair."""
 
     # Who is alive
 
+    @abstractmethod
     async def beat(self, owner: str, *, lease_seconds: float) -> None:
         """Count this processor among the living until `lease_seconds` from now."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def leave(self, owner: str) -> None:
         """Count this processor no more. One that is not counted is no error."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def get_living(self) -> tuple[str, ...]:
         """Return the living processors, sorted."""
-        raise NotImplementedError
 
     # Who writes results
 
+    @abstractmethod
     async def begin_writer(self, writer: str, *, batch_id: str, owner: str, at: float) -> None:
         """Record that a processor is about to write result blobs under this writer's name.
 
         A commit under a writer that was never begun, or that was fenced since, is refused as
-        stale: its bytes may be gone. A repeat changes nothing, also for a fenced writer.
+        stale: its bytes may be gone. A repeat changes nothing, also for a fenced writer. Nothing is
+        recorded for a batch that is gone.
         """
-        raise NotImplementedError
 
     # Poison (PROTOCOL 20)
 
+    @abstractmethod
     async def record_suspect(self, claim: Claim, index: int) -> None:
         """Record the line of a shard that is about to be sent alone.
 
         Raises:
             ClaimLost: the shard has a higher epoch, or has ended.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     async def record_death(self, claim: Claim, index: int) -> int:
         """Record that a child process died of the line recorded last; return its deaths so far.
 
@@ -140,55 +143,57 @@ class Upkeep(ABC):  # noqa: B024 -- its verbs become abstract with the back-ends
         Raises:
             ClaimLost: the shard has a higher epoch, or has ended.
         """
-        raise NotImplementedError
 
     # Files and batches that have had their time
 
+    @abstractmethod
     async def list_unused_files(self, *, limit: int) -> list[UnusedFile]:
         """Return files that are deleted or expired, held by no live batch, and not yet released."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def release_files(self, file_ids: Sequence[str], *, keep_until: float) -> list[str]:
         """Let go of the bytes of those that are still unused; return their ids.
 
-        Their blobs are retained until `keep_until` for whoever is reading them. What is left is
-        a row without parts that marks its place in lists.
+        Those that were released before are among them. Their blobs are retained until
+        `keep_until` for whoever is reading them, or longer where that was asked for. What is left
+        of a file is a row without parts that marks its place in lists.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     async def list_overdue(self, *, limit: int) -> list[Batch]:
         """Return batches that are not terminal though their window has closed, the oldest first."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def list_old_batches(self, *, ended_before: float, limit: int) -> list[OldBatch]:
         """Return batches that became terminal before this instant, the oldest first."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def drop_batches(self, batch_ids: Sequence[str]) -> int:
         """Remove terminal batches with their shards, units and writers; return how many.
 
         Their result files stay as long as these live by themselves.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     async def purge(self, *, created_before: float, limit: int) -> Purged:
         """Remove rows of released files, and of uploads that are over and name no file.
 
         An upload is over when it was abandoned, or when the file that it became is purged. Only
-        rows that were made before this instant go.
+        rows that were made before this instant go, and a file only together with its uploads. At
+        most `limit` files go at once, and at most `limit` abandoned uploads.
         """
-        raise NotImplementedError
 
     # Garbage (PROTOCOL 18)
 
+    @abstractmethod
     async def unreferenced(self, names: Sequence[str]) -> list[str]:
         """Return those of these blobs that no row needs and that are not retained for readers.
 
         Whoever writes one of them may still be about to commit it: nothing may be deleted on
         this answer. A plan is needed while its batch is not terminal.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     async def condemn(self, names: Sequence[str], *, idle_before: float) -> list[str]:
         """Fence whoever could still make a row that points to these blobs; return what may go.
 
@@ -197,25 +202,25 @@ class Upkeep(ABC):  # noqa: B024 -- its verbs become abstract with the back-ends
         or its planning has ended (an expired claim's epoch is raised here); results once their
         writer can commit no more: it was fenced before, its batch is gone or has no open shard,
         or it is fenced here because its owner holds no live claim of the batch (the epochs of
-        its expired claims are raised here, which counts as lost by a crash). A name that is none
-        of ours never goes.
+        its expired claims are raised here, which counts as lost by a crash). An upload or writer
+        that was never begun can't begin any more. A name that is none of ours never goes.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     async def list_retained(self, *, limit: int) -> list[str]:
         """Return blobs that were retained for readers and whose time is over."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def forget_retained(self, names: Sequence[str]) -> None:
         """Remember these blobs no more: they are deleted, or are needed again."""
-        raise NotImplementedError
 
     # Compaction (PROTOCOL 12)
 
+    @abstractmethod
     async def list_fragmented(self, *, parts_min: int, limit: int) -> list[Fragmented]:
         """Return visible files of at least so many parts, those with the most first."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def swap_parts(
         self,
         upload_id: str,
@@ -228,28 +233,29 @@ class Upkeep(ABC):  # noqa: B024 -- its verbs become abstract with the back-ends
         """Replace the first parts of a file by others of the same bytes; finish the upload.
 
         False, and nothing changes, where the file's parts don't begin with `old`, the file is
-        hidden, or the upload is not pending. The blobs that no row needs after it are retained
+        hidden, or the upload is not pending. Each new part lies in the upload's blob or in one of
+        `old`. The blobs that no row needs after it are retained
         until `keep_until`. A repeat of what was done answers True.
         """
-        raise NotImplementedError
 
     # Drift (PROTOCOL 19)
 
+    @abstractmethod
     async def list_references(self, *, after: str, limit: int) -> list[Reference]:
         """Return referenced blobs with a name above `after`, sorted by name.
 
         These are the blobs of the parts of all files, and the plans of live batches.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     async def list_batches_of(self, blob: str) -> list[Batch]:
         """Return the batches whose result files or plan need this blob, by id."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def get_shards(self, batch_id: str) -> list[Shard]:
         """Return the shards of a batch by number; none for one that is unknown."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def repair(self, repair: Repair) -> bool:
         """Make lines of a batch run again whose results are gone.
 
@@ -258,4 +264,3 @@ class Upkeep(ABC):  # noqa: B024 -- its verbs become abstract with the back-ends
         False, and nothing changes, where the batch has no open shard or one of the expectations
         no longer holds.
         """
-        raise NotImplementedError

@@ -108,6 +108,9 @@ def get_input(connection: apsw.Connection, batch_id: str) -> tuple[Part, ...] | 
     row = get_row(connection, batch_id)
     if row is None or not row.holds_input:
         return None
+    file = files.get_row(connection, row.input_file_id)
+    if file is None or file.released:
+        return None
     return files.get_parts(connection, row.input_file_id)
 
 

@@ -51,7 +51,7 @@ LIMIT :limit;
 -- get_shard --
 SELECT
     s.batch_id, s.number, s.model, s.offset, s.length, s.lines, s.done, s.sequence, s.last_segment,
-    u.epoch, u.ended
+    u.epoch, u.ended, u.crashes, s.suspect, s.deaths
 FROM shard AS s
 JOIN unit AS u ON u.batch_id = s.batch_id AND u.kind = 'shard' AND u.number = s.number
 WHERE s.batch_id = :batch_id AND s.number = :number;

@@ -33,8 +33,11 @@ class Listing:
     purpose: Purpose | None
 
 
-class _UploadRow(msgspec.Struct, frozen=True, array_like=True):
+class UploadRow(msgspec.Struct, frozen=True, array_like=True):
+    """Whose an upload is, and what became of it."""
+
     tenant: str
+    blob: str
     state: str
     file_id: str | None
 
@@ -51,7 +54,7 @@ def finish_upload(
     connection: apsw.Connection, upload_id: str, file: File, parts: Sequence[Part]
 ) -> File:
     """Turn a pending upload into a file; see `Store.finish_upload`."""
-    upload = _get_upload(connection, upload_id)
+    upload = get_upload(connection, upload_id)
     if upload is None or upload.state == "abandoned":
         raise ledger.upload_lost(upload_id)
     if upload.file_id is not None:
@@ -61,14 +64,20 @@ def finish_upload(
     ledger.check_upload(file, parts, tenant=upload.tenant)
     put_file(connection, file)
     append_parts(connection, file, parts)
-    write(connection, SQL["finish_upload"], {"id": upload_id, "file_id": file.id})
+    mark_finished(connection, upload_id, file.id)
     return file
+
+
+def mark_finished(connection: apsw.Connection, upload_id: str, file_id: str) -> None:
+    """Let a pending upload name the file that its bytes belong to."""
+    changed = write(connection, SQL["finish_upload"], {"id": upload_id, "file_id": file_id})
+    assert changed == 1, upload_id
 
 
 def abandon_upload(connection: apsw.Connection, upload_id: str) -> bool:
     """Fence an upload; see `Store.abandon_upload`."""
     write(connection, SQL["abandon_upload"], {"id": upload_id})
-    upload = _get_upload(connection, upload_id)
+    upload = get_upload(connection, upload_id)
     return upload is None or upload.state == "abandoned"
 
 
@@ -149,5 +158,12 @@ def append_parts(connection: apsw.Connection, file: File, parts: Iterable[Part])
         write(connection, SQL["put_part"], values)
 
 
-def _get_upload(connection: apsw.Connection, upload_id: str) -> _UploadRow | None:
-    return select_one(connection, SQL["get_upload"], {"id": upload_id}, _UploadRow)
+def set_parts(connection: apsw.Connection, file: File, parts: Iterable[Part]) -> None:
+    """Replace all parts of a file."""
+    write(connection, SQL["remove_parts"], {"file_id": file.id})
+    append_parts(connection, file, parts)
+
+
+def get_upload(connection: apsw.Connection, upload_id: str) -> UploadRow | None:
+    """Return an upload's row."""
+    return select_one(connection, SQL["get_upload"], {"id": upload_id}, UploadRow)

@@ -4,7 +4,7 @@ VALUES (:id, :tenant, :blob, :at, 'pending')
 ON CONFLICT (id) DO NOTHING;
 
 -- get_upload --
-SELECT tenant, state, file_id FROM upload WHERE id = :id;
+SELECT tenant, blob, state, file_id FROM upload WHERE id = :id;
 
 -- finish_upload --
 UPDATE upload SET state = 'finished', file_id = :file_id WHERE id = :id AND state = 'pending';
@@ -58,3 +58,6 @@ SELECT seq, blob, offset, length FROM part WHERE file_id = :file_id ORDER BY seq
 INSERT INTO part (file_id, seq, tenant, blob, offset, length)
 VALUES (:file_id, :seq, :tenant, :blob, :offset, :length)
 ON CONFLICT (file_id, seq) DO UPDATE SET length = excluded.length;
+
+-- remove_parts --
+DELETE FROM part WHERE file_id = :file_id;

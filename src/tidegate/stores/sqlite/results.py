@@ -6,10 +6,10 @@ import apsw
 
 from tidegate.domain.batch import Batch, Problem
 from tidegate.domain.claim import Claim, Kind, Unit
-from tidegate.domain.shard import ShardPlan, Verdict, count_done
+from tidegate.domain.shard import Shard, ShardPlan, Verdict, count_done
 from tidegate.stores import ledger, sql
 from tidegate.stores.base import Commit, Plan
-from tidegate.stores.sqlite import batches, claims, files, units
+from tidegate.stores.sqlite import batches, claims, files, units, writers
 from tidegate.stores.sqlite.rows import BatchRow, Value, unit_values, write
 
 SQL = sql.load("tidegate.stores.sqlite", "results.sql")
@@ -27,7 +27,7 @@ def plan_batch(connection: apsw.Connection, claim: Claim, plan: Plan, at: float)
         _end(connection, claim.unit)
         batches.save_batch(connection, batch)
         batches.save_plan(connection, batch)
-        _set_open_shards(connection, batch, len(plan.shards))
+        set_open_shards(connection, batch.id, len(plan.shards))
     return batch
 
 
@@ -56,7 +56,8 @@ def commit(connection: apsw.Connection, request: Commit) -> list[Verdict]:
         for part in request.shards
         if (shard := claims.get_shard(connection, row.id, part.number)) is not None
     }
-    outcome = ledger.weigh(request, shards)
+    may_write = writers.may_write(connection, request.writer, row.id)
+    outcome = ledger.weigh(request, shards, may_write=may_write)
     if outcome.shards:
         _record(connection, row, outcome, request.at)
     return list(outcome.verdicts)
@@ -74,6 +75,23 @@ def finish_batch(connection: apsw.Connection, claim: Claim, at: float) -> Batch:
             if file is not None:
                 files.put_file(connection, ledger.final(file.file(), batch, at))
     return batch
+
+
+def save_shard(connection: apsw.Connection, shard: Shard) -> None:
+    """Write which lines of a shard are done, and by which commit."""
+    values: dict[str, Value] = {
+        "batch_id": shard.batch_id,
+        "number": shard.plan.number,
+        "done": shard.done,
+        "sequence": shard.sequence,
+        "last_segment": shard.last_segment,
+    }
+    write(connection, SQL["save_shard"], values)
+
+
+def set_open_shards(connection: apsw.Connection, batch_id: str, open_shards: int) -> None:
+    """Write how many shards of a batch have not ended."""
+    write(connection, SQL["set_open_shards"], {"id": batch_id, "open_shards": open_shards})
 
 
 def _held(connection: apsw.Connection, claim: Claim, kind: Kind) -> Batch:
@@ -104,23 +122,16 @@ def _end(connection: apsw.Connection, unit: Unit) -> None:
     write(connection, SQL["end_unit"], unit_values(unit))
 
 
-def _set_open_shards(connection: apsw.Connection, batch: Batch, open_shards: int) -> None:
-    write(connection, SQL["set_open_shards"], {"id": batch.id, "open_shards": open_shards})
-
-
 def _record(connection: apsw.Connection, row: BatchRow, outcome: ledger.Outcome, at: float) -> None:
     before = row.batch()
     for shard in outcome.shards:
+        save_shard(connection, shard)
         values: dict[str, Value] = {
             "batch_id": shard.batch_id,
             "number": shard.plan.number,
-            "done": shard.done,
-            "sequence": shard.sequence,
-            "last_segment": shard.last_segment,
             "undone": shard.plan.lines - count_done(shard.done),
             "ended": shard.ended,
         }
-        write(connection, SQL["save_shard"], values)
         write(connection, SQL["save_shard_unit"], values)
     for growth in ledger.appended(before, outcome):
         file_id, _, parts = growth
@@ -131,6 +142,6 @@ def _record(connection: apsw.Connection, row: BatchRow, outcome: ledger.Outcome,
     open_shards = row.open_shards - outcome.ended
     batch = ledger.recorded(before, outcome, open_shards=open_shards, at=at)
     batches.save_batch(connection, batch)
-    _set_open_shards(connection, batch, open_shards)
+    set_open_shards(connection, batch.id, open_shards)
     if not open_shards:
         units.open_unit(connection, batch, Unit(batch_id=batch.id, kind=Kind.FINALIZING))

@@ -20,6 +20,8 @@ Values = Mapping[str, Value]
 
 _PROBLEMS = msgspec.json.Decoder(tuple[Problem, ...])
 _MODELS = msgspec.json.Decoder(tuple[str, ...])
+_DEATHS = msgspec.json.Decoder(dict[int, int])
+_NO_DEATHS = "{}"
 _METADATA = msgspec.json.Decoder(dict[str, str])
 
 
@@ -178,6 +180,7 @@ class FileRow(msgspec.Struct, frozen=True, array_like=True):
     batch_id: str | None
     growing: int
     deleted: int
+    released: int
 
     def file(self) -> File:
         """Return the row as a file."""
@@ -195,7 +198,7 @@ class FileRow(msgspec.Struct, frozen=True, array_like=True):
 
 
 def file_values(file: File) -> dict[str, Value]:
-    """Return the columns that hold a file, but for `deleted`."""
+    """Return the columns that hold a file, but for `deleted` and `released`."""
     return {field.name: getattr(file, field.name) for field in fields(file)}
 
 
@@ -220,6 +223,7 @@ class HoldRow(msgspec.Struct, frozen=True, array_like=True):
     expires_at: float
     not_before: float | None
     ended: int
+    crashes: int
 
     def hold(self) -> Hold:
         """Return the row as a hold."""
@@ -229,11 +233,12 @@ class HoldRow(msgspec.Struct, frozen=True, array_like=True):
             expires_at=self.expires_at,
             not_before=self.not_before,
             ended=bool(self.ended),
+            crashes=self.crashes,
         )
 
 
 class ShardRow(msgspec.Struct, frozen=True, array_like=True):
-    """The columns of `shard` with the epoch and the end of its unit."""
+    """The columns of `shard` with the epoch, the end and the crashes of its unit."""
 
     batch_id: str
     number: int
@@ -246,6 +251,9 @@ class ShardRow(msgspec.Struct, frozen=True, array_like=True):
     last_segment: str | None
     epoch: int
     ended: int
+    crashes: int
+    suspect: int | None
+    deaths: str
 
     def shard(self) -> Shard:
         """Return the row as a shard."""
@@ -263,6 +271,9 @@ class ShardRow(msgspec.Struct, frozen=True, array_like=True):
             sequence=self.sequence,
             last_segment=self.last_segment,
             ended=bool(self.ended),
+            crashes=self.crashes,
+            suspect=self.suspect,
+            deaths={} if self.deaths == _NO_DEATHS else _DEATHS.decode(self.deaths),
         )
 
 

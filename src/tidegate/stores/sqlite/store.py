@@ -19,11 +19,12 @@ from tidegate.stores.base import ClaimedBatch, ClaimedShards, Commit, Page, Plan
 from tidegate.stores.executor import Executor, Lane
 from tidegate.stores.sqlite import batches, claims, connection, files, results, units
 from tidegate.stores.sqlite.rows import write
+from tidegate.stores.sqlite.upkeep import SqliteUpkeep
 
 T = TypeVar("T")
 
 
-class SqliteStore(Store):
+class SqliteStore(SqliteUpkeep, Store):
     """A ledger in the file at `path`; its directory must exist.
 
     Writing calls go through one lane in groups, each group one synced transaction; reading calls
@@ -217,11 +218,17 @@ class SqliteStore(Store):
             )
         )
 
+    @override
     async def _write(self, work: Callable[[apsw.Connection], T]) -> T:
         return await self._opened().write(work)
 
+    @override
     async def _read(self, work: Callable[[apsw.Connection], T]) -> T:
         return await self._opened().read(work)
+
+    @override
+    def _now(self) -> float:
+        return self._clock.now()
 
     def _opened(self) -> "_Lanes":
         if self._lanes is None:

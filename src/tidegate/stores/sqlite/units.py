@@ -68,6 +68,7 @@ def take(connection: apsw.Connection, unit: Unit, owner: str, expires_at: float)
         "owner": owner,
         "epoch": hold.epoch,
         "expires_at": expires_at,
+        "crashes": hold.crashes,
     }
     changed = write(connection, SQL["take"], values)
     assert changed == 1, unit

@@ -3,11 +3,13 @@ INSERT INTO unit (batch_id, kind, number, tenant, created_at, model, undone)
 VALUES (:batch_id, :kind, :number, :tenant, :created_at, :model, :undone);
 
 -- get_hold --
-SELECT owner, epoch, expires_at, not_before, ended FROM unit
+SELECT owner, epoch, expires_at, not_before, ended, crashes FROM unit
 WHERE batch_id = :batch_id AND kind = :kind AND number = :number;
 
 -- take --
-UPDATE unit SET owner = :owner, epoch = :epoch, expires_at = :expires_at, not_before = NULL
+UPDATE unit SET
+    owner = :owner, epoch = :epoch, expires_at = :expires_at, not_before = NULL,
+    crashes = :crashes
 WHERE batch_id = :batch_id AND kind = :kind AND number = :number AND ended = 0;
 
 -- renew --

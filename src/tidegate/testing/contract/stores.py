@@ -134,7 +134,18 @@ async def planned(
     batch = await store.create_batch(batch or a_batch())
     planning = await claim_planning(store)
     assert planning.batch.id == batch.id, planning
+    await begin_writer(store, batch.id)
     return await store.plan_batch(planning.claim, a_plan(batch.id, shards), at=batch.created_at + 1)
+
+
+async def begin_writer(store: Store, batch_id: str = "batch_1", *, owner: str = "anna") -> None:
+    """Begin the writer of `writer_of`."""
+    await store.begin_writer(writer_of(batch_id), batch_id=batch_id, owner=owner, at=START)
+
+
+def writer_of(batch_id: str) -> str:
+    """Return the writer that `planned` begins, in the name of "anna"."""
+    return f"writer_{batch_id}"
 
 
 async def claim_shards(
@@ -182,14 +193,25 @@ def result(
 
 
 def a_commit(
-    *shards: ShardCommit, segment: str = "segment-1", batch_id: str = "batch_1", at: float = START
+    *shards: ShardCommit,
+    segment: str = "segment-1",
+    batch_id: str = "batch_1",
+    at: float = START,
+    writer: str | None = None,
 ) -> Commit:
-    """Return a commit of these shards."""
-    return Commit(segment_id=segment, batch_id=batch_id, shards=shards, at=at)
+    """Return a commit of these shards, by the writer that `planned` begins."""
+    return Commit(
+        segment_id=segment,
+        batch_id=batch_id,
+        shards=shards,
+        at=at,
+        writer=writer_of(batch_id) if writer is None else writer,
+    )
 
 
 async def run_whole(store: Store, batch_id: str = "batch_1", *, at: float = START) -> None:
     """Claim every free shard of model "m" and complete all of its lines in one commit."""
+    await begin_writer(store, batch_id)
     claimed = await claim_shards(store, batch_id=batch_id)
     offset = 0
     parts: list[ShardCommit] = []

@@ -18,6 +18,7 @@ from tidegate.testing.contract.stores import (
     a_batch,
     a_commit,
     a_plan,
+    begin_writer,
     claim_finalizing,
     claim_planning,
     claim_shard,
@@ -122,6 +123,7 @@ class RenewContract:
         await store.create_batch(a_batch())
         planning = (await claim_planning(store)).claim
         await store.plan_batch(planning, a_plan("batch_1", [("m", 1)]), at=START)
+        await begin_writer(store)
         claimed = await claim_shard(store)
         await store.commit(a_commit(result(claimed, [0])))
         finalizing = (await claim_finalizing(store)).claim

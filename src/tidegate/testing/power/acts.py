@@ -58,6 +58,7 @@ class Acts:
         self._ids = ids
         self._owner = ids.make("proc_")
         self._sequences: dict[Claim, int] = {}
+        self._writers: dict[str, str] = {}
         self._desk = Desk(
             settings=Settings(),
             store=store,
@@ -154,8 +155,9 @@ class Acts:
             for index in indexes:
                 line = json.dumps({"custom_id": names[index]}).encode() + b"\n"
                 results[not results[True]].append((claimed.shard.plan.number, line))
-        outputs = await self._append(batch.id, "results", results[False])
-        errors = await self._append(batch.id, "errors", results[True])
+        writer = await self._begun(batch.id)
+        outputs = await self._append(batch.id, writer, "results", results[False])
+        errors = await self._append(batch.id, writer, "errors", results[True])
         commit = Commit(
             segment_id=self._ids.make("seg_"),
             batch_id=batch.id,
@@ -163,6 +165,7 @@ class Acts:
             shards=tuple(
                 self._shard_commit(claimed, indexes, outputs, errors) for claimed, indexes in done
             ),
+            writer=writer,
         )
         verdicts = await self.store.commit(commit)
         assert set(verdicts) == {Verdict.ACCEPTED}, verdicts
@@ -263,13 +266,23 @@ class Acts:
         plan = claimed.shard.plan
         return _custom_ids(await self.blobs.read(batch.plan_blob, plan.offset, plan.length))
 
+    async def _begun(self, batch_id: str) -> str:
+        """Return the name under which this process writes results of a batch."""
+        if batch_id not in self._writers:
+            writer = self._ids.make("writer_")
+            await self.store.begin_writer(
+                writer, batch_id=batch_id, owner=self._owner, at=self.clock.now()
+            )
+            self._writers[batch_id] = writer
+        return self._writers[batch_id]
+
     async def _append(
-        self, batch_id: str, label: str, lines: Sequence[tuple[int, bytes]]
+        self, batch_id: str, writer: str, label: str, lines: Sequence[tuple[int, bytes]]
     ) -> dict[int, Part]:
         """Append lines of shards, given by number; return the slice that holds each shard's."""
         if not lines:
             return {}
-        name = ResultBlob(batch_id=batch_id, writer=self._owner, label=label).name
+        name = ResultBlob(batch_id=batch_id, writer=writer, label=label).name
         offset = await self.blobs.append(name, b"".join(line for _, line in lines))
         parts: dict[int, Part] = {}
         for number, line in lines:

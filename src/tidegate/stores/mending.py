@@ -1,0 +1,118 @@
+"""How lines become undone whose results are gone: pure rules that every back-end calls."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from tidegate.domain.batch import Batch
+from tidegate.domain.file import File, Part
+from tidegate.domain.shard import Shard, Tally, count_done
+from tidegate.domain.usage import Usage
+from tidegate.stores.ledger import Hold
+from tidegate.stores.upkeep import FileRepair, Repair, ShardRepair
+
+
+def is_expected(
+    repair: Repair, shards: Mapping[int, Shard], parts: Mapping[str, Sequence[Part]]
+) -> bool:
+    """Say whether shards and files are still what the repair was made for."""
+    return all(_is_as_found(shards.get(one.number), one) for one in repair.shards) and all(
+        tuple(parts[one.file_id]) == one.old for one in repair.files
+    )
+
+
+def is_done_already(
+    repair: Repair, shards: Mapping[int, Shard], parts: Mapping[str, Sequence[Part]]
+) -> bool:
+    """Say whether shards and files are what the repair makes of them."""
+    return all(_is_mended(shards.get(one.number), one) for one in repair.shards) and all(
+        tuple(parts[one.file_id]) == one.new for one in repair.files
+    )
+
+
+def mended_shard(shard: Shard, repair: ShardRepair) -> Shard:
+    """Return the shard with its new bits, open; its latest segment is answered no more."""
+    lines = shard.plan.lines
+    assert len(repair.done) == len(shard.done), "bits of another shard"
+    before = int.from_bytes(shard.done, "little")
+    after = int.from_bytes(repair.done, "little")
+    assert after & ~before == 0, "a repair makes no line done"
+    assert count_done(repair.done) < lines, "nothing would be left to do"
+    return replace(
+        shard,
+        done=repair.done,
+        sequence=shard.sequence + 1,
+        last_segment=None,
+        ended=False,
+    )
+
+
+def reopened(hold: Hold) -> Hold:
+    """Return the hold of a mended shard: free, under a higher epoch. It was no crash."""
+    return replace(
+        hold, owner=None, epoch=hold.epoch + 1, expires_at=0.0, not_before=None, ended=False
+    )
+
+
+def mended_batch(batch: Batch, repair: Repair) -> Batch:
+    """Return the batch with counts, usage and lengths of files lowered."""
+    lost = repair.lost
+    counts = replace(
+        batch.counts,
+        completed=batch.counts.completed - lost.completed,
+        failed=batch.counts.failed - lost.failed,
+        expired=batch.counts.expired - lost.expired,
+    )
+    shorter = {one.file_id: _length(one.old) - _length(one.new) for one in repair.files}
+    assert set(shorter) <= {batch.output_file_id, batch.error_file_id}, "a file of another batch"
+    return replace(
+        batch,
+        counts=counts,
+        usage=_without(batch.usage, lost.usage),
+        output_bytes=batch.output_bytes - shorter.get(batch.output_file_id or "", 0),
+        error_bytes=batch.error_bytes - shorter.get(batch.error_file_id or "", 0),
+    )
+
+
+def mended_file(file: File, repair: FileRepair) -> File:
+    """Return a file without the bytes that are gone."""
+    assert file.growing, f"file '{file.id}' is final"
+    known = {part.blob for part in repair.old}
+    assert all(part.blob in known for part in repair.new), "bytes of a third writer"
+    assert _length(repair.new) <= file.bytes, "a repair makes no file longer"
+    return replace(file, bytes=_length(repair.new))
+
+
+def check_lost(repair: Repair, before: Sequence[Shard]) -> None:
+    """Assert that as many lines become undone as the counts lose."""
+    done = sum(count_done(shard.done) for shard in before)
+    left = sum(count_done(one.done) for one in repair.shards)
+    lost: Tally = repair.lost
+    assert done - left == lost.completed + lost.failed, (done, left, lost)
+
+
+def _is_as_found(shard: Shard | None, repair: ShardRepair) -> bool:
+    if shard is None:
+        return False
+    return shard.epoch == repair.epoch and shard.sequence == repair.sequence
+
+
+def _is_mended(shard: Shard | None, repair: ShardRepair) -> bool:
+    if shard is None or shard.done != repair.done:
+        return False
+    return shard.epoch > repair.epoch and shard.sequence == repair.sequence + 1
+
+
+def _without(usage: Usage, lost: Usage) -> Usage:
+    left = Usage(
+        input_tokens=usage.input_tokens - lost.input_tokens,
+        cached_tokens=usage.cached_tokens - lost.cached_tokens,
+        output_tokens=usage.output_tokens - lost.output_tokens,
+        reasoning_tokens=usage.reasoning_tokens - lost.reasoning_tokens,
+    )
+    assert min(left.input_tokens, left.cached_tokens) >= 0, left
+    assert min(left.output_tokens, left.reasoning_tokens) >= 0, left
+    return left
+
+
+def _length(parts: Sequence[Part]) -> int:
+    return sum(part.length for part in parts)

@@ -1,0 +1,129 @@
+"""Files and batches of the SQLite ledger that have had their time. One transaction each."""
+
+from collections.abc import Sequence
+
+import apsw
+import msgspec
+
+from tidegate.domain.batch import TERMINAL, Batch, Status
+from tidegate.stores import fences, sql
+from tidegate.stores.sqlite import batches, files
+from tidegate.stores.sqlite.rows import BatchRow, FileRow, Value, select, select_one, write
+from tidegate.stores.upkeep import OldBatch, Purged, UnusedFile
+
+SQL = sql.load("tidegate.stores.sqlite", "aging.sql")
+_TERMINAL = msgspec.json.encode(sorted(TERMINAL)).decode()
+
+
+class _UnusedRow(msgspec.Struct, frozen=True, array_like=True):
+    id: str
+    tenant: str
+    bytes: int
+    why: str
+
+
+class _OldRow(msgspec.Struct, frozen=True, array_like=True):
+    id: str
+    tenant: str
+    ended_at: float
+
+
+class _NameRow(msgspec.Struct, frozen=True, array_like=True):
+    name: str
+
+
+class _FlagRow(msgspec.Struct, frozen=True, array_like=True):
+    flag: int
+
+
+def list_unused_files(connection: apsw.Connection, *, now: float, limit: int) -> list[UnusedFile]:
+    """Return files that nobody can see or holds; see `Upkeep.list_unused_files`."""
+    assert limit > 0, limit
+    values: dict[str, Value] = {"now": now, "limit": limit, "terminal": _TERMINAL}
+    rows = select(connection, SQL["list_unused_files"], values, _UnusedRow)
+    return [
+        UnusedFile(file_id=row.id, tenant=row.tenant, bytes=row.bytes, why=row.why) for row in rows
+    ]
+
+
+def release_files(
+    connection: apsw.Connection, file_ids: Sequence[str], *, now: float, keep_until: float
+) -> list[str]:
+    """Let go of the bytes of unused files; see `Upkeep.release_files`."""
+    gone: list[str] = []
+    for file_id in dict.fromkeys(file_ids):
+        row = files.get_row(connection, file_id)
+        if row is None:
+            continue
+        if not row.released:
+            if not _is_unused(connection, row, now):
+                continue
+            values: dict[str, Value] = {"file_id": file_id, "until": keep_until}
+            write(connection, SQL["retain_parts"], values)
+            write(connection, files.SQL["remove_parts"], values)
+            write(connection, SQL["release_file"], values)
+        gone.append(file_id)
+    return gone
+
+
+def list_overdue(connection: apsw.Connection, *, now: float, limit: int) -> list[Batch]:
+    """Return batches that live on though their window has closed."""
+    assert limit > 0, limit
+    values: dict[str, Value] = {"now": now, "limit": limit, "terminal": _TERMINAL}
+    return [row.batch() for row in select(connection, SQL["list_overdue"], values, BatchRow)]
+
+
+def list_old_batches(
+    connection: apsw.Connection, *, ended_before: float, limit: int
+) -> list[OldBatch]:
+    """Return batches that ended long ago; see `Upkeep.list_old_batches`."""
+    assert limit > 0, limit
+    values: dict[str, Value] = {"ended_before": ended_before, "limit": limit}
+    rows = select(connection, SQL["list_old_batches"], values, _OldRow)
+    return [OldBatch(batch_id=row.id, tenant=row.tenant, ended_at=row.ended_at) for row in rows]
+
+
+def drop_batches(connection: apsw.Connection, batch_ids: Sequence[str]) -> int:
+    """Remove terminal batches and all that belongs to them but files."""
+    dropped = 0
+    for batch_id in dict.fromkeys(batch_ids):
+        row = batches.get_row(connection, batch_id)
+        if row is None or Status(row.status) not in TERMINAL:
+            continue
+        for statement in ("remove_writers", "remove_shards", "remove_units", "remove_batch"):
+            write(connection, SQL[statement], {"batch_id": batch_id})
+        dropped += 1
+    return dropped
+
+
+def purge(connection: apsw.Connection, *, created_before: float, limit: int) -> Purged:
+    """Remove rows that nobody can ask for any more; see `Upkeep.purge`."""
+    assert limit > 0, limit
+    values: dict[str, Value] = {"created_before": created_before, "limit": limit}
+    uploads = write(connection, SQL["remove_abandoned_uploads"], values)
+    rows = select(connection, SQL["list_purgeable_files"], values, _NameRow)
+    for row in rows:
+        uploads += write(connection, SQL["remove_uploads_of"], {"file_id": row.name})
+        write(connection, SQL["remove_file"], {"file_id": row.name})
+    return Purged(files=len(rows), uploads=uploads)
+
+
+def list_retained(connection: apsw.Connection, *, now: float, limit: int) -> list[str]:
+    """Return blobs that need not be kept for readers any longer."""
+    assert limit > 0, limit
+    rows = select(connection, SQL["list_retained"], {"now": now, "limit": limit}, _NameRow)
+    return [row.name for row in rows]
+
+
+def forget_retained(connection: apsw.Connection, names: Sequence[str]) -> None:
+    """Remember these blobs no more."""
+    values = {"names": msgspec.json.encode(list(names)).decode()}
+    write(connection, SQL["forget_retained"], values)
+
+
+def _is_unused(connection: apsw.Connection, row: FileRow, now: float) -> bool:
+    if fences.unused_because(row.file(), now, deleted=bool(row.deleted)) is None:
+        return False
+    values: dict[str, Value] = {"file_id": row.id, "terminal": _TERMINAL}
+    held = select_one(connection, SQL["is_held"], values, _FlagRow)
+    return held is not None and not held.flag

@@ -1,0 +1,161 @@
+"""Which blobs no row of the SQLite ledger needs, and fencing whoever might still commit them.
+
+Each function runs inside one transaction, so that nothing is committed between the question
+whether a row points to a blob and the fence that keeps rows from ever doing so (PROTOCOL 18).
+"""
+
+from collections.abc import Sequence
+
+import apsw
+import msgspec
+
+from tidegate.domain.batch import TERMINAL
+from tidegate.domain.blob_names import PlanBlob, ResultBlob, UploadBlob, parse
+from tidegate.domain.claim import Kind, Unit
+from tidegate.stores import fences, ledger, sql
+from tidegate.stores.fences import Fate
+from tidegate.stores.ledger import Hold
+from tidegate.stores.sqlite import batches, units, writers
+from tidegate.stores.sqlite.rows import (
+    BatchRow,
+    Value,
+    select,
+    select_one,
+    unit_values,
+    write,
+)
+
+SQL = sql.load("tidegate.stores.sqlite", "garbage.sql")
+_TERMINAL = msgspec.json.encode(sorted(TERMINAL)).decode()
+
+
+class _NameRow(msgspec.Struct, frozen=True, array_like=True):
+    name: str
+
+
+class _CountRow(msgspec.Struct, frozen=True, array_like=True):
+    count: int
+
+
+class _ClaimRow(msgspec.Struct, frozen=True, array_like=True):
+    kind: str
+    number: int
+    owner: str | None
+    epoch: int
+    expires_at: float
+    not_before: float | None
+    ended: int
+    crashes: int
+
+
+def unreferenced(connection: apsw.Connection, names: Sequence[str], now: float) -> list[str]:
+    """Return those blobs that no row needs; see `Upkeep.unreferenced`."""
+    values: dict[str, Value] = {
+        "names": msgspec.json.encode(list(dict.fromkeys(names))).decode(),
+        "terminal": _TERMINAL,
+        "now": now,
+    }
+    return [row.name for row in select(connection, SQL["unreferenced"], values, _NameRow)]
+
+
+def condemn(
+    connection: apsw.Connection, names: Sequence[str], *, now: float, idle_before: float
+) -> list[str]:
+    """Fence the writers of unreferenced blobs; see `Upkeep.condemn`."""
+    return [
+        name
+        for name in unreferenced(connection, names, now)
+        if _may_go(connection, name, now=now, idle_before=idle_before)
+    ]
+
+
+def _may_go(connection: apsw.Connection, name: str, *, now: float, idle_before: float) -> bool:
+    match parse(name):
+        case None:
+            return False
+        case UploadBlob(upload_id=upload_id):
+            values: dict[str, Value] = {
+                "id": upload_id,
+                "blob": name,
+                "now": now,
+                "idle_before": idle_before,
+            }
+            return _upload_goes(connection, values)
+        case PlanBlob(batch_id=batch_id, epoch=epoch):
+            return _plan_goes(connection, batch_id, epoch, now)
+        case ResultBlob(batch_id=batch_id, writer=writer):
+            return _results_go(connection, batch_id, writer, now)
+
+
+def _upload_goes(connection: apsw.Connection, values: dict[str, Value]) -> bool:
+    # Where nobody began it nobody may begin it now: its bytes are about to go.
+    write(connection, SQL["bar_upload"], values)
+    busy = select_one(connection, SQL["count_busy_uploads"], values, _CountRow)
+    if busy is None or busy.count:
+        return False
+    write(connection, SQL["abandon_uploads"], values)
+    return True
+
+
+def _plan_goes(connection: apsw.Connection, batch_id: str, epoch: int, now: float) -> bool:
+    unit = Unit(batch_id=batch_id, kind=Kind.PLANNING)
+    hold = units.get_hold(connection, unit)
+    fate = fences.plan_fate(hold, epoch, now)
+    if fate is Fate.FENCE:
+        assert hold is not None, unit
+        fence_unit(connection, unit, hold)
+    return fate is not Fate.STAYS
+
+
+def _results_go(connection: apsw.Connection, batch_id: str, name: str, now: float) -> bool:
+    writer = writers.get_writer(connection, name)
+    if writer is not None and writer.batch_id != batch_id:
+        return False  # No name of ours: a writer writes for one batch.
+    row = batches.get_row(connection, batch_id)
+    if row is None or _is_run(row) or (writer is not None and writer.fenced):
+        return True
+    # What was written before there were writers carries the name of its owner.
+    owner = name if writer is None else writer.owner
+    found = _open_claims(connection, batch_id, owner)
+    if fences.writer_fate(found.values(), now) is Fate.STAYS:
+        return False
+    for unit, hold in found.items():
+        fence_unit(connection, unit, hold)
+    if writer is None:
+        writers.begin_writer(connection, name, batch_id=batch_id, owner=owner, at=now, fenced=True)
+    else:
+        writers.fence_writer(connection, name)
+    return True
+
+
+def fence_unit(connection: apsw.Connection, unit: Unit, hold: Hold) -> None:
+    """End the right of whoever held an open unit to write it."""
+    fenced = ledger.fenced(hold)
+    values: dict[str, Value] = {
+        **unit_values(unit),
+        "epoch": fenced.epoch,
+        "crashes": fenced.crashes,
+    }
+    changed = write(connection, SQL["fence_unit"], values)
+    assert changed == 1, unit
+
+
+def _is_run(row: BatchRow) -> bool:
+    batch = row.batch()
+    return batch.is_terminal or (batch.is_planned and not row.open_shards)
+
+
+def _open_claims(connection: apsw.Connection, batch_id: str, owner: str) -> dict[Unit, Hold]:
+    values: dict[str, Value] = {"batch_id": batch_id, "owner": owner}
+    rows = select(connection, SQL["list_open_claims"], values, _ClaimRow)
+    return {
+        Unit(batch_id=batch_id, kind=Kind(row.kind), number=row.number): Hold(
+            owner=row.owner,
+            epoch=row.epoch,
+            expires_at=row.expires_at,
+            not_before=row.not_before,
+            ended=bool(row.ended),
+            crashes=row.crashes,
+        )
+        for row in rows
+    }
