@@ -1,0 +1,250 @@
+"""At most one holder may write for a unit, whatever is asked of a ledger in whatever order."""
+
+from collections.abc import Coroutine
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hypothesis import Phase, settings, strategies as st
+from hypothesis.stateful import initialize, invariant, precondition, rule, run_state_machine_as_test
+from typing_extensions import override
+
+from tidegate.domain.claim import Claim, Kind, Unit
+from tidegate.domain.errors import ClaimLost
+from tidegate.domain.shard import Shard, Tally, Verdict, judge
+from tidegate.stores import ledger
+from tidegate.stores.base import ShardCommit, Store, Want
+from tidegate.stores.executor import InlineExecutor
+from tidegate.stores.ledger import taken
+from tidegate.stores.sqlite import SqliteStore
+from tidegate.testing.contract.stores import (
+    LEASE,
+    TENANT,
+    a_batch,
+    a_plan,
+    planned,
+)
+from tidegate.testing.contract.stores_machine import LedgerMachine, OnDisk, OnMemory, examples, run
+
+OWNERS = st.sampled_from(["anna", "bert", "cleo"])
+LINES = 3
+BATCHES = ["batch_1", "batch_2"]
+UNPLANNED = "batch_3"
+
+
+@dataclass
+class Hold:
+    """What the machine knows of a unit: the latest claim, from when another may follow it."""
+
+    claim: Claim | None = None
+    epoch: int = 0
+    free_at: float = 0.0
+    kept: bool = False
+    ended: bool = False
+
+
+class Claims(LedgerMachine):
+    """Claim, renew, hand back, let expire, and write under any claim that was ever given."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.claims: list[Claim] = []
+        self.units: dict[Unit, Hold] = {}
+        self.written: dict[tuple[Unit, int], int] = {}
+        for batch_id in BATCHES:
+            run(planned(self.store, a_batch(batch_id), shards=[("m", LINES), ("m", LINES)]))
+            for number in range(2):
+                self.units[Unit(batch_id=batch_id, kind=Kind.SHARD, number=number)] = Hold()
+        run(self.store.create_batch(a_batch(UNPLANNED)))
+        self.units[Unit(batch_id=UNPLANNED, kind=Kind.PLANNING)] = Hold()
+
+    def took(self, claim: Claim, owner: str) -> None:
+        hold, now = self.units[claim.unit], self.clock.now()
+        assert not hold.ended, "an ended unit was claimed"
+        assert hold.free_at <= now, "somebody holds it still"
+        assert claim.epoch == hold.epoch + 1
+        assert (claim.owner, claim.expires_at) == (owner, now + LEASE)
+        self.units[claim.unit] = Hold(claim, claim.epoch, claim.expires_at, kept=True)
+        self.claims.append(claim)
+
+    def free(self, batch_id: str) -> set[Unit]:
+        return {
+            unit
+            for unit, hold in self.units.items()
+            if unit.batch_id == batch_id
+            and unit.kind is Kind.SHARD
+            and not hold.ended
+            and hold.free_at <= self.clock.now()
+        }
+
+    @rule(owner=OWNERS, batch_id=st.sampled_from(BATCHES), limit=st.integers(1, 3))
+    def claim_shards(self, owner: str, batch_id: str, limit: int) -> None:
+        free = self.free(batch_id)
+        wants = [Want(batch_id=batch_id, model="m", limit=limit)]
+        granted = run(self.store.claim_shards(owner, wants, lease_seconds=LEASE))
+        claims = [one.claim for claimed in granted for one in claimed.shards]
+        assert {claim.unit for claim in claims} == set(sorted(free)[:limit])
+        for claim in claims:
+            self.took(claim, owner)
+
+    @rule(owner=OWNERS)
+    def claim_planning(self, owner: str) -> None:
+        claimed = run(self.store.claim_planning(owner, lease_seconds=LEASE))
+        if claimed is not None:
+            self.took(claimed.claim, owner)
+
+    @rule(owner=OWNERS)
+    def claim_finalizing(self, owner: str) -> None:
+        claimed = run(self.store.claim_finalizing(owner, lease_seconds=LEASE))
+        if claimed is not None:
+            self.took(claimed.claim, owner)
+
+    @precondition(lambda self: self.claims)
+    @rule(data=st.data())
+    def renew(self, data: st.DataObject) -> None:
+        claims = data.draw(st.lists(st.sampled_from(self.claims), unique=True, max_size=4))
+        lost = run(self.store.renew(claims, lease_seconds=LEASE))
+        for claim in claims:
+            hold = self.units[claim.unit]
+            is_kept = hold.kept and hold.claim == claim and not hold.ended
+            assert is_kept or claim.unit in lost, "a claim was renewed that somebody else has"
+            if is_kept:
+                hold.free_at = self.clock.now() + LEASE
+        assert len(lost) == len(
+            [c for c in claims if not (self.units[c.unit].kept and self.units[c.unit].claim == c)]
+        )
+
+    @precondition(lambda self: self.claims)
+    @rule(data=st.data(), pause=st.none() | st.just(5.0))
+    def hand_back(self, data: st.DataObject, pause: float | None) -> None:
+        claim = data.draw(st.sampled_from(self.claims))
+        not_before = None if pause is None else self.clock.now() + pause
+        run(self.store.hand_back([claim], not_before=not_before))
+        hold = self.units[claim.unit]
+        if hold.kept and hold.claim == claim:
+            hold.kept, hold.free_at = False, not_before or 0.0
+
+    @precondition(lambda self: self.claims)
+    @rule(data=st.data())
+    def write(self, data: st.DataObject) -> None:
+        """Only the latest claim of a unit may write, whether it has expired or not."""
+        claim = data.draw(st.sampled_from(self.claims))
+        match claim.unit.kind:
+            case Kind.SHARD:
+                self.write_lines(claim)
+            case Kind.PLANNING:
+                plan = a_plan(UNPLANNED, [("m", LINES)])
+                self.end(claim, self.store.plan_batch(claim, plan, at=self.clock.now()))
+            case Kind.FINALIZING:
+                self.end(claim, self.store.finish_batch(claim, at=self.clock.now()))
+
+    def write_lines(self, claim: Claim) -> None:
+        unit, hold = claim.unit, self.units[claim.unit]
+        done = sum(key == unit for key, _ in self.written)
+        part = ShardCommit(
+            number=unit.number,
+            epoch=claim.epoch,
+            sequence=done,
+            indexes=(min(done, LINES - 1),),
+            output=None,
+            errors=None,
+            tally=Tally(completed=1),
+        )
+        (verdict,) = run(self.store.commit(self.commit(unit.batch_id, part)))
+        if claim.epoch != hold.epoch:
+            assert verdict is Verdict.STALE, "a stale holder wrote"
+        elif hold.ended:
+            assert verdict is Verdict.ENDED
+        else:
+            assert verdict is Verdict.ACCEPTED
+            self.written[unit, done] = claim.epoch
+            hold.ended = done + 1 == LINES
+            hold.kept = hold.kept and not hold.ended
+            if all(self.units[other].ended for other in self.shards(unit.batch_id)):
+                self.units[Unit(batch_id=unit.batch_id, kind=Kind.FINALIZING)] = Hold()
+
+    def shards(self, batch_id: str) -> list[Unit]:
+        return [u for u in self.units if u.batch_id == batch_id and u.kind is Kind.SHARD]
+
+    def end(self, claim: Claim, call: Coroutine[object, object, object]) -> None:
+        hold = self.units[claim.unit]
+        try:
+            run(call)
+        except ClaimLost:
+            assert claim.epoch != hold.epoch, "the holder may not write"
+        else:
+            assert claim.epoch == hold.epoch, "a stale holder wrote"
+            hold.ended, hold.kept = True, False
+
+    @invariant()
+    def lines_are_written_under_epochs_that_only_grow(self) -> None:
+        for unit in self.units:
+            epochs = [epoch for (key, _), epoch in self.written.items() if key == unit]
+            assert epochs == sorted(epochs)
+
+    @invariant()
+    def the_books_tell_what_was_written(self) -> None:
+        for batch_id in BATCHES:
+            batch = run(self.store.get_batch(TENANT, batch_id))
+            lines = sum(unit.batch_id == batch_id for unit, _ in self.written)
+            assert batch.counts.completed == lines
+            assert batch.is_terminal == self.is_closed(batch_id)
+
+    def is_closed(self, batch_id: str) -> bool:
+        hold = self.units.get(Unit(batch_id=batch_id, kind=Kind.FINALIZING))
+        return hold is not None and hold.ended
+
+
+class ClaimsInMemory(Claims, OnMemory):
+    pass
+
+
+class ClaimsOnSqlite(Claims, OnDisk):
+    @override
+    def make_store(self, path: Path, vfs: str) -> Store:
+        return SqliteStore(path, self.clock, InlineExecutor(), vfs=vfs)
+
+
+def any_epoch(
+    shard: Shard, *, epoch: int, sequence: int, segment_id: str, indexes: tuple[int, ...]
+) -> Verdict:
+    return judge(
+        shard, epoch=shard.epoch, sequence=sequence, segment_id=segment_id, indexes=indexes
+    )
+
+
+def same_epoch(hold: ledger.Hold, owner: str, expires_at: float) -> ledger.Hold:
+    return replace(taken(hold, owner, expires_at), epoch=max(1, hold.epoch))
+
+
+def kept_by_anybody(hold: ledger.Hold | None, claim: Claim) -> bool:
+    return hold is not None and not hold.ended
+
+
+def before_it_expires(hold: ledger.Hold, now: float, *, ending: bool) -> bool:
+    return not hold.ended
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "wrong"),
+    [
+        pytest.param(ledger, "judge", any_epoch, id="epochs do not fence"),
+        pytest.param(ledger, "taken", same_epoch, id="epochs do not grow"),
+        pytest.param(ledger, "is_kept", kept_by_anybody, id="anybody renews"),
+        pytest.param(ledger, "is_claimable", before_it_expires, id="claims do not last"),
+    ],
+)
+def test_a_ledger_that_lets_others_write_is_found(
+    monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, wrong: object
+) -> None:
+    monkeypatch.setattr(module, name, wrong)
+    wide = settings(examples(300), phases=[Phase.generate])
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(ClaimsInMemory, settings=wide)
+
+
+TestClaimsInMemory = ClaimsInMemory.TestCase
+TestClaimsInMemory.settings = examples(60)
+TestClaimsOnSqlite = ClaimsOnSqlite.TestCase
+TestClaimsOnSqlite.settings = examples(40)
