@@ -13,7 +13,11 @@ from tidegate.config.keys import numbered, tenants_of
 from tidegate.desk.settings import Settings as DeskSettings
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.processor.endpoints import PauseSettings
-from tidegate.processor.settings import Settings as ProcessorSettings
+from tidegate.processor.settings import (
+    CELL_MEMORY_BYTES_MIN,
+    CELL_MEMORY_FOR_EACH_BYTE,
+    Settings as ProcessorSettings,
+)
 from tidegate.runtime.limiter import AimdSettings
 from tidegate.runtime.web import Timeouts as ServerTimeouts
 from tidegate.telemetry.logs import LogFormat
@@ -193,6 +197,7 @@ class Settings(BaseSettings):  # type: ignore[explicit-any]  # pydantic's metacl
                 f"processors must be from 0 (the API alone) to {PROCESSORS_MAX}, "
                 f"not {self.processors}."
             )
+        self._check_cells()
         self.api_settings()
         server = self.server
         if not (is_loopback(server.host) or server.keys or server.allow_open):
@@ -212,6 +217,20 @@ class Settings(BaseSettings):  # type: ignore[explicit-any]  # pydantic's metacl
                 "A processor in a process of its own can't see what another process keeps in "
                 "memory: set store.kind to sqlite and blobs.kind to files, or use `tidegate serve` "
                 "with processors 1."
+            )
+
+    def _check_cells(self) -> None:
+        """Let a child process die of what is deadly, not of the largest reply that is allowed."""
+        gateways = [*self.model_gateways.values(), *([self.gateway] if self.gateway else [])]
+        largest = max((gateway.limits.body_bytes_max for gateway in gateways), default=0)
+        needed = CELL_MEMORY_BYTES_MIN + CELL_MEMORY_FOR_EACH_BYTE * max(
+            largest, self.processor.planning.line_bytes_max
+        )
+        if self.processor.cells.memory_bytes_max < needed:
+            raise SettingsInvalid(
+                "processor.cells.memory_bytes_max is too small for the largest reply "
+                "(limits.body_bytes_max) or line (processor.planning.line_bytes_max): "
+                f"set it to at least {needed}."
             )
 
     def require_upstream(self) -> None:

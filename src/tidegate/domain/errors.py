@@ -16,6 +16,7 @@ TidegateError
 │   ├── ReplyBroken      the connection broke or the reply was not HTTP
 │   └── ReplyTooLarge    the reply passed a named bound
 ├── CellDied             the child process that carried a line alone has died of it
+├── CellNotStarted       no child process could be started: the line was not sent
 └── SettingsInvalid      a setting is wrong; the message says which and how to mend it
 
 Errors are facts and read as sentences. The HTTP status of each is decided in
@@ -76,6 +77,10 @@ class StoreUnavailable(TidegateError):
 
 class CellDied(TidegateError):
     """The child process that carried one line alone died before it gave an answer."""
+
+
+class CellNotStarted(TidegateError):
+    """No child process could be started or made ready: not one byte of a line was sent."""
 
 
 class SettingsInvalid(TidegateError):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from tidegate.blobs.base import BlobStore
 from tidegate.domain.batch import Batch
+from tidegate.domain.claim import Claim
 from tidegate.domain.errors import BlobMissing
 from tidegate.domain.shard import Tally
 from tidegate.domain.share import Offer, in_order
@@ -17,6 +18,7 @@ from tidegate.processor.held import Held
 from tidegate.processor.keeper import Keeper
 from tidegate.processor.observer import Observer
 from tidegate.processor.open_shard import OpenShard, State
+from tidegate.processor.quarantine import CELL_WAIT_SECONDS, Quarantine
 from tidegate.processor.run import Run
 from tidegate.processor.settings import Settings
 from tidegate.runtime.clock import Clock
@@ -28,6 +30,8 @@ LINES_AHEAD_SECONDS = 0.5
 MISSING_PLAN_SECONDS = 30.0
 PLAN_MISSING = "the plan of this batch can't be read: its operator has to restore it"
 NOTES_AT_ONCE = 20
+# How often to claim again at once where what was granted waits for a cell.
+CLAIMS_AT_ONCE = 20
 NOTED_MAX = 10_000
 TURNS_WITH_ATTEMPTS = 12
 _RATE_WEIGHT = 0.3
@@ -42,6 +46,7 @@ class ClaimerTools:
     routes: Routes
     clock: Clock
     keeper: Keeper
+    quarantine: Quarantine
     observer: Observer
     owner: str
 
@@ -64,9 +69,18 @@ class Claimer:
     async def claim(self) -> None:
         """Look at what is on offer, and open what is wanted here.
 
+        Where a shard in quarantine was granted for which no cell is free it goes back, and the next
+        one is claimed at once: whatever lies behind it must not wait for a cell.
+
         Raises:
             StoreUnavailable: the ledger did not answer; what it may have given expires by itself.
         """
+        for _ in range(CLAIMS_AT_ONCE):
+            if not await self._claim_once():
+                return
+
+    async def _claim_once(self) -> bool:
+        """Claim what is wanted; say whether some of it had to go back for want of a cell."""
         now = asyncio.get_running_loop().time()
         offers = self._in_turn(in_order(await self._tools.store.list_offers()))
         await self._explain(offers, now)
@@ -75,11 +89,16 @@ class Claimer:
         if not wants and slots <= 0:
             self._make_room(offers, now)
         if not wants:
-            return
+            return False
         granted = await self._tools.store.claim_shards(
             self._tools.owner, wants, lease_seconds=self._settings.claims.lease_seconds
         )
-        await self._open_all(granted)
+        waiting = await self._open_all(granted)
+        if not waiting:
+            return False
+        not_before = self._tools.clock.now() + CELL_WAIT_SECONDS
+        await self._tools.store.hand_back(waiting, not_before=not_before)
+        return True
 
     async def _explain(self, offers: Sequence[Offer], now: float) -> None:
         """Let the batches of which nothing is opened, because a server is paused, say so.
@@ -158,20 +177,35 @@ class Claimer:
 
     # Opening
 
-    async def _open_all(self, granted: Sequence[ClaimedShards]) -> None:
-        """Open what was granted. What can't be opened is not renewed, so that others get it."""
+    async def _open_all(self, granted: Sequence[ClaimedShards]) -> list[Claim]:
+        """Open what was granted; return the claims for which no cell is free.
+
+        What can't be opened is not renewed, so that others get it.
+        """
         keeper = self._tools.keeper
         waiting = [(claimed.batch, held) for claimed in granted for held in claimed.shards]
+        without_cell: list[Claim] = []
         keeper.hold([held.claim for _, held in waiting])
         try:
             while waiting:
                 batch, held = waiting[0]
                 self._tools.observer.claimed("shard")
-                await self._open(batch, held)
+                if self._needs_cell(batch, held) and self._tools.quarantine.room <= 0:
+                    keeper.drop(held.claim)
+                    without_cell.append(held.claim)
+                else:
+                    await self._open(batch, held)
                 waiting.pop(0)
         finally:
             for _, held in waiting:
                 keeper.drop(held.claim)
+        return without_cell
+
+    def _needs_cell(self, batch: Batch, held: ClaimedShard) -> bool:
+        """Say whether its lines are to be sent, each alone."""
+        if not held.shard.is_quarantined or self.stopping or self._is_over(batch):
+            return False
+        return self._tools.routes.find(held.shard.plan.model) is not None
 
     async def _open(self, batch: Batch, claimed: ClaimedShard) -> None:
         plan = claimed.shard.plan
@@ -192,7 +226,18 @@ class Claimer:
             self._dispatcher.settle_shard(run, shard)
         elif endpoint is None:
             reject_all(run, shard)
+        elif shard.is_quarantined:
+            self._quarantine_shard(run, shard)
         self._dispatcher.pump()
+
+    def _quarantine_shard(self, run: Run, shard: OpenShard) -> None:
+        """Let the lines of a shard run alone, where a cell is still free for it."""
+        quarantine = self._tools.quarantine
+        if quarantine.room > 0:
+            quarantine.admit(shard)
+            quarantine.blame_known(run, shard)
+        else:
+            shard.state = State.RETURNING
 
     def _is_over(self, batch: Batch) -> bool:
         return batch.is_cancelling or self._tools.clock.now() >= batch.expires_at

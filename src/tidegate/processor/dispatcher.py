@@ -9,18 +9,30 @@ import random
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from tidegate.domain.errors import ReplyBroken, TimedOut, UpstreamFault
-from tidegate.domain.retry import Blame, Retry
+from tidegate.domain.errors import (
+    CellDied,
+    CellNotStarted,
+    ReplyBroken,
+    StorageBroken,
+    TimedOut,
+    UpstreamFault,
+)
+from tidegate.domain.retry import Blame
+from tidegate.domain.shard import DEATHS_TO_BLAME
 from tidegate.processor.endpoints import Endpoint
 from tidegate.processor.held import Held
 from tidegate.processor.observer import Observer
 from tidegate.processor.open_shard import Flight, OpenShard, State
 from tidegate.processor.outcome import Outcome, judge_fault, judge_reply
+from tidegate.processor.quarantine import Death, Quarantine
 from tidegate.processor.run import Entry, Run
-from tidegate.processor.settings import Valves
+from tidegate.processor.settings import Settings
 from tidegate.upstreams.base import Call, Reply
 
 REFUSALS_OF_AN_ODD_ONE = 3
+
+# What became of a flight. None: nobody waits for it here any more.
+Landing = Reply | UpstreamFault | Death | CellNotStarted | None
 
 
 class Dispatcher:
@@ -29,18 +41,19 @@ class Dispatcher:
     def __init__(
         self,
         held: Held,
+        settings: Settings,
         *,
-        valves: Valves,
-        retry: Retry,
         chance: random.Random,
         observer: Observer,
+        quarantine: Quarantine,
         on_hungry: Callable[[], None],
     ) -> None:
         self._held = held
-        self._valves = valves
-        self._retry = retry
+        self._valves = settings.valves
+        self._retry = settings.retry
         self._chance = chance
         self._observer = observer
+        self._quarantine = quarantine
         self._on_hungry = on_hungry
         self._parked: deque[asyncio.Future[None]] = deque()
         self.in_flight = 0
@@ -128,7 +141,10 @@ class Dispatcher:
             id(shard.endpoint): shard.endpoint
             for run in self._held.runs.values()
             for shard in run.shards.values()
-            if shard.endpoint is not None and shard.fresh and shard.state is State.RUNNING
+            if shard.endpoint is not None
+            and shard.fresh
+            and shard.state is State.RUNNING
+            and not shard.is_quarantined
         }
         share = self._valves.in_flight_max // max(1, len(waiting))
         reserved = sum(
@@ -147,21 +163,35 @@ class Dispatcher:
             body=flight.line.body,
             headers={"x-request-id": request_id, "idempotency-key": request_id},
         )
-        result: Reply | UpstreamFault | None = None
+        landing: Landing = None
+        try:
+            landing = await self._carry(flight, call)
+        finally:
+            self._land(flight)
+        self._settle(run, flight, landing)
+
+    async def _carry(self, flight: Flight, call: Call) -> Landing:
         scope = flight.scope = asyncio.timeout(None)
         try:
             async with scope:
-                result = await flight.endpoint.upstream.send(call)
+                return await self._send(flight, call)
         except TimeoutError as error:
             # Cut by us: nobody waits for this line here any more. Otherwise a stray of the door.
-            result = None if scope.expired() else self._stray(error)
+            return None if scope.expired() else self._stray(error)
         except UpstreamFault as fault:
-            result = fault
+            return fault
+        except CellDied as death:
+            # Not to be cut: the line stays in flight until the ledger knows of the death.
+            return await self._quarantine.bury(flight.shard, flight.index, death)
+        except StorageBroken:
+            raise
         except Exception as error:  # noqa: BLE001 - the edge of a call: a fault in a door must not stop every batch
-            result = self._stray(error)
-        finally:
-            self._land(flight)
-        self._settle(run, flight, result)
+            return self._stray(error)
+
+    async def _send(self, flight: Flight, call: Call) -> Reply | CellNotStarted | None:
+        if flight.shard.is_quarantined:
+            return await self._quarantine.send(flight.shard, flight.index, call)
+        return await flight.endpoint.upstream.send(call)
 
     def _stray(self, error: Exception) -> ReplyBroken:
         """Take an error that no upstream should raise for a broken reply, and say so."""
@@ -174,17 +204,23 @@ class Dispatcher:
         self._held.budget.bytes_held -= flight.reserved_bytes
         del flight.shard.flights[flight.index]
 
-    def _settle(self, run: Run, flight: Flight, result: Reply | UpstreamFault | None) -> None:
+    def _settle(self, run: Run, flight: Flight, landing: Landing) -> None:
         shard = flight.shard
         if shard.state in {State.LOST, State.CLOSED}:
             self._observer.attempt(flight.endpoint.name, "dropped")
             self._observer.lines_repeated(1)
             return
-        if result is None:
-            self._observer.attempt(flight.endpoint.name, "cut")
-            shard.put_back(flight.index)
-        else:
-            self._weigh(run, flight, result)
+        match landing:
+            case None:
+                self._observer.attempt(flight.endpoint.name, "cut")
+                shard.put_back(flight.index)
+            case CellNotStarted():
+                self._rest(flight)
+            case Death():
+                self._observer.attempt(flight.endpoint.name, "died")
+                self._mourn(run, flight, landing)
+            case _:
+                self._weigh(run, flight, landing)
         self.settle_shard(run, shard)
 
     def settle_shard(self, run: Run, shard: OpenShard) -> None:
@@ -192,6 +228,25 @@ class Dispatcher:
         if shard.state is State.ENDING and not shard.flights and shard.undecided:
             run.add_ends(shard)
         run.changed.set()
+
+    # Alone
+
+    def _mourn(self, run: Run, flight: Flight, death: Death) -> None:
+        """Blame a line that killed often enough; else let it wait until all others have gone."""
+        shard, index = flight.shard, flight.index
+        if death.count >= DEATHS_TO_BLAME:
+            self._quarantine.blame(run, shard, index)
+            return
+        delay = self._retry.delay(max(1, death.count), self._chance.random())
+        shard.sleep_until(index, asyncio.get_running_loop().time() + delay)
+
+    def _rest(self, flight: Flight) -> None:
+        """Leave a shard alone for a while whose child process could not be started."""
+        shard = flight.shard
+        shard.put_back(flight.index)
+        shard.starts_failed += 1
+        delay = self._retry.delay(shard.starts_failed, self._chance.random())
+        shard.rests_until = asyncio.get_running_loop().time() + delay
 
     # Judging
 
@@ -315,7 +370,7 @@ def next_on_trial(shards: Sequence[OpenShard], now: float) -> tuple[OpenShard, i
     The line that the endpoint refused last may be the reason why it refused.
     """
     for shard in shards:
-        index = shard.ready_unsent()
+        index = shard.ready_unsent(now)
         if index is not None:
             return shard, index
     due = [(since, shard) for shard in shards if (since := shard.sleeper_due(now)) is not None]

@@ -1,12 +1,13 @@
 """The model servers as the dispatcher sees them: how much they take, and whether they are well."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from tidegate.domain.claim import Unit
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.runtime.limiter import Aimd, AimdSettings
 from tidegate.upstreams.base import Upstream
+from tidegate.upstreams.cell import Cell, SharedCell
 
 REPLY_BYTES_EXPECTED_MIN = 4_096
 REPLY_BYTES_EXPECTED_START = 262_144
@@ -43,6 +44,9 @@ class Endpoint:
 
     A paused endpoint gets nothing until the pause is over, then one request at a time until one is
     served: a server that comes back is not met by the whole crowd.
+
+    `open_cell` opens a cell in front of the same server, for lines that must run alone; without
+    one they run in this process.
     """
 
     def __init__(
@@ -52,9 +56,11 @@ class Endpoint:
         *,
         limits: AimdSettings | None = None,
         pauses: PauseSettings | None = None,
+        open_cell: Callable[[], Cell] | None = None,
     ) -> None:
         self.name = name
         self.upstream = upstream
+        self.open_cell: Callable[[], Cell] = open_cell or (lambda: SharedCell(upstream))
         self.limiter = Aimd(limits or AimdSettings())
         self._limits = limits
         self._models: dict[str, Endpoint] = {}
@@ -167,7 +173,11 @@ class Endpoint:
             if len(self._models) >= MODELS_MAX:
                 del self._models[min(self._models, key=self._staleness)]
             found = Endpoint(
-                f"{self.name}/{model}", self.upstream, limits=self._limits, pauses=self._pauses
+                f"{self.name}/{model}",
+                self.upstream,
+                limits=self._limits,
+                pauses=self._pauses,
+                open_cell=self.open_cell,
             )
             self._models[model] = found
         return found

@@ -5,16 +5,20 @@ from dataclasses import dataclass
 from typing_extensions import override
 
 from tidegate.domain.batch import Batch
-from tidegate.domain.errors import StorageFull, TidegateError
+from tidegate.domain.errors import CellDied, CellNotStarted, StorageFull, TidegateError
 from tidegate.domain.usage import Usage
 from tidegate.processor.observer import Observer
 from tidegate.telemetry.logs import (
     BATCH_ENDED,
     BATCH_PLANNED,
+    CELL_DIED,
+    CELL_NOT_STARTED,
     CLAIM_LOST,
     ENDPOINT_PAUSED,
     ENDPOINT_RESUMED,
+    LINE_BLAMED,
     PLAN_MISSING,
+    SHARD_QUARANTINED,
     STORAGE_FULL,
     STORE_UNAVAILABLE,
     UPSTREAM_CRASHED,
@@ -39,6 +43,8 @@ class Metered(Observer):
         self._endpoints: dict[str, _Endpoint] = {}
         self._open_shards = 0
         self._uncommitted = 0
+        self._in_quarantine = 0
+        metrics.watch_quarantine(lambda: self._in_quarantine)
         metrics.watch_processor(
             open_shards=lambda: self._open_shards, uncommitted_lines=lambda: self._uncommitted
         )
@@ -104,6 +110,31 @@ class Metered(Observer):
     @override
     def crashed(self, error: Exception) -> None:
         self._log.error(UPSTREAM_CRASHED, exc_info=error)
+
+    @override
+    def quarantined(self, batch_id: str, shard: int) -> None:
+        self._log.warning(SHARD_QUARANTINED, batch=batch_id, shard=shard)
+
+    @override
+    def line_alone(self) -> None:
+        self._metrics.line_quarantined()
+
+    @override
+    def cell_died(self, batch_id: str, line: int, death: CellDied) -> None:
+        self._metrics.cell_died()
+        self._log.warning(CELL_DIED, batch=batch_id, line=line, reason=str(death))
+
+    @override
+    def cell_not_started(self, error: CellNotStarted) -> None:
+        self._log.warning(CELL_NOT_STARTED, reason=str(error))
+
+    @override
+    def line_blamed(self, batch_id: str, line: int) -> None:
+        self._log.warning(LINE_BLAMED, batch=batch_id, line=line)
+
+    @override
+    def in_quarantine(self, shards: int) -> None:
+        self._in_quarantine = shards
 
     @override
     def observe(self, *, in_flight: int, open_shards: int, uncommitted: int) -> None:

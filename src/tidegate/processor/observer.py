@@ -1,7 +1,7 @@
 """What a processor tells of itself while it works; telemetry listens, a simulation need not."""
 
 from tidegate.domain.batch import Batch
-from tidegate.domain.errors import TidegateError
+from tidegate.domain.errors import CellDied, CellNotStarted, TidegateError
 from tidegate.domain.usage import Usage
 
 
@@ -43,6 +43,24 @@ class Observer:
 
     def crashed(self, error: Exception) -> None:
         """A call to an upstream raised what no upstream should raise."""
+
+    def quarantined(self, batch_id: str, shard: int) -> None:
+        """A shard was opened in quarantine: its lines run one at a time in a child process."""
+
+    def line_alone(self) -> None:
+        """A line was sent through a cell."""
+
+    def cell_died(self, batch_id: str, line: int, death: CellDied) -> None:
+        """A child process died while it carried the line of this number."""
+
+    def cell_not_started(self, error: CellNotStarted) -> None:
+        """A child process could not be started; its shard waits."""
+
+    def line_blamed(self, batch_id: str, line: int) -> None:
+        """A line got its error for the child processes that died of it."""
+
+    def in_quarantine(self, shards: int) -> None:
+        """So many shards are open in quarantine now; called like `observe`."""
 
     def observe(self, *, in_flight: int, open_shards: int, uncommitted: int) -> None:
         """The valves as they stand now; called at least once for each poll interval."""

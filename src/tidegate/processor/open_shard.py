@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tidegate.domain.shard import is_done
+from tidegate.domain.shard import DEATHS_TO_BLAME, Shard, is_done
 from tidegate.processor.endpoints import Endpoint
 from tidegate.stores.base import ClaimedShard
 from tidegate.wire.plan_format import PlanLine
@@ -46,7 +46,12 @@ class Flight:
 
 
 class OpenShard:
-    """The lines of one claimed shard. Times are seconds of the event loop."""
+    """The lines of one claimed shard. Times are seconds of the event loop.
+
+    A shard in quarantine offers one line at a time: first those of which nobody died, then the one
+    that was under way when the last holder died, and those that killed a process before. It sends
+    nothing before `rests_until`.
+    """
 
     def __init__(
         self,
@@ -73,7 +78,11 @@ class OpenShard:
         self.unsure: dict[int, int] = {}
         self.refusals: dict[int, int] = {}
         self.refused_at: dict[int, float] = {}
-        self._fresh: deque[int] = deque(sorted(self.undecided))
+        self.is_quarantined = held.shard.is_quarantined
+        self.rests_until = float("-inf")
+        self.starts_failed = 0
+        self.blamed = _blamed(held.shard)
+        self._fresh: deque[int] = deque(_in_order(held.shard, self.undecided))
         self._sleeping: list[tuple[float, int]] = []
 
     @property
@@ -88,15 +97,22 @@ class OpenShard:
 
     def ready(self, now: float) -> int | None:
         """Return the line to be sent next, without taking it; None when none is ready."""
-        if self.state is not State.RUNNING:
-            return None
+        unsent = self.ready_unsent(now)
+        if self.is_quarantined and unsent is not None:
+            # What killed a process sleeps first, and then lets all others go before it.
+            return unsent
         if self.sleeper_due(now) is not None:
             return self._sleeping[0][1]
-        return self._fresh[0] if self._fresh else None
+        return unsent
 
-    def ready_unsent(self) -> int | None:
+    def ready_unsent(self, now: float) -> int | None:
         """Return the first line that was never sent, without taking it; None when there is none."""
-        return self._fresh[0] if self._fresh and self.state is State.RUNNING else None
+        return self._fresh[0] if self._fresh and self._may_send(now) else None
+
+    def _may_send(self, now: float) -> bool:
+        if self.state is not State.RUNNING:
+            return False
+        return not self.is_quarantined or (not self.flights and now >= self.rests_until)
 
     def take(self, index: int) -> PlanLine:
         """Take the line that `ready` named."""
@@ -109,7 +125,7 @@ class OpenShard:
 
     def sleeper_due(self, now: float) -> float | None:
         """Return since when a sleeping line could be sent again, or None."""
-        if self.state is State.RUNNING and self._sleeping and self._sleeping[0][0] <= now:
+        if self._sleeping and self._sleeping[0][0] <= now and self._may_send(now):
             return self._sleeping[0][0]
         return None
 
@@ -136,3 +152,21 @@ class OpenShard:
         """Give every flight until `when` to land."""
         for flight in list(self.flights.values()):
             flight.cut_at(when)
+
+
+def _blamed(shard: Shard) -> list[int]:
+    """Return the open lines that killed as many processes as it takes."""
+    return [
+        index
+        for index, count in sorted(shard.deaths.items())
+        if count >= DEATHS_TO_BLAME and not is_done(shard.done, index)
+    ]
+
+
+def _in_order(shard: Shard, undecided: set[int]) -> list[int]:
+    """Return the lines that may be sent, those under suspicion last."""
+    suspects = {index for index, count in shard.deaths.items() if count}
+    if shard.is_quarantined and shard.suspect is not None:
+        suspects.add(shard.suspect)
+    open_lines = undecided - set(_blamed(shard))
+    return sorted(open_lines - suspects) + sorted(open_lines & suspects)

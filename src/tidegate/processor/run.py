@@ -108,9 +108,11 @@ class Run:
         self.changed.set()
 
     def fresh(self, model: str) -> int:
-        """Count the lines of a model that could be sent at once."""
+        """Count the lines of a model that could be sent at once, beside those that run alone."""
         return sum(
-            shard.fresh for shard in self.by_model.get(model, ()) if shard.state is State.RUNNING
+            shard.fresh
+            for shard in self.by_model.get(model, ())
+            if shard.state is State.RUNNING and not shard.is_quarantined
         )
 
     def add_ends(self, shard: OpenShard) -> None:

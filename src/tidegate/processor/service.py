@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from tidegate.blobs.base import BlobStore
+from tidegate.domain.claim import Claim
 from tidegate.domain.errors import ClaimLost, StorageFull, StoreUnavailable
 from tidegate.processor.claimer import Claimer, ClaimerTools
 from tidegate.processor.closer import Closer, CloserTools
@@ -18,6 +19,7 @@ from tidegate.processor.keeper import Keeper
 from tidegate.processor.observer import Observer
 from tidegate.processor.open_shard import OpenShard
 from tidegate.processor.planner import Models, Planner, PlannerTools
+from tidegate.processor.quarantine import Quarantine
 from tidegate.processor.run import Budget, Run
 from tidegate.processor.settings import Settings
 from tidegate.processor.sorter import ScratchMaker
@@ -66,12 +68,16 @@ class Processor:
         valves = settings.valves
         self._held = Held(Budget(valves.in_flight_bytes_max, valves.uncommitted_lines_max))
         self._held.on_new = self._start_committer
+        self._quarantine = Quarantine(
+            tools.store, tools.chance, tools.observer, cells_max=settings.cells.count_max
+        )
+        self._quarantine.on_lost = self._lose
         self._dispatcher = Dispatcher(
             self._held,
-            valves=valves,
-            retry=settings.retry,
+            settings,
             chance=tools.chance,
             observer=tools.observer,
+            quarantine=self._quarantine,
             on_hungry=self._wake.set,
         )
         self._claimer = self._make_claimer()
@@ -103,6 +109,7 @@ class Processor:
                 routes=tools.routes,
                 clock=tools.clock,
                 keeper=tools.keeper,
+                quarantine=self._quarantine,
                 observer=tools.observer,
                 owner=tools.owner,
             ),
@@ -135,6 +142,12 @@ class Processor:
                 Claims then expire by themselves.
         """
         self._tools.keeper.stamp()
+        try:
+            await self._run()
+        finally:
+            await self._quarantine.aclose()
+
+    async def _run(self) -> None:
         async with asyncio.TaskGroup() as helpers:
             tasks = [helpers.create_task(self._tools.keeper.run(), name="keeper")]
             tasks += [
@@ -214,6 +227,7 @@ class Processor:
         self._claimer.measure()
         await self._closer.watch()
         await self._closer.hand_back()
+        await self._quarantine.tidy()
         if not self._stopping:
             await self._claimer.claim()
         await self._closer.explain()
@@ -325,6 +339,10 @@ class Processor:
             on_closed=self._on_closed,
         )
         self._workers.create_task(committer.run(), name=f"committer {run.id}")
+
+    def _lose(self, claim: Claim) -> None:
+        self._tools.keeper.drop(claim)
+        self._closer.lose(claim)
 
     def _on_closed(self, shard: OpenShard) -> None:
         self._tools.keeper.drop(shard.claim)

@@ -6,6 +6,11 @@ from enum import StrEnum
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.domain.retry import Retry
 
+# What the child process of a cell needs by itself, with room to spare.
+CELL_MEMORY_BYTES_MIN = 256 * 2**20
+# How often the largest reply or line may lie in its memory while it is read, judged and passed on.
+CELL_MEMORY_FOR_EACH_BYTE = 16
+
 
 class UnknownModel(StrEnum):
     """What becomes of a line whose model no upstream serves."""
@@ -66,6 +71,27 @@ class Valves:
             uncommitted_lines_max=self.uncommitted_lines_max,
             turn_seconds=self.turn_seconds,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cells:
+    """Child processes for lines in quarantine: how many at once, and what each may cost.
+
+    `memory_bytes_max` bounds the address space of one child; one that is not ready within
+    `start_seconds` counts as not started.
+    """
+
+    count_max: int = 4
+    memory_bytes_max: int = 2**30
+    start_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        _above_zero("cells", count_max=self.count_max, start_seconds=self.start_seconds)
+        if self.memory_bytes_max < CELL_MEMORY_BYTES_MIN:
+            raise SettingsInvalid(
+                f"cells.memory_bytes_max must be at least {CELL_MEMORY_BYTES_MIN}: a child process "
+                "needs as much to start."
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +168,7 @@ class Settings:
 
     claims: Claims = field(default_factory=Claims)
     valves: Valves = field(default_factory=Valves)
+    cells: Cells = field(default_factory=Cells)
     planning: Planning = field(default_factory=Planning)
     commits: Commits = field(default_factory=Commits)
     retry: Retry = field(default_factory=Retry)

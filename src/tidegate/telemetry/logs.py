@@ -28,6 +28,10 @@ STORE_UNAVAILABLE = "store_unavailable"  # The ledger does not answer; work wait
 STORAGE_FULL = "storage_full"  # The disk takes no more bytes; work waits.
 STORAGE_BROKEN = "storage_broken"  # A flush failed; the process ends.
 PLAN_MISSING = "plan_missing"  # A plan can't be read; its batch waits until it is restored.
+SHARD_QUARANTINED = "shard_quarantined"  # It was lost twice by a crash: its lines run alone.
+CELL_DIED = "cell_died"  # A child process died while it carried a line; says which and how.
+CELL_NOT_STARTED = "cell_not_started"  # No child process could be started; its shard waits.
+LINE_BLAMED = "line_blamed"  # A line got the error processor_crashed; says which.
 UPSTREAM_CRASHED = "upstream_crashed"  # A bug of ours made a call to a model server fail.
 
 EVENTS = frozenset(

@@ -37,6 +37,7 @@ class Metrics:
         self._endpoints = _Endpoints(registry)
         self._claims = _Claims(registry)
         self._commits = _Commits(registry)
+        self._quarantine = _Quarantine(registry)
         self._loop_lag = Gauge(
             "tidegate_loop_lag_seconds",
             "How late the event loop ran its last timer.",
@@ -110,6 +111,18 @@ class Metrics:
         """Ask these for the state of the processor whenever metrics are read."""
         self._commits.uncommitted.set_function(uncommitted_lines)
         self._claims.open_shards.set_function(open_shards)
+
+    def line_quarantined(self) -> None:
+        """Count a line that was sent alone, through a child process."""
+        self._quarantine.lines.inc()
+
+    def cell_died(self) -> None:
+        """Count a child process that died while it carried a line."""
+        self._quarantine.deaths.inc()
+
+    def watch_quarantine(self, shards: Callable[[], float]) -> None:
+        """Ask this for the number of open shards in quarantine whenever metrics are read."""
+        self._quarantine.shards.set_function(shards)
 
     # The process
 
@@ -313,6 +326,27 @@ class _Claims:
     def lost(self, kind: str, count: int) -> None:
         """Count losses."""
         self._lost.labels(kind).inc(count)
+
+
+class _Quarantine:
+    """What runs alone (PROTOCOL 20)."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.lines = Counter(
+            "tidegate_quarantined_lines_total",
+            "Lines that were sent one at a time through a child process.",
+            registry=registry,
+        )
+        self.deaths = Counter(
+            "tidegate_cell_deaths_total",
+            "Child processes that died while they carried a line.",
+            registry=registry,
+        )
+        self.shards = Gauge(
+            "tidegate_quarantined_shards",
+            "Open shards whose lines run one at a time.",
+            registry=registry,
+        )
 
 
 class _Commits:

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,6 +24,7 @@ from tidegate.blobs.disk import Disk
 from tidegate.blobs.files import Files, SystemFiles
 from tidegate.blobs.filesystem import FilesystemBlobs
 from tidegate.blobs.memory import MemoryBlobs
+from tidegate.cell import http_cell
 from tidegate.config import BlobsKind, Gateway, Settings, StoreKind, is_loopback
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.processor.endpoints import Endpoint, Routes
@@ -158,7 +160,16 @@ def open_upstreams(settings: Settings, stack: AsyncExitStack) -> Mapping[str, En
         upstream = HttpUpstream(gateway.http())
         stack.push_async_callback(upstream.aclose)
         endpoints[name] = Endpoint(
-            name, upstream, limits=gateway.concurrency, pauses=gateway.pauses
+            name,
+            upstream,
+            limits=gateway.concurrency,
+            pauses=gateway.pauses,
+            open_cell=partial(
+                http_cell,
+                gateway.http(),
+                memory_bytes_max=settings.processor.cells.memory_bytes_max,
+                start_seconds=settings.processor.cells.start_seconds,
+            ),
         )
     return endpoints
 

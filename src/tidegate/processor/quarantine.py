@@ -1,0 +1,132 @@
+"""Lines that run alone: recorded first, then sent through a cell (PROTOCOL 20).
+
+A shard that was lost twice by a crash may hold a line that kills whatever handles it. Here such a
+line can only kill a child process, and the ledger counts how often.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tidegate.domain.claim import Claim
+from tidegate.domain.errors import CellDied, CellNotStarted, ClaimLost
+from tidegate.domain.shard import DEATHS_TO_BLAME, Tally
+from tidegate.processor.insist import insist
+from tidegate.processor.observer import Observer
+from tidegate.processor.open_shard import OpenShard, State
+from tidegate.processor.run import Run
+from tidegate.stores.base import Store
+from tidegate.upstreams.base import Call, Reply
+from tidegate.upstreams.cell import Cell
+
+# When others may look again at a shard for which no cell is free.
+CELL_WAIT_SECONDS = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """A child process died of a line; so many have by now."""
+
+    count: int
+
+
+class Quarantine:
+    """The cells of this processor: one for each open shard in quarantine, `cells_max` at most.
+
+    `on_lost` hears of a claim of which the ledger says that it is another's by now.
+    """
+
+    def __init__(
+        self, store: Store, chance: random.Random, observer: Observer, *, cells_max: int
+    ) -> None:
+        self._store = store
+        self._chance = chance
+        self._observer = observer
+        self._cells_max = cells_max
+        self._cells: dict[OpenShard, Cell] = {}
+        self.on_lost: Callable[[Claim], None] | None = None
+
+    @property
+    def room(self) -> int:
+        """Return how many more shards could be taken in."""
+        return self._cells_max - len(self._cells)
+
+    def admit(self, shard: OpenShard) -> None:
+        """Give a shard its cell. Its child process starts with its first line."""
+        assert self.room > 0, "more cells than allowed"
+        assert shard.is_quarantined, shard.number
+        assert shard.endpoint is not None, "nowhere to send its lines to"
+        self._cells[shard] = shard.endpoint.open_cell()
+        self._observer.quarantined(shard.claim.unit.batch_id, shard.number)
+
+    async def send(self, shard: OpenShard, index: int, call: Call) -> Reply | CellNotStarted | None:
+        """Record the line, then send it; None where the shard turned out to be another's.
+
+        Raises:
+            CellDied: the line may have killed its child process: `bury` it.
+            UpstreamFault: as from any upstream.
+        """
+        try:
+            await insist(lambda: self._store.record_suspect(shard.claim, index), self._chance)
+        except ClaimLost:
+            self._lose(shard)
+            return None
+        try:
+            reply = await self._cells[shard].send(call)
+        except CellNotStarted as error:
+            self._observer.cell_not_started(error)
+            return error
+        self._observer.line_alone()
+        return reply
+
+    async def bury(self, shard: OpenShard, index: int, death: CellDied) -> Death | None:
+        """Record that a child died of this line; None where the shard is another's by now."""
+        self._observer.line_alone()
+        self._observer.cell_died(shard.claim.unit.batch_id, shard.lines[index].number, death)
+        try:
+            count = await insist(lambda: self._store.record_death(shard.claim, index), self._chance)
+        except ClaimLost:
+            self._lose(shard)
+            return None
+        return Death(count)
+
+    def blame(self, run: Run, shard: OpenShard, index: int) -> None:
+        """Give a line that killed its processes the error that ends it."""
+        self._observer.line_blamed(run.id, shard.lines[index].number)
+        run.add_error(
+            shard,
+            index,
+            code="processor_crashed",
+            message=(
+                f"The process that ran this request died of it {DEATHS_TO_BLAME} times; "
+                "it is not tried again."
+            ),
+            tally=Tally(failed=1),
+        )
+
+    def blame_known(self, run: Run, shard: OpenShard) -> None:
+        """Blame the lines that killed enough processes under earlier holders of the shard."""
+        for index in shard.blamed:
+            self.blame(run, shard, index)
+
+    async def tidy(self) -> None:
+        """Close the cells of shards that are no longer held here."""
+        over = [
+            shard
+            for shard in self._cells
+            if shard.state in {State.LOST, State.CLOSED} and not shard.flights
+        ]
+        for shard in over:
+            await self._cells[shard].aclose()
+            del self._cells[shard]
+        self._observer.in_quarantine(len(self._cells))
+
+    async def aclose(self) -> None:
+        """Close every cell: no child process is left. Twice is harmless."""
+        while self._cells:
+            _, cell = self._cells.popitem()
+            await cell.aclose()
+
+    def _lose(self, shard: OpenShard) -> None:
+        if self.on_lost is not None:
+            self.on_lost(shard.claim)
