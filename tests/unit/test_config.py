@@ -238,3 +238,29 @@ def test_names_are_listed_with_their_groups() -> None:
     assert "server.port" in listed
     assert "model_gateways.<model>.url" in listed
     assert len(listed) == len(set(listed))
+
+
+@pytest.mark.parametrize(
+    ("memory", "reply", "fits"),
+    [
+        (2**28 + 16 * 2**25, 2**25, True),
+        (2**28 + 16 * 2**25 - 1, 2**25, False),
+        (2**28 + 16 * 2**23, 2**20, True),
+        (2**28 + 16 * 2**23 - 1, 2**20, False),
+    ],
+)
+def test_a_child_has_memory_for_the_largest_reply_and_line(
+    memory: int, reply: int, *, fits: bool
+) -> None:
+    flags = {
+        "gateway.url": "http://x",
+        "gateway.limits.body_bytes_max": reply,
+        "processor.cells.memory_bytes_max": memory,
+    }
+    if fits:
+        assert load(environment={}, flags=flags).settings.processor.cells.memory_bytes_max == memory
+    else:
+        with pytest.raises(
+            SettingsInvalid, match=r"processor\.cells\.memory_bytes_max .* at least"
+        ):
+            load(environment={}, flags=flags)

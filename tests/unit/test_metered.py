@@ -3,8 +3,16 @@
 from prometheus_client import CollectorRegistry, generate_latest
 from structlog.testing import capture_logs
 
+from tidegate.domain.errors import CellDied, CellNotStarted
 from tidegate.processor.metered import Metered
-from tidegate.telemetry.logs import ENDPOINT_PAUSED, ENDPOINT_RESUMED
+from tidegate.telemetry.logs import (
+    CELL_DIED,
+    CELL_NOT_STARTED,
+    ENDPOINT_PAUSED,
+    ENDPOINT_RESUMED,
+    LINE_BLAMED,
+    SHARD_QUARANTINED,
+)
 from tidegate.telemetry.metrics import ENDPOINTS_MAX, OTHER, Metrics
 
 
@@ -29,3 +37,27 @@ def test_a_pause_is_logged_when_it_begins_and_when_it_ends() -> None:
             metered.endpoint("e", limit=1, in_flight=0, reason=reason)
     assert [log["event"] for log in logs] == [ENDPOINT_PAUSED, ENDPOINT_RESUMED]
     assert logs[0]["reason"] == "refused"
+
+
+def test_what_runs_alone_is_counted_and_logged() -> None:
+    registry = CollectorRegistry()
+    with capture_logs() as logs:
+        metered = Metered(Metrics(registry))
+        metered.quarantined("batch_1", 7)
+        metered.line_alone()
+        metered.cell_died("batch_1", 12, CellDied("It is gone."))
+        metered.cell_not_started(CellNotStarted("No room."))
+        metered.line_blamed("batch_1", 12)
+        metered.in_quarantine(2)
+    assert [log["event"] for log in logs] == [
+        SHARD_QUARANTINED,
+        CELL_DIED,
+        CELL_NOT_STARTED,
+        LINE_BLAMED,
+    ]
+    assert (logs[0]["batch"], logs[0]["shard"]) == ("batch_1", 7)
+    assert (logs[1]["line"], logs[1]["reason"]) == (12, "It is gone.")
+    text = generate_latest(registry).decode()
+    assert "tidegate_quarantined_lines_total 1.0" in text
+    assert "tidegate_cell_deaths_total 1.0" in text
+    assert "tidegate_quarantined_shards 2.0" in text

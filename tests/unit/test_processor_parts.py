@@ -9,7 +9,7 @@ from tidegate.domain.errors import ClaimLost, SettingsInvalid, StorageFull, Stor
 from tidegate.processor.insist import insist
 from tidegate.processor.problems import Problems
 from tidegate.processor.run import Budget
-from tidegate.processor.settings import Claims, Commits, Ends, Planning, Valves
+from tidegate.processor.settings import Cells, Claims, Commits, Ends, Planning, Valves
 from tidegate.testing.loop import Deadlock, run_virtual
 from tidegate.wire.plan_format import PlanLine, pack, unpack_all
 
@@ -92,6 +92,9 @@ def test_a_program_that_can_never_go_on_is_reported() -> None:
         (Valves, {"in_flight_max": 0}),
         (Valves, {"in_flight_bytes_max": 0}),
         (Valves, {"uncommitted_lines_max": 0}),
+        (Cells, {"count_max": 0}),
+        (Cells, {"start_seconds": 0.0}),
+        (Cells, {"memory_bytes_max": 2**28 - 1}),
         (Planning, {"lines_max": 0}),
         (Planning, {"models_max": 0}),
         (Planning, {"shard_lines_max": 0}),
@@ -101,7 +104,7 @@ def test_a_program_that_can_never_go_on_is_reported() -> None:
     ],
 )
 def test_impossible_settings_are_refused_by_name(
-    kind: type[Claims | Valves | Planning | Commits | Ends], wrong: dict[str, float]
+    kind: type[Cells | Claims | Valves | Planning | Commits | Ends], wrong: dict[str, float]
 ) -> None:
     with pytest.raises(SettingsInvalid, match=next(iter(wrong)).removesuffix("_seconds")):
         kind(**wrong)  # type: ignore[arg-type]  # that is what is tested
