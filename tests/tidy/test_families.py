@@ -38,7 +38,8 @@ def back_ends(family: str) -> list[str]:
     found = []
     for path in sorted((PACKAGE / family).iterdir()):
         texts = [path] if path.suffix == ".py" else sorted(path.glob("*.py"))
-        if any(re.search(rf"[( ]{port[family]}\)", text.read_text()) for text in texts):
+        made = re.compile(rf"^class .*[( ]{port[family]}\)", re.MULTILINE)
+        if any(made.search(text.read_text()) for text in texts):
             found.append(path.stem)
     return found
 
