@@ -116,9 +116,31 @@ async def test_a_loop_that_makes_no_progress_holds_nothing(bench: Bench) -> None
         keeper.hold([held.claim])
         now = asyncio.get_running_loop().time()
         keeper._stamp = now - QUICK.stall_seconds
-        assert keeper._due(now) == [held.claim]
+        assert not keeper._is_stalled(now)
         keeper._stamp = now - QUICK.stall_seconds - 0.001
-        assert keeper._due(now) == []
+        assert keeper._is_stalled(now)
+
+
+async def test_a_loop_that_makes_no_progress_is_not_counted(bench: Bench) -> None:
+    async with bench.keeper() as keeper:
+        keeper.owner = "anna"
+        now = asyncio.get_running_loop().time()
+        assert await keeper._keep_once(bench.store, now + QUICK.stall_seconds + 1.0) == []
+        assert await bench.store.get_living() == ()
+        assert await keeper._keep_once(bench.store, now) == []
+        assert await bench.store.get_living() == ("anna",)
+
+
+async def test_the_owner_is_counted_from_another_thread(bench: Bench) -> None:
+    held = await claim_shard(bench.store)
+    async with bench.keeper() as keeper:
+        keeper.owner = "anna"
+        keeper.hold([held.claim])
+        await until(bench.renewed)
+        bench.renewed.clear()
+        # The beat follows the renewal, so the second renewal comes after the first beat.
+        await until(bench.renewed)
+        assert await bench.store.get_living() == ("anna",)
 
 
 async def test_a_full_disk_does_not_end_the_keeper(bench: Bench) -> None:

@@ -1,4 +1,4 @@
-"""Whose work comes next: the order of claims (PROTOCOL 4)."""
+"""Shares: whose work comes next (PROTOCOL 4), and who may use how much of a common limit."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -42,3 +42,14 @@ def in_order(offers: Iterable[Offer], weights: Mapping[str, float] | None = None
         )
 
     return sorted(offers, key=place)
+
+
+def part_of(limit: int, *, rank: int, count: int) -> int:
+    """Return how much of a limit belongs to number `rank` (from 0) of `count` that share it.
+
+    The parts sum to the limit exactly, and no two differ by more than one; some are 0 where there
+    is not enough for all.
+    """
+    assert limit >= 0, limit
+    assert 0 <= rank < count, (rank, count)
+    return limit // count + (rank < limit % count)

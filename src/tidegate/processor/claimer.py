@@ -148,7 +148,7 @@ class Claimer:
         endpoint = self._tools.routes.find(offer.model)
         if offer.ending or endpoint is None:
             return min(offer.shards, ENDING_SHARDS_AT_ONCE)
-        if endpoint.is_paused(now):
+        if endpoint.is_paused(now) or not endpoint.has_part:
             return 0
         run = self._held.runs.get(offer.batch_id)
         lines = run.fresh(offer.model) if run else 0

@@ -89,6 +89,15 @@ class Closer:
                 shard.cut_flights(cut_at)
             run.changed.set()
 
+    def return_unserved(self) -> None:
+        """Let others run the lines of endpoints of whose limit no part is ours."""
+        for run in self._held.runs.values():
+            for shard in run.shards.values():
+                served = shard.endpoint is None or shard.endpoint.has_part
+                if shard.state is State.RUNNING and not served:
+                    shard.state = State.RETURNING
+                    run.changed.set()
+
     async def hand_back(self) -> None:
         """Hand back the shards of which nothing flies and everything is committed."""
         for run in list(self._held.runs.values()):

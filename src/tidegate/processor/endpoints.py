@@ -74,13 +74,21 @@ class Endpoint:
         self._refused_line: tuple[Unit, int] | None = None
         self._refused_since = float("-inf")
         self._first_sent_at: float | None = None
+        self._rank = 0
+        self._count = 1
+
+    def share(self, *, rank: int, count: int, now: float) -> None:
+        """Use the part of number `rank` of `count` processors of what this endpoint takes."""
+        self._rank, self._count = rank, count
+        for endpoint in (self, *self._models.values()):
+            endpoint.limiter.share(rank=rank, count=count, now=now)
 
     def has_room(self, now: float) -> bool:
         """Say whether one more request may be sent now."""
         if now < self._paused_until:
             return False
         if self._failures:
-            return self.limiter.in_flight == 0
+            return self.limiter.in_flight == 0 and self.has_part
         return self.limiter.has_room
 
     def is_paused(self, now: float) -> bool:
@@ -104,9 +112,14 @@ class Endpoint:
         return self._failures > 0
 
     @property
+    def has_part(self) -> bool:
+        """Say whether any of its limit is ours: if not, other processors run its lines."""
+        return self.limiter.limit > 0
+
+    @property
     def window(self) -> int:
         """Return how many requests it can hold: one while it is being tried out."""
-        return 1 if self._failures else self.limiter.limit
+        return min(1, self.limiter.limit) if self._failures else self.limiter.limit
 
     def on_start(self, now: float) -> None:
         """Hear that a request is about to be sent."""
@@ -179,6 +192,7 @@ class Endpoint:
                 pauses=self._pauses,
                 open_cell=self.open_cell,
             )
+            found.limiter.share(rank=self._rank, count=self._count, now=float("-inf"))
             self._models[model] = found
         return found
 
@@ -219,6 +233,13 @@ class Routes:
         if named is not None or self.default is None:
             return named
         return self.default.for_model(model)
+
+    def share(self, *, rank: int, count: int, now: float) -> None:
+        """Use the part of number `rank` of `count` processors of every endpoint."""
+        for endpoint in self.by_model.values():
+            endpoint.share(rank=rank, count=count, now=now)
+        if self.default is not None:
+            self.default.share(rank=rank, count=count, now=now)
 
     def endpoints(self) -> Iterable[Endpoint]:
         """Return every endpoint that requests may be sent to, once."""

@@ -2,13 +2,15 @@
 
 In production it is a thread with a loop and a ledger connection of its own, so that a busy event
 loop can't starve it; in a simulation it is a task. Either way it renews only while the main loop
-stamps progress: a dead-locked process must not hold its claims for ever.
+stamps progress: a dead-locked process must not hold its claims for ever. As often, and on the same
+condition, it counts its owner among the living, who share the limits of the model servers.
 """
 
 import asyncio
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from typing_extensions import override
 
@@ -25,6 +27,7 @@ class Keeper(ABC):
         self._settings = settings
         self._held: dict[Unit, Claim] = {}
         self._stamp = 0.0
+        self.owner: str | None = None
         self.on_lost: Callable[[Claim], None] | None = None
 
     def hold(self, claims: Sequence[Claim]) -> None:
@@ -45,10 +48,16 @@ class Keeper(ABC):
     async def run(self) -> None:
         """Renew until cancelled."""
 
-    def _due(self, now: float) -> list[Claim]:
-        if now - self._stamp > self._settings.stall_seconds:
+    def _is_stalled(self, now: float) -> bool:
+        return now - self._stamp > self._settings.stall_seconds
+
+    async def _keep_once(self, store: Store, now: float) -> list[Claim]:
+        """Renew and beat once, unless the main loop is stuck; return the claims that are lost."""
+        if self._is_stalled(now):
             return []
-        return list(self._held.values())
+        lost = await self._renew(store, list(self._held.values()))
+        await self._beat(store)
+        return lost
 
     async def _renew(self, store: Store, claims: list[Claim]) -> list[Claim]:
         """Renew once; return the claims that are lost. No answer means: try again next time."""
@@ -59,6 +68,12 @@ class Keeper(ABC):
         except (StoreUnavailable, StorageFull):
             return []
         return [claim for claim in claims if claim.unit in lost]
+
+    async def _beat(self, store: Store) -> None:
+        """Count the owner among the living. No answer means: try again next time."""
+        if self.owner is not None:
+            with suppress(StoreUnavailable, StorageFull):
+                await store.beat(self.owner, lease_seconds=self._settings.lease_seconds)
 
     def _tell(self, lost: list[Claim]) -> None:
         for claim in lost:
@@ -82,7 +97,7 @@ class TaskKeeper(Keeper):
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self._settings.lease_seconds / 3)
-            self._tell(await self._renew(self._store, self._due(loop.time())))
+            self._tell(await self._keep_once(self._store, loop.time()))
 
 
 class ThreadKeeper(Keeper):
@@ -129,6 +144,6 @@ class ThreadKeeper(Keeper):
             while not await asyncio.to_thread(
                 self._stopping.wait, self._settings.lease_seconds / 3
             ):
-                lost = await self._renew(store, self._due(loop.time()))
+                lost = await self._keep_once(store, loop.time())
                 if lost:
                     loop.call_soon_threadsafe(self._tell, lost)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tidegate.blobs.base import BlobStore
 from tidegate.domain.claim import Claim
 from tidegate.domain.errors import ClaimLost, StorageFull, StoreUnavailable
+from tidegate.processor.census import Census
 from tidegate.processor.claimer import Claimer, ClaimerTools
 from tidegate.processor.closer import Closer, CloserTools
 from tidegate.processor.committer import Committer, CommitterTools
@@ -95,6 +96,13 @@ class Processor:
                 models=tools.models,
             ),
         )
+        self._census = Census(
+            tools.store,
+            tools.routes,
+            tools.owner,
+            lease_seconds=settings.claims.lease_seconds,
+        )
+        tools.keeper.owner = tools.owner
         tools.keeper.on_lost = self._closer.lose
 
     def _make_claimer(self) -> Claimer:
@@ -164,6 +172,8 @@ class Processor:
                 self._tools.observer.held_up(StoreUnavailable("Stopped with results uncommitted."))
             for task in tasks:
                 task.cancel()
+        # After the keeper, which would count us again.
+        await self._census.leave()
 
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as workers:
@@ -186,6 +196,7 @@ class Processor:
         cut_at = asyncio.get_running_loop().time() + grace_seconds
         self._cut_at = cut_at if self._cut_at is None else min(self._cut_at, cut_at)
         self._stopping = self._claimer.stopping = True
+        self._census.give_up()
         self._closer.return_all(self._cut_at)
         for scope, after in self._scopes.items():
             if not scope.expired():
@@ -225,7 +236,9 @@ class Processor:
 
     async def _step(self) -> None:
         self._claimer.measure()
+        await self._census.look()
         await self._closer.watch()
+        self._closer.return_unserved()
         await self._closer.hand_back()
         await self._quarantine.tidy()
         if not self._stopping:
@@ -273,6 +286,7 @@ class Processor:
     ) -> None:
         """Claim one unit of a kind after the other and work on it, until stopped."""
         tools = self._tools
+        await self._census.wait_until_counted()
         with tools.signals.listen((WORK,)) as listener:
             while not self._stopping:
                 try:

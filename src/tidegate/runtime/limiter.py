@@ -3,16 +3,22 @@
 The design is the one of TCP's congestion avoidance (Chiu and Jain, 1989; RFC 5681): up by `step`
 for each full window of successes, down by `factor` on overload, and down at most once for each
 round trip: a refusal only counts if its request was sent after the last decrease.
+
+Settings and what is learned are meant for all processes together; each uses its part. No part is
+larger than that of the highest limit, so that the parts of all never sum to more than that.
 """
 
 from dataclasses import dataclass
 
 from tidegate.domain.errors import SettingsInvalid
+from tidegate.domain.share import part_of
+
+NOTHING_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AimdSettings:
-    """Bounds and gains of one endpoint's limit, in requests in flight.
+    """Bounds and gains of one endpoint's limit, in requests in flight of all processes together.
 
     `start` is kept within `min` and `max`, so that setting one bound alone is enough.
     """
@@ -31,23 +37,38 @@ class AimdSettings:
 
 
 class Aimd:
-    """One adaptive limit. Times are seconds of the event loop."""
+    """One adaptive limit, and the part of it that is ours. Times are seconds of the event loop."""
 
     def __init__(self, settings: AimdSettings) -> None:
         self._settings = settings
         self._limit = float(min(max(settings.start, settings.min), settings.max))
         self._decreased_at = float("-inf")
+        self._rank = 0
+        self._count = 1
         self.in_flight = 0
 
     @property
     def limit(self) -> int:
-        """Return how many requests may be in flight now; at least 1."""
-        return int(self._limit)
+        """Return how many requests may be in flight here; 0 where others may use it all."""
+        return part_of(int(self._limit), rank=self._rank, count=self._count)
+
+    def share(self, *, rank: int, count: int, now: float) -> None:
+        """Use the part of number `rank` of `count` from now on. Called again and again.
+
+        Who has no part learns nothing by which its limit could grow. So it tries one request again
+        `NOTHING_SECONDS` after the last decrease, if the highest limit has a part for it.
+        """
+        self._rank, self._count = rank, count
+        enough = float(rank + 1)
+        if self._limit < enough <= self._settings.max and (
+            now - self._decreased_at >= NOTHING_SECONDS
+        ):
+            self._limit = enough
 
     @property
     def has_room(self) -> bool:
         """Say whether one more request may start."""
-        return self.in_flight < int(self._limit)
+        return self.in_flight < self.limit
 
     def start(self) -> None:
         """Count a request that begins."""
@@ -59,9 +80,12 @@ class Aimd:
         self.in_flight -= 1
 
     def on_success(self) -> None:
-        """Hear that the endpoint served a request. Only a limit in use may grow."""
-        if self.in_flight * 2 >= self._limit:
-            grown = self._limit + self._settings.step / self._limit
+        """Hear that the endpoint served a request. Only a limit in use may grow.
+
+        A full window of ours stands for one of each process: with several the limit grows as fast.
+        """
+        if self.in_flight * 2 >= self.limit:
+            grown = self._limit + self._settings.step * self._count / self._limit
             self._limit = min(float(self._settings.max), grown)
 
     def on_overload(self, sent_at: float, now: float) -> bool:
