@@ -1,8 +1,10 @@
-"""A machine that asks a batch for any status at any later time."""
+"""Batches change status only as their table says, whoever asks for what and when."""
+
+from dataclasses import replace
 
 import pytest
 from hypothesis import settings, strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tidegate.domain.batch import (
     LIVE,
@@ -33,20 +35,84 @@ def a_batch(status: Status = Status.VALIDATING, counts: Counts | None = None) ->
     )
 
 
+TIMES = st.floats(0.0, 1_000.0)
+
+
 class Moves(RuleBasedStateMachine):
+    """Moves, cancels, results, last shards and ends, in any order and at times that run back."""
+
     def __init__(self) -> None:
         super().__init__()
         self.batch = a_batch()
         self.seen = [self.batch]
 
-    @rule(status=st.sampled_from(Status), at=st.floats(0.0, 1_000.0))
+    def became(self, batch: Batch) -> None:
+        if batch is not self.batch:
+            assert batch.status in NEXT[self.batch.status]
+            assert not self.batch.is_terminal, "something left a terminal status"
+            self.batch = batch
+            self.seen.append(batch)
+
+    @rule(status=st.sampled_from(Status), at=TIMES)
     def ask(self, status: Status, at: float) -> None:
         try:
-            self.batch = move(self.batch, status, at)
+            batch = move(self.batch, status, at)
         except Conflict:
             assert status not in NEXT[self.batch.status]
         else:
-            self.seen.append(self.batch)
+            self.became(batch)
+
+    @rule(at=TIMES)
+    def cancel(self, at: float) -> None:
+        before = self.batch
+        try:
+            self.became(ask_cancel(before, at))
+        except Conflict:
+            is_over = at >= before.expires_at or bool(before.counts.expired)
+            assert is_over or Status.CANCELLING not in NEXT[before.status]
+            assert before.status not in {Status.CANCELLING, Status.CANCELLED}
+        else:
+            assert self.batch.status in {Status.CANCELLING, Status.CANCELLED}
+
+    @precondition(lambda self: self.batch.status is Status.VALIDATING)
+    @rule(at=TIMES, total=st.integers(1, 5))
+    def plan(self, at: float, total: int) -> None:
+        self.became(replace(move(self.batch, Status.IN_PROGRESS, at), counts=Counts(total=total)))
+
+    @precondition(lambda self: self.batch.status in {Status.IN_PROGRESS, Status.CANCELLING})
+    @rule(kind=st.sampled_from(["completed", "failed", "expired"]))
+    def a_line_ends(self, kind: str) -> None:
+        counts = self.batch.counts
+        if counts.completed + counts.failed < counts.total:
+            more = {"completed": {"completed"}, "failed": {"failed"}}.get(kind, {"failed", kind})
+            grown = {name: getattr(counts, name) + 1 for name in more}
+            self.batch = replace(self.batch, counts=replace(counts, **grown))
+
+    @precondition(lambda self: self.is_balanced)
+    @rule(at=TIMES)
+    def the_last_shard_ends(self, at: float) -> None:
+        self.became(after_last_shard(self.batch, at))
+
+    @rule(at=TIMES)
+    def close_the_books(self, at: float) -> None:
+        before = self.batch
+        try:
+            self.became(close(before, at))
+        except AssertionError:
+            assert not self.is_balanced
+        except Conflict:
+            assert before.status not in {Status.FINALIZING, Status.CANCELLING}
+        else:
+            if before.status is Status.CANCELLING:
+                assert self.batch.status is Status.CANCELLED
+            else:
+                expired = bool(before.counts.expired)
+                assert self.batch.status is (Status.EXPIRED if expired else Status.COMPLETED)
+
+    @property
+    def is_balanced(self) -> bool:
+        counts = self.batch.counts
+        return counts.completed + counts.failed == counts.total
 
     @invariant()
     def at_most_one_terminal_status_was_reached(self) -> None:
@@ -61,10 +127,17 @@ class Moves(RuleBasedStateMachine):
         moved = self.seen[1:]
         stamps = [getattr(batch, f"{batch.status.value}_at") for batch in moved]
         assert stamps == sorted(stamps)
+        assert all(stamp >= self.batch.created_at for stamp in stamps)
+
+    @invariant()
+    def a_stamp_is_set_once(self) -> None:
+        for batch in self.seen[1:]:
+            name = f"{batch.status.value}_at"
+            assert getattr(self.batch, name) == getattr(batch, name)
 
 
 TestMoves = Moves.TestCase
-TestMoves.settings = settings(max_examples=60, stateful_step_count=20)
+TestMoves.settings = settings(max_examples=200, stateful_step_count=20)
 
 
 def test_every_status_is_terminal_or_live_and_terminal_ones_lead_nowhere() -> None:

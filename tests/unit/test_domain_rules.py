@@ -93,10 +93,18 @@ def test_a_commit_that_cannot_be_true_is_a_bug(indexes: tuple[int, ...]) -> None
         apply(shard, segment_id="a", indexes=indexes)
 
 
-@given(failures=st.integers(1, 10_000), chance=st.floats(0.0, 1.0))
-def test_a_delay_is_bounded(failures: int, chance: float) -> None:
-    retry = Retry(delay_seconds_min=0.5, delay_seconds_max=30.0)
-    assert 0.25 <= retry.delay(failures, chance) <= 30.0
+@given(
+    bounds=st.tuples(st.floats(0.001, 3_600.0), st.floats(0.001, 3_600.0)).map(sorted),
+    failures=st.integers(1, 10_000),
+    chance=st.floats(0.0, 1.0),
+)
+def test_a_delay_is_bounded_and_grows(bounds: list[float], failures: int, chance: float) -> None:
+    least, most = bounds
+    retry = Retry(delay_seconds_min=least, delay_seconds_max=most)
+    longest = retry.delay(failures, 1.0)
+    assert least <= longest <= most
+    assert longest == min(most, least * 2.0 ** min(failures - 1, 32))
+    assert longest / 2 <= retry.delay(failures, chance) <= longest, "jitter is its upper half"
     assert retry.delay(failures, chance) <= retry.delay(failures + 1, chance)
 
 

@@ -1,4 +1,5 @@
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, strategies as st
@@ -9,6 +10,7 @@ from tidegate.wire.jsonl import (
     MODEL_CHARACTERS_MAX,
     Line,
     LineSplitter,
+    oversize_problem,
     read_line,
     without_lone_surrogates,
 )
@@ -26,9 +28,59 @@ def split(
     return found + list(splitter.finish())
 
 
-@given(data=st.binary(max_size=200), at=st.integers(1, 20), bound=st.integers(1, 30))
-def test_any_chunking_gives_the_same_lines(data: bytes, at: int, bound: int) -> None:
-    assert split(data, at=at, line_bytes_max=bound) == split(data, line_bytes_max=bound)
+MARK = b"\xef\xbb\xbf"
+PIECES = st.sampled_from(
+    [b"\n", b"\r\n", b"\r", b" ", b"\t", MARK[:1], MARK[1:], MARK, b"x", b"{}", b"long " * 4]
+)
+FILES = st.lists(PIECES, max_size=30).map(b"".join) | st.binary(max_size=60)
+
+
+def whole_lines(data: bytes, bound: int) -> list[tuple[int, bytes | None]]:
+    """Say in the plainest way what the lines of a file are."""
+    found: list[tuple[int, bytes | None]] = []
+    for number, piece in enumerate(data.removeprefix(MARK).split(b"\n"), start=1):
+        text = piece.removesuffix(b"\r")
+        if len(text) > bound:
+            found.append((number, None))
+        elif text.strip():
+            found.append((number, text))
+    return found
+
+
+@given(data=FILES, places=st.lists(st.integers(0, 200), max_size=20), bound=st.integers(1, 30))
+def test_any_chunking_gives_the_same_lines(data: bytes, places: list[int], bound: int) -> None:
+    splitter = LineSplitter(bound)
+    found: list[tuple[int, bytes | None]] = []
+    edges = [0, *sorted(places), len(data)]
+    for start, end in pairwise(edges):
+        found += list(splitter.feed(data[start:end]))
+    assert found + list(splitter.finish()) == whole_lines(data, bound)
+
+
+@given(
+    kinds=st.lists(st.sampled_from(["good", "bad", "blank", "large", "other"]), max_size=8),
+    at=st.integers(1, 400),
+)
+def test_any_chunking_gives_the_same_problems(kinds: list[str], at: int) -> None:
+    texts = {
+        "good": line(),
+        "bad": b"{",
+        "blank": b" ",
+        "large": b"x" * 301,
+        "other": line(method="GET"),
+    }
+    codes = {"bad": "invalid_json_line", "large": "line_too_large", "other": "invalid_method"}
+    found = [
+        oversize_problem(number, 300) if raw is None else read_line(number, raw, endpoint=CHAT)
+        for number, raw in split(
+            b"\n".join(texts[kind] for kind in kinds), at=at, line_bytes_max=300
+        )
+    ]
+    assert [(it.line, it.code) if isinstance(it, Problem) else it.number for it in found] == [
+        (number, codes[kind]) if kind in codes else number
+        for number, kind in enumerate(kinds, start=1)
+        if kind != "blank"
+    ]
 
 
 def test_lines_are_numbered_as_they_lie_in_the_file() -> None:
