@@ -219,6 +219,7 @@ class Claimer:
         endpoint = self._tools.routes.find(plan.model)
         shard = OpenShard(claimed, list(unpack_all(data)), endpoint=endpoint, opened_at=loop.time())
         run = self._held.open(batch, shard)
+        run.look_at_clock(self._tools.clock.now())
         if self.stopping:
             shard.state = State.RETURNING
         elif self._is_over(batch):

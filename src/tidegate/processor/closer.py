@@ -60,6 +60,7 @@ class Closer:
         """
         now = self._tools.clock.now()
         for run in list(self._held.runs.values()):
+            run.look_at_clock(now)
             if now >= run.batch.expires_at:
                 self._end(run)
         states = await self._tools.store.get_states(list(self._held.runs))

@@ -96,6 +96,8 @@ class Dispatcher:
         return None
 
     def _take_from(self, run: Run, now: float) -> Flight | None:
+        if now >= run.ends_at:
+            return None
         for _ in range(len(run.turn)):
             model = run.turn[0]
             run.turn.rotate(-1)

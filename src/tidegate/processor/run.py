@@ -1,6 +1,7 @@
 """A batch of which this processor holds shards, and the results that wait for their commit."""
 
 import asyncio
+import math
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -48,7 +49,11 @@ class Budget:
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """One batch as it is being worked on here."""
+    """One batch as it is being worked on here.
+
+    Nothing of it is sent from `ends_at` on, its deadline in seconds of the event loop: whatever
+    ends it may only come by a little later, or be held up.
+    """
 
     batch: Batch
     budget: Budget
@@ -61,6 +66,7 @@ class Run:
     noted_reason: str | None = None
     finished: dict[str, int] = field(default_factory=dict)
     rate: dict[str, float] = field(default_factory=dict)
+    ends_at: float = math.inf
 
     @property
     def id(self) -> str:
@@ -74,6 +80,10 @@ class Run:
             shard.flights or (shard.fresh and shard.state is State.RUNNING)
             for shard in self.shards.values()
         )
+
+    def look_at_clock(self, now: float) -> None:
+        """Learn when the batch ends, where `now` is the time in Unix seconds."""
+        self.ends_at = asyncio.get_running_loop().time() + self.batch.expires_at - now
 
     def open(self, shard: OpenShard) -> None:
         """Take a shard in. Shards of one model go one after the other, models side by side."""
