@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "src" / "tidegate"
 CORE = {
-    *("api", "blobs", "desk", "domain", "processor", "runtime"),
+    *("api", "blobs", "collector", "desk", "domain", "processor", "runtime"),
     *("signals", "stores", "telemetry", "upstreams", "wire"),
 }
 

@@ -1,7 +1,7 @@
 """The command line: one file for each command.
 
 Exit status: 0 ended well; 1 a service died or a command failed; 2 wrong settings or arguments;
-3 ended by a second signal, with requests cut off.
+3 ended by a second signal, with requests cut off; 4 `gc` found bytes gone that it can't mend.
 """
 
 import sys
@@ -11,6 +11,7 @@ from rich.console import Console
 
 from tidegate.cli.config import config_app
 from tidegate.cli.engine_command import engine
+from tidegate.cli.gc import gc
 from tidegate.cli.processor import processor
 from tidegate.cli.serve import serve
 from tidegate.cli.simulate import simulate
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(processor)
+app.command()(gc)
 app.command()(engine)
 app.command()(simulate)
 app.add_typer(config_app, name="config")

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tidegate.api.settings import Limits as ApiLimits, Settings as ApiSettings
+from tidegate.collector.settings import Settings as CollectorSettings
 from tidegate.config.keys import numbered, tenants_of
 from tidegate.desk.settings import Settings as DeskSettings
 from tidegate.domain.errors import SettingsInvalid
@@ -171,6 +172,7 @@ class Settings(BaseSettings):  # type: ignore[explicit-any]  # pydantic's metacl
     api: Api = Api()
     desk: DeskSettings = DeskSettings()
     processor: ProcessorSettings = ProcessorSettings()
+    collector: CollectorSettings = CollectorSettings()
     logs: Logs = Logs()
 
     def api_settings(self) -> ApiSettings:

@@ -32,6 +32,12 @@ SHARD_QUARANTINED = "shard_quarantined"  # It was lost twice by a crash: its lin
 CELL_DIED = "cell_died"  # A child process died while it carried a line; says which and how.
 CELL_NOT_STARTED = "cell_not_started"  # No child process could be started; its shard waits.
 LINE_BLAMED = "line_blamed"  # A line got the error processor_crashed; says which.
+SPACE_RECLAIMED = "space_reclaimed"  # A round of the collector removed something; says how much.
+FILE_COMPACTED = "file_compacted"  # A file of many parts was written anew in few.
+BLOB_STRANGE = "blob_strange"  # A blob has a name that is none of ours; it stays.
+BLOB_DAMAGED = "blob_damaged"  # Bytes that the ledger needs are gone, and nothing can mend that.
+LINES_RERUN = "lines_rerun"  # Results of a running batch were gone, so their lines run again.
+BATCHES_OVERDUE = "batches_overdue"  # They should have ended, and no processor is alive.
 UPSTREAM_CRASHED = "upstream_crashed"  # A bug of ours made a call to a model server fail.
 
 EVENTS = frozenset(

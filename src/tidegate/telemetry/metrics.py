@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from tidegate.domain.usage import Usage
+from tidegate.telemetry.collector_metrics import CollectorMetrics
 
 MODELS_MAX = 200
 OTHER = "other"
@@ -38,6 +39,7 @@ class Metrics:
         self._claims = _Claims(registry)
         self._commits = _Commits(registry)
         self._quarantine = _Quarantine(registry)
+        self.collector = CollectorMetrics(registry)
         self._loop_lag = Gauge(
             "tidegate_loop_lag_seconds",
             "How late the event loop ran its last timer.",

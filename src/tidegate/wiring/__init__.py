@@ -1,8 +1,9 @@
 """The only place that names concrete back-ends: it builds each process, and closes it in reverse.
 
-`rooms` makes the parts, `serving` and `processing` put them together to the two kinds of process.
+`rooms` makes the parts; `serving`, `processing` and `collecting` put them together to processes.
 """
 
+from tidegate.wiring.collecting import run_collection
 from tidegate.wiring.processing import Processing, run_processor
 from tidegate.wiring.rooms import SCRATCH_FOLDER, make_directories
 from tidegate.wiring.serving import Running, run_service
@@ -12,6 +13,7 @@ __all__ = [
     "Processing",
     "Running",
     "make_directories",
+    "run_collection",
     "run_processor",
     "run_service",
 ]

@@ -78,8 +78,8 @@ class RoomLog:
         self._logger.error(event, **fields)
 
 
-async def open_ports(settings: Settings, stack: AsyncExitStack) -> Ports:
-    """Open what the rooms share, and prove that it works; the stack closes it.
+async def open_ports(settings: Settings, stack: AsyncExitStack, *, check: bool = True) -> Ports:
+    """Open what the rooms share; the stack closes it. `check` proves by writing that it works.
 
     Raises:
         SettingsInvalid: the data directory can't be used.
@@ -92,8 +92,9 @@ async def open_ports(settings: Settings, stack: AsyncExitStack) -> Ports:
     store = await stack.enter_async_context(_make_store(settings, clock))
     blobs = _make_blobs(settings)
     stack.push_async_callback(blobs.aclose)
-    await store.check()
-    await blobs.check()
+    if check:
+        await store.check()
+        await blobs.check()
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     return Ports(

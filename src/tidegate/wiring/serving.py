@@ -26,6 +26,7 @@ from tidegate.telemetry.logs import (
     PROCESSOR_STARTED,
     get_logger,
 )
+from tidegate.wiring.collecting import make_collector
 from tidegate.wiring.rooms import (
     Ports,
     api_app,
@@ -88,6 +89,7 @@ async def run_service(settings: Settings, *, on_ready: Callable[[Running], None]
         services: dict[str, Service] = {
             "API": api,
             **_processing(settings, ports, endpoints, children),
+            **_collecting(settings, ports),
         }
         supporting: dict[str, Service] = {
             "observability": observability,
@@ -139,6 +141,12 @@ def _processing(
     if settings.processors == 0:
         return {}
     return {"processor": make_processor(settings, ports, endpoints)}
+
+
+def _collecting(settings: Settings, ports: Ports) -> dict[str, Service]:
+    if not settings.collector.enabled:
+        return {}
+    return {"collector": make_collector(settings, ports)}
 
 
 def _children(settings: Settings) -> Children | None:

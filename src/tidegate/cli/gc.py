@@ -1,0 +1,89 @@
+"""`tidegate gc`: one full round of the collector, or a look at what it would do."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tidegate.cli.options import Assignments, ConfigFile, flags_of
+from tidegate.collector.report import Report
+from tidegate.config import load
+from tidegate.telemetry.logs import configure
+from tidegate.wiring import run_collection
+
+HELD_UP = 1
+DAMAGED = 4
+
+
+def gc(
+    *,
+    config: ConfigFile = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where everything is kept. [default: ./tidegate-data]")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object, for scripts.")
+    ] = False,
+    assignments: Assignments = None,
+) -> None:
+    """Reclaim space, compact files and look for lost bytes; safe beside running servers."""
+    settings = load(file=config, flags=flags_of(assignments, data_dir=data_dir)).settings
+    configure(settings.logs.format, level=settings.logs.level)
+    report = asyncio.run(run_collection(settings, dry=dry_run))
+    if as_json:
+        typer.echo(json.dumps({"dry_run": dry_run, **asdict(report)}))
+    else:
+        for line in told(report, dry=dry_run):
+            typer.echo(line)
+    if report.held_up:
+        sys.exit(HELD_UP)
+    sys.exit(DAMAGED if report.drift else 0)
+
+
+def told(report: Report, *, dry: bool) -> Iterator[str]:
+    """Yield the report in words, a line for each thing; what did not happen is left out."""
+    yield "This is what a round would do now:" if dry else "Done:"
+    found = [text for count, text in _counts(report) if count]
+    yield from (f"  {text}" for text in found or ["nothing: all is clean"])
+    for name in report.stranger_names:
+        yield f"  left alone: '{name}' is no name of ours; move it away if it is not needed"
+    for damage in report.damages:
+        yield f"  {'mended' if damage.mended else 'LOST'}: {damage.sentence}"
+    for batch_id in report.overdue:
+        yield f"  overdue: {batch_id}, and no processor is alive to end it: start `tidegate serve`"
+    for reason in report.held_up:
+        yield f"  held up: {reason}"
+
+
+def _counts(report: Report) -> list[tuple[int, str]]:
+    """Return each count with what it says."""
+    return [
+        (
+            report.files_released,
+            f"{report.files_released} unused files let go ({report.bytes_released} bytes in all)",
+        ),
+        (report.batches_dropped, f"{report.batches_dropped} old batches removed"),
+        (report.rows_purged, f"{report.rows_purged} old rows removed"),
+        (
+            report.blobs_deleted,
+            f"{report.blobs_deleted} blobs deleted ({report.bytes_deleted} bytes)",
+        ),
+        (report.leftovers_removed, f"{report.leftovers_removed} unfinished files removed"),
+        (
+            report.files_compacted,
+            f"{report.files_compacted} files compacted ({report.parts_merged} parts fewer)",
+        ),
+        (report.lines_rerun, f"{report.lines_rerun} lines run again, their results were gone"),
+        (
+            report.strangers,
+            f"{report.strangers} blobs left alone that are none of ours",
+        ),
+    ]

@@ -1,0 +1,135 @@
+"""Files of many parts are written anew in few: same bytes, same offsets (PROTOCOL 12)."""
+
+from collections.abc import Sequence
+
+from typing_extensions import override
+
+from tidegate.collector.duty import Duty
+from tidegate.collector.pace import PIECE
+from tidegate.collector.report import Report
+from tidegate.domain.blob_names import UploadBlob
+from tidegate.domain.errors import BlobMissing, NotFound, StorageFull
+from tidegate.domain.file import File, Part
+from tidegate.stores.upkeep import Fragmented
+
+READ_BYTES = 2**20
+
+
+class Compaction(Duty):
+    """Copies runs of small parts into blobs of their own, and swaps them by compare-and-set."""
+
+    @override
+    async def plan(self) -> Report:
+        done = Report()
+        for found in await self._list():
+            await self._pace.turn()
+            seen = await self._look(found)
+            runs = [] if seen is None else self._runs(*seen)
+            saved = sum(end - start - 1 for start, end in runs)
+            done += Report(files_compacted=int(saved > 0), parts_merged=saved)
+        return done
+
+    @override
+    async def act(self) -> Report:
+        done = Report()
+        for found in await self._list():
+            done += await self._compact(found)
+        return done
+
+    async def _list(self) -> list[Fragmented]:
+        return await self._tools.store.list_fragmented(
+            parts_min=self._settings.compact_parts_min, limit=PIECE
+        )
+
+    async def _look(self, found: Fragmented) -> tuple[File, tuple[Part, ...]] | None:
+        try:
+            return await self._tools.store.get_parts(found.tenant, found.file_id)
+        except NotFound:
+            return None
+
+    def _runs(self, file: File, parts: tuple[Part, ...]) -> list[tuple[int, int]]:
+        # The last part of a growing file may become longer at any moment.
+        settled = parts[:-1] if file.growing else parts
+        return runs(settled, self._settings.compact_bytes_max)
+
+    async def _compact(self, found: Fragmented) -> Report:
+        """Rewrite one file run by run; each swap stands by itself."""
+        seen = await self._look(found)
+        if seen is None:
+            return Report()
+        file, parts = seen
+        before: list[Part] = []
+        position = merged = 0
+        for start, end in self._runs(file, parts):
+            await self._pace.turn()
+            before += parts[position:start]
+            new = await self._rewrite(file, before, parts[start:end])
+            if new is None:
+                break
+            before.append(new)
+            position = end
+            merged += end - start - 1
+        if merged:
+            self._tools.observer.compacted(file.id, len(parts), len(parts) - merged)
+        return Report(files_compacted=int(merged > 0), parts_merged=merged)
+
+    async def _rewrite(self, file: File, before: list[Part], run: Sequence[Part]) -> Part | None:
+        """Put one blob in the place of these parts; return its part, or None if that may not be."""
+        tools = self._tools
+        upload_id = tools.ids.make("upload_")
+        blob = UploadBlob(upload_id=upload_id).name
+        now = tools.clock.now()
+        await tools.store.begin_upload(upload_id, tenant=file.tenant, blob=blob, at=now)
+        try:
+            new = Part(blob=blob, offset=0, length=await self._copy(blob, run))
+        except BlobMissing:
+            # Bytes of the file are gone: that is for the search for drift to tell.
+            await self._withdraw(upload_id, blob)
+            return None
+        except StorageFull:
+            await self._withdraw(upload_id, blob)
+            raise
+        keep_until = tools.clock.now() + self._settings.download_seconds_max
+        if await tools.store.swap_parts(
+            upload_id, file.id, old=[*before, *run], new=[*before, new], keep_until=keep_until
+        ):
+            return new
+        await self._withdraw(upload_id, blob)
+        return None
+
+    async def _copy(self, blob: str, run: Sequence[Part]) -> int:
+        """Write the bytes of these parts into a new blob, a bounded piece at a time."""
+        blobs = self._tools.blobs
+        async with blobs.writer(blob) as writer:
+            for part in run:
+                for start in range(0, part.length, READ_BYTES):
+                    size = min(READ_BYTES, part.length - start)
+                    await writer.write(await blobs.read(part.blob, part.offset + start, size))
+            length = await writer.finish()
+        assert length == sum(part.length for part in run), "the copy is not as long as its parts"
+        return length
+
+    async def _withdraw(self, upload_id: str, blob: str) -> None:
+        # Only what is fenced may go: an answer may have been lost, and the parts be swapped.
+        if await self._tools.store.abandon_upload(upload_id):
+            await self._tools.blobs.delete(blob)
+
+
+def runs(parts: Sequence[Part], bytes_max: int) -> list[tuple[int, int]]:
+    """Return (start, end) of each run of two or more neighbours that fit in `bytes_max` together.
+
+    A part of half that size or more stands alone, so that what was compacted is not copied again
+    for every few bytes that follow it.
+    """
+    found: list[tuple[int, int]] = []
+    start = size = 0
+    for index, part in enumerate(parts):
+        alone = 2 * part.length >= bytes_max
+        if alone or size + part.length > bytes_max:
+            found.append((start, index))
+            start, size = index, 0
+        size += part.length
+        if alone:
+            start, size = index + 1, 0
+    found.append((start, len(parts)))
+    return [(low, high) for low, high in found if high - low > 1]

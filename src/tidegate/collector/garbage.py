@@ -1,0 +1,95 @@
+"""Blobs that nobody needs go, once whoever could still need them was fenced (PROTOCOL 18)."""
+
+from collections.abc import AsyncIterator, Sequence
+
+from typing_extensions import override
+
+from tidegate.collector.duty import Duty
+from tidegate.collector.pace import LOOK_MAX, PIECE
+from tidegate.collector.report import NAMES_MAX, Report
+from tidegate.domain.blob_names import parse
+from tidegate.domain.errors import BlobMissing
+
+
+class _Deleting(Duty):
+    async def _delete(self, names: Sequence[str]) -> Report:
+        """Delete those of these blobs that the ledger gives up for good."""
+        tools = self._tools
+        idle_before = tools.clock.now() - self._settings.upload_seconds_max
+        condemned = await tools.store.condemn(names, idle_before=idle_before) if names else []
+        size = 0
+        for name in condemned:
+            size += await self._length(name)
+            await tools.blobs.delete(name)
+        tools.observer.deleted(len(condemned), size)
+        return Report(blobs_deleted=len(condemned), bytes_deleted=size)
+
+    async def _measure(self, names: Sequence[str]) -> Report:
+        size = 0
+        for name in names:
+            size += await self._length(name)
+        return Report(blobs_deleted=len(names), bytes_deleted=size)
+
+    async def _length(self, name: str) -> int:
+        try:
+            return await self._tools.blobs.length(name)
+        except BlobMissing:
+            return 0
+
+
+class Retained(_Deleting):
+    """Deletes what was kept for downloads and whose time is over."""
+
+    @override
+    async def plan(self) -> Report:
+        return await self._measure(await self._tools.store.list_retained(limit=LOOK_MAX))
+
+    @override
+    async def act(self) -> Report:
+        store = self._tools.store
+        done = Report()
+        while True:
+            await self._pace.turn()
+            names = await store.list_retained(limit=PIECE)
+            done += await self._delete(names)
+            # What stays is needed again, or its writer may write still: then a sweep finds it.
+            await store.forget_retained(names)
+            if len(names) < PIECE:
+                return done
+
+
+class Sweep(_Deleting):
+    """Compares every blob with the ledger; also removes what dead writers left unfinished."""
+
+    @override
+    async def plan(self) -> Report:
+        done = Report(leftovers_removed=await self._tools.blobs.count_leftovers())
+        async for ours, strangers in self._pieces():
+            unneeded = await self._tools.store.unreferenced(ours)
+            done += _strange(strangers) + await self._measure(unneeded)
+        return done
+
+    @override
+    async def act(self) -> Report:
+        tools = self._tools
+        # First, because it needs no room in the ledger.
+        done = Report(leftovers_removed=await tools.blobs.remove_leftovers())
+        async for ours, strangers in self._pieces():
+            for name in strangers:
+                tools.observer.strange(name)
+            unneeded = await tools.store.unreferenced(ours)
+            done += _strange(strangers) + await self._delete(unneeded)
+        return done
+
+    async def _pieces(self) -> AsyncIterator[tuple[list[str], list[str]]]:
+        """Yield all blobs in pieces: those of ours, and those whose names say nothing to us."""
+        names = await self._tools.blobs.list_names("")
+        for start in range(0, len(names), PIECE):
+            await self._pace.turn()
+            piece = names[start : start + PIECE]
+            ours = [name for name in piece if parse(name) is not None]
+            yield ours, [name for name in piece if parse(name) is None]
+
+
+def _strange(names: Sequence[str]) -> Report:
+    return Report(strangers=len(names), stranger_names=tuple(names[:NAMES_MAX]))

@@ -1,0 +1,45 @@
+"""Batches that ended long ago go, and rows that nobody can ask for any more."""
+
+from typing_extensions import override
+
+from tidegate.collector.duty import Duty
+from tidegate.collector.pace import LOOK_MAX, PIECE
+from tidegate.collector.report import Report
+
+
+class Retention(Duty):
+    """Drops old batches, then purges old rows of files and uploads."""
+
+    @override
+    async def plan(self) -> Report:
+        old = await self._tools.store.list_old_batches(ended_before=self._before(), limit=LOOK_MAX)
+        return Report(batches_dropped=len(old))
+
+    @override
+    async def act(self) -> Report:
+        return await self._drop() + await self._purge()
+
+    def _before(self) -> float:
+        return self._tools.clock.now() - self._settings.retention_seconds
+
+    async def _drop(self) -> Report:
+        store = self._tools.store
+        done = Report()
+        while True:
+            await self._pace.turn()
+            old = await store.list_old_batches(ended_before=self._before(), limit=PIECE)
+            count = await store.drop_batches([batch.batch_id for batch in old]) if old else 0
+            self._tools.observer.dropped(count)
+            done += Report(batches_dropped=count)
+            if len(old) < PIECE or not count:
+                return done
+
+    async def _purge(self) -> Report:
+        done = Report()
+        while True:
+            await self._pace.turn()
+            gone = await self._tools.store.purge(created_before=self._before(), limit=PIECE)
+            count = gone.files + gone.uploads
+            done += Report(rows_purged=count)
+            if not count:
+                return done

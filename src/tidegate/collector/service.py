@@ -1,0 +1,113 @@
+"""The collector: rounds of upkeep, for as long as it is not stopped."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from tidegate.collector.compaction import Compaction
+from tidegate.collector.drift import Drift
+from tidegate.collector.duty import Duty, Tools
+from tidegate.collector.expiry import Expiry
+from tidegate.collector.garbage import Retained, Sweep
+from tidegate.collector.overdue import Overdue
+from tidegate.collector.pace import Pace, Stopped
+from tidegate.collector.report import Report
+from tidegate.collector.retention import Retention
+from tidegate.collector.settings import Settings
+from tidegate.domain.errors import StorageFull, StoreUnavailable
+
+_ROUND: tuple[Callable[[Settings, Tools, Pace], Duty], ...] = (
+    Expiry,
+    Retention,
+    Retained,
+    Compaction,
+    Overdue,
+)
+_SWEEP: tuple[Callable[[Settings, Tools, Pace], Duty], ...] = (Sweep, Drift)
+
+
+class Collector:
+    """Keeps ledger and blobs clean. Any number of them may run, in any processes.
+
+    `stop` ends after the piece of work at hand, `abort` at once; both may come before `run`, and
+    twice. Nothing that is cut off does harm: the next round, of whomever, goes on with it.
+    """
+
+    def __init__(self, settings: Settings, tools: Tools) -> None:
+        self._settings = settings
+        self._tools = tools
+        self._pace = Pace()
+        self._stopped = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._duties = [make(settings, tools, self._pace) for make in _ROUND]
+        self._sweeps = [make(settings, tools, self._pace) for make in _SWEEP]
+
+    async def run(self) -> None:
+        """Do a round every interval, and one with everything every sweep interval, until stopped.
+
+        Raises:
+            StorageBroken: the disk can't be trusted any more.
+        """
+        async with asyncio.TaskGroup() as group:
+            self._task = group.create_task(self._rounds(), name="collector rounds")
+
+    def stop(self) -> None:
+        """Begin no further piece of work, and end `run`."""
+        self._pace.stopping = True
+        self._stopped.set()
+
+    def abort(self) -> None:
+        """End `run` now."""
+        self.stop()
+        if self._task is not None:
+            self._task.cancel()
+
+    async def collect(self, *, everything: bool = True) -> Report:
+        """Do one round, and return what was done. What is held up waits for the next.
+
+        Raises:
+            StorageBroken: the disk can't be trusted any more.
+        """
+        report = Report()
+        for duty in self._chosen(everything=everything):
+            try:
+                report += await duty.act()
+            except (StoreUnavailable, StorageFull) as error:
+                self._tools.observer.held_up(error)
+                report += Report(held_up=(str(error),))
+        self._tools.observer.round_done(report)
+        return report
+
+    async def look(self) -> Report:
+        """Return what a round with everything would do now, and change nothing."""
+        report = Report()
+        for duty in self._chosen(everything=True):
+            try:
+                report += await duty.plan()
+            except (StoreUnavailable, StorageFull) as error:
+                report += Report(held_up=(str(error),))
+        return report
+
+    def _chosen(self, *, everything: bool) -> Sequence[Duty]:
+        return [*self._duties, *self._sweeps] if everything else self._duties
+
+    async def _rounds(self) -> None:
+        loop = asyncio.get_running_loop()
+        # Everything soon after the start as well: a process may never live for a whole interval.
+        sweep_at = loop.time()
+        while await self._is_due(self._settings.interval_seconds):
+            everything = loop.time() >= sweep_at
+            try:
+                await self.collect(everything=everything)
+            except Stopped:
+                return
+            if everything:
+                sweep_at = loop.time() + self._settings.sweep_seconds
+
+    async def _is_due(self, seconds: float) -> bool:
+        """Wait for the next round; return False if stopped before it."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopped.wait()
+        except TimeoutError:
+            return True
+        return False

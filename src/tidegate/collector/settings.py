@@ -1,0 +1,53 @@
+"""When the collector works, and how long it keeps what nobody asks for any more."""
+
+from dataclasses import dataclass
+
+from tidegate.domain.errors import SettingsInvalid
+
+COMPACT_PARTS_LEAST = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The rules of the collector. Times are seconds.
+
+    A round comes every `interval_seconds`; one in `sweep_seconds` also compares all blobs with the
+    ledger. Batches that ended go after `retention_seconds`. Bytes that a file no longer needs stay
+    `download_seconds_max` for downloads under way, and an upload that is not finished after
+    `upload_seconds_max` is given up. A file of `compact_parts_min` parts is written anew, in blobs
+    of at most `compact_bytes_max`.
+    """
+
+    enabled: bool = True
+    interval_seconds: float = 60.0
+    sweep_seconds: float = 3_600.0
+    retention_seconds: float = 30 * 86_400.0
+    download_seconds_max: float = 3_600.0
+    upload_seconds_max: float = 86_400.0
+    compact_parts_min: int = 1_000
+    compact_bytes_max: int = 64 * 2**20
+
+    def __post_init__(self) -> None:
+        for name, value in (
+            ("interval_seconds", self.interval_seconds),
+            ("sweep_seconds", self.sweep_seconds),
+            ("upload_seconds_max", self.upload_seconds_max),
+            ("compact_bytes_max", self.compact_bytes_max),
+        ):
+            if value <= 0:
+                raise SettingsInvalid(f"collector.{name} must be above 0, not {value}.")
+        for name, value in (
+            ("retention_seconds", self.retention_seconds),
+            ("download_seconds_max", self.download_seconds_max),
+        ):
+            if value < 0:
+                raise SettingsInvalid(f"collector.{name} must be 0 or more, not {value}.")
+        if self.sweep_seconds < self.interval_seconds:
+            raise SettingsInvalid(
+                "collector.sweep_seconds must be at least collector.interval_seconds."
+            )
+        if self.compact_parts_min < COMPACT_PARTS_LEAST:
+            raise SettingsInvalid(
+                f"collector.compact_parts_min must be at least {COMPACT_PARTS_LEAST}, "
+                f"not {self.compact_parts_min}."
+            )

@@ -1,0 +1,49 @@
+"""One round of the collector, in a process that does nothing else."""
+
+from contextlib import AsyncExitStack
+
+from tidegate.collector.duty import Tools
+from tidegate.collector.metered import Metered
+from tidegate.collector.report import Report
+from tidegate.collector.service import Collector
+from tidegate.config import BlobsKind, Settings, StoreKind
+from tidegate.domain.errors import SettingsInvalid
+from tidegate.wiring.rooms import LEDGER_FILE, Ports, open_ports
+
+
+def make_collector(settings: Settings, ports: Ports) -> Collector:
+    """Return a collector over what the rooms of the process share."""
+    return Collector(
+        settings.collector,
+        Tools(
+            store=ports.store,
+            blobs=ports.blobs,
+            clock=ports.clock,
+            ids=ports.ids,
+            observer=Metered(ports.metrics.collector),
+        ),
+    )
+
+
+async def run_collection(settings: Settings, *, dry: bool) -> Report:
+    """Do one full round, or only look at what it would do. Servers may run beside it.
+
+    Raises:
+        SettingsInvalid: ledger or blobs are in memory, or there is no ledger.
+        StorageBroken: the disk can't be trusted.
+        StoreUnavailable: the ledger does not open.
+    """
+    if settings.store.kind is StoreKind.MEMORY or settings.blobs.kind is BlobsKind.MEMORY:
+        raise SettingsInvalid(
+            "What a server keeps in memory goes with its process: there is nothing for gc to do "
+            "unless store.kind is sqlite and blobs.kind is files."
+        )
+    ledger = settings.data_dir / LEDGER_FILE
+    if not ledger.is_file():
+        raise SettingsInvalid(
+            f"There is no ledger at {ledger}: set data_dir to the directory of a server."
+        )
+    async with AsyncExitStack() as stack:
+        ports = await open_ports(settings, stack, check=not dry)
+        collector = make_collector(settings, ports)
+        return await (collector.look() if dry else collector.collect())

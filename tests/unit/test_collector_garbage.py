@@ -1,0 +1,222 @@
+"""Garbage goes by fencing: what somebody may still commit stays, and what went is refused."""
+
+import asyncio
+
+import pytest
+
+from tidegate.collector.settings import Settings
+from tidegate.domain.batch import Batch
+from tidegate.domain.blob_names import PlanBlob, ResultBlob
+from tidegate.domain.errors import BlobMissing, ClaimLost
+from tidegate.domain.file import File, Part, Purpose
+from tidegate.domain.shard import ShardPlan, Tally, Verdict
+from tidegate.stores.base import Commit, Plan, ShardCommit, Want
+from tidegate.testing.collecting import Told, collecting, collector_of
+from tidegate.testing.deployment import TENANT, Deployment
+from tidegate.testing.stories import at_once, lines, told
+from tidegate.wire.plan_format import pack
+
+QUICK = Settings(
+    interval_seconds=1.0, sweep_seconds=1.0, download_seconds_max=0.0, upload_seconds_max=10.0
+)
+
+
+async def begun(deployment: Deployment, data: bytes) -> tuple[str, Part]:
+    upload_id = deployment.ids.make("upload_")
+    blob = f"uploads/{upload_id}"
+    at = deployment.clock.now()
+    await deployment.store.begin_upload(upload_id, tenant=TENANT, blob=blob, at=at)
+    await deployment.blobs.put(blob, data)
+    return upload_id, Part(blob=blob, offset=0, length=len(data))
+
+
+def file_of(deployment: Deployment, part: Part) -> File:
+    return File(
+        id=deployment.ids.make("file-"),
+        tenant=TENANT,
+        filename="late.jsonl",
+        purpose=Purpose.BATCH,
+        bytes=part.length,
+        created_at=deployment.clock.now(),
+    )
+
+
+def test_an_upload_in_flight_stays_and_one_that_was_given_up_bounces() -> None:
+    async def story(deployment: Deployment) -> None:
+        collector = collector_of(deployment, QUICK)
+        quick, part = await begun(deployment, b"012")
+        slow, lost = await begun(deployment, b"3456")
+        await asyncio.sleep(10.0)
+        assert (await collector.collect()).blobs_deleted == 0, "its time is just not over"
+        await deployment.store.finish_upload(quick, file_of(deployment, part), [part])
+        await asyncio.sleep(0.5)
+        assert (await collector.look()).blobs_deleted == 1
+        report = await collector.collect()
+        assert (report.blobs_deleted, report.bytes_deleted) == (1, 4)
+        with pytest.raises(ClaimLost):
+            await deployment.store.finish_upload(slow, file_of(deployment, lost), [lost])
+        assert await deployment.blobs.list_names("") == [part.blob]
+
+    told(story)
+
+
+def test_a_writer_that_was_stopped_bounces_off_a_sweep() -> None:
+    async def story(deployment: Deployment) -> None:
+        store, collector = deployment.store, collector_of(deployment, QUICK)
+        batch = await deployment.submit(lines(2))
+        await planned(deployment, batch)
+        [claimed] = await store.claim_shards(
+            "proc", [Want(batch_id=batch.id, model="m", limit=1)], lease_seconds=5.0
+        )
+        [held] = claimed.shards
+        at = deployment.clock.now()
+        await store.begin_writer("writer", batch_id=batch.id, owner="proc", at=at)
+        name = ResultBlob(batch_id=batch.id, writer="writer", label="results").name
+        await deployment.blobs.append(name, b"two lines, say\n")
+        assert (await collector.collect()).blobs_deleted == 0, "it may still commit"
+        await asyncio.sleep(5.0)
+        report = await collector.collect()
+        assert (report.blobs_deleted, report.bytes_deleted) == (1, 15)
+        commit = Commit(
+            segment_id="seg",
+            batch_id=batch.id,
+            shards=(
+                ShardCommit(
+                    number=0,
+                    epoch=held.claim.epoch,
+                    sequence=0,
+                    indexes=(0, 1),
+                    output=Part(blob=name, offset=0, length=15),
+                    errors=None,
+                    tally=Tally(completed=2),
+                ),
+            ),
+            at=at,
+            writer="writer",
+        )
+        assert await store.commit(commit) == [Verdict.STALE]
+        async with deployment.processor(at_once):
+            await holds(deployment, await deployment.end_of(batch.id), 2)
+
+    told(story)
+
+
+async def planned(deployment: Deployment, batch: Batch) -> None:
+    """Plan a batch of two lines by hand, as a processor would."""
+    held = await deployment.store.claim_planning("proc", lease_seconds=5.0)
+    assert held is not None
+    blob = PlanBlob(batch_id=batch.id, epoch=held.claim.epoch).name
+    data = b"".join(pack(n, b'"line-%d"' % n, b'{"model":"m"}') for n in range(2))
+    await deployment.blobs.put(blob, data)
+    shard = ShardPlan(number=0, model="m", offset=0, length=len(data), lines=2)
+    plan = Plan(
+        blob=blob,
+        shards=(shard,),
+        models=("m",),
+        total=2,
+        output_file_id=deployment.ids.make("file-"),
+        error_file_id=deployment.ids.make("file-"),
+    )
+    await deployment.store.plan_batch(held.claim, plan, at=deployment.clock.now())
+
+
+async def holds(deployment: Deployment, batch: Batch, count: int) -> None:
+    """Assert that every line has its one result, and that no row points to nothing."""
+    assert len(await deployment.results(batch)) == count
+    report = await collector_of(deployment, QUICK).look()
+    assert (report.drift, report.damages) == (0, ())
+
+
+def test_two_collectors_beside_a_running_batch_harm_nothing() -> None:
+    async def story(deployment: Deployment) -> None:
+        first, second = Told(), Told()
+        async with collecting(deployment, QUICK, first), collecting(deployment, QUICK, second):
+            batches = [await deployment.submit(lines(40)) for _ in range(3)]
+            async with deployment.processor(at_once), deployment.processor(at_once):
+                ended = [await deployment.end_of(batch.id) for batch in batches]
+            await asyncio.sleep(3.0)
+        for batch in ended:
+            assert batch.counts.completed == 40
+            await holds(deployment, batch, 40)
+        assert first.damages == second.damages == []
+        # Plans went with their batches; inputs and results are all that is left.
+        names = await deployment.blobs.list_names("")
+        assert {name.partition("/")[0] for name in names} == {"uploads", "results"}
+
+    told(story)
+
+
+def test_what_is_left_of_a_lost_planning_and_of_a_batch_goes() -> None:
+    async def story(deployment: Deployment) -> None:
+        batch = await deployment.submit(lines(3))
+        await deployment.blobs.put(f"plans/{batch.id}/1", b"a plan that nobody recorded")
+        collector = collector_of(deployment, QUICK)
+        held = await deployment.store.claim_planning("proc", lease_seconds=5.0)
+        assert held is not None
+        assert held.claim.epoch == 1
+        assert (await collector.collect()).blobs_deleted == 0, "its planner is alive"
+        await asyncio.sleep(5.0)
+        assert (await collector.collect()).blobs_deleted == 1
+        async with deployment.processor(at_once):
+            batch = await deployment.end_of(batch.id)
+        await deployment.blobs.put(f"plans/{batch.id}/9", b"left by a closer that died")
+        await deployment.blobs.put(f"results/{batch.id}/someone.results", b"left as well")
+        await deployment.blobs.put("results/batch_unknown/someone.results", b"of a dropped batch")
+        assert (await collector.collect()).blobs_deleted == 3
+        await holds(deployment, batch, 3)
+
+    told(story)
+
+
+def test_a_name_of_no_known_form_is_told_and_stays() -> None:
+    async def story(deployment: Deployment) -> None:
+        observer = Told()
+        collector = collector_of(deployment, QUICK, observer)
+        names = ["backup.tar", "plans/b", "results/b/noform", "uploads/a/b"]
+        for name in names:
+            await deployment.blobs.put(name, b"0")
+        for report in (await collector.look(), await collector.collect()):
+            assert report.strangers == 4
+            assert report.stranger_names == tuple(names)
+            assert report.blobs_deleted == 0
+        assert observer.strangers == names
+        assert await deployment.blobs.list_names("") == names
+
+    told(story)
+
+
+def test_a_deleted_blob_is_forgotten_though_the_collector_died_before() -> None:
+    async def story(deployment: Deployment) -> None:
+        file_id = await deployment.upload(b"0123")
+        await deployment.store.delete_file(TENANT, file_id)
+        [blob] = await deployment.blobs.list_names("")
+        await deployment.store.release_files([file_id], keep_until=deployment.clock.now())
+        await deployment.blobs.delete(blob)
+        await collector_of(deployment, QUICK).collect()
+        assert await deployment.store.list_retained(limit=10) == []
+        with pytest.raises(BlobMissing):
+            await deployment.blobs.length(blob)
+
+    told(story)
+
+
+def test_looking_changes_nothing() -> None:
+    async def story(deployment: Deployment) -> None:
+        collector = collector_of(deployment, QUICK)
+        file_id = await deployment.upload(b"0123")
+        await deployment.store.delete_file(TENANT, file_id)
+        await begun(deployment, b"never finished")
+        await deployment.blobs.put("a stranger".replace(" ", "-"), b"0")
+        batch = await deployment.submit(lines(3), window_seconds=60.0)
+        async with deployment.processor(at_once):
+            await deployment.end_of(batch.id)
+        await asyncio.sleep(3_000_000.0)
+        before = repr(vars(deployment.store)), repr(vars(deployment.blobs))
+        report = await collector.look()
+        assert (repr(vars(deployment.store)), repr(vars(deployment.blobs))) == before
+        assert report.files_released == report.blobs_deleted == report.batches_dropped == 1
+        done = await collector.collect()
+        assert (done.files_released, done.batches_dropped) == (1, 1)
+        assert (repr(vars(deployment.store)), repr(vars(deployment.blobs))) != before
+
+    told(story)
