@@ -14,9 +14,17 @@ from tidegate.testing.contract import (
     stores_batches as batches,
     stores_claims as claims,
     stores_commits as commits,
+    stores_compaction as compaction,
+    stores_drift as drift,
     stores_ends as ends,
+    stores_fences as fences,
     stores_files as files,
+    stores_garbage as garbage,
     stores_holds as holds,
+    stores_living as living,
+    stores_poison as poison,
+    stores_upkeep as upkeep,
+    stores_writers as writers,
 )
 from tidegate.testing.contract.stores import ManualClock
 
@@ -144,4 +152,72 @@ class TestCommitParts(commits.CommitPartsContract):
 
 
 class TestFinishBatch(ends.FinishBatchContract):
+    pass
+
+
+class TestLiving(living.LivingContract):
+    pass
+
+
+class TestBeginWriter(writers.BeginWriterContract):
+    pass
+
+
+class TestCrashes(poison.CrashesContract):
+    pass
+
+
+class TestSuspect(poison.SuspectContract):
+    pass
+
+
+class TestListUnusedFiles(upkeep.ListUnusedFilesContract):
+    pass
+
+
+class TestReleaseFiles(upkeep.ReleaseFilesContract):
+    pass
+
+
+class TestOldBatches(upkeep.OldBatchesContract):
+    pass
+
+
+class TestPurge(upkeep.PurgeContract):
+    pass
+
+
+class TestUnreferenced(garbage.UnreferencedContract):
+    pass
+
+
+class TestRetained(garbage.RetainedContract):
+    pass
+
+
+class TestCondemnUploads(garbage.CondemnUploadsContract):
+    pass
+
+
+class TestCondemnPlans(garbage.CondemnPlansContract):
+    pass
+
+
+class TestCondemnResults(fences.CondemnResultsContract):
+    pass
+
+
+class TestListFragmented(compaction.ListFragmentedContract):
+    pass
+
+
+class TestSwapParts(compaction.SwapPartsContract):
+    pass
+
+
+class TestReferences(drift.ReferencesContract):
+    pass
+
+
+class TestRepair(drift.RepairContract):
     pass
