@@ -69,6 +69,10 @@ class Acts:
             ids=ids,
         )
 
+    def new_id(self, prefix: str) -> str:
+        """Return an id that nothing has."""
+        return self._ids.make(prefix)
+
     # A user
 
     async def upload(self, names: Sequence[str]) -> str:
@@ -142,6 +146,10 @@ class Acts:
         shards = claimed[0].shards if claimed else ()
         self._sequences |= {one.claim: one.shard.sequence for one in shards}
         return shards
+
+    async def hand_back(self, claimed: ClaimedShard) -> None:
+        """Give a shard up, so that another process may go on with it at once."""
+        await self.store.hand_back([claimed.claim])
 
     async def commit(self, done: Sequence[tuple[ClaimedShard, Sequence[int]]]) -> None:
         """Record these lines of shards of one batch: bytes first, then ledger.

@@ -35,6 +35,7 @@ class PowerLossDisk:
 
     Attributes:
         operations: how many operations were spent since the power came on.
+        flushes: how many of them flushed something.
         tape: every operation so far; played on a disk that begins as this one did they give this
             one again.
     """
@@ -42,6 +43,7 @@ class PowerLossDisk:
     def __init__(self, root: Path, nodes: dict[int, File | Directory] | None = None) -> None:
         self.root = root.absolute()
         self.operations = 0
+        self.flushes = 0
         self.tape: list[Step] = []
         self._cut_at: int | None = None
         self._is_on = True
@@ -88,7 +90,7 @@ class PowerLossDisk:
         self.hear()
         with self._guard:
             number = 0
-            for name in path.absolute().relative_to(self.root).parts:
+            for name in path.relative_to(self.root).parts:
                 found = self._directory(number, path).cached.get(name)
                 if found is None:
                     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
@@ -157,6 +159,7 @@ class PowerLossDisk:
         with self._guard:
             self._spend(lambda disk: disk.sync(number))
             self._nodes[number].flush()
+            self.flushes += 1
 
     def rename(self, source: Path, target: Path) -> None:
         """Give a file another name in its directory, in one step."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from tidegate.testing.contract.stores import ManualClock
 from tidegate.testing.power.acts import Acts, View
 from tidegate.testing.power.disk import PowerLossDisk, PowerLost
+from tidegate.testing.power.sweeps import check_swept, sweep
 
 Open = Callable[[PowerLossDisk, ManualClock], AbstractAsyncContextManager[Acts]]
 Stage = Callable[[Acts], AsyncIterator[str]]
@@ -64,23 +65,38 @@ async def live(root: Path, open_machine: Open, stages: tuple[Stage, ...]) -> Lif
     return Life(disk=disk, moments=tuple(moments))
 
 
-async def cut_everywhere(life: Life, open_machine: Open, make_chance: MakeChance) -> int:
-    """Cut the power after each operation of a life, none included; return how often.
+async def cut_everywhere(
+    life: Life, open_machine: Open, make_chance: MakeChance | None = None
+) -> int:
+    """Cut the power after each operation of a life, none included; return how many cuts differed.
+
+    Without `make_chance` nothing survives that was not flushed: then cuts between which nothing was
+    flushed and no step ended leave the same disk under the same promises, and are one. With it what
+    survives is drawn for each operation for which it gives a chance, and the successor loses its
+    power as well.
 
     Raises:
         AssertionError: a promise was not kept; its text says where.
     """
     replayed = PowerLossDisk(life.disk.root)
+    seen: tuple[int, tuple[Moment, ...]] | None = None
+    count = 0
     for operations in range(life.operations + 1):
         if operations:
             life.disk.tape[operations - 1](replayed)
         around = life.around(operations)
+        chance = None if make_chance is None else make_chance(operations)
+        state = (replayed.flushes, around)
+        if chance is None and (make_chance is not None or state == seen):
+            continue
+        seen = state
+        count += 1
         try:
-            await _cut(replayed, open_machine, around, make_chance(operations))
+            await _cut(replayed, open_machine, around, chance)
         except Exception as error:
             steps = " and ".join(f"'{moment.step}'" for moment in around)
             raise AssertionError(f"cut after operation {operations}, at {steps}") from error
-    return life.operations + 1
+    return count
 
 
 async def _cut(
@@ -102,6 +118,8 @@ async def _cut(
         left = left.restarted(chance)
         async with open_machine(left, clock) as acts:
             ended = await _end(acts, clock)
+    if chance is None:
+        return
     # What was acknowledged meanwhile is on the disk as well.
     async with open_machine(left.restarted(None), clock) as acts:
         assert await acts.view() == ended
@@ -111,4 +129,8 @@ async def _end(acts: Acts, clock: ManualClock) -> View:
     clock.turn(EXPIRED_SECONDS)
     await acts.run_to_the_end()
     await acts.check_ended()
-    return await acts.view()
+    ended = await acts.view()
+    await sweep(acts)
+    assert await acts.view() == ended, "a sweep took what can be seen"
+    await check_swept(acts)
+    return ended
