@@ -184,6 +184,7 @@ class Dispatcher:
             return fault
         except CellDied as death:
             # Not to be cut: the line stays in flight until the ledger knows of the death.
+            flight.scope = None
             return await self._quarantine.bury(flight.shard, flight.index, death)
         except StorageBroken:
             raise

@@ -1,0 +1,187 @@
+"""What becomes of lines that kill whatever handles them (PROTOCOL 20), in virtual time."""
+
+import asyncio
+import inspect
+import random
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from tidegate.domain.batch import Batch, Status
+from tidegate.domain.shard import DEATHS_TO_BLAME
+from tidegate.processor.settings import Planning, Settings
+from tidegate.stores.base import Store
+from tidegate.testing.deployment import Deployment, ok, request_line
+from tidegate.testing.loop import run_virtual
+from tidegate.testing.quarantine import Lives, lose_twice
+from tidegate.testing.stories import lines, told
+from tidegate.upstreams.base import Call, Reply
+
+SMALL = Settings(planning=Planning(shard_lines_max=10))
+
+
+def is_deadly(call: Call) -> bool:
+    return b"poison" in call.body
+
+
+async def soon(_: Call) -> Reply:
+    await asyncio.sleep(0.1)
+    return ok()
+
+
+def poison(name: str = "bad") -> bytes:
+    return request_line(name, content="poison")
+
+
+async def reasons(world: Deployment, batch: Batch) -> dict[str, str]:
+    """Return the code of each error line by its custom_id."""
+    found = await world.results(batch)
+    return {name: line.error.code for name, line in found.items() if line.error is not None}
+
+
+async def ended(world: Deployment, batch_id: str, *machines: Lives) -> Batch:
+    """Let machines run until a batch has ended."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(machine.run(), name="machine") for machine in machines]
+        batch = await world.end_of(batch_id)
+        for task in tasks:
+            task.cancel()
+    return batch
+
+
+@pytest.mark.parametrize("good", [0, 1, 9, 60, 200])
+def test_a_poison_costs_two_processors_and_two_cells_and_nobody_else(good: int) -> None:
+    async def story(world: Deployment) -> None:
+        machine = Lives(world, soon, is_deadly=is_deadly, settings=SMALL)
+        created = await world.submit([*lines(good), poison()])
+        batch = await ended(world, created.id, machine)
+        assert (batch.status, batch.counts.completed) == (Status.COMPLETED, good)
+        assert await reasons(world, batch) == {"bad": "processor_crashed"}
+        assert (machine.deaths, machine.cells.deaths) == (2, DEATHS_TO_BLAME)
+        assert machine.cells.open_max_seen <= Settings().cells.count_max
+        assert machine.cells.open == 0
+
+    told(story)
+
+
+def test_two_poisons_in_one_shard_are_blamed_alone() -> None:
+    async def story(world: Deployment) -> None:
+        machine = Lives(world, soon, is_deadly=is_deadly)
+        created = await world.submit([poison("bad-0"), *lines(40), poison("bad-1")])
+        batch = await ended(world, created.id, machine)
+        assert batch.counts.completed == 40
+        assert await reasons(world, batch) == dict.fromkeys(("bad-0", "bad-1"), "processor_crashed")
+        assert (machine.deaths, machine.cells.deaths) == (2, 2 * DEATHS_TO_BLAME)
+        order = [call.headers["x-request-id"].rpartition("_")[2] for call in machine.cells.calls]
+        deadly = [place for place, number in enumerate(order) if number in {"1", "42"}]
+        others = [place for place, number in enumerate(order) if number not in {"1", "42"}]
+        assert max(others) < deadly[-2], "a second death came before the others had gone"
+
+    told(story)
+
+
+def test_poisons_in_many_shards_cost_each_shard_two_processors_at_most() -> None:
+    async def story(world: Deployment) -> None:
+        machine = Lives(world, soon, is_deadly=is_deadly, settings=SMALL)
+        mixed = [*lines(54), *(poison(f"bad-{number}") for number in range(6))]
+        random.Random(0).shuffle(mixed)
+        batch = await ended(world, (await world.submit(mixed)).id, machine)
+        codes = await reasons(world, batch)
+        assert Counter(codes.values()) == {"processor_crashed": 6}
+        assert all(name.startswith("bad-") for name in codes)
+        assert batch.counts.completed == 54
+        assert machine.deaths <= 2 * 6
+
+    told(story)
+
+
+def test_two_machines_share_the_deaths_of_a_shard() -> None:
+    async def story(world: Deployment) -> None:
+        machines = [Lives(world, soon, is_deadly=is_deadly) for _ in range(2)]
+        created = await world.submit([*lines(30), poison()])
+        batch = await ended(world, created.id, *machines)
+        assert await reasons(world, batch) == {"bad": "processor_crashed"}
+        assert sum(machine.deaths for machine in machines) == 2
+
+    told(story)
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_random_kills_blame_nobody(seed: int) -> None:
+    async def story(world: Deployment) -> None:
+        chance = random.Random(seed)
+
+        async def answer(_: Call) -> Reply:
+            await asyncio.sleep(chance.uniform(0.0, 2.0))
+            return ok()
+
+        machine = Lives(world, answer, settings=SMALL)
+
+        async def killer() -> None:
+            for _ in range(12):
+                await asyncio.sleep(chance.uniform(0.0, 25.0))
+                machine.kill()
+
+        created = await world.submit(lines(chance.randint(1, 80)))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(killer(), name="killer")
+            batch = await ended(world, created.id, machine)
+        assert batch.counts.completed == batch.counts.total
+        assert await reasons(world, batch) == {}
+
+    told(story)
+
+
+class Counted:
+    """A ledger that tells of each call, before it is made and after it."""
+
+    def __init__(self, store: Store, on_call: Callable[[], None]) -> None:
+        self._store = store
+        self._on_call = on_call
+
+    def __getattr__(self, name: str) -> object:
+        found: object = getattr(self._store, name)
+        if not inspect.iscoroutinefunction(found):
+            return found
+
+        async def call(*arguments: object, **named: object) -> object:
+            self._on_call()
+            await asyncio.sleep(0)
+            answer: object = await found(*arguments, **named)
+            self._on_call()
+            await asyncio.sleep(0)
+            return answer
+
+        return call
+
+
+async def killed_at(moment: int) -> bool:
+    """Kill a processor at one moment of its work on a shard in quarantine; say if it came to it."""
+    world = Deployment.make()
+    machine = Lives(world, soon, is_deadly=is_deadly)
+    created = await world.submit([*lines(3), poison(), *lines(3, prefix="more")])
+    await lose_twice(world, created.id)
+    moments = 0
+
+    def on_call() -> None:
+        nonlocal moments
+        moments += 1
+        if moments == moment:
+            machine.kill()
+
+    world.store = Counted(world.store, on_call)  # type: ignore[assignment]  # it stands in for one
+    batch = await ended(world, created.id, machine)
+    assert await reasons(world, batch) == {"bad": "processor_crashed"}
+    assert batch.counts.completed == 6
+    # Where it was killed between the death of its child and the record of it, one more dies.
+    assert DEATHS_TO_BLAME <= machine.cells.deaths <= DEATHS_TO_BLAME + 1
+    return moments >= moment
+
+
+@pytest.mark.parametrize("first", range(10))
+def test_a_kill_at_any_moment_of_quarantine_blames_the_poison_alone(first: int) -> None:
+    moment = 1 + first
+    while run_virtual(killed_at(moment)):
+        moment += 10
+    assert moment > 100, "the story is too short to be of use"
