@@ -79,7 +79,8 @@ def test_each_line_is_recorded_before_it_is_sent_and_goes_alone() -> None:
 def test_cells_are_bounded_and_sound_shards_do_not_wait_for_them(count: int) -> None:
     async def story(world: Deployment) -> None:
         settings = Settings(planning=SHARDS_OF_TEN, cells=CellSettings(count_max=count))
-        slow_id = await lost_many(world, 100)
+        slow_id = (await world.submit(lines(100))).id
+        await lose_many(world, slow_id, settings, shards=1_000)
         cells = Cells(takes(5.0))
         routes = Routes(default=Endpoint("e", MemoryUpstream(at_once), open_cell=cells))
         async with world.processor(routes, settings):
@@ -97,40 +98,57 @@ def test_cells_are_bounded_and_sound_shards_do_not_wait_for_them(count: int) -> 
     told(story)
 
 
-async def lost_many(world: Deployment, count: int) -> str:
-    """Return a batch of shards of ten lines, each of them in quarantine."""
-    batch = await world.submit(lines(count))
+async def lose_many(world: Deployment, batch_id: str, settings: Settings, *, shards: int) -> None:
+    """Let the first shards of a batch be lost by holders that vanish; it is planned first."""
 
     async def never(_: Call) -> Reply:
         await asyncio.Event().wait()
         raise AssertionError("unreachable")
 
-    settings = Settings(planning=SHARDS_OF_TEN)
     async with world.processor(never, settings) as processor:
-        while not (await world.get(batch.id)).is_planned:  # noqa: ASYNC110 - virtual time passes
+        while not (await world.get(batch_id)).is_planned:  # noqa: ASYNC110 - virtual time passes
             await asyncio.sleep(0.1)
         processor.abort()
-    want = Want(batch_id=batch.id, model="m", limit=1_000)
+    want = Want(batch_id=batch_id, model="m", limit=shards)
     for number in range(3):
         assert await world.store.claim_shards(f"ghost-{number}", [want], lease_seconds=1.0)
         await asyncio.sleep(1.5)
-    return batch.id
 
 
-def test_in_one_batch_sound_shards_go_on_beside_those_in_quarantine() -> None:
+def test_in_one_batch_sound_shards_go_on_beside_one_in_quarantine() -> None:
     async def story(world: Deployment) -> None:
-        settings = Settings(planning=SHARDS_OF_TEN, cells=CellSettings(count_max=1))
-        batch_id = await lost_many(world, 30)
-        (first, *_) = await world.store.get_shards(batch_id)
-        assert first.is_quarantined
-        more = await world.submit(lines(200, prefix="more"))
+        settings = Settings(planning=Planning(shard_lines_max=100))
+        batch = await world.submit(lines(400))
+        await lose_many(world, batch.id, settings, shards=1)
+        shards = await world.store.get_shards(batch.id)
+        assert [shard.crashes > 0 for shard in shards] == [True, False, False, False]
         cells = Cells(takes(10.0))
-        routes = Routes(default=Endpoint("e", MemoryUpstream(at_once), open_cell=cells))
+        routes = Routes(default=Endpoint("e", MemoryUpstream(takes(1.0)), open_cell=cells))
         async with world.processor(routes, settings):
-            await world.end_of(more.id, within_seconds=30.0)
-            assert (await world.get(batch_id)).counts.completed < 10
-            await world.cancel(batch_id)
-            await world.end_of(batch_id)
+            # Three hundred lines, sixteen and more at a time.
+            await asyncio.sleep(25.0)
+            assert 300 <= (await world.get(batch.id)).counts.completed < 305
+            await world.cancel(batch.id)
+            await world.end_of(batch.id)
+
+    told(story)
+
+
+def test_one_accident_of_each_child_blames_no_line() -> None:
+    async def story(world: Deployment) -> None:
+        batch_id = await lost_batch(world, 20)
+        seen: Counter[str] = Counter()
+
+        async def answer(call: Call) -> Reply:
+            seen[call.headers["x-request-id"]] += 1
+            if seen[call.headers["x-request-id"]] == 1:
+                raise CellDied("taken by the kernel")
+            return ok()
+
+        cells = Cells(answer)
+        async with world.processor(alone(cells)):
+            batch = await world.end_of(batch_id)
+        assert (batch.counts.completed, cells.deaths) == (20, 20)
 
     told(story)
 
