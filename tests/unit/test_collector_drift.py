@@ -145,6 +145,26 @@ def test_a_processor_at_work_loses_nothing_when_its_batch_is_mended() -> None:
     told(story)
 
 
+def test_a_processor_whose_own_results_vanish_writes_elsewhere() -> None:
+    async def story(deployment: Deployment) -> None:
+        free = asyncio.Event()
+        texts = [request_line(f"line-{n}", content=f"number {n:04d}.") for n in range(COUNT)]
+        batch = await deployment.submit(texts)
+        async with deployment.processor(answering(free, until=1_050)):
+            await reached(deployment, batch, 1_050)
+            gone = await delete(deployment, ".results", ".errors")
+            report = await collector_of(deployment, SETTINGS).collect()
+            assert report.lines_rerun == 1_050
+            free.set()
+            batch = await deployment.end_of(batch.id)
+        await finished(deployment, batch)
+        for file_id in (batch.output_file_id, batch.error_file_id):
+            used = {part.blob for part in await parts_of(deployment, file_id or "")}
+            assert not used & set(gone)
+
+    told(story)
+
+
 def test_without_the_plan_nothing_is_guessed() -> None:
     async def story(deployment: Deployment) -> None:
         batch = await begun(deployment)

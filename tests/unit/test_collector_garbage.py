@@ -6,15 +6,14 @@ import pytest
 
 from tidegate.collector.settings import Settings
 from tidegate.domain.batch import Batch
-from tidegate.domain.blob_names import PlanBlob, ResultBlob
+from tidegate.domain.blob_names import ResultBlob
 from tidegate.domain.errors import BlobMissing, ClaimLost
 from tidegate.domain.file import File, Part, Purpose
-from tidegate.domain.shard import ShardPlan, Tally, Verdict
-from tidegate.stores.base import Commit, Plan, ShardCommit, Want
-from tidegate.testing.collecting import Told, collecting, collector_of
+from tidegate.domain.shard import Verdict
+from tidegate.stores.base import Want
+from tidegate.testing.collecting import Told, collecting, collector_of, planned, results_of
 from tidegate.testing.deployment import TENANT, Deployment
 from tidegate.testing.stories import at_once, lines, told
-from tidegate.wire.plan_format import pack
 
 QUICK = Settings(
     interval_seconds=1.0, sweep_seconds=1.0, download_seconds_max=0.0, upload_seconds_max=10.0
@@ -64,7 +63,7 @@ def test_a_writer_that_was_stopped_bounces_off_a_sweep() -> None:
     async def story(deployment: Deployment) -> None:
         store, collector = deployment.store, collector_of(deployment, QUICK)
         batch = await deployment.submit(lines(2))
-        await planned(deployment, batch)
+        await planned(deployment, batch, shards=1)
         [claimed] = await store.claim_shards(
             "proc", [Want(batch_id=batch.id, model="m", limit=1)], lease_seconds=5.0
         )
@@ -77,47 +76,11 @@ def test_a_writer_that_was_stopped_bounces_off_a_sweep() -> None:
         await asyncio.sleep(5.0)
         report = await collector.collect()
         assert (report.blobs_deleted, report.bytes_deleted) == (1, 15)
-        commit = Commit(
-            segment_id="seg",
-            batch_id=batch.id,
-            shards=(
-                ShardCommit(
-                    number=0,
-                    epoch=held.claim.epoch,
-                    sequence=0,
-                    indexes=(0, 1),
-                    output=Part(blob=name, offset=0, length=15),
-                    errors=None,
-                    tally=Tally(completed=2),
-                ),
-            ),
-            at=at,
-            writer="writer",
-        )
-        assert await store.commit(commit) == [Verdict.STALE]
+        assert await results_of(deployment, batch, held, "writer") == [Verdict.STALE]
         async with deployment.processor(at_once):
             await holds(deployment, await deployment.end_of(batch.id), 2)
 
     told(story)
-
-
-async def planned(deployment: Deployment, batch: Batch) -> None:
-    """Plan a batch of two lines by hand, as a processor would."""
-    held = await deployment.store.claim_planning("proc", lease_seconds=5.0)
-    assert held is not None
-    blob = PlanBlob(batch_id=batch.id, epoch=held.claim.epoch).name
-    data = b"".join(pack(n, b'"line-%d"' % n, b'{"model":"m"}') for n in range(2))
-    await deployment.blobs.put(blob, data)
-    shard = ShardPlan(number=0, model="m", offset=0, length=len(data), lines=2)
-    plan = Plan(
-        blob=blob,
-        shards=(shard,),
-        models=("m",),
-        total=2,
-        output_file_id=deployment.ids.make("file-"),
-        error_file_id=deployment.ids.make("file-"),
-    )
-    await deployment.store.plan_batch(held.claim, plan, at=deployment.clock.now())
 
 
 async def holds(deployment: Deployment, batch: Batch, count: int) -> None:

@@ -249,6 +249,10 @@ class MemoryUpkeep(MemoryGarbage):
             entry = self._files[file_repair.file_id]
             entry.file = mending.mended_file(entry.file, file_repair)
             entry.parts = list(file_repair.new)
+        for name in mending.bereft_writers(repair):
+            writer = self._writers.get(name)
+            if writer is not None:
+                writer.fenced = True
         job.batch = batch
 
     def _working(self, claim: Claim, index: int) -> tuple[Job, Shard]:

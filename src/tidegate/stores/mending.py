@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from tidegate.domain.batch import Batch
+from tidegate.domain.blob_names import ResultBlob, parse
 from tidegate.domain.file import File, Part
 from tidegate.domain.shard import Shard, Tally, count_done
 from tidegate.domain.usage import Usage
@@ -80,6 +81,13 @@ def mended_file(file: File, repair: FileRepair) -> File:
     assert all(part.blob in known for part in repair.new), "bytes of a third writer"
     assert _length(repair.new) <= file.bytes, "a repair makes no file longer"
     return replace(file, bytes=_length(repair.new))
+
+
+def bereft_writers(repair: Repair) -> list[str]:
+    """Return the writers whose bytes are gone: whatever they add would lie in a lost blob."""
+    lost = {part.blob for one in repair.files for part in {*one.old} - {*one.new}}
+    found = {name.writer for blob in lost if isinstance(name := parse(blob), ResultBlob)}
+    return sorted(found)
 
 
 def check_lost(repair: Repair, before: Sequence[Shard]) -> None:

@@ -11,9 +11,15 @@ from tidegate.collector.observer import Observer
 from tidegate.collector.report import Damage
 from tidegate.collector.service import Collector
 from tidegate.collector.settings import Settings
+from tidegate.domain.batch import Batch
+from tidegate.domain.blob_names import PlanBlob, ResultBlob
 from tidegate.domain.errors import TidegateError
 from tidegate.domain.file import Part
+from tidegate.domain.shard import ShardPlan, Tally, Verdict
+from tidegate.stores.base import ClaimedShard, Commit, Plan, ShardCommit
 from tidegate.testing.deployment import TENANT, Deployment
+from tidegate.wire.plan_format import pack
+from tidegate.wire.results import reply_line
 
 DAY = 86_400.0
 HOUR = 3_600.0
@@ -88,3 +94,68 @@ async def collecting(
 async def parts_of(deployment: Deployment, file_id: str) -> tuple[Part, ...]:
     """Return the parts of a file that the usual tenant sees."""
     return (await deployment.store.get_parts(TENANT, file_id))[1]
+
+
+async def planned(deployment: Deployment, batch: Batch, *, shards: int) -> Batch:
+    """Plan a batch by hand, as the processor `proc` would: shards of two lines for the model `m`.
+
+    The lines have the numbers and custom_ids 1 and "line-1", and so on.
+    """
+    held = await deployment.store.claim_planning("proc", lease_seconds=5.0)
+    assert held is not None, "somebody plans it"
+    blob = PlanBlob(batch_id=batch.id, epoch=held.claim.epoch).name
+    data = b""
+    cuts: list[ShardPlan] = []
+    for number in range(shards):
+        texts = [pack(n, b'"line-%d"' % n, b'{"model":"m"}') for n in _numbers(number)]
+        length = sum(map(len, texts))
+        cuts.append(
+            ShardPlan(number=number, model="m", offset=len(data), length=length, lines=len(texts))
+        )
+        data += b"".join(texts)
+    await deployment.blobs.put(blob, data)
+    plan = Plan(
+        blob=blob,
+        shards=tuple(cuts),
+        models=("m",),
+        total=sum(cut.lines for cut in cuts),
+        output_file_id=deployment.ids.make("file-"),
+        error_file_id=deployment.ids.make("file-"),
+    )
+    return await deployment.store.plan_batch(held.claim, plan, at=deployment.clock.now())
+
+
+async def results_of(
+    deployment: Deployment, batch: Batch, held: ClaimedShard, writer: str
+) -> list[Verdict]:
+    """Commit the results of both lines of a shard under a writer's name; return the answer."""
+    shard = held.shard
+    name = ResultBlob(batch_id=batch.id, writer=writer, label="results").name
+    lines = [
+        reply_line(f"batch_req_x_{n}", b'"line-%d"' % n, status=200, upstream_id="x", body=b"{}")
+        for n in _numbers(shard.plan.number)
+    ]
+    data = b"".join(lines)
+    offset = await deployment.blobs.append(name, data)
+    part = ShardCommit(
+        number=shard.plan.number,
+        epoch=held.claim.epoch,
+        sequence=shard.sequence,
+        indexes=tuple(range(len(lines))),
+        output=Part(blob=name, offset=offset, length=len(data)),
+        errors=None,
+        tally=Tally(completed=len(lines)),
+    )
+    return await deployment.store.commit(
+        Commit(
+            segment_id=deployment.ids.make("seg_"),
+            batch_id=batch.id,
+            shards=(part,),
+            at=deployment.clock.now(),
+            writer=writer,
+        )
+    )
+
+
+def _numbers(shard: int) -> tuple[int, int]:
+    return 2 * shard + 1, 2 * shard + 2

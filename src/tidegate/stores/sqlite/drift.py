@@ -10,7 +10,7 @@ from tidegate.domain.claim import Kind, Unit
 from tidegate.domain.file import Part
 from tidegate.domain.shard import Shard, count_done
 from tidegate.stores import mending, sql
-from tidegate.stores.sqlite import batches, claims, files, results, units
+from tidegate.stores.sqlite import batches, claims, files, results, units, writers
 from tidegate.stores.sqlite.rows import BatchRow, ShardRow, Value, select, unit_values, write
 from tidegate.stores.upkeep import Reference, Repair, ShardRepair
 
@@ -76,6 +76,9 @@ def _mend(
         file = mending.mended_file(known.file(), file_repair)
         files.put_file(connection, file)
         files.set_parts(connection, file, file_repair.new)
+    for name in mending.bereft_writers(request):
+        if writers.get_writer(connection, name) is not None:
+            writers.fence_writer(connection, name)
     batches.save_batch(connection, mending.mended_batch(row.batch(), request))
     reopened = sum(shard.ended for shard in shards.values())
     results.set_open_shards(connection, row.id, row.open_shards + reopened)
