@@ -122,6 +122,9 @@ async def files_that_go(acts: Acts) -> AsyncIterator[str]:
     await sweep(acts)
     await purge(acts)
     yield "purged"
+    # Directories that became empty went as well.
+    await acts.upload(["four-0"])
+    yield "uploaded into an empty house"
 
 
 STAGES = (

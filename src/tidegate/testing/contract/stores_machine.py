@@ -61,11 +61,15 @@ class LedgerMachine(RuleBasedStateMachine):
     def lose_power(self, chance: random.Random) -> None:
         """Cut the power, and open the ledger again."""
 
-    def commit(self, batch_id: str, *parts: ShardCommit) -> Commit:
-        """Return a commit under a segment id of its own."""
+    def commit(self, batch_id: str, *parts: ShardCommit, writer: str | None = None) -> Commit:
+        """Return a commit under a segment id of its own, by default by the writer of `planned`."""
         self.segments += 1
         return a_commit(
-            *parts, segment=f"segment-{self.segments}", batch_id=batch_id, at=self.clock.now()
+            *parts,
+            segment=f"segment-{self.segments}",
+            batch_id=batch_id,
+            at=self.clock.now(),
+            writer=writer,
         )
 
     @rule(seconds=st.sampled_from([1.0, LEASE - 1, LEASE, 2 * LEASE]))
