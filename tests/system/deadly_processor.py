@@ -1,0 +1,106 @@
+"""A real processor whose door to the model dies of one sort of line, and takes its process along.
+
+`deadly_processor.py DATA BATCH` works on the ledger and the blobs under DATA until BATCH has ended;
+`deadly_processor.py cell` is the child process of one of its cells.
+"""
+
+import asyncio
+import os
+import random
+import signal
+import sys
+import tempfile
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from typing_extensions import override
+
+from tidegate.blobs.filesystem import FilesystemBlobs
+from tidegate.processor.endpoints import Endpoint, Routes
+from tidegate.processor.keeper import ThreadKeeper
+from tidegate.processor.observer import Observer
+from tidegate.processor.service import Processor, Tools
+from tidegate.processor.settings import Claims, Planning, Settings
+from tidegate.runtime.clock import SystemClock
+from tidegate.runtime.identity import RandomIds
+from tidegate.signals.memory import MemorySignals
+from tidegate.stores.base import Store
+from tidegate.stores.executor import ThreadExecutor
+from tidegate.stores.sqlite import SqliteStore
+from tidegate.testing.deployment import TENANT, ok
+from tidegate.upstreams.base import Call, Reply, Upstream
+from tidegate.upstreams.catalogue import Catalogue
+from tidegate.upstreams.cell_child import own_output, serve, stand_alone
+from tidegate.upstreams.cell_process import CellSettings, ProcessCell
+
+SETTINGS = Settings(
+    claims=Claims(lease_seconds=1.0, poll_seconds=0.05), planning=Planning(shard_lines_max=20)
+)
+CELL = CellSettings(
+    command=(sys.executable, "-P", __file__, "cell"),
+    memory_bytes_max=2**30,
+    answer_bytes_max=2**20,
+    answer_seconds=30.0,
+    start_seconds=30.0,
+)
+
+
+class Deadly(Upstream):
+    """Answers at once, and kills its process where the marker stands in the body."""
+
+    @override
+    async def send(self, call: Call) -> Reply:
+        await asyncio.sleep(0.002)
+        if b"poison" in call.body:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return ok()
+
+    @override
+    async def aclose(self) -> None:
+        return
+
+
+def open_store(data: Path) -> Store:
+    """Return the ledger of a data directory, closed as yet."""
+    return SqliteStore(data / "ledger.db", SystemClock(), ThreadExecutor())
+
+
+async def work(data: Path, batch_id: str) -> None:
+    """Work until the batch has ended."""
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(open_store(data))
+        blobs = FilesystemBlobs(data / "blobs")
+        stack.push_async_callback(blobs.aclose)
+        ids = RandomIds()
+        routes = Routes(default=Endpoint("deadly", Deadly(), open_cell=lambda: ProcessCell(CELL)))
+        processor = Processor(
+            SETTINGS,
+            Tools(
+                store=store,
+                blobs=blobs,
+                signals=MemorySignals(),
+                routes=routes,
+                clock=SystemClock(),
+                ids=ids,
+                chance=random.Random(),
+                keeper=ThreadKeeper(SETTINGS.claims, lambda: open_store(data)),
+                observer=Observer(),
+                make_scratch=tempfile.TemporaryFile,
+                models=Catalogue({}, None),
+                owner=ids.make("processor_"),
+            ),
+        )
+        async with asyncio.TaskGroup() as group:
+            group.create_task(processor.run(), name="processor")
+            while not (await store.get_batch(TENANT, batch_id)).is_terminal:  # noqa: ASYNC110 - another process may end it
+                await asyncio.sleep(0.05)
+            processor.stop()
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "cell":
+        out = own_output()
+        stand_alone()
+        asyncio.run(serve(lambda _: Deadly(), lambda _, __: None, out=out))
+    else:
+        asyncio.run(work(Path(sys.argv[1]), sys.argv[2]))

@@ -1,0 +1,69 @@
+"""Real processes, a real ledger, and lines that kill whatever handles them."""
+
+import asyncio
+import random
+import signal
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from tidegate.blobs.filesystem import FilesystemBlobs
+from tidegate.domain.batch import Status
+from tidegate.runtime.clock import SystemClock
+from tidegate.runtime.identity import SeededIds
+from tidegate.signals.memory import MemorySignals
+from tidegate.stores.executor import ThreadExecutor
+from tidegate.stores.sqlite import SqliteStore
+from tidegate.testing.deployment import Deployment, request_line
+from tidegate.testing.stories import lines
+
+SCRIPT = Path(__file__).with_name("deadly_processor.py")
+LIVES_MAX = 20
+
+
+@asynccontextmanager
+async def deployment(data: Path) -> AsyncIterator[Deployment]:
+    """Open the ledger and the blobs that the processors work on."""
+    clock = SystemClock()
+    async with AsyncExitStack() as stack:
+        store = SqliteStore(data / "ledger.db", clock, ThreadExecutor())
+        await stack.enter_async_context(store)
+        blobs = FilesystemBlobs(data / "blobs")
+        stack.push_async_callback(blobs.aclose)
+        yield Deployment(store, blobs, MemorySignals(), clock, SeededIds(random.Random(0)))
+
+
+async def supervise(data: Path, batch_id: str) -> list[int]:
+    """Start a processor whenever one has died; return how each of them ended."""
+    ends: list[int] = []
+    while len(ends) < LIVES_MAX and 0 not in ends:
+        life = await asyncio.create_subprocess_exec(
+            sys.executable, "-P", str(SCRIPT), str(data), batch_id
+        )
+        try:
+            ends.append(await life.wait())
+        finally:
+            if life.returncode is None:
+                life.kill()
+                await life.wait()
+    return ends
+
+
+async def test_a_deadly_line_ends_as_an_error_and_all_others_complete(tmp_path: Path) -> None:
+    deadly = request_line("deadly", content="poison")
+    async with deployment(tmp_path) as world:
+        batch_id = (await world.submit([*lines(70), deadly])).id
+    async with asyncio.timeout(90):
+        ends = await supervise(tmp_path, batch_id)
+    assert ends == [-signal.SIGKILL, -signal.SIGKILL, 0]
+    async with deployment(tmp_path) as world:
+        batch = await world.get(batch_id)
+        found = await world.results(batch)
+        shards = await world.store.get_shards(batch_id)
+    assert (batch.status, batch.counts.completed, batch.counts.failed) == (Status.COMPLETED, 70, 1)
+    codes = Counter(line.error.code for line in found.values() if line.error is not None)
+    assert codes == {"processor_crashed": 1}
+    assert found["deadly"].error is not None
+    assert [list(shard.deaths.values()) for shard in shards if shard.deaths] == [[2]]
