@@ -11,6 +11,7 @@ from tidegate.domain.errors import (
     CellNotStarted,
     ClaimLost,
     ReplyBroken,
+    StorageBroken,
     StoreUnavailable,
 )
 from tidegate.domain.shard import DEATHS_TO_BLAME
@@ -130,6 +131,30 @@ def test_in_one_batch_sound_shards_go_on_beside_one_in_quarantine() -> None:
             assert 300 <= (await world.get(batch.id)).counts.completed < 305
             await world.cancel(batch.id)
             await world.end_of(batch.id)
+
+    told(story)
+
+
+def test_a_small_batch_gets_a_cell_though_a_large_one_holds_them_all() -> None:
+    async def story(world: Deployment) -> None:
+        settings = Settings(planning=SHARDS_OF_TEN, cells=CellSettings(count_max=2))
+        large, small = await world.submit(lines(200)), await world.submit(lines(3, prefix="few"))
+        await lose_many(world, large.id, settings, shards=1_000)
+        await lose_many(world, small.id, settings, shards=1_000)
+        want = Want(batch_id=small.id, model="m", limit=1)
+        (held,) = await world.store.claim_shards("before", [want], lease_seconds=1.0)
+        later = world.clock.now() + 20.0
+        await world.store.hand_back([held.shards[0].claim], not_before=later)
+        cells = Cells(takes(5.0))
+        async with world.processor(alone(cells), settings):
+            await asyncio.sleep(19.0)
+            assert cells.open == 2
+            assert (await world.get(small.id)).counts.completed == 0
+            # A shard has its turn of 5 s, its line lands, and three lines of 5 s follow.
+            await world.end_of(small.id, within_seconds=45.0)
+            ended = await world.end_of(large.id)
+        assert ended.counts.completed == 200
+        assert cells.open_max_seen == 2
 
     told(story)
 
@@ -266,6 +291,20 @@ def test_an_answer_that_is_lost_is_asked_for_again() -> None:
             batch = await world.end_of(batch_id)
         assert await counted(world, batch_id) == {"processor_crashed": 1}
         assert (batch.counts.completed, cells.deaths) == (4, DEATHS_TO_BLAME)
+
+    told(story)
+
+
+def test_a_ledger_that_loses_what_it_wrote_ends_the_processor_and_its_cells() -> None:
+    async def story(world: Deployment) -> None:
+        await lost_batch(world, 5)
+        fails(world.store, "record_suspect", StorageBroken("a flush failed"))
+        cells = Cells(takes(0.1))
+        with pytest.raises(BaseExceptionGroup) as caught:
+            async with world.processor(alone(cells)):
+                await asyncio.Event().wait()
+        assert caught.value.subgroup(StorageBroken) is not None
+        assert (cells.calls, cells.open) == ([], 0)
 
     told(story)
 

@@ -96,8 +96,34 @@ class Claimer:
         waiting = await self._open_all(granted)
         if not waiting:
             return False
-        not_before = self._tools.clock.now() + CELL_WAIT_SECONDS
+        # A batch that is let in soon looks again soon, so that it finds the cell before others do.
+        wait = self._settings.claims.poll_seconds if self._free_cell(waiting) else CELL_WAIT_SECONDS
+        not_before = self._tools.clock.now() + wait
         await self._tools.store.hand_back(waiting, not_before=not_before)
+        return True
+
+    def _free_cell(self, waiting: Sequence[Claim]) -> bool:
+        """Where a batch has no cell though others have had their turn, let one of these give way.
+
+        Say whether a cell is about to be free.
+        """
+        now = asyncio.get_running_loop().time()
+        alone = [
+            shard
+            for run in self._held.runs.values()
+            for shard in run.shards.values()
+            if shard.is_quarantined
+        ]
+        if any(shard.state is State.RETURNING for shard in alone):
+            return True
+        running = [shard for shard in alone if shard.state is State.RUNNING]
+        served = {shard.claim.unit.batch_id for shard in running}
+        if all(claim.unit.batch_id in served for claim in waiting):
+            return False
+        victim = self._longest_turn(running, now)
+        if victim is None:
+            return False
+        self._give_way(victim, now)
         return True
 
     async def _explain(self, offers: Sequence[Offer], now: float) -> None:
@@ -275,11 +301,14 @@ class Claimer:
         if victim is None and any(self._is_left_out(offer, now) for offer in offers):
             victim = self._longest_turn(running, now)
         if victim is not None:
-            victim.state = State.RETURNING
-            victim.cut_flights(now + self._settings.ends.drain_seconds)
-            batch_id = victim.claim.unit.batch_id
-            self._gave_way_at[batch_id] = now
-            self._held.runs[batch_id].changed.set()
+            self._give_way(victim, now)
+
+    def _give_way(self, victim: OpenShard, now: float) -> None:
+        victim.state = State.RETURNING
+        victim.cut_flights(now + self._settings.ends.drain_seconds)
+        batch_id = victim.claim.unit.batch_id
+        self._gave_way_at[batch_id] = now
+        self._held.runs[batch_id].changed.set()
 
     def _is_left_out(self, offer: Offer, now: float) -> bool:
         return offer.batch_id not in self._held.runs and self._missing(offer, now) > 0
