@@ -24,6 +24,7 @@ MakeChance = Callable[[int], random.Random | None]
 # After so long the claims of a process that died have expired.
 EXPIRED_SECONDS = 60.0
 SECOND_CUT_WITHIN_MAX = 200
+SHARE_OPENED_AGAIN = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +119,7 @@ async def _cut(
         left = left.restarted(chance)
         async with open_machine(left, clock) as acts:
             ended = await _end(acts, clock)
-    if chance is None:
+    if chance is None or chance.random() >= SHARE_OPENED_AGAIN:
         return
     # What was acknowledged meanwhile is on the disk as well.
     async with open_machine(left.restarted(None), clock) as acts:
