@@ -10,8 +10,8 @@ from hypothesis import given, settings, strategies as st
 from tidegate.blobs.memory import MemoryBlobs
 from tidegate.collector.settings import Settings
 from tidegate.domain.errors import StorageFull, StoreUnavailable
-from tidegate.domain.file import File, Part, Purpose, cut
-from tidegate.testing.collecting import Told, collecting, collector_of, parts_of
+from tidegate.domain.file import Part, cut
+from tidegate.testing.collecting import Told, collecting, collector_of, parts_of, scattered
 from tidegate.testing.deployment import TENANT, Deployment, model_of, ok
 from tidegate.testing.loop import run_virtual
 from tidegate.testing.stories import fails, lines, meets, told
@@ -24,31 +24,6 @@ SMALL = Settings(
     compact_parts_min=4,
     compact_bytes_max=64,
 )
-
-
-async def scattered(deployment: Deployment, pieces: Sequence[bytes]) -> str:
-    """Store a file whose pieces lie apart, each in the midst of other bytes."""
-    upload_id = deployment.ids.make("upload_")
-    blob = f"uploads/{upload_id}"
-    now = deployment.clock.now()
-    await deployment.store.begin_upload(upload_id, tenant=TENANT, blob=blob, at=now)
-    data = b""
-    parts: list[Part] = []
-    for piece in pieces:
-        data += b"\0"
-        parts.append(Part(blob=blob, offset=len(data), length=len(piece)))
-        data += piece
-    await deployment.blobs.put(blob, data)
-    file = File(
-        id=deployment.ids.make("file-"),
-        tenant=TENANT,
-        filename="scattered.bin",
-        purpose=Purpose.USER_DATA,
-        bytes=sum(map(len, pieces)),
-        created_at=now,
-    )
-    await deployment.store.finish_upload(upload_id, file, parts)
-    return file.id
 
 
 async def read(deployment: Deployment, parts: Sequence[Part], start: int, length: int) -> bytes:
@@ -118,6 +93,19 @@ def test_many_parts_become_few_and_the_old_blob_goes_in_time() -> None:
         assert (await collector.collect()).blobs_deleted == 1
         assert old not in await deployment.blobs.list_names("")
         assert await deployment.content(file_id) == b"".join(bytes([65 + n]) * 8 for n in range(20))
+
+    told(story)
+
+
+def test_what_is_large_enough_stays_and_its_neighbours_are_joined() -> None:
+    async def story(deployment: Deployment) -> None:
+        lengths = [8, 40, 8, 8, 8, 64, 100, 8, 8]
+        file_id = await scattered(deployment, [bytes(length) for length in lengths])
+        report = await collector_of(deployment, SMALL).collect()
+        assert (report.files_compacted, report.parts_merged) == (1, 3)
+        joined = [part.length for part in await parts_of(deployment, file_id)]
+        assert joined == [8, 40, 24, 64, 100, 16]
+        assert await deployment.content(file_id) == bytes(sum(lengths))
 
     told(story)
 

@@ -187,6 +187,19 @@ def test_without_the_plan_nothing_is_guessed() -> None:
 def test_counts_that_do_not_agree_are_left_alone() -> None:
     async def story(deployment: Deployment) -> None:
         batch = await begun(deployment)
+        job = deployment.store._jobs[batch.id]  # type: ignore[attr-defined]
+        job.batch = replace(batch, counts=replace(batch.counts, completed=631))
+        gone = await delete(deployment, ".results")
+        report = await collector_of(deployment, SETTINGS).collect()
+        assert (report.drift, report.lines_rerun) == (len(gone), 0)
+        assert (await deployment.get(batch.id)).counts.completed == 631
+
+    told(story)
+
+
+def test_bytes_that_are_no_results_are_left_alone() -> None:
+    async def story(deployment: Deployment) -> None:
+        batch = await begun(deployment)
         assert isinstance(deployment.blobs, MemoryBlobs)
         for name, data in list(deployment.blobs._blobs.items()):
             if name.endswith(".results"):

@@ -131,3 +131,41 @@ def test_lost_lines_run_again_and_whoever_lost_them_writes_there_no_more(
         assert sorted(await deployment.results(batch)) == [f"line-{n}" for n in range(1, 7)]
 
     tell(story)
+
+
+@pytest.mark.parametrize("bad", [False, True])
+@pytest.mark.parametrize("midst", ["get_batch", "repair"])
+def test_a_commit_in_the_midst_of_mending_is_seen(
+    tell: Callable[[Story], None], midst: str, *, bad: bool
+) -> None:
+    async def story(deployment: Deployment) -> None:
+        store = deployment.store
+        batch = await planned(deployment, await deployment.submit(lines(6)), shards=3)
+        [claimed] = await store.claim_shards(
+            "proc", [Want(batch_id=batch.id, model="m", limit=2)], lease_seconds=500.0
+        )
+        first, second = claimed.shards
+        for writer in ("writer", "another"):
+            at = deployment.clock.now()
+            await store.begin_writer(writer, batch_id=batch.id, owner="proc", at=at)
+        assert await results_of(deployment, batch, first, "writer") == [Verdict.ACCEPTED]
+        [part] = await parts_of(deployment, batch.output_file_id or "")
+        await deployment.blobs.delete(part.blob)
+        method = getattr(store, midst)
+
+        async def met(*arguments: object) -> object:
+            setattr(store, midst, method)
+            verdicts = await results_of(deployment, batch, second, "another", bad=bad)
+            assert verdicts == [Verdict.ACCEPTED]
+            return await method(*arguments)
+
+        setattr(store, midst, met)
+        report = await collector_of(deployment, QUICK).collect()
+        assert (report.lines_rerun, report.drift) == (2, 0)
+        assert getattr(store, midst) == method, "nothing came in between"
+        async with deployment.processor(at_once):
+            batch = await deployment.end_of(batch.id)
+        assert (batch.counts.completed, batch.counts.failed) == ((4, 2) if bad else (6, 0))
+        assert sorted(await deployment.results(batch)) == [f"line-{n}" for n in range(1, 7)]
+
+    tell(story)

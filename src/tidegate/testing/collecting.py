@@ -14,7 +14,7 @@ from tidegate.collector.settings import Settings
 from tidegate.domain.batch import Batch
 from tidegate.domain.blob_names import PlanBlob, ResultBlob
 from tidegate.domain.errors import TidegateError
-from tidegate.domain.file import Part
+from tidegate.domain.file import File, Part, Purpose
 from tidegate.domain.shard import ShardPlan, Tally, Verdict
 from tidegate.stores.base import ClaimedShard, Commit, Plan, ShardCommit
 from tidegate.testing.deployment import TENANT, Deployment
@@ -96,6 +96,31 @@ async def parts_of(deployment: Deployment, file_id: str) -> tuple[Part, ...]:
     return (await deployment.store.get_parts(TENANT, file_id))[1]
 
 
+async def scattered(deployment: Deployment, pieces: Sequence[bytes]) -> str:
+    """Store a file whose pieces lie apart, each in the midst of other bytes."""
+    upload_id = deployment.ids.make("upload_")
+    blob = f"uploads/{upload_id}"
+    now = deployment.clock.now()
+    await deployment.store.begin_upload(upload_id, tenant=TENANT, blob=blob, at=now)
+    data = b""
+    parts: list[Part] = []
+    for piece in pieces:
+        data += b"\0"
+        parts.append(Part(blob=blob, offset=len(data), length=len(piece)))
+        data += piece
+    await deployment.blobs.put(blob, data)
+    file = File(
+        id=deployment.ids.make("file-"),
+        tenant=TENANT,
+        filename="scattered.bin",
+        purpose=Purpose.USER_DATA,
+        bytes=sum(map(len, pieces)),
+        created_at=now,
+    )
+    await deployment.store.finish_upload(upload_id, file, parts)
+    return file.id
+
+
 async def planned(deployment: Deployment, batch: Batch, *, shards: int) -> Batch:
     """Plan a batch by hand, as the processor `proc` would: shards of two lines for the model `m`.
 
@@ -126,25 +151,36 @@ async def planned(deployment: Deployment, batch: Batch, *, shards: int) -> Batch
 
 
 async def results_of(
-    deployment: Deployment, batch: Batch, held: ClaimedShard, writer: str
+    deployment: Deployment, batch: Batch, held: ClaimedShard, writer: str, *, bad: bool = False
 ) -> list[Verdict]:
-    """Commit the results of both lines of a shard under a writer's name; return the answer."""
+    """Commit the results of both lines of a shard under a writer's name; return the answer.
+
+    Bad ones go into the error file.
+    """
     shard = held.shard
-    name = ResultBlob(batch_id=batch.id, writer=writer, label="results").name
+    label = "errors" if bad else "results"
+    name = ResultBlob(batch_id=batch.id, writer=writer, label=label).name
     lines = [
-        reply_line(f"batch_req_x_{n}", b'"line-%d"' % n, status=200, upstream_id="x", body=b"{}")
+        reply_line(
+            f"batch_req_x_{n}",
+            b'"line-%d"' % n,
+            status=400 if bad else 200,
+            upstream_id="x",
+            body=b"{}",
+        )
         for n in _numbers(shard.plan.number)
     ]
     data = b"".join(lines)
     offset = await deployment.blobs.append(name, data)
+    slice_of_both = Part(blob=name, offset=offset, length=len(data))
     part = ShardCommit(
         number=shard.plan.number,
         epoch=held.claim.epoch,
         sequence=shard.sequence,
         indexes=tuple(range(len(lines))),
-        output=Part(blob=name, offset=offset, length=len(data)),
-        errors=None,
-        tally=Tally(completed=len(lines)),
+        output=None if bad else slice_of_both,
+        errors=slice_of_both if bad else None,
+        tally=Tally(failed=len(lines)) if bad else Tally(completed=len(lines)),
     )
     return await deployment.store.commit(
         Commit(
