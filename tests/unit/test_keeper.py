@@ -10,7 +10,7 @@ import pytest
 from typing_extensions import override
 
 from tidegate.domain.claim import Claim, Unit
-from tidegate.domain.errors import StorageFull
+from tidegate.domain.errors import StorageBroken, StorageFull
 from tidegate.processor.keeper import ThreadKeeper
 from tidegate.processor.settings import Claims
 from tidegate.stores.base import Store
@@ -150,10 +150,18 @@ async def test_a_full_disk_does_not_end_the_keeper(bench: Bench) -> None:
         await until(bench.renewed)
 
 
-async def test_a_keeper_that_dies_says_why(tmp_path: Path) -> None:
-    keeper = ThreadKeeper(
-        QUICK, lambda: SqliteStore(tmp_path / "nowhere" / "x.db", ManualClock(), ThreadExecutor())
-    )
-    with pytest.raises(RuntimeError, match="keeper of claims has died") as caught:
+async def test_a_ledger_that_is_broken_ends_the_keeper_by_its_own_words(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    path.write_bytes(b"not a ledger" * 1_000)
+    keeper = ThreadKeeper(QUICK, lambda: SqliteStore(path, ManualClock(), ThreadExecutor()))
+    with pytest.raises(StorageBroken, match="is damaged or no SQLite database"):
         await keeper.run()
-    assert caught.value.__cause__ is not None
+
+
+async def test_a_keeper_that_dies_says_why() -> None:
+    def broken() -> Store:
+        raise ValueError("a bug")
+
+    with pytest.raises(RuntimeError, match="keeper of claims has died") as caught:
+        await ThreadKeeper(QUICK, broken).run()
+    assert isinstance(caught.value.__cause__, ValueError)

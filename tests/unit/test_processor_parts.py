@@ -4,12 +4,17 @@ import random
 import pytest
 from hypothesis import given, strategies as st
 
+from tidegate.blobs.memory import MemoryBlobs
 from tidegate.domain.batch import Problem
 from tidegate.domain.errors import ClaimLost, SettingsInvalid, StorageFull, StoreUnavailable
 from tidegate.processor.insist import insist
+from tidegate.processor.observer import Observer
 from tidegate.processor.problems import Problems
 from tidegate.processor.run import Budget
 from tidegate.processor.settings import Cells, Claims, Commits, Ends, Planning, Valves
+from tidegate.processor.storage import Storage
+from tidegate.stores.memory import MemoryStore
+from tidegate.testing.contract.stores import ManualClock
 from tidegate.testing.loop import Deadlock, run_virtual
 from tidegate.wire.plan_format import PlanLine, pack, unpack_all
 
@@ -42,6 +47,11 @@ def test_the_first_problems_are_kept_in_whatever_order_they_come(
     assert (listed[-1].code == "too_many_errors") == (errors_max < 39)
 
 
+def storage() -> Storage:
+    clock = ManualClock()
+    return Storage(MemoryStore(clock), MemoryBlobs(appends=True), Observer())
+
+
 def test_a_question_is_repeated_until_it_is_answered() -> None:
     asked = 0
 
@@ -52,7 +62,7 @@ def test_a_question_is_repeated_until_it_is_answered() -> None:
             raise (StoreUnavailable("away") if asked % 2 else StorageFull("full"))
         return "answer"
 
-    assert run_virtual(insist(ask, random.Random(0))) == "answer"
+    assert run_virtual(insist(ask, random.Random(0), storage())) == "answer"
     assert asked == 4
 
 
@@ -61,7 +71,7 @@ def test_a_refusal_is_an_answer() -> None:
         raise ClaimLost("gone")
 
     with pytest.raises(ClaimLost):
-        run_virtual(insist(ask, random.Random(0)))
+        run_virtual(insist(ask, random.Random(0), storage()))
 
 
 def test_the_budget_takes_what_fits_and_one_larger_thing_alone() -> None:

@@ -88,7 +88,7 @@ class Claimer:
         wants = self._choose(offers, slots, now)
         if not wants and slots <= 0:
             self._make_room(offers, now)
-        if not wants:
+        if not wants or self.stopping:
             return False
         granted = await self._tools.store.claim_shards(
             self._tools.owner, wants, lease_seconds=self._settings.claims.lease_seconds

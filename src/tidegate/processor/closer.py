@@ -19,6 +19,7 @@ from tidegate.processor.observer import Observer
 from tidegate.processor.open_shard import OpenShard, State
 from tidegate.processor.run import Run
 from tidegate.processor.settings import Settings
+from tidegate.processor.storage import Storage
 from tidegate.runtime.clock import Clock
 from tidegate.signals.base import WORK, Signals, batch_topic
 from tidegate.stores.base import ClaimedBatch, Store
@@ -36,6 +37,7 @@ class CloserTools:
     clock: Clock
     keeper: Keeper
     chance: random.Random
+    storage: Storage
     observer: Observer
 
 
@@ -116,6 +118,7 @@ class Closer:
         await insist(
             lambda: self._tools.store.hand_back([shard.claim], not_before=not_before),
             self._tools.chance,
+            self._tools.storage,
         )
 
     def lose(self, claim: Claim) -> None:
@@ -133,7 +136,9 @@ class Closer:
         tools = self._tools
         at = tools.clock.now()
         try:
-            batch = await insist(lambda: tools.store.finish_batch(held.claim, at=at), tools.chance)
+            batch = await insist(
+                lambda: tools.store.finish_batch(held.claim, at=at), tools.chance, tools.storage
+            )
         except ClaimLost:
             tools.observer.claim_lost("finalizing")
             return

@@ -16,6 +16,7 @@ from tidegate.processor.observer import Observer
 from tidegate.processor.open_shard import OpenShard, State
 from tidegate.processor.run import Entry, Run
 from tidegate.processor.settings import Commits
+from tidegate.processor.storage import Storage
 from tidegate.runtime.clock import Clock
 from tidegate.runtime.identity import IdMaker
 from tidegate.stores.base import Commit, ShardCommit, Store
@@ -30,6 +31,7 @@ class CommitterTools:
     clock: Clock
     ids: IdMaker
     chance: random.Random
+    storage: Storage
     observer: Observer
     owner: str
 
@@ -126,7 +128,7 @@ class Committer:
             at=tools.clock.now(),
             writer=writer,
         )
-        verdicts = await insist(lambda: tools.store.commit(commit), tools.chance)
+        verdicts = await insist(lambda: tools.store.commit(commit), tools.chance, tools.storage)
         tools.observer.commit(len(entries), asyncio.get_running_loop().time() - started)
         shards = {entry.shard.number: entry.shard for entry in entries}
         for part, verdict in zip(commit.shards, verdicts, strict=True):
@@ -145,17 +147,18 @@ class Committer:
                     writer, batch_id=self._run.id, owner=tools.owner, at=at
                 ),
                 tools.chance,
+                tools.storage,
             )
             self._writer = writer
         return self._writer
 
     async def _write(self, entries: list[Entry], writer: str, segment: str) -> list[Part]:
         """Make the lines durable; return one slice for each entry, results first."""
-        blobs = self._tools.blobs
+        tools, blobs = self._tools, self._tools.blobs
         if not blobs.appends:
             name = ResultBlob(batch_id=self._run.id, writer=writer, label=segment).name
             data = b"".join(entry.line for entry in entries)
-            await insist(lambda: blobs.put(name, data), self._tools.chance)
+            await insist(lambda: blobs.put(name, data), tools.chance, tools.storage)
             return list(_slices(entries, name, 0))
         parts: list[Part] = []
         for is_error, group in groupby(entries, key=lambda entry: entry.is_error):
@@ -169,7 +172,9 @@ class Committer:
 
     async def _append(self, name: str, data: bytes) -> int:
         blobs = self._tools.blobs
-        return await insist(lambda: blobs.append(name, data), self._tools.chance)
+        return await insist(
+            lambda: blobs.append(name, data), self._tools.chance, self._tools.storage
+        )
 
     def _hear(self, shard: OpenShard, part: ShardCommit, verdict: Verdict) -> None:
         """Act on the ledger's answer for one shard."""

@@ -84,7 +84,7 @@ class Dispatcher:
     # Taking
 
     def _take(self, now: float) -> tuple[Run, Flight] | None:
-        if self.in_flight >= self._valves.in_flight_max:
+        if self._held.storage.is_full or self.in_flight >= self._valves.in_flight_max:
             return None
         turn = self._held.turn
         for _ in range(len(turn)):

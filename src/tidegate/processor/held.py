@@ -6,13 +6,15 @@ from collections.abc import Callable
 from tidegate.domain.batch import Batch
 from tidegate.processor.open_shard import OpenShard
 from tidegate.processor.run import Budget, Run
+from tidegate.processor.storage import Storage
 
 
 class Held:
     """The open batches. `on_new` starts the committer of a batch that was just opened."""
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: Budget, storage: Storage) -> None:
         self.budget = budget
+        self.storage = storage
         self.runs: dict[str, Run] = {}
         self.turn: deque[Run] = deque()
         self.on_new: Callable[[Run], None] | None = None

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing_extensions import override
 
 from tidegate.domain.claim import Claim, Unit
-from tidegate.domain.errors import StorageFull, StoreUnavailable
+from tidegate.domain.errors import StorageFull, StoreUnavailable, TidegateError
 from tidegate.processor.settings import Claims
 from tidegate.stores.base import Store
 
@@ -113,7 +113,8 @@ class ThreadKeeper(Keeper):
         """Renew until cancelled; the thread has ended when this returns.
 
         Raises:
-            RuntimeError: the thread died of an error, which is its cause.
+            TidegateError: the ledger said something that ends the process, such as `StorageBroken`.
+            RuntimeError: the thread died of another error, which is its cause.
         """
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[BaseException | None] = loop.create_future()
@@ -127,6 +128,8 @@ class ThreadKeeper(Keeper):
             self._stopping.set()
             await ended
             raise
+        if isinstance(error, TidegateError):
+            raise error
         raise RuntimeError("The keeper of claims has died.") from error
 
     def _main(

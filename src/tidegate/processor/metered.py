@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing_extensions import override
 
 from tidegate.domain.batch import Batch
-from tidegate.domain.errors import CellDied, CellNotStarted, StorageFull, TidegateError
+from tidegate.domain.errors import CellDied, CellNotStarted, TidegateError
 from tidegate.domain.usage import Usage
 from tidegate.processor.observer import Observer
 from tidegate.telemetry.logs import (
@@ -19,6 +19,7 @@ from tidegate.telemetry.logs import (
     LINE_BLAMED,
     PLAN_MISSING,
     SHARD_QUARANTINED,
+    STORAGE_FREED,
     STORAGE_FULL,
     STORE_UNAVAILABLE,
     UPSTREAM_CRASHED,
@@ -43,6 +44,8 @@ class Metered(Observer):
         self._endpoints: dict[str, _Endpoint] = {}
         self._open_shards = 0
         self._uncommitted = 0
+        self._storage_full = False
+        metrics.watch_storage(lambda: self._storage_full)
         self._in_quarantine = 0
         metrics.watch_quarantine(lambda: self._in_quarantine)
         metrics.watch_processor(
@@ -104,8 +107,15 @@ class Metered(Observer):
 
     @override
     def held_up(self, error: TidegateError) -> None:
-        event = STORAGE_FULL if isinstance(error, StorageFull) else STORE_UNAVAILABLE
-        self._log.warning(event, reason=str(error))
+        self._log.warning(STORE_UNAVAILABLE, reason=str(error))
+
+    @override
+    def storage(self, reason: str | None) -> None:
+        self._storage_full = reason is not None
+        if reason is None:
+            self._log.info(STORAGE_FREED)
+        else:
+            self._log.warning(STORAGE_FULL, reason=reason)
 
     @override
     def crashed(self, error: Exception) -> None:

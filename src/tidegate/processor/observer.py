@@ -39,7 +39,10 @@ class Observer:
         """A batch reached a terminal status here."""
 
     def held_up(self, error: TidegateError) -> None:
-        """The ledger or a disk did not answer; work waits and asks again."""
+        """The ledger did not answer; work waits and asks again."""
+
+    def storage(self, reason: str | None) -> None:
+        """No room to write was found, for this reason; or there is room again."""
 
     def crashed(self, error: Exception) -> None:
         """A call to an upstream raised what no upstream should raise."""

@@ -23,6 +23,7 @@ from tidegate.processor.insist import insist
 from tidegate.processor.problems import Problems
 from tidegate.processor.settings import Planning, UnknownModel
 from tidegate.processor.sorter import ExternalSorter, Records, ScratchMaker
+from tidegate.processor.storage import Storage
 from tidegate.runtime.clock import Clock
 from tidegate.runtime.identity import IdMaker
 from tidegate.stores.base import ClaimedBatch, Plan, Store
@@ -57,6 +58,7 @@ class PlannerTools:
     clock: Clock
     ids: IdMaker
     chance: random.Random
+    storage: Storage
     make_scratch: ScratchMaker
     models: Models
 
@@ -78,7 +80,7 @@ class Planner:
         tools, batch = self._tools, held.batch
         if batch.status is Status.CANCELLING or tools.clock.now() >= batch.expires_at:
             return await self._end(held, [])
-        parts = await insist(lambda: tools.store.get_input(batch.id), tools.chance)
+        parts = await insist(lambda: tools.store.get_input(batch.id), tools.chance, tools.storage)
         if parts is None:
             return await self._end(held, [_no_file(batch)])
         served = await self._served()
@@ -113,7 +115,9 @@ class Planner:
         tools = self._tools
         at = tools.clock.now()
         return await insist(
-            lambda: tools.store.end_unplanned(held.claim, problems=problems, at=at), tools.chance
+            lambda: tools.store.end_unplanned(held.claim, problems=problems, at=at),
+            tools.chance,
+            tools.storage,
         )
 
     async def _write(self, held: ClaimedBatch, scan: "_Scan") -> Batch:
@@ -138,7 +142,7 @@ class Planner:
         at = tools.clock.now()
         try:
             return await insist(
-                lambda: tools.store.plan_batch(held.claim, plan, at=at), tools.chance
+                lambda: tools.store.plan_batch(held.claim, plan, at=at), tools.chance, tools.storage
             )
         except ClaimLost:
             # The answer is certain: no row will ever point to this plan.

@@ -5,8 +5,9 @@ line can only kill a child process, and the ledger counts how often.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from tidegate.domain.claim import Claim
 from tidegate.domain.errors import CellDied, CellNotStarted, ClaimLost
@@ -15,9 +16,12 @@ from tidegate.processor.insist import insist
 from tidegate.processor.observer import Observer
 from tidegate.processor.open_shard import OpenShard, State
 from tidegate.processor.run import Run
+from tidegate.processor.storage import Storage
 from tidegate.stores.base import Store
 from tidegate.upstreams.base import Call, Reply
 from tidegate.upstreams.cell import Cell
+
+T = TypeVar("T")
 
 # When others may look again at a shard for which no cell is free.
 CELL_WAIT_SECONDS = 3.0
@@ -37,14 +41,24 @@ class Quarantine:
     """
 
     def __init__(
-        self, store: Store, chance: random.Random, observer: Observer, *, cells_max: int
+        self,
+        store: Store,
+        chance: random.Random,
+        storage: Storage,
+        observer: Observer,
+        *,
+        cells_max: int,
     ) -> None:
         self._store = store
         self._chance = chance
+        self._storage = storage
         self._observer = observer
         self._cells_max = cells_max
         self._cells: dict[OpenShard, Cell] = {}
         self.on_lost: Callable[[Claim], None] | None = None
+
+    async def _insist(self, ask: Callable[[], Awaitable[T]]) -> T:
+        return await insist(ask, self._chance, self._storage)
 
     @property
     def room(self) -> int:
@@ -67,7 +81,7 @@ class Quarantine:
             UpstreamFault: as from any upstream.
         """
         try:
-            await insist(lambda: self._store.record_suspect(shard.claim, index), self._chance)
+            await self._insist(lambda: self._store.record_suspect(shard.claim, index))
         except ClaimLost:
             self._lose(shard)
             return None
@@ -84,7 +98,7 @@ class Quarantine:
         self._observer.line_alone()
         self._observer.cell_died(shard.claim.unit.batch_id, shard.lines[index].number, death)
         try:
-            count = await insist(lambda: self._store.record_death(shard.claim, index), self._chance)
+            count = await self._insist(lambda: self._store.record_death(shard.claim, index))
         except ClaimLost:
             self._lose(shard)
             return None

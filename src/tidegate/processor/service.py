@@ -2,17 +2,16 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from tidegate.blobs.base import BlobStore
 from tidegate.domain.claim import Claim
-from tidegate.domain.errors import ClaimLost, StorageFull, StoreUnavailable
+from tidegate.domain.errors import StorageFull, StoreUnavailable
 from tidegate.processor.census import Census
 from tidegate.processor.claimer import Claimer, ClaimerTools
 from tidegate.processor.closer import Closer, CloserTools
 from tidegate.processor.committer import Committer, CommitterTools
+from tidegate.processor.cut import Cut
 from tidegate.processor.dispatcher import Dispatcher
 from tidegate.processor.endpoints import Routes
 from tidegate.processor.held import Held
@@ -24,13 +23,14 @@ from tidegate.processor.quarantine import Quarantine
 from tidegate.processor.run import Budget, Run
 from tidegate.processor.settings import Settings
 from tidegate.processor.sorter import ScratchMaker
+from tidegate.processor.storage import Storage
+from tidegate.processor.whole_batch import WholeBatch, WholeBatchTools
 from tidegate.runtime.clock import Clock
 from tidegate.runtime.identity import IdMaker
-from tidegate.signals.base import WORK, Signals, batch_topic
-from tidegate.stores.base import ClaimedBatch, Store
+from tidegate.signals.base import WORK, Signals
+from tidegate.stores.base import Store
 
 PLANNERS = 2
-FULL_DISK_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,16 +61,21 @@ class Processor:
     def __init__(self, settings: Settings, tools: Tools) -> None:
         self._settings = settings
         self._tools = tools
-        self._stopping = False
         self._wake = asyncio.Event()
-        self._cut_at: float | None = None
-        self._scopes: dict[asyncio.Timeout, float] = {}
+        self._cut = Cut()
+        self._storage = Storage(tools.store, tools.blobs, tools.observer)
         self._workers: asyncio.TaskGroup | None = None
         valves = settings.valves
-        self._held = Held(Budget(valves.in_flight_bytes_max, valves.uncommitted_lines_max))
+        self._held = Held(
+            Budget(valves.in_flight_bytes_max, valves.uncommitted_lines_max), self._storage
+        )
         self._held.on_new = self._start_committer
         self._quarantine = Quarantine(
-            tools.store, tools.chance, tools.observer, cells_max=settings.cells.count_max
+            tools.store,
+            tools.chance,
+            self._storage,
+            tools.observer,
+            cells_max=settings.cells.count_max,
         )
         self._quarantine.on_lost = self._lose
         self._dispatcher = Dispatcher(
@@ -81,27 +86,16 @@ class Processor:
             quarantine=self._quarantine,
             on_hungry=self._wake.set,
         )
+        self._storage.on_room = self._dispatcher.pump
         self._claimer = self._make_claimer()
         self._closer = self._make_closer()
-        self._planner = Planner(
-            settings.planning,
-            PlannerTools(
-                store=tools.store,
-                blobs=tools.blobs,
-                routes=tools.routes,
-                clock=tools.clock,
-                ids=tools.ids,
-                chance=tools.chance,
-                make_scratch=tools.make_scratch,
-                models=tools.models,
-            ),
-        )
         self._census = Census(
             tools.store,
             tools.routes,
             tools.owner,
             lease_seconds=settings.claims.lease_seconds,
         )
+        self._whole = self._make_whole_batch()
         tools.keeper.owner = tools.owner
         tools.keeper.on_lost = self._closer.lose
 
@@ -136,7 +130,41 @@ class Processor:
                 clock=tools.clock,
                 keeper=tools.keeper,
                 chance=tools.chance,
+                storage=self._storage,
                 observer=tools.observer,
+            ),
+        )
+
+    def _make_whole_batch(self) -> WholeBatch:
+        tools = self._tools
+        planner = Planner(
+            self._settings.planning,
+            PlannerTools(
+                store=tools.store,
+                blobs=tools.blobs,
+                routes=tools.routes,
+                clock=tools.clock,
+                ids=tools.ids,
+                chance=tools.chance,
+                storage=self._storage,
+                make_scratch=tools.make_scratch,
+                models=tools.models,
+            ),
+        )
+        return WholeBatch(
+            self._settings.claims,
+            WholeBatchTools(
+                store=tools.store,
+                signals=tools.signals,
+                clock=tools.clock,
+                keeper=tools.keeper,
+                observer=tools.observer,
+                storage=self._storage,
+                census=self._census,
+                cut=self._cut,
+                planner=planner,
+                closer=self._closer,
+                owner=tools.owner,
             ),
         )
 
@@ -166,7 +194,7 @@ class Processor:
             try:
                 # With the ledger or the disk away, commits are asked for without end: one lease
                 # after the cut we leave all the same, and the claims expire by themselves.
-                async with self._until_cut(self._settings.claims.lease_seconds):
+                async with self._cut.bounds(after=self._settings.claims.lease_seconds):
                     await self._work()
             except TimeoutError:
                 self._tools.observer.held_up(StoreUnavailable("Stopped with results uncommitted."))
@@ -179,9 +207,14 @@ class Processor:
         async with asyncio.TaskGroup() as workers:
             self._workers = workers
             workers.create_task(self._shards(), name="shards")
-            workers.create_task(self._finalizing(), name="finalizing")
+            workers.create_task(self._whole.finalizing(), name="finalizing")
             for number in range(PLANNERS):
-                workers.create_task(self._planning(), name=f"planning {number}")
+                workers.create_task(self._whole.planning(), name=f"planning {number}")
+
+    @property
+    def storage_reason(self) -> str | None:
+        """Return why nothing new is sent, while the storage is full."""
+        return self._storage.reason
 
     def stop(self) -> None:
         """Take no more work, and end `run` once what is in flight has landed and is committed."""
@@ -193,26 +226,11 @@ class Processor:
 
     def _end_within(self, grace_seconds: float) -> None:
         """Stop; a later call may only bring the cut nearer."""
-        cut_at = asyncio.get_running_loop().time() + grace_seconds
-        self._cut_at = cut_at if self._cut_at is None else min(self._cut_at, cut_at)
-        self._stopping = self._claimer.stopping = True
+        cut_at = self._cut.set_within(grace_seconds)
+        self._claimer.stopping = True
         self._census.give_up()
-        self._closer.return_all(self._cut_at)
-        for scope, after in self._scopes.items():
-            if not scope.expired():
-                scope.reschedule(self._cut_at + after)
+        self._closer.return_all(cut_at)
         self._wake.set()
-
-    @asynccontextmanager
-    async def _until_cut(self, after: float = 0.0) -> AsyncIterator[None]:
-        """Raise TimeoutError `after` seconds after the cut, if a stop has set or sets one."""
-        when = None if self._cut_at is None else self._cut_at + after
-        async with asyncio.timeout_at(when) as scope:
-            self._scopes[scope] = after
-            try:
-                yield
-            finally:
-                del self._scopes[scope]
 
     # Loops
 
@@ -224,24 +242,28 @@ class Processor:
                 self._wake.set()
 
     async def _shards(self) -> None:
-        while not (self._stopping and not self._held.runs):
+        while not (self._cut.is_set() and not self._held.runs):
             await self._wake.wait()
             self._wake.clear()
             self._tools.keeper.stamp()
             try:
                 await self._step()
-            except (StoreUnavailable, StorageFull) as error:
+            except StoreUnavailable as error:
                 # Whatever was not answered is asked again at the next poll.
                 self._tools.observer.held_up(error)
+            except StorageFull as error:
+                self._storage.refused(error)
 
     async def _step(self) -> None:
         self._claimer.measure()
-        await self._census.look()
+        if not self._cut.is_set():
+            await self._census.look()
+        await self._storage.probe()
         await self._closer.watch()
         self._closer.return_unserved()
         await self._closer.hand_back()
         await self._quarantine.tidy()
-        if not self._stopping:
+        if not (self._cut.is_set() or self._storage.is_full):
             await self._claimer.claim()
         await self._closer.explain()
         self._dispatcher.pump()
@@ -258,80 +280,6 @@ class Processor:
                 reason=endpoint.reason,
             )
 
-    async def _planning(self) -> None:
-        tools = self._tools
-        await self._each(
-            "planning",
-            lambda: tools.store.claim_planning(
-                tools.owner, lease_seconds=self._settings.claims.lease_seconds
-            ),
-            self._plan,
-        )
-
-    async def _finalizing(self) -> None:
-        tools = self._tools
-        await self._each(
-            "finalizing",
-            lambda: tools.store.claim_finalizing(
-                tools.owner, lease_seconds=self._settings.claims.lease_seconds
-            ),
-            self._closer.finish,
-        )
-
-    async def _each(
-        self,
-        kind: str,
-        claim: Callable[[], Awaitable[ClaimedBatch | None]],
-        work: Callable[[ClaimedBatch], Awaitable[None]],
-    ) -> None:
-        """Claim one unit of a kind after the other and work on it, until stopped."""
-        tools = self._tools
-        await self._census.wait_until_counted()
-        with tools.signals.listen((WORK,)) as listener:
-            while not self._stopping:
-                try:
-                    held = await claim()
-                except (StoreUnavailable, StorageFull):
-                    held = None
-                if held is None:
-                    await listener.wait(self._settings.claims.poll_seconds)
-                    continue
-                tools.observer.claimed(kind)
-                tools.keeper.hold([held.claim])
-                try:
-                    await work(held)
-                finally:
-                    tools.keeper.drop(held.claim)
-
-    async def _plan(self, held: ClaimedBatch) -> None:
-        tools = self._tools
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        not_before: float | None = None
-        try:
-            async with self._until_cut():
-                batch = await self._planner.plan(held)
-        except TimeoutError:
-            # Stopped within the grace time: another processor begins anew, at once.
-            pass
-        except StorageFull:
-            not_before = tools.clock.now() + FULL_DISK_SECONDS
-        except ClaimLost:
-            # Cancelled meanwhile (then it is claimed again and ended), or planned by another.
-            tools.observer.claim_lost("planning")
-        else:
-            tools.observer.planned(batch, loop.time() - started)
-            if batch.is_terminal:
-                tools.observer.batch_ended(batch)
-            tools.signals.notify(batch_topic(batch.id))
-            tools.signals.notify(WORK)
-            return
-        try:
-            await tools.store.hand_back([held.claim], not_before=not_before)
-        except (StoreUnavailable, StorageFull):
-            # The claim expires by itself.
-            return
-
     # Committers
 
     def _start_committer(self, run: Run) -> None:
@@ -347,6 +295,7 @@ class Processor:
                 clock=tools.clock,
                 ids=tools.ids,
                 chance=tools.chance,
+                storage=self._storage,
                 observer=tools.observer,
                 owner=tools.owner,
             ),

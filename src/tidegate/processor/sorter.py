@@ -3,7 +3,7 @@
 import heapq
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 from typing import BinaryIO, Self
 
@@ -43,7 +43,9 @@ class ExternalSorter:
         trace: TracebackType | None,
     ) -> None:
         self._held = []
-        self._stack.close()
+        # What is thrown away may find no room for what it still meant to write.
+        with suppress(OSError):
+            self._stack.close()
 
     def add(self, key: bytes, record: bytes) -> bool:
         """Take one pair; return True when that filled a run and wrote it out (a slow moment)."""
@@ -62,15 +64,13 @@ class ExternalSorter:
 
     def _spill(self) -> None:
         self._held.sort()
-        try:
+        with _room("sorting"):
             run = self._stack.enter_context(self._make_scratch())
             for key, record in self._held:
                 run.write(_HEAD.pack(len(key), len(record)))
                 run.write(key)
                 run.write(record)
             run.flush()
-        except OSError as error:
-            raise StorageFull(f"No room for sorting in the scratch directory: {error}.") from error
         self._runs.append(run)
         self._held = []
         self._held_bytes = 0
@@ -80,7 +80,13 @@ class Records:
     """Records on scratch, written once and read back one by one: only their place is kept."""
 
     def __init__(self, make_scratch: ScratchMaker) -> None:
-        self._file = make_scratch()
+        """Open scratch.
+
+        Raises:
+            StorageFull: there is no room for it.
+        """
+        with _room("lines"):
+            self._file = make_scratch()
         self._end = 0
 
     def __enter__(self) -> Self:
@@ -92,7 +98,8 @@ class Records:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
+        with suppress(OSError):
+            self._file.close()
 
     def add(self, record: bytes) -> bytes:
         """Write a record; return its place, which sorts as the records were written.
@@ -100,21 +107,32 @@ class Records:
         Raises:
             StorageFull: the scratch directory has no room.
         """
-        try:
+        with _room("lines"):
             self._file.write(record)
-        except OSError as error:
-            raise StorageFull(f"No room for lines in the scratch directory: {error}.") from error
         place = _PLACE.pack(self._end, len(record))
         self._end += len(record)
         return place
 
     def get(self, place: bytes) -> bytes:
-        """Read a record back."""
+        """Read a record back.
+
+        Raises:
+            StorageFull: the last ones written, still in memory, found no room.
+        """
         offset, length = _PLACE.unpack(place)
-        self._file.seek(offset)
-        record = self._file.read(length)
+        with _room("lines"):
+            self._file.seek(offset)
+            record = self._file.read(length)
         assert len(record) == length, "scratch lost bytes"
         return record
+
+
+@contextmanager
+def _room(purpose: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageFull(f"No room for {purpose} in the scratch directory: {error}.") from error
 
 
 def _read(run: BinaryIO) -> Iterator[tuple[bytes, bytes]]:

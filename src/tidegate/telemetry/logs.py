@@ -26,6 +26,7 @@ ENDPOINT_PAUSED = "endpoint_paused"  # A model server rests after faults of its 
 ENDPOINT_RESUMED = "endpoint_resumed"  # It answers again.
 STORE_UNAVAILABLE = "store_unavailable"  # The ledger does not answer; work waits.
 STORAGE_FULL = "storage_full"  # The disk takes no more bytes; work waits.
+STORAGE_FREED = "storage_freed"  # It takes bytes again; work goes on.
 STORAGE_BROKEN = "storage_broken"  # A flush failed; the process ends.
 PLAN_MISSING = "plan_missing"  # A plan can't be read; its batch waits until it is restored.
 SHARD_QUARANTINED = "shard_quarantined"  # It was lost twice by a crash: its lines run alone.

@@ -46,6 +46,11 @@ class Metrics:
             registry=registry,
         )
 
+        self._storage_full = Gauge(
+            "tidegate_storage_full",
+            "1 while a write of this processor waits for room on the disk, else 0.",
+            registry=registry,
+        )
         self._processors = Gauge(
             "tidegate_processors_alive",
             "Child processes that work on batches; always 0 where there are no children.",
@@ -125,6 +130,10 @@ class Metrics:
     def watch_quarantine(self, shards: Callable[[], float]) -> None:
         """Ask this for the number of open shards in quarantine whenever metrics are read."""
         self._quarantine.shards.set_function(shards)
+
+    def watch_storage(self, is_full: Callable[[], bool]) -> None:
+        """Ask this whenever metrics are read."""
+        self._storage_full.set_function(is_full)
 
     # The process
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tidegate.config import Settings
@@ -22,6 +23,7 @@ from tidegate.wiring.rooms import (
     open_ports,
     open_upstreams,
     operators_app,
+    storage_condition,
     upstream_urls,
 )
 
@@ -63,8 +65,13 @@ async def run_processor(
         )
         ports = await open_ports(settings, stack)
         endpoints = open_upstreams(settings, stack)
-        observability = WebServer(operators_app(ports, stops), operators, settings.server.timeouts)
-        services: dict[str, Service] = {"processor": make_processor(settings, ports, endpoints)}
+        processor = make_processor(settings, ports, endpoints)
+        observability = WebServer(
+            operators_app(ports, stops, {"storage": partial(storage_condition, processor)}),
+            operators,
+            settings.server.timeouts,
+        )
+        services: dict[str, Service] = {"processor": processor}
         supporting: dict[str, Service] = {
             "observability": observability,
             "heartbeat": Heartbeat(ports.metrics.loop_lag),

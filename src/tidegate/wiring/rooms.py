@@ -250,6 +250,12 @@ def make_processor(
     )
 
 
+def storage_condition(processor: Processor) -> Condition:
+    """Say whether a processor finds room to write; without any it sends nothing."""
+    reason = processor.storage_reason
+    return Condition(fine=reason is None, words=reason or "ok")
+
+
 def _catalogue(routes: Routes) -> Catalogue:
     return Catalogue(
         {model: endpoint.upstream for model, endpoint in routes.by_model.items()},

@@ -3,9 +3,9 @@
 import asyncio
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from tidegate.wiring.rooms import (
     open_ports,
     open_upstreams,
     operators_app,
+    storage_condition,
     upstream_urls,
 )
 
@@ -82,13 +83,13 @@ async def run_service(settings: Settings, *, on_ready: Callable[[Running], None]
             server.timeouts,
             connections_max=settings.api.limits.connections_max,
         )
-        children = _children(settings)
+        working = _processing(settings, ports, endpoints)
         observability = WebServer(
-            operators_app(ports, stops, _conditions(children)), operators, server.timeouts
+            operators_app(ports, stops, working.conditions), operators, server.timeouts
         )
         services: dict[str, Service] = {
             "API": api,
-            **_processing(settings, ports, endpoints, children),
+            **working.services,
             **_collecting(settings, ports),
         }
         supporting: dict[str, Service] = {
@@ -101,8 +102,7 @@ async def run_service(settings: Settings, *, on_ready: Callable[[Running], None]
         async def tell() -> None:
             await api.wait_until_listening()
             await observability.wait_until_listening()
-            if children is not None:
-                await children.wait_until_settled()
+            await working.wait_until_settled()
             _log_start(running)
             on_ready(running)
             await stops.asked.wait()
@@ -128,19 +128,36 @@ def _running(settings: Settings, listener: socket.socket, operators: socket.sock
     )
 
 
-def _processing(
-    settings: Settings,
-    ports: Ports,
-    endpoints: Mapping[str, Endpoint],
-    children: Children | None,
-) -> dict[str, Service]:
+async def _nothing() -> None:
+    """Wait for nobody."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Working:
+    """What works on batches, and how one sees that it does."""
+
+    services: Mapping[str, Service] = field(default_factory=dict)
+    conditions: Mapping[str, Callable[[], Condition]] = field(default_factory=dict)
+    wait_until_settled: Callable[[], Awaitable[None]] = _nothing
+
+
+def _processing(settings: Settings, ports: Ports, endpoints: Mapping[str, Endpoint]) -> _Working:
     """Return what works on batches: one processor in this process, its children, or nothing."""
-    if children is not None:
-        ports.metrics.watch_processors(lambda: children.alive)
-        return {"processors": children}
     if settings.processors == 0:
-        return {}
-    return {"processor": make_processor(settings, ports, endpoints)}
+        return _Working()
+    if settings.processors == 1:
+        processor = make_processor(settings, ports, endpoints)
+        return _Working(
+            services={"processor": processor},
+            conditions={"storage": partial(storage_condition, processor)},
+        )
+    children = _children(settings)
+    ports.metrics.watch_processors(lambda: children.alive)
+    return _Working(
+        services={"processors": children},
+        conditions={"processors": partial(_alive, children)},
+        wait_until_settled=children.wait_until_settled,
+    )
 
 
 def _collecting(settings: Settings, ports: Ports) -> dict[str, Service]:
@@ -149,9 +166,7 @@ def _collecting(settings: Settings, ports: Ports) -> dict[str, Service]:
     return {"collector": make_collector(settings, ports)}
 
 
-def _children(settings: Settings) -> Children | None:
-    if settings.processors < 2:  # noqa: PLR2004 -- one runs in this process, none runs nowhere
-        return None
+def _children(settings: Settings) -> Children:
     handed = hand_over(settings)
 
     async def start(name: str) -> Child:
@@ -164,10 +179,6 @@ def _children(settings: Settings) -> Children | None:
         # An aborted processor insists on its last commit for one lease at most.
         abort_seconds=settings.processor.claims.lease_seconds + ABORT_SLACK_SECONDS,
     )
-
-
-def _conditions(children: Children | None) -> dict[str, Callable[[], Condition]]:
-    return {} if children is None else {"processors": partial(_alive, children)}
 
 
 def _alive(children: Children) -> Condition:

@@ -1,0 +1,132 @@
+"""Work on a whole batch under one claim: planning it, and closing its books."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from tidegate.domain.errors import ClaimLost, StorageFull, StoreUnavailable
+from tidegate.processor.census import Census
+from tidegate.processor.closer import Closer
+from tidegate.processor.cut import Cut
+from tidegate.processor.keeper import Keeper
+from tidegate.processor.observer import Observer
+from tidegate.processor.planner import Planner
+from tidegate.processor.settings import Claims
+from tidegate.processor.storage import Storage
+from tidegate.runtime.clock import Clock
+from tidegate.signals.base import WORK, Signals, batch_topic
+from tidegate.stores.base import ClaimedBatch, Store
+
+FULL_DISK_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WholeBatchTools:
+    """What planning and finalizing work with."""
+
+    store: Store
+    signals: Signals
+    clock: Clock
+    keeper: Keeper
+    observer: Observer
+    storage: Storage
+    census: Census
+    cut: Cut
+    planner: Planner
+    closer: Closer
+    owner: str
+
+
+class WholeBatch:
+    """Takes one batch after the other, until stopped."""
+
+    def __init__(self, settings: Claims, tools: WholeBatchTools) -> None:
+        self._settings = settings
+        self._tools = tools
+
+    async def planning(self) -> None:
+        """Plan batches. While storage is full none is begun: a plan needs the room of its input."""
+        store, owner = self._tools.store, self._tools.owner
+        lease_seconds = self._settings.lease_seconds
+
+        async def claim() -> ClaimedBatch | None:
+            if self._tools.storage.is_full:
+                return None
+            return await store.claim_planning(owner, lease_seconds=lease_seconds)
+
+        await self._each("planning", claim, self._plan)
+
+    async def finalizing(self) -> None:
+        """Close the books of batches, also while storage is full: it frees the room of a plan."""
+        store, owner = self._tools.store, self._tools.owner
+        lease_seconds = self._settings.lease_seconds
+        await self._each(
+            "finalizing",
+            lambda: store.claim_finalizing(owner, lease_seconds=lease_seconds),
+            self._tools.closer.finish,
+        )
+
+    async def _each(
+        self,
+        kind: str,
+        claim: Callable[[], Awaitable[ClaimedBatch | None]],
+        work: Callable[[ClaimedBatch], Awaitable[None]],
+    ) -> None:
+        """Claim one batch of a kind after the other and work on it, until stopped."""
+        tools = self._tools
+        await tools.census.wait_until_counted()
+        with tools.signals.listen((WORK,)) as listener:
+            while not tools.cut.is_set():
+                try:
+                    held = await claim()
+                except StoreUnavailable:
+                    held = None
+                except StorageFull as error:
+                    tools.storage.refused(error)
+                    held = None
+                if held is None:
+                    await listener.wait(self._settings.poll_seconds)
+                    continue
+                tools.observer.claimed(kind)
+                if tools.cut.is_set():
+                    # Stopped while the ledger answered: another processor goes on at once.
+                    await self._hand_back(held)
+                    return
+                tools.keeper.hold([held.claim])
+                try:
+                    await work(held)
+                finally:
+                    tools.keeper.drop(held.claim)
+
+    async def _plan(self, held: ClaimedBatch) -> None:
+        tools = self._tools
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        not_before: float | None = None
+        try:
+            async with tools.cut.bounds():
+                batch = await tools.planner.plan(held)
+        except TimeoutError:
+            # Stopped, and not done within the grace time: another processor begins anew, at once.
+            pass
+        except StorageFull as error:
+            tools.storage.refused(error)
+            not_before = tools.clock.now() + FULL_DISK_SECONDS
+        except ClaimLost:
+            # Cancelled meanwhile (then it is claimed again and ended), or planned by another.
+            tools.observer.claim_lost("planning")
+        else:
+            tools.observer.planned(batch, loop.time() - started)
+            if batch.is_terminal:
+                tools.observer.batch_ended(batch)
+            tools.signals.notify(batch_topic(batch.id))
+            tools.signals.notify(WORK)
+            return
+        await self._hand_back(held, not_before=not_before)
+
+    async def _hand_back(self, held: ClaimedBatch, *, not_before: float | None = None) -> None:
+        """Let others claim it. Without an answer the claim expires by itself."""
+        with suppress(StoreUnavailable, StorageFull):
+            await self._tools.store.hand_back([held.claim], not_before=not_before)
+        self._tools.signals.notify(WORK)

@@ -1,0 +1,190 @@
+"""A disk without room, and one that breaks: what is sent, what is said, and who goes on."""
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from tidegate.domain.batch import Status
+from tidegate.domain.errors import StorageBroken, StorageFull, StoreUnavailable
+from tidegate.processor.endpoints import Endpoint, Routes
+from tidegate.processor.service import Processor
+from tidegate.processor.settings import Claims, Settings
+from tidegate.runtime.limiter import AimdSettings
+from tidegate.testing.deployment import Deployment, model_of, ok
+from tidegate.testing.stories import fails, lines, now, told
+from tidegate.upstreams.base import Call, Reply
+from tidegate.upstreams.memory import MemoryUpstream
+
+FULL = StorageFull("No room is left on this device.")
+LEASE_SECONDS = 15.0
+SETTINGS = Settings(claims=Claims(lease_seconds=LEASE_SECONDS))
+
+
+class Server:
+    """Answers after half a second, and counts what it is sent."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+
+    @property
+    def sent(self) -> int:
+        return sum(self.calls.values())
+
+    def routes(self) -> Routes:
+        """Return a door of its own for one processor, with 16 calls at once."""
+        limits = AimdSettings(start=16, min=1, max=16)
+        return Routes(default=Endpoint("gateway", MemoryUpstream(self.answer), limits=limits))
+
+    async def answer(self, call: Call) -> Reply:
+        self.calls[call.headers["x-request-id"]] += 1
+        await asyncio.sleep(0.5)
+        return ok(model_of(call))
+
+
+def why(processor: Processor) -> str | None:
+    """Return why the processor sends nothing; a call, as the answer changes meanwhile."""
+    return processor.storage_reason
+
+
+@pytest.mark.parametrize(("port", "verb"), [("blobs", "append"), ("store", "commit")])
+def test_while_results_find_no_room_nothing_new_is_sent(port: str, verb: str) -> None:
+    async def story(world: Deployment) -> None:
+        server = Server()
+        fails(getattr(world, port), verb, FULL, since=3.2, until=63.2)
+        async with world.processor(server.routes(), SETTINGS) as processor:
+            batch = await world.submit(lines(1_000))
+            await asyncio.sleep(3.0)
+            assert why(processor) is None
+            await asyncio.sleep(2.0)
+            assert why(processor) == str(FULL)
+            paused = server.sent
+            await asyncio.sleep(58.0)
+            assert server.sent == paused, "lines were sent whose results find no room"
+            assert paused < 200, "the pause begins with the first refusal"
+            await asyncio.sleep(4.0)
+            assert why(processor) is None
+            assert server.sent > paused, "it goes on by itself"
+            ended = await world.end_of(batch.id)
+        assert ended.counts.completed == 1_000
+        assert set(server.calls.values()) == {1}
+
+    told(story)
+
+
+def test_a_plan_that_finds_no_room_is_tried_again_later() -> None:
+    async def story(world: Deployment) -> None:
+        server = Server()
+        fails(world.store, "plan_batch", FULL, until=2.0)
+        fails(world.blobs, "check", FULL, until=30.0)
+        refuse_plans(world, until=2.0)
+        async with world.processor(server.routes(), SETTINGS) as processor:
+            batch = await world.submit(lines(10))
+            await asyncio.sleep(20.0)
+            assert why(processor) is not None
+            assert (await world.get(batch.id)).status is Status.VALIDATING
+            ended = await world.end_of(batch.id, within_seconds=20.0)
+            assert why(processor) is None
+        assert ended.counts.completed == 10
+
+    told(story)
+
+
+def refuse_plans(world: Deployment, *, until: float) -> None:
+    """Let writers of blobs find no room for a while."""
+    make = world.blobs.writer
+
+    def refusing(name: str) -> object:
+        if now() < until:
+            raise FULL
+        return make(name)
+
+    world.blobs.writer = refusing  # type: ignore[assignment, method-assign]  # that is the story
+
+
+def test_a_ledger_without_room_is_told_of_and_asked_again() -> None:
+    async def story(world: Deployment) -> None:
+        server = Server()
+        fails(world.store, "claim_shards", FULL, until=10.0)
+        fails(world.store, "check", FULL, until=10.0)
+        async with world.processor(server.routes(), SETTINGS) as processor:
+            batch = await world.submit(lines(10))
+            await asyncio.sleep(5.0)
+            assert why(processor) == str(FULL)
+            ended = await world.end_of(batch.id, within_seconds=10.0)
+            assert why(processor) is None
+        assert ended.counts.completed == 10
+
+    told(story)
+
+
+def test_a_full_disk_keeps_nobody_from_stopping() -> None:
+    async def story(world: Deployment) -> None:
+        server = Server()
+        fails(world.blobs, "append", FULL, since=2.2, until=40.0)
+        async with world.processor(server.routes(), SETTINGS) as processor:
+            batch = await world.submit(lines(200))
+            await asyncio.sleep(5.0)
+            processor.abort()
+        assert now() < 5.0 + LEASE_SECONDS + 1.0
+        async with world.processor(server.routes(), SETTINGS):
+            ended = await world.end_of(batch.id)
+        assert ended.counts.completed == 200
+        # Lost with their processor: what was in flight, and results that found no room in time.
+        assert server.sent - 200 <= 32
+
+    told(story)
+
+
+def test_a_ledger_that_is_away_is_no_full_disk() -> None:
+    async def story(world: Deployment) -> None:
+        server = Server()
+        fails(world.store, "commit", StoreUnavailable("away"), since=1.0, until=5.0)
+        async with world.processor(server.routes(), SETTINGS) as processor:
+            batch = await world.submit(lines(100))
+            await asyncio.sleep(3.0)
+            assert why(processor) is None
+            await world.end_of(batch.id)
+
+    told(story)
+
+
+@pytest.mark.parametrize(("port", "verb"), [("blobs", "append"), ("store", "commit")])
+def test_a_failed_flush_ends_the_processor_and_another_takes_over(port: str, verb: str) -> None:
+    async def story(world: Deployment) -> None:
+        server = Server()
+        broken = StorageBroken("A flush failed; check the disk.")
+        fails(getattr(world, port), verb, broken, since=2.0, until=10.0)
+        batch = await world.submit(lines(200))
+        caught = await death(world, server)
+        assert now() < 4.0
+        assert leaves(caught) == [broken]
+        done = (await world.get(batch.id)).counts.completed
+        assert done < 200
+        died = now()
+        await asyncio.sleep(8.0)
+        async with world.processor(server.routes(), SETTINGS):
+            ended = await world.end_of(batch.id)
+        assert ended.counts.completed == 200
+        assert now() - died < LEASE_SECONDS + 20.0
+        assert server.sent - 200 <= 32
+
+    told(story)
+
+
+async def death(world: Deployment, server: Server) -> ExceptionGroup:
+    """Run a processor that dies of an error; return the error."""
+    try:
+        async with world.processor(server.routes(), SETTINGS) as processor:
+            assert isinstance(processor, Processor)
+            await asyncio.sleep(100.0)
+    except ExceptionGroup as group:
+        return group
+    raise AssertionError("it should have died")
+
+
+def leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
