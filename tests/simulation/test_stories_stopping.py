@@ -119,7 +119,7 @@ def test_what_is_granted_in_the_midst_of_a_stop_is_handed_back(verb: str) -> Non
         handed = now()
         async with world.processor(server.answer, SETTINGS):
             ended = await world.end_of(batch.id, within_seconds=60.0)
-        assert now() - handed < 7.0, "nobody waits for the lease of one that stopped"
+        assert now() - handed < 10.0, "nobody waits for the lease of one that stopped"
         assert ended.counts.completed == 40
         assert set(server.calls.values()) == {1}
 
@@ -164,7 +164,7 @@ def test_an_abort_commits_what_came_back_and_another_runs_only_the_rest() -> Non
             aborted = now()
             processor.stop()
             processor.abort()
-        assert now() - aborted < 0.5
+        assert now() - aborted < 0.6, "it takes two polls at most"
         async with world.processor(server.answer, SETTINGS):
             await asyncio.sleep(0.5)
             assert sum(server.calls.values()) > done + in_flight, "it went on at once"

@@ -21,11 +21,12 @@ from tidegate.processor.service import Processor, Tools
 from tidegate.processor.settings import Settings
 from tidegate.runtime.clock import Clock
 from tidegate.runtime.identity import SeededIds
-from tidegate.signals.base import WORK, batch_topic
+from tidegate.signals.base import WORK, Signals, batch_topic
 from tidegate.signals.memory import MemorySignals
 from tidegate.stores.base import Store
 from tidegate.stores.memory import MemoryStore
 from tidegate.testing.loop import LoopClock
+from tidegate.testing.silent import SilentSignals
 from tidegate.upstreams.base import Call, Reply
 from tidegate.upstreams.catalogue import Catalogue
 from tidegate.upstreams.memory import MemoryUpstream
@@ -89,18 +90,18 @@ class Deployment:
 
     store: Store
     blobs: BlobStore
-    signals: MemorySignals
+    signals: Signals
     clock: Clock
     ids: SeededIds
 
     @classmethod
-    def make(cls) -> "Deployment":
-        """Return an empty deployment on the running loop."""
+    def make(cls, *, deaf: bool = False) -> "Deployment":
+        """Return an empty deployment on the running loop; a deaf one has only its polls."""
         clock = LoopClock(asyncio.get_running_loop())
         return cls(
             MemoryStore(clock),
             MemoryBlobs(appends=True),
-            MemorySignals(),
+            SilentSignals() if deaf else MemorySignals(),
             clock,
             SeededIds(random.Random(0)),
         )

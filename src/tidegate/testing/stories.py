@@ -2,7 +2,8 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 
 from tidegate.testing.deployment import Deployment, model_of, ok, request_line
 from tidegate.testing.loop import run_virtual
@@ -11,11 +12,25 @@ from tidegate.upstreams.base import Call, Reply
 Story = Callable[[Deployment], Coroutine[None, None, None]]
 
 
+# A context variable would be lost between a test's fixture and the test.
+_deaf = [False]
+
+
+@contextmanager
+def with_signals(*, deaf: bool) -> Iterator[None]:
+    """Tell the stories of the block with signals, or with signals that deliver nothing."""
+    _deaf.append(deaf)
+    try:
+        yield
+    finally:
+        _deaf.pop()
+
+
 def told(story: Story) -> None:
     """Run a story in a fresh deployment on a fresh virtual loop."""
 
     async def tell() -> None:
-        await story(Deployment.make())
+        await story(Deployment.make(deaf=_deaf[-1]))
 
     run_virtual(tell())
 

@@ -1,0 +1,33 @@
+"""The kit that tells stories: with signals, or with signals that deliver nothing."""
+
+import pytest
+
+from tidegate.signals.memory import MemorySignals
+from tidegate.testing.deployment import Deployment
+from tidegate.testing.silent import SilentSignals
+from tidegate.testing.stories import now, told, with_signals
+
+
+@pytest.mark.parametrize(("deaf", "kind"), [(False, MemorySignals), (True, SilentSignals)])
+def test_a_story_is_told_with_the_signals_of_its_block(*, deaf: bool, kind: type[object]) -> None:
+    heard: list[object] = []
+
+    async def story(world: Deployment) -> None:
+        heard.append(world.signals)
+
+    with with_signals(deaf=deaf):
+        told(story)
+    told(story)
+    assert [type(signals) for signals in heard] == [kind, MemorySignals]
+
+
+def test_silent_signals_let_a_listener_wait_out_its_time_and_tell_nothing() -> None:
+    async def story(world: Deployment) -> None:
+        with world.signals.listen(("work",)) as listener:
+            world.signals.notify("work")
+            assert await listener.wait(2.0) == frozenset()
+            assert now() == 2.0
+            assert await listener.wait(-1.0) == frozenset()
+
+    with with_signals(deaf=True):
+        told(story)
