@@ -5,6 +5,8 @@ from collections import Counter
 
 import pytest
 
+from tidegate.api.observability import Condition
+from tidegate.cli.running import explanation
 from tidegate.domain.batch import Status
 from tidegate.domain.errors import StorageBroken, StorageFull, StoreUnavailable
 from tidegate.processor.endpoints import Endpoint, Routes
@@ -15,6 +17,7 @@ from tidegate.testing.deployment import Deployment, model_of, ok
 from tidegate.testing.stories import fails, lines, now, told
 from tidegate.upstreams.base import Call, Reply
 from tidegate.upstreams.memory import MemoryUpstream
+from tidegate.wiring.rooms import storage_condition
 
 FULL = StorageFull("No room is left on this device.")
 LEASE_SECONDS = 15.0
@@ -58,12 +61,14 @@ def test_while_results_find_no_room_nothing_new_is_sent(port: str, verb: str) ->
             assert why(processor) is None
             await asyncio.sleep(2.0)
             assert why(processor) == str(FULL)
+            assert storage_condition(processor) == Condition(fine=False, words=str(FULL))
             paused = server.sent
             await asyncio.sleep(58.0)
             assert server.sent == paused, "lines were sent whose results find no room"
             assert paused < 200, "the pause begins with the first refusal"
             await asyncio.sleep(4.0)
             assert why(processor) is None
+            assert storage_condition(processor) == Condition(fine=True, words="ok")
             assert server.sent > paused, "it goes on by itself"
             ended = await world.end_of(batch.id)
         assert ended.counts.completed == 1_000
@@ -159,6 +164,7 @@ def test_a_failed_flush_ends_the_processor_and_another_takes_over(port: str, ver
         caught = await death(world, server)
         assert now() < 4.0
         assert leaves(caught) == [broken]
+        assert explanation(caught) == "A flush failed; check the disk."
         done = (await world.get(batch.id)).counts.completed
         assert done < 200
         died = now()

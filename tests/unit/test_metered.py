@@ -12,6 +12,8 @@ from tidegate.telemetry.logs import (
     ENDPOINT_RESUMED,
     LINE_BLAMED,
     SHARD_QUARANTINED,
+    STORAGE_FREED,
+    STORAGE_FULL,
 )
 from tidegate.telemetry.metrics import ENDPOINTS_MAX, OTHER, Metrics
 
@@ -61,3 +63,14 @@ def test_what_runs_alone_is_counted_and_logged() -> None:
     assert "tidegate_quarantined_lines_total 1.0" in text
     assert "tidegate_cell_deaths_total 1.0" in text
     assert "tidegate_quarantined_shards 2.0" in text
+
+
+def test_a_full_storage_is_told_once_and_shown_while_it_lasts() -> None:
+    registry = CollectorRegistry()
+    with capture_logs() as logs:
+        metered = Metered(Metrics(registry))
+        for reason, shown in (("No room.", "1.0"), (None, "0.0")):
+            metered.storage(reason)
+            assert f"tidegate_storage_full {shown}" in generate_latest(registry).decode()
+    assert [log["event"] for log in logs] == [STORAGE_FULL, STORAGE_FREED]
+    assert logs[0]["reason"] == "No room."
