@@ -67,6 +67,40 @@ asyncio.run(main(sys.argv[2]))
 """
 )
 
+COMMIT_OR_CONDEMN = (
+    PREAMBLE
+    + """
+from tidegate.domain.file import Part
+from tidegate.stores.base import Commit, ShardCommit
+from tidegate.domain.shard import Tally
+
+def blob(number):
+    return f"results/batch_1/writer_{number}.x"
+
+async def commit(store, number):
+    part = Part(blob=blob(number), offset=0, length=10)
+    shard = ShardCommit(number=number, epoch=1, sequence=0, indexes=(0,), output=part,
+                        errors=None, tally=Tally(completed=1))
+    request = Commit(segment_id=f"s{number}", batch_id="batch_1", shards=(shard,), at=START,
+                     writer=f"writer_{number}")
+    return await store.commit(request) == ["accepted"]
+
+async def condemn(store, number):
+    return await store.condemn([blob(number)], idle_before=START) == [blob(number)]
+
+async def main(verb):
+    clock = ManualClock(START + 60)
+    async with SqliteStore(Path(sys.argv[1]), clock, ThreadExecutor()) as store:
+        print("ready", flush=True)
+        sys.stdin.readline()
+        for number in range(60):
+            if await verb(store, number):
+                print(number)
+
+asyncio.run(main({"commit": commit, "condemn": condemn}[sys.argv[2]]))
+"""
+)
+
 WRITE_FOR_EVER = (
     PREAMBLE
     + """
@@ -79,6 +113,9 @@ async def main():
 asyncio.run(main())
 """
 )
+
+
+VERBS = ("commit", "condemn")
 
 
 @pytest.fixture
@@ -191,15 +228,39 @@ async def start() -> AsyncIterator[Start]:
 
 async def test_processes_that_start_together_share_the_work(path: Path, start: Start) -> None:
     processes = [await start(CLAIM_EVERYTHING, str(path), f"owner-{n}") for n in range(3)]
+    # They open, migrate and claim only now, all at once.
+    numbers = [number for printed in await go(processes) for number in printed]
+    assert sorted(numbers) == list(range(60))
+
+
+async def go(processes: list[asyncio.subprocess.Process]) -> list[list[int]]:
+    """Let the processes go all at once; return the numbers that each printed."""
     async with asyncio.timeout(60):
         for process in processes:
             assert process.stdout is not None
             assert await process.stdout.readline() == b"ready\n"
-        # Only now, so that they open, migrate and claim all at once.
         outputs = await asyncio.gather(*(process.communicate(b"go\n") for process in processes))
-    assert [process.returncode for process in processes] == [0, 0, 0]
-    numbers = [int(line) for output, _ in outputs for line in output.split()]
-    assert sorted(numbers) == list(range(60))
+    assert {process.returncode for process in processes} == {0}
+    return [[int(line) for line in output.split()] for output, _ in outputs]
+
+
+async def test_of_a_commit_and_a_fence_in_two_processes_one_wins(
+    path: Path, clock: ManualClock, start: Start
+) -> None:
+    async with SqliteStore(path, clock, ThreadExecutor()) as store:
+        # One shard more than is fought for: a batch without an open one gives everything away.
+        await planned(store, shards=[("m", 1)] * 61)
+        for number in range(60):
+            owner = f"owner_{number}"
+            await store.begin_writer(f"writer_{number}", batch_id="batch_1", owner=owner, at=START)
+            await claim_shards(store, owner, limit=1)
+        processes = [await start(COMMIT_OR_CONDEMN, str(path), verb) for verb in VERBS]
+        committed, condemned = await go(processes)
+        assert sorted(committed + condemned) == list(range(60))
+        names = [reference.blob for reference in await store.list_references(after="r", limit=99)]
+        assert names == sorted(f"results/batch_1/writer_{number}.x" for number in committed)
+        batch = await store.get_batch(TENANT, "batch_1")
+        assert batch.counts.completed == len(committed)
 
 
 async def test_what_was_acknowledged_outlives_a_killed_process(

@@ -38,7 +38,8 @@ WHERE
         -- Every batch that lives has a unit that has not ended.
         SELECT batch_id FROM unit WHERE kind = 'shard' AND ended = 0
         UNION
-        SELECT batch_id FROM unit WHERE kind <> 'shard' AND ended = 0
+        SELECT batch_id FROM unit
+        WHERE kind IN ('planning', 'finalizing') AND kind <> 'shard' AND ended = 0
     )
     AND expires_at <= :now
     AND status NOT IN (SELECT value FROM json_each(:terminal))

@@ -1,0 +1,52 @@
+"""The questions of a collector are answered from indexes, however much a SQLite ledger holds."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import LiteralString
+
+import apsw
+import pytest
+
+from tidegate.stores.sqlite import aging, compaction, drift, garbage, living, writers
+from tidegate.stores.sqlite.connection import MIGRATIONS, migrate
+
+MODULES: list[Mapping[str, LiteralString]] = [
+    module.SQL for module in (aging, compaction, drift, garbage, living, writers)
+]
+SCANS = {
+    "forget_dead": {"living"},  # There are few.
+    "get_living": {"living"},
+    "list_fragmented": {"f"},  # Every file is looked at once, and its parts are counted by index.
+    "list_unused_files": {"f"},  # The name of what its two indexes found.
+}
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> apsw.Connection:
+    path = tmp_path / "ledger.sqlite"
+    connection = apsw.Connection(str(path))
+    migrate(connection, path, MIGRATIONS)
+    return connection
+
+
+def scanned(ledger: apsw.Connection, statement: LiteralString) -> set[str]:
+    """Return the tables of which every row is read without an index."""
+    values = dict.fromkeys(re.findall(r":(\w+)", statement), "")
+    plan = ledger.execute("EXPLAIN QUERY PLAN " + statement, values).fetchall()
+    steps = [str(step[3]).split() for step in plan]
+    whole = {step[1] for step in steps if step[0] == "SCAN" and "INDEX" not in step}
+    return {name for name in whole if name != "CONSTANT" and not name.startswith("(")}
+
+
+@pytest.mark.parametrize("statements", MODULES)
+def test_no_question_reads_a_whole_table(
+    statements: Mapping[str, LiteralString], ledger: apsw.Connection
+) -> None:
+    for name, statement in statements.items():
+        assert scanned(ledger, statement) <= SCANS.get(name, set()), name
+
+
+def test_a_question_that_reads_a_whole_table_is_found(ledger: apsw.Connection) -> None:
+    assert scanned(ledger, "SELECT 1 FROM part WHERE offset = :offset") == {"part"}
+    assert scanned(ledger, "SELECT 1 FROM part WHERE blob = :blob") == set()
