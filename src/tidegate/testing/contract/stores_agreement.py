@@ -46,6 +46,7 @@ class Agreement(RuleBasedStateMachine):
         self.other = self.open()
         self.claims: list[Claim] = []
         self.commits: list[Commit] = []
+        self.created: set[str] = set()
         self.dropped: set[str] = set()
         self.segments = 0
 
@@ -158,7 +159,8 @@ class Agreement(RuleBasedStateMachine):
             idempotency_key=key,
             output_expires_seconds=output_expires_seconds,
         )
-        self.both(lambda s: s.create_batch(batch))
+        if self.both(lambda s: s.create_batch(batch)) == batch:
+            self.created.add(batch_id)
 
     @rule(batch_id=st.sampled_from(BATCHES), tenant=TENANTS)
     def cancel_batch(self, batch_id: str, tenant: str) -> None:
