@@ -1,0 +1,93 @@
+"""Under which names results are written, and what becomes of a writer that was fenced."""
+
+import asyncio
+
+import pytest
+from typing_extensions import override
+
+from tidegate.blobs.memory import MemoryBlobs
+from tidegate.domain.blob_names import ResultBlob, parse
+from tidegate.domain.shard import Verdict
+from tidegate.stores.base import Commit
+from tidegate.stores.memory import MemoryStore
+from tidegate.testing.deployment import Deployment, ok
+from tidegate.testing.stories import at_once, lines, now, told
+from tidegate.upstreams.base import Call, Reply
+
+
+class Watched(MemoryStore):
+    """Notes who writes, and takes the first writer for one that was stopped."""
+
+    fences = False
+
+    def watch(self, *, fences: bool = False) -> "Watched":
+        self.begun: list[str] = []
+        self.commits: list[Commit] = []
+        self.refused = 0
+        self.fences = fences
+        return self
+
+    @override
+    async def begin_writer(self, writer: str, *, batch_id: str, owner: str, at: float) -> None:
+        self.begun.append(writer)
+        await super().begin_writer(writer, batch_id=batch_id, owner=owner, at=at)
+
+    @override
+    async def commit(self, commit: Commit) -> list[Verdict]:
+        assert commit.writer in self.begun, "bytes before the ledger knew of their writer"
+        self.commits.append(commit)
+        if self.fences and commit.writer == self.begun[0]:
+            # Its owner holds no claim for a moment, as between two blocks of shards.
+            job = self._jobs[commit.batch_id]
+            claims = {number: job.holds[number] for number in job.open}
+            for number, hold in claims.items():
+                job.holds[number] = type(hold)(epoch=hold.epoch)
+            name = ResultBlob(batch_id=commit.batch_id, writer=commit.writer, label="unused").name
+            assert await self.condemn([name], idle_before=0.0) == [name]
+            job.holds.update(claims)
+        verdicts = await super().commit(commit)
+        self.refused += Verdict.ACCEPTED not in verdicts
+        return verdicts
+
+
+@pytest.mark.parametrize("appends", [True, False])
+def test_each_run_of_a_batch_writes_under_a_name_of_its_own(*, appends: bool) -> None:
+    async def story(world: Deployment) -> None:
+        store = world.store = Watched(world.clock).watch()
+        world.blobs = MemoryBlobs(appends=appends)
+
+        async def slow(call: Call) -> Reply:
+            await asyncio.sleep(0.5)
+            return ok()
+
+        async with world.processor(slow), world.processor(slow):
+            first = await world.submit(lines(600))
+            second = await world.submit(lines(600, prefix="other"))
+            batches = [await world.end_of(first.id), await world.end_of(second.id)]
+        for batch in batches:
+            assert len(await world.results(batch)) == 600
+        assert len(store.begun) >= 2, "a writer is for one batch"
+        assert len(set(store.begun)) == len(store.begun)
+        for commit in store.commits:
+            for part in (part.output for part in commit.shards):
+                assert part is not None
+                blob = parse(part.blob)
+                assert isinstance(blob, ResultBlob)
+                assert (blob.batch_id, blob.writer) == (commit.batch_id, commit.writer)
+                assert blob.label == ("results" if appends else commit.segment_id)
+
+    told(story)
+
+
+def test_a_run_whose_writer_was_fenced_goes_on_under_another_name() -> None:
+    async def story(world: Deployment) -> None:
+        store = world.store = Watched(world.clock).watch(fences=True)
+        async with world.processor(at_once):
+            batch = await world.end_of((await world.submit(lines(300))).id)
+        assert batch.counts.completed == 300
+        assert len(await world.results(batch)) == 300
+        assert store.refused == 1, "one commit, then a new name"
+        assert len(store.begun) == 2
+        assert now() < 60.0, "the claims that were lost have expired"
+
+    told(story)
