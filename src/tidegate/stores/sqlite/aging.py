@@ -90,8 +90,11 @@ def drop_batches(connection: apsw.Connection, batch_ids: Sequence[str]) -> int:
         row = batches.get_row(connection, batch_id)
         if row is None or Status(row.status) not in TERMINAL:
             continue
-        for statement in ("remove_writers", "remove_shards", "remove_units", "remove_batch"):
-            write(connection, SQL[statement], {"batch_id": batch_id})
+        values: dict[str, Value] = {"batch_id": batch_id}
+        write(connection, SQL["remove_writers"], values)
+        write(connection, SQL["remove_shards"], values)
+        write(connection, SQL["remove_units"], values)
+        write(connection, SQL["remove_batch"], values)
         dropped += 1
     return dropped
 
