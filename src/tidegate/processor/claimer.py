@@ -64,6 +64,7 @@ class Claimer:
         self.stopping = False
         self._measured_at: float | None = None
         self._noted: dict[str, str] = {}
+        self._over: set[str] = set()
         self._gave_way_at: dict[str, float] = {}
 
     async def claim(self) -> None:
@@ -83,6 +84,7 @@ class Claimer:
         """Claim what is wanted; say whether some of it had to go back for want of a cell."""
         now = asyncio.get_running_loop().time()
         offers = self._in_turn(in_order(await self._tools.store.list_offers()))
+        self._over = {offer.batch_id for offer in offers if offer.ending}
         await self._explain(offers, now)
         slots = self._settings.valves.open_shards_max - self._held.open_shards
         wants = self._choose(offers, slots, now)
@@ -267,7 +269,11 @@ class Claimer:
             shard.state = State.RETURNING
 
     def _is_over(self, batch: Batch) -> bool:
-        return batch.is_cancelling or self._tools.clock.now() >= batch.expires_at
+        # Where the ledger's clock says that the window has closed, ours may still be behind it: what
+        # was claimed to be ended would be handed back for want of room, and claimed again at once.
+        if batch.is_cancelling or batch.id in self._over:
+            return True
+        return self._tools.clock.now() >= batch.expires_at
 
     async def _give_back(self, batch: Batch, claimed: ClaimedShard) -> None:
         # Either the batch ended while we looked (then the claim is void), or the plan is gone: then

@@ -1,0 +1,127 @@
+"""The machines: each runs one process after the other, which crashes or is told to stop."""
+
+import asyncio
+import io
+import random
+from functools import partial
+
+from tidegate.processor.endpoints import Endpoint, PauseSettings, Routes
+from tidegate.processor.keeper import TaskKeeper
+from tidegate.processor.observer import Observer
+from tidegate.processor.service import Processor, Tools
+from tidegate.processor.settings import Cells, Claims, Commits, Ends, Planning, Settings, Valves
+from tidegate.runtime.limiter import AimdSettings
+from tidegate.testing.world.ground import FAULTS_SECONDS, MODELS, Ground
+from tidegate.testing.world.host import Host
+from tidegate.testing.world.model_server import ModelServer, SimulatedCell
+from tidegate.testing.world.ports import HostBlobs, HostSignals, behind
+from tidegate.upstreams.catalogue import Catalogue
+
+_RESTARTED = 0.2
+_APPENDS_TOO = 0.8
+
+
+class Machines:
+    """Keeps processors alive. Each new process has settings of its own."""
+
+    def __init__(self, ground: Ground, server: ModelServer) -> None:
+        self._ground = ground
+        self._server = server
+        self._hosts: dict[str, Host] = {}
+        ground.account.could_renew = self._could_renew
+
+    async def keep(self, number: int) -> None:
+        """Start a processor; when it is gone, start another one after a while. Never ends."""
+        chance = self._ground.fork()
+        while True:
+            host = self._ground.host(f"machine {number}")
+            processor = self._processor(host, chance)
+            async with asyncio.TaskGroup() as group:
+                host.tasks.add(group.create_task(processor.run(), name=host.name))
+                if chance.random() < _RESTARTED:
+                    group.create_task(self._restart(host, processor, chance), name="restart")
+            if not host.alive:
+                self._ground.report.crashes += 1
+            host.alive = False
+            await asyncio.sleep(chance.uniform(0.0, 5.0))
+
+    async def _restart(self, host: Host, processor: Processor, chance: random.Random) -> None:
+        await asyncio.sleep(chance.uniform(0.0, FAULTS_SECONDS))
+        if not host.alive:
+            return
+        host.note("is told to stop")
+        processor.stop()
+        if chance.random() < 0.5:  # noqa: PLR2004 - a coin
+            await asyncio.sleep(chance.uniform(0.0, 2.0))
+            if host.alive:
+                host.note("is told to stop at once")
+                processor.abort()
+
+    def _could_renew(self, owner: str, granted_at: float) -> bool:
+        host, calm_since = self._hosts[owner], self._ground.calm_since
+        if not host.alive or calm_since is None:
+            return False
+        return granted_at > max(calm_since, host.settled_at)
+
+    def _processor(self, host: Host, chance: random.Random) -> Processor:
+        ground = self._ground
+        settings = drawn_settings(chance)
+        owner = ground.ids.make("proc_")
+        host.note(f"starts as {owner[:12]} with {settings.valves}")
+        self._hosts[owner] = host
+        store = behind(ground.store, host)
+        upstream = self._server.seen_from(
+            host,
+            owner,
+            exposed_lines_max=settings.valves.in_flight_max + settings.valves.uncommitted_lines_max,
+        )
+        limits = AimdSettings(start=min(4, ground.endpoint_limit), min=1, max=ground.endpoint_limit)
+        pauses = PauseSettings(seconds_min=0.2, seconds_max=5.0, starting_seconds=5.0)
+        routes = Routes(
+            by_model={
+                name: Endpoint(
+                    name,
+                    upstream,
+                    limits=limits,
+                    pauses=pauses,
+                    open_cell=partial(SimulatedCell, upstream, host, ground),
+                )
+                for name in MODELS[:-1]
+            }
+        )
+        appends = ground.blobs.appends and chance.random() < _APPENDS_TOO
+        return Processor(
+            settings,
+            Tools(
+                store=store,
+                blobs=HostBlobs(ground.blobs, host, appends=appends),
+                signals=HostSignals(ground.signals, host),
+                routes=routes,
+                clock=host.clock,
+                ids=ground.ids,
+                chance=ground.fork(),
+                keeper=TaskKeeper(settings.claims, store),
+                observer=Observer(),
+                make_scratch=io.BytesIO,
+                models=Catalogue({}, None),
+                owner=owner,
+            ),
+        )
+
+
+def drawn_settings(chance: random.Random) -> Settings:
+    """Draw the settings of a processor: small bounds, so that few lines meet all of them."""
+    return Settings(
+        claims=Claims(lease_seconds=chance.choice([4.0, 6.0, 15.0])),
+        valves=Valves(
+            open_shards_max=chance.choice([1, 1, 2, 3, 6]),
+            in_flight_max=chance.randint(1, 8),
+            uncommitted_lines_max=chance.randint(1, 20),
+        ),
+        planning=Planning(
+            shard_lines_max=chance.randint(1, 8), run_lines_max=chance.randint(2, 50)
+        ),
+        commits=Commits(lines_max=chance.randint(1, 10)),
+        cells=Cells(count_max=chance.choice([1, 1, 4])),
+        ends=Ends(drain_seconds=chance.choice([0.0, 1.0, 30.0]), stop_grace_seconds=5.0),
+    )

@@ -1,0 +1,89 @@
+"""One world, drawn from its seed: first faults happen; then they stop, and everything ends."""
+
+import asyncio
+
+from tidegate.testing.world.broken import Broken
+from tidegate.testing.world.checks import Checks
+from tidegate.testing.world.front import Front
+from tidegate.testing.world.ground import FAULTS_SECONDS, Ground, MakeStore, Report
+from tidegate.testing.world.machines import Machines
+from tidegate.testing.world.model_server import ModelServer
+from tidegate.testing.world.users import User
+
+HEALTHY_WITHIN_SECONDS = 180.0
+ENDS_WITHIN_SECONDS = 1_800.0
+MACHINES = 2
+
+
+class World:
+    """One seeded deployment. `run` raises where a promise was not kept."""
+
+    def __init__(self, seed: int, make_store: MakeStore) -> None:
+        self._ground = Ground(seed, make_store)
+        self._server = ModelServer(self._ground)
+        self._machines = Machines(self._ground, self._server)
+        front = Front(self._ground)
+        self._users = [
+            User(self._ground, front, number) for number in range(self._ground.chance.randint(1, 3))
+        ]
+
+    async def run(self) -> Report:
+        """Live through the faults, then see every batch end well.
+
+        Raises:
+            Broken: an invariant did not hold; its notes tell what happened last.
+        """
+        try:
+            return await self._run()
+        except BaseException as error:
+            self._ground.complaints.raise_first()
+            error.add_note(f"The last port calls:\n{self._ground.timeline.told()}")
+            raise
+
+    async def _run(self) -> Report:
+        ground = self._ground
+        checks = Checks(ground, [user.order for user in self._users])
+        async with ground.raw_store:
+            await self._live(checks)
+            ground.complaints.raise_first()
+            await checks.check()
+        report = ground.report
+        report.commits_refused = ground.account.refused
+        report.exposed_lines_max = self._server.exposed_lines_max
+        report.seconds = asyncio.get_running_loop().time()
+        return report
+
+    async def _live(self, checks: Checks) -> None:
+        async with asyncio.TaskGroup() as group:
+            machines = [
+                group.create_task(self._machines.keep(number), name=f"machine {number}")
+                for number in range(MACHINES)
+            ]
+            users = [group.create_task(user.live(), name=user.order.name) for user in self._users]
+            await asyncio.sleep(FAULTS_SECONDS)
+            self._ground.timeline.note("world", "becomes calm")
+            self._ground.become_calm()
+            await self._ends(users, checks)
+            for task in machines:
+                task.cancel()
+
+    async def _ends(self, users: list[asyncio.Task[None]], checks: Checks) -> None:
+        """Wait until all has ended; with no more faults that must not take long.
+
+        A model that is still away holds up nobody who does not ask for it.
+        """
+        dead = self._server.dead_model
+        healthy = [
+            task
+            for task, user in zip(users, self._users, strict=True)
+            if dead not in user.order.models
+        ]
+        try:
+            async with asyncio.timeout(HEALTHY_WITHIN_SECONDS):
+                await asyncio.gather(*healthy)
+            async with asyncio.timeout(ENDS_WITHIN_SECONDS):
+                await asyncio.gather(*users)
+                await checks.wait_for_ends()
+        except TimeoutError:
+            left = [batch for batch in await checks.batches() if not batch.is_terminal]
+            raise Broken(f"not ended without faults: {left}") from None

@@ -1,0 +1,46 @@
+"""Every rule of the protocol is there for a reason: without its guard some world fails soon."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tidegate.testing.breaks import BREAKS, broken
+from tidegate.testing.simulate import live
+
+SEEDS_MAX = 60
+ROOT = Path(__file__).parents[2]
+
+# What a simulation can't show: these tests show it.
+ELSEWHERE = {
+    13: "tests/unit/test_blobs_filesystem_faults.py",
+    19: "tests/unit/test_collector_drift.py",
+}
+
+
+@pytest.mark.parametrize("name", sorted(BREAKS))
+def test_without_this_guard_a_world_fails(name: str) -> None:
+    first = BREAKS[name].first
+    with broken(name):
+        for seed in range(first, first + SEEDS_MAX):
+            try:
+                live(seed)
+            except (AssertionError, BaseExceptionGroup):
+                return
+    pytest.fail(f"{SEEDS_MAX} worlds hold although {BREAKS[name].what}")
+
+
+def test_a_guard_is_back_in_its_place_afterwards() -> None:
+    with broken("01-epoch"):
+        pass
+    live(2)
+
+
+def test_every_rule_has_a_break_or_a_test_of_its_own() -> None:
+    text = (ROOT / "docs" / "protocol.md").read_text()
+    rules = {int(number) for number in re.findall(r"^(\d+)\. ", text, re.MULTILINE)}
+    shown = {entry.rule for entry in BREAKS.values()}
+    assert rules == shown | ELSEWHERE.keys()
+    assert not shown & ELSEWHERE.keys()
+    for path in ELSEWHERE.values():
+        assert (ROOT / path).is_file(), path
