@@ -269,7 +269,7 @@ class Claimer:
             shard.state = State.RETURNING
 
     def _is_over(self, batch: Batch) -> bool:
-        # Where the ledger's clock says that the window has closed, ours may still be behind it: what
+        # Where the ledger's clock says that the window has closed, ours may still be behind: what
         # was claimed to be ended would be handed back for want of room, and claimed again at once.
         if batch.is_cancelling or batch.id in self._over:
             return True
