@@ -246,7 +246,7 @@ class Store(Upkeep):
 
     @abstractmethod
     async def get_states(self, batch_ids: Sequence[str]) -> Mapping[str, Status]:
-        """Return the status of each of these batches that exists, whatever its tenant."""
+        """Return the status of each of these batches that exists, in order, whatever its tenant."""
 
     @abstractmethod
     async def note_waiting(self, batch_id: str, reason: str | None) -> None:

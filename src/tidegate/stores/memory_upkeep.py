@@ -22,7 +22,10 @@ class MemoryUpkeep(MemoryGarbage):
 
     @override
     async def beat(self, owner: str, *, lease_seconds: float) -> None:
-        self._living[owner] = self._clock.now() + lease_seconds
+        now = self._clock.now()
+        # As in every ledger the dead are forgotten here, and a clock that is set back revives none.
+        self._living = {name: until for name, until in self._living.items() if now < until}
+        self._living[owner] = now + lease_seconds
 
     @override
     async def leave(self, owner: str) -> None:

@@ -91,10 +91,11 @@ def cancel_batch(connection: apsw.Connection, tenant: str, batch_id: str, at: fl
 
 
 def get_states(connection: apsw.Connection, batch_ids: Sequence[str]) -> dict[str, Status]:
-    """Return the status of each of these batches that exists."""
+    """Return the status of each of these batches that exists, in the order asked for."""
     values = {"ids": msgspec.json.encode(list(batch_ids)).decode()}
     rows = select(connection, SQL["get_states"], values, _StateRow)
-    return {row.id: Status(row.status) for row in rows}
+    found = {row.id: Status(row.status) for row in rows}
+    return {key: found[key] for key in batch_ids if key in found}
 
 
 def note_waiting(connection: apsw.Connection, batch_id: str, reason: str | None) -> None:
