@@ -23,6 +23,7 @@ from tidegate.processor import (
     closer,
     committer,
     dispatcher,
+    endpoints,
     keeper,
     open_shard,
     run,
@@ -102,11 +103,11 @@ def _hasty_clock(patches: Patches) -> None:
     patches.put(ledger, "is_live", is_live)
 
 
-def _no_room_made(patches: Patches) -> None:
-    def make_room(_self: object, _offers: object, _now: float) -> None:
-        return
+def _held_without_part(patches: Patches) -> None:
+    def has_part(_self: endpoints.Endpoint) -> bool:
+        return True
 
-    patches.put(claimer.Claimer, "_make_room", make_room)
+    patches.put(endpoints.Endpoint, "has_part", property(has_part))
 
 
 # Planning
@@ -298,11 +299,7 @@ _ALL = (
     Break("02-clock", 2, "another clock, five seconds ahead, judges expiry", _hasty_clock),
     Break("03-keeper", 3, "nobody renews claims", _never_renewed),
     Break(
-        "04-room",
-        4,
-        "a shard that idles keeps its slot from other batches",
-        _no_room_made,
-        first=270,
+        "04-part", 4, "shards lie with who may not send their lines", _held_without_part, first=35
     ),
     Break("05-planner", 5, "a replaced planner may still record its plan", _any_planner),
     Break("06-sort", 6, "sorted runs on scratch are forgotten", _runs_forgotten),
