@@ -1,9 +1,11 @@
 """The system keeps its promises in every seeded world."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
+from tidegate.testing.loop import TURNS_AT_ONCE_MAX, Deadlock, Livelock, run_virtual
 from tidegate.testing.simulate import SQL_EVERY, live
 
 SEEDS = 300
@@ -40,3 +42,17 @@ def test_worlds_on_the_real_sql_are_the_same_worlds() -> None:
     """The same seeds on SQLite, its statements run inline: the ledger makes no difference."""
     for seed in range(SEEDS_ON_BOTH):
         assert live(seed, sql=True) == live(seed, sql=False)
+
+
+def test_a_world_in_which_nothing_can_happen_any_more_is_reported() -> None:
+    async def wait_for_ever() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    async def turn_for_ever() -> None:
+        for _ in range(2 * TURNS_AT_ONCE_MAX):
+            await asyncio.sleep(0)
+
+    with pytest.raises(Deadlock):
+        run_virtual(wait_for_ever())
+    with pytest.raises(Livelock):
+        run_virtual(turn_for_ever())

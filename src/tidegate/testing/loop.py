@@ -13,10 +13,15 @@ from typing_extensions import override
 
 T = TypeVar("T")
 START_UNIX_SECONDS = 1_800_000_000.0
+TURNS_AT_ONCE_MAX = 100_000
 
 
 class Deadlock(AssertionError):
     """Nothing is ready and nothing is scheduled: the program would wait for ever."""
+
+
+class Livelock(AssertionError):
+    """Tasks wake each other for ever, and time stands still."""
 
 
 class _VirtualSelector(selectors.SelectSelector):
@@ -25,6 +30,7 @@ class _VirtualSelector(selectors.SelectSelector):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
+        self._turns = 0
 
     @override
     def select(  # type: ignore[explicit-any]  # the standard library's key carries Any
@@ -32,6 +38,9 @@ class _VirtualSelector(selectors.SelectSelector):
     ) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
             raise Deadlock("Every task waits, and no timer is set.")
+        self._turns = 0 if timeout > 0.0 else self._turns + 1
+        if self._turns > TURNS_AT_ONCE_MAX:
+            raise Livelock(f"{self._turns} turns of the loop, and it is still {self.now}.")
         self.now += max(timeout, 0.0)
         return []
 

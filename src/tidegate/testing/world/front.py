@@ -55,8 +55,8 @@ class Front:
         outcome: _Outcome[T] = _Outcome()
         async with asyncio.TaskGroup() as group:
             task = group.create_task(outcome.take(request, desk), name=f"{what} on {host.name}")
-            host.tasks.add(task)
-            task.add_done_callback(host.tasks.discard)
+            host.tasks.append(task)
+            task.add_done_callback(host.tasks.remove)
         if outcome.error is not None:
             raise outcome.error
         if outcome.value is None or self._chance.random() < host.odds.reply_lost:

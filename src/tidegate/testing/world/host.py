@@ -9,12 +9,14 @@ from typing import NoReturn, TypeVar
 
 from tidegate.domain.errors import StorageFull, StoreUnavailable
 from tidegate.testing.loop import LoopClock
+from tidegate.testing.world.broken import Broken
 from tidegate.testing.world.odds import Odds
 from tidegate.testing.world.timeline import Timeline
 
 T = TypeVar("T")
 PAUSE_SECONDS = 37.0
 CUT_SECONDS_MAX = 45.0
+CALLS_A_SECOND_MAX = 5_000
 _NO_ANSWER_SECONDS_MAX = 3.0
 
 
@@ -51,7 +53,8 @@ class Host:
         self.chance = chance
         self.odds = odds
         self.timeline = timeline
-        self.tasks: set[asyncio.Task[object]] = set()
+        # A list keeps the order of cancels, which a replayed world needs.
+        self.tasks: list[asyncio.Task[object]] = []
         loop = asyncio.get_running_loop()
         self.clock = LoopClock(loop)
         self.clock.skew_seconds = self._skew()
@@ -59,6 +62,8 @@ class Host:
         self._loop = loop
         self.settled_at = loop.time()
         self._resumed_at = 0.0
+        self._second = 0
+        self._calls = 0
         self._cuts: dict[Port, Cut] = {}
 
     def calm(self) -> None:
@@ -126,7 +131,7 @@ class Host:
         if self.alive:
             self.note(f"CRASHES {where}")
             self.alive = False
-            for task in self.tasks:
+            for task in list(self.tasks):
                 task.cancel()
         await self._vanish()
 
@@ -155,6 +160,7 @@ class Host:
 
     async def _wait(self) -> None:
         odds, chance, loop = self.odds, self.chance, self._loop
+        self._count()
         await self._go_on()
         if chance.random() < odds.paused:
             self._resumed_at = loop.time() + PAUSE_SECONDS
@@ -172,6 +178,13 @@ class Host:
             if loop.time() >= self._resumed_at:
                 return
             delay = 0.0
+
+    def _count(self) -> None:
+        second = int(self._loop.time())
+        self._calls = self._calls + 1 if second == self._second else 1
+        self._second = second
+        if self._calls > CALLS_A_SECOND_MAX:
+            raise Broken(f"{self.name} runs in a tight loop: {self._calls} calls in a second")
 
     def _skew(self) -> float:
         most = self.odds.clock_skew_seconds_max

@@ -37,7 +37,7 @@ class Machines:
             host = self._ground.host(f"machine {number}")
             processor = self._processor(host, chance)
             async with asyncio.TaskGroup() as group:
-                host.tasks.add(group.create_task(processor.run(), name=host.name))
+                host.tasks.append(group.create_task(processor.run(), name=host.name))
                 if chance.random() < _RESTARTED:
                     group.create_task(self._restart(host, processor, chance), name="restart")
             if not host.alive:
