@@ -88,7 +88,7 @@ class Odds:
             upstream_flaky=odds(1.0),
             model_dead=odds(0.5),
             poison=odds(0.06) if chance.random() < _POISONED_WORLDS else 0.0,
-            child_dies=odds(0.3),
+            child_dies=odds(0.9),
             child_not_started=odds(0.3),
             client_gone=odds(0.3),
             reply_lost=odds(0.2),
