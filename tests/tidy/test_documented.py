@@ -1,19 +1,19 @@
 """Whatever an operator can set, call or watch stands in the docs, with its right default."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import typer.main
 from prometheus_client import CollectorRegistry
-from typer.core import TyperCommand, TyperGroup, TyperOption
+from typer.core import TyperArgument, TyperOption
 
 from tidegate.cli import app
-from tidegate.cli.config import example_text, printed
-from tidegate.config import load, names
+from tidegate.cli.config import example_text
+from tidegate.config import names
 from tidegate.telemetry import logs
 from tidegate.telemetry.logs import EVENTS
 from tidegate.telemetry.metrics import Metrics
+from tidegate.testing.reference import commands, setting_default
 
 DOCS = Path(__file__).parents[2] / "docs"
 SOURCE = Path(__file__).parents[2] / "src"
@@ -27,27 +27,11 @@ def settings() -> list[str]:
     return [name for name, _ in names() if not name.startswith("model_gateways.")]
 
 
-def default(name: str) -> str:
-    value: object = load(environment={}, flags={"gateway.url": "http://x"}).settings
-    for part in name.split("."):
-        value = getattr(value, part)
-    return printed(value)
-
-
-def commands(command: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, TyperCommand]]:
-    if isinstance(command, TyperGroup):
-        for name, inner in command.commands.items():
-            yield from commands(inner, (*path, name))
-    else:
-        assert isinstance(command, TyperCommand), command
-        yield " ".join(path), command
-
-
 def test_every_setting_is_documented_with_its_default() -> None:
     rows = dict(ROW.findall((DOCS / "configuration.md").read_text()))
     assert sorted(rows) == sorted(settings())
     for name, shown in rows.items():
-        expected = "required" if name == "gateway.url" else f"`{default(name)}`"
+        expected = "required" if name == "gateway.url" else f"`{setting_default(name)}`"
         assert shown == expected, name
 
 
@@ -94,17 +78,26 @@ def test_every_setting_is_in_the_example_with_a_comment() -> None:
 
 def test_every_command_and_flag_is_documented() -> None:
     page = (DOCS / "cli.md").read_text()
+    reference = (DOCS / "reference" / "commands.md").read_text()
     found = list(commands(typer.main.get_command(app)))
     assert len(found) >= 7
     for path, command in found:
-        section = page.partition(f"## `tidegate {path}`\n")[2].partition("\n## ")[0]
-        assert section, f"docs/cli.md has no section for 'tidegate {path}'"
-        for option in command.params:
-            assert isinstance(option, TyperOption), f"{path}: only flags, no positional arguments"
-            for flag in option.opts:
-                assert f"`{flag}" in section, (
-                    f"docs/cli.md does not tell of 'tidegate {path} {flag}'"
-                )
+        assert command.help, f"'tidegate {path}' says nothing of itself"
+        own = section_of(page, path) or section_of(page, path.partition(" ")[0])
+        assert f"`tidegate {path}" in own, f"docs/cli.md does not tell of 'tidegate {path}'"
+        section = section_of(reference, path)
+        for item in command.params:
+            assert isinstance(item, TyperOption | TyperArgument), item
+            assert item.help, f"'tidegate {path}' does not explain {item.name}"
+            for flag in item.opts if isinstance(item, TyperOption) else [item.metavar or "?"]:
+                assert f"`{flag}" in section, f"the reference lacks 'tidegate {path} {flag}'"
+
+
+def section_of(page: str, path: str) -> str:
+    """Return the section of a page about a command, with its heading; empty if there is none."""
+    heading = f"## `tidegate {path}`\n"
+    _, found, rest = page.partition(heading)
+    return found + rest.partition("\n## ")[0]
 
 
 def test_every_metric_is_documented() -> None:

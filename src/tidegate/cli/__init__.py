@@ -1,7 +1,8 @@
 """The command line: one file for each command.
 
 Exit status: 0 ended well; 1 a service died or a command failed; 2 wrong settings or arguments;
-3 ended by a second signal, with requests cut off; 4 `gc` found bytes gone that it can't mend.
+3 ended by a signal before its work was done; 4 what a command looked at is not well: `gc` found
+bytes gone that it can't mend, or a batch that was waited for did not complete.
 """
 
 import sys
@@ -9,8 +10,10 @@ import sys
 import typer
 from rich.console import Console
 
+from tidegate.cli.batches import batches_app
 from tidegate.cli.config import config_app
 from tidegate.cli.engine_command import engine
+from tidegate.cli.files import files_app
 from tidegate.cli.gc import gc
 from tidegate.cli.processor import processor
 from tidegate.cli.serve import serve
@@ -20,18 +23,21 @@ from tidegate.domain.errors import SettingsInvalid, TidegateError
 
 DIED = 1
 WRONG_SETTINGS = 2
+INTERRUPTED = 3
+_TYPERS_INTERRUPTED = 130
 
 app = typer.Typer(
     name="tidegate",
     help="OpenAI's Batch API on your own GPUs.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 app.command()(serve)
 app.command()(processor)
 app.command()(gc)
+app.add_typer(files_app, name="files")
+app.add_typer(batches_app, name="batches")
 app.command()(engine)
 app.command()(simulate)
 app.add_typer(config_app, name="config")
@@ -43,6 +49,15 @@ def main() -> None:
     try:
         app()
     except TidegateError as error:
-        console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
-        console.print(f"tidegate: {error}", style="red")
+        _say(str(error))
         sys.exit(WRONG_SETTINGS if isinstance(error, SettingsInvalid) else DIED)
+    except SystemExit as leaving:
+        if leaving.code != _TYPERS_INTERRUPTED:
+            raise
+        _say("interrupted.")
+        sys.exit(INTERRUPTED)
+
+
+def _say(message: str) -> None:
+    console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    console.print(f"tidegate: {message}", style="red")

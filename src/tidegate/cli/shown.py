@@ -1,0 +1,104 @@
+"""How files and batches of a server look in a terminal, in lines and in tables."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+from rich.console import Console
+from rich.table import Table
+
+from tidegate.cli.figures import bytes_of
+from tidegate.client.objects import BatchObject, FileObject
+from tidegate.client.wording import plain
+
+COLUMNS_WIDE = 120
+PROBLEMS_SHOWN_MAX = 10
+
+
+def time_of(at: float | None) -> str:
+    """Return a Unix time as people read it, in UTC."""
+    if at is None:
+        return "-"
+    try:
+        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    except (OverflowError, ValueError, OSError):
+        return "?"
+
+
+def file_lines(file: FileObject) -> Iterable[str]:
+    """Yield what there is to say of a file."""
+    yield f"id        {plain(file.id)}"
+    yield f"filename  {plain(file.filename or '-')}"
+    yield f"bytes     {'-' if file.bytes is None else file.bytes}"
+    yield f"purpose   {plain(file.purpose or '-')}"
+    yield f"created   {time_of(file.created_at)}"
+    yield f"expires   {time_of(file.expires_at)}"
+
+
+def batch_lines(batch: BatchObject) -> Iterable[str]:
+    """Yield what there is to say of a batch."""
+    counts = batch.counts
+    yield f"id        {plain(batch.id)}"
+    yield f"status    {plain(batch.status)}"
+    yield f"endpoint  {plain(batch.endpoint or '-')}"
+    yield f"lines     {counts.total} in all, {counts.completed} completed, {counts.failed} failed"
+    if batch.usage is not None:
+        tokens = batch.usage
+        yield f"tokens    {tokens.input_tokens} in, {tokens.output_tokens} out"
+    yield f"created   {time_of(batch.created_at)}"
+    yield f"expires   {time_of(batch.expires_at)}"
+    yield f"input     {plain(batch.input_file_id or '-')}"
+    yield f"output    {plain(batch.output_file_id or '-')}"
+    yield f"errors    {plain(batch.error_file_id or '-')}"
+    if batch.waiting_for:
+        yield f"waiting   {plain(batch.waiting_for)}"
+    yield from problem_lines(batch)
+
+
+def problem_lines(batch: BatchObject) -> Iterable[str]:
+    """Yield why a batch could not be run, the first reasons only."""
+    problems = batch.errors.data if batch.errors is not None else []
+    for problem in problems[:PROBLEMS_SHOWN_MAX]:
+        where = "" if problem.line is None else f"line {problem.line}: "
+        yield f"  {where}{plain(problem.message or '')} ({plain(problem.code or '-', 60)})"
+    if len(problems) > PROBLEMS_SHOWN_MAX:
+        yield f"  and {len(problems) - PROBLEMS_SHOWN_MAX} more (--json shows them)"
+
+
+def file_row(file: FileObject) -> Sequence[str]:
+    """Return a file as a row of `FILE_HEADS`."""
+    size = "-" if file.bytes is None else bytes_of(file.bytes)
+    name = plain(file.filename or "-", 60)
+    return plain(file.id), size, plain(file.purpose or "-", 30), time_of(file.created_at), name
+
+
+def batch_row(batch: BatchObject) -> Sequence[str]:
+    """Return a batch as a row of `BATCH_HEADS`."""
+    counts = batch.counts
+    done = f"{counts.completed + counts.failed}/{counts.total}"
+    return (
+        plain(batch.id),
+        plain(batch.status, 30),
+        done,
+        str(counts.failed),
+        time_of(batch.created_at),
+        plain(batch.endpoint or "-", 60),
+    )
+
+
+FILE_HEADS = ("id", "size", "purpose", "created", "filename")
+BATCH_HEADS = ("id", "status", "done", "failed", "created", "endpoint")
+
+
+def print_rows(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows: a table in a terminal, else lines whose columns are divided by tabs."""
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    if not console.is_terminal:
+        for row in rows:
+            print("\t".join(row))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for head in heads:
+        table.add_column(head, no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)

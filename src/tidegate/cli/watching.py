@@ -1,0 +1,138 @@
+"""`tidegate batches watch` as people see it: a live table, plain lines, or JSON lines."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from tidegate.cli.figures import count_of, rate_of, seconds_of
+from tidegate.client.objects import BatchObject, on_one_line
+from tidegate.client.watch import Look, Progress
+from tidegate.client.wording import plain
+
+BAR_COLUMNS = 20
+STYLES = {
+    "completed": "green",
+    "failed": "red",
+    "expired": "red",
+    "cancelled": "yellow",
+    "cancelling": "yellow",
+}
+_NOTE_CHARACTERS_MAX = 200
+
+
+@contextmanager
+def showing(*, as_json: bool, console: Console) -> Iterator[Callable[[Look], None]]:
+    """Give what shows each look: JSON lines, a live table on a terminal, plain lines elsewhere."""
+    if as_json:
+        yield _Lines(_json_line).show
+    elif console.is_terminal:
+        with Live(console=console, auto_refresh=False, transient=False) as live:
+            yield lambda look: live.update(drawn(look), refresh=True)
+    else:
+        yield _Lines(plain_line).show
+
+
+def drawn(look: Look) -> RenderableType:
+    """Return a look as a table, with the reasons for waiting beneath it."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("batch", no_wrap=True)
+    table.add_column("status", no_wrap=True)
+    table.add_column("", min_width=BAR_COLUMNS, width=BAR_COLUMNS)
+    for head in ("done", "failed", "rate", "left", "tokens"):
+        table.add_column(head, justify="right", no_wrap=True)
+    notes: list[Text] = []
+    for item in look.batches:
+        batch, counts = item.batch, item.batch.counts
+        table.add_row(
+            Text(plain(batch.id, 48)),
+            Text(plain(batch.status, 20), style=STYLES.get(batch.status, "cyan")),
+            _bar(batch),
+            Text(f"{count_of(counts.completed + counts.failed)}/{count_of(counts.total)}"),
+            Text(count_of(counts.failed), style="red" if counts.failed else ""),
+            Text(rate_of(item.rate)),
+            Text(seconds_of(item.seconds_left)),
+            Text(_tokens(batch)),
+        )
+        if batch.waiting_for and not batch.is_terminal:
+            notes.append(Text(f"{_tail(batch.id)} waits: {_noted(batch.waiting_for)}", "yellow"))
+    if look.silence:
+        notes.append(Text(f"No answer, asking again: {_noted(look.silence)}", style="red"))
+    return Group(table, *notes)
+
+
+def plain_line(item: Progress) -> str:
+    """Return one look of a batch as a line."""
+    batch, counts = item.batch, item.batch.counts
+    words = [
+        plain(batch.id),
+        plain(batch.status, 30),
+        f"{counts.completed + counts.failed}/{counts.total} done,",
+        f"{counts.failed} failed,",
+        f"{rate_of(item.rate)},",
+        f"{seconds_of(item.seconds_left)} left,",
+        f"{_tokens(batch)} tokens",
+    ]
+    if batch.waiting_for and not batch.is_terminal:
+        words.append(f"(waits: {_noted(batch.waiting_for)})")
+    return " ".join(words)
+
+
+def _json_line(item: Progress) -> str:
+    return on_one_line(item.raw)
+
+
+class _Lines:
+    """Prints a line for each batch that changed since the last look."""
+
+    def __init__(self, line: Callable[[Progress], str]) -> None:
+        self._line = line
+        self._shown: dict[str, BatchObject] = {}
+        self._silent = False
+
+    def show(self, look: Look) -> None:
+        if look.silence and not self._silent:
+            Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(
+                f"tidegate: no answer, asking again: {_noted(look.silence)}"
+            )
+        self._silent = look.silence is not None
+        for item in changed(look.batches, self._shown):
+            self._shown[item.batch.id] = item.batch
+            print(self._line(item), flush=True)
+
+
+def changed(batches: Sequence[Progress], shown: dict[str, BatchObject]) -> list[Progress]:
+    """Return those that are not as they were shown last."""
+    return [item for item in batches if shown.get(item.batch.id) != item.batch]
+
+
+def _bar(batch: BatchObject) -> ProgressBar:
+    counts = batch.counts
+    unknown = not counts.total and not batch.is_terminal
+    return ProgressBar(
+        total=None if unknown else max(1, counts.total),
+        completed=counts.completed + counts.failed,
+        width=BAR_COLUMNS,
+        pulse=unknown,
+        complete_style=STYLES.get(batch.status, "cyan"),
+    )
+
+
+def _tokens(batch: BatchObject) -> str:
+    if batch.usage is None:
+        return "-"
+    usage = batch.usage
+    return count_of(usage.total_tokens or usage.input_tokens + usage.output_tokens)
+
+
+def _noted(text: str) -> str:
+    return plain(text, _NOTE_CHARACTERS_MAX)
+
+
+def _tail(batch_id: str) -> str:
+    """Return enough of an id to find its row by."""
+    return plain(batch_id, 20)

@@ -1,0 +1,276 @@
+"""Bring a file here, and go on where an earlier try stopped.
+
+The bytes go into `NAME.part`, and what they are bytes of into `NAME.part.json`: the file's id and
+its entity tag. The next try asks for the rest only if the tag is still the same (Range, If-Range),
+so that two files are never sewn together. Whole and of the announced length, it becomes `NAME`.
+"""
+
+import asyncio
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import httpx
+import msgspec
+
+from tidegate.client.errors import (
+    LocalFileUnfit,
+    ServerStrange,
+    ServerUnreachable,
+    TransferStopped,
+)
+from tidegate.client.files import Progress
+from tidegate.client.objects import step
+from tidegate.client.server import Server
+
+TRIES_MAX = 5  # Tries in a row that bring no byte; one that brings some counts anew.
+PAUSE_SECONDS = 1.0
+_PARTIAL = 206
+_NOT_SATISFIABLE = 416
+_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
+_WHOLE = re.compile(r"bytes \*/(\d{1,18})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Downloaded:
+    """What came: the size of the file, and how much of it was here from earlier tries."""
+
+    bytes: int
+    resumed_from: int
+
+
+class _Mark(msgspec.Struct):
+    file_id: str
+    tag: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """Where the next bytes go, and how long the whole will be."""
+
+    start: int
+    total: int | None
+
+    def judge(self, position: int) -> int:
+        """Return where the bytes ended, if that is the end of the file.
+
+        Raises:
+            TransferStopped: it is not.
+        """
+        # Without a length the chunks of HTTP say where the end is, and their lack is an error.
+        if self.total is not None and position != self.total:
+            raise TransferStopped(f"The bytes stopped coming at {position} of {self.total}.")
+        return position
+
+
+async def download(
+    server: Server,
+    file_id: str,
+    target: Path,
+    *,
+    overwrite: bool,
+    on_progress: Progress,
+    pause_seconds: float = PAUSE_SECONDS,
+) -> Downloaded:
+    """Bring a file to `target`, which exists only once it is whole and on the disk.
+
+    Raises:
+        LocalFileUnfit: the target exists already, is being written, or can't be.
+        TransferStopped: the bytes stopped coming; what came is kept for the next try.
+        ServerUnreachable, ServerStrange, ServerRefused: as `Server.ask`.
+    """
+    _check_target(target, overwrite=overwrite)
+    place = target.with_name(f"{target.name}.part")
+    with _told(target), _opened(place) as part:
+        fetch = _Fetch(server, file_id, target, part, on_progress)
+        result = await fetch.run(pause_seconds)
+        _settle(part, place, target)
+        fetch.forget()
+        return result
+
+
+async def pour(server: Server, file_id: str, sink: BinaryIO) -> int:
+    """Write a file's content to an open stream, without resuming; return its length in bytes.
+
+    Raises:
+        TransferStopped: the bytes stopped coming.
+    """
+    async with server.stream("GET", f"/files/{step(file_id)}/content") as reply:
+        _refuse_encoding(reply)
+        plan = _Plan(start=0, total=_length(reply))
+        position = 0
+        async for piece in reply.aiter_raw():
+            sink.write(piece)
+            position += len(piece)
+    return plan.judge(position)
+
+
+class _Fetch:
+    """One download: as many tries as it takes."""
+
+    def __init__(
+        self, server: Server, file_id: str, target: Path, part: BinaryIO, on_progress: Progress
+    ) -> None:
+        self._server = server
+        self._path = f"/files/{step(file_id)}/content"
+        self._file_id = file_id
+        self._mark = target.with_name(f"{target.name}.part.json")
+        self._part = part
+        self._on_progress = on_progress
+
+    async def run(self, pause_seconds: float) -> Downloaded:
+        resumed_from = self._here() if self._tag() else 0
+        fruitless = 0
+        while True:
+            before = self._here()
+            try:
+                total = await self._try()
+            except (ServerUnreachable, TransferStopped) as exc:
+                fruitless = 0 if self._here() > before else fruitless + 1
+                if fruitless >= TRIES_MAX:
+                    raise TransferStopped(
+                        f"{exc} {self._here()} bytes are kept: the same command goes on from there."
+                    ) from exc
+                await asyncio.sleep(pause_seconds)
+                continue
+            return Downloaded(bytes=total, resumed_from=resumed_from)
+
+    def forget(self) -> None:
+        """Remove the note about the part."""
+        self._mark.unlink(missing_ok=True)
+
+    async def _try(self) -> int:
+        """Ask once for what is missing; return the length of the whole once it is all here."""
+        here, tag = self._here(), self._tag()
+        headers = {"range": f"bytes={here}-", "if-range": tag} if here and tag else {}
+        async with self._server.stream(
+            "GET", self._path, headers=headers, also=frozenset({_NOT_SATISFIABLE})
+        ) as reply:
+            if reply.status_code == _NOT_SATISFIABLE:
+                return self._judge_end(reply, here)
+            _refuse_encoding(reply)
+            plan = self._plan(reply, here)
+            self._begin(reply, plan.start)
+            position = plan.start
+            self._on_progress(position, plan.total)
+            async for piece in reply.aiter_raw():
+                self._part.write(piece)
+                position += len(piece)
+                self._on_progress(position, plan.total)
+        return plan.judge(position)
+
+    def _plan(self, reply: httpx.Response, here: int) -> _Plan:
+        if reply.status_code != _PARTIAL:
+            return _Plan(start=0, total=_length(reply))
+        found = _RANGE.fullmatch(reply.headers.get("content-range", ""))
+        if found is None or int(found[1]) != here or int(found[2]) + 1 != int(found[3]):
+            self._start_over()
+            raise ServerStrange(
+                "The server sent another range than was asked for; run the command again to start "
+                "from the beginning."
+            )
+        return _Plan(start=here, total=int(found[3]))
+
+    def _begin(self, reply: httpx.Response, start: int) -> None:
+        """Make the part ready for bytes from `start`, and note what they belong to."""
+        self._part.truncate(start)
+        self._part.seek(start)
+        if start == 0:
+            tag = reply.headers.get("etag", "")
+            # A weak tag does not promise the same bytes.
+            if tag.startswith('"'):
+                self._mark.write_bytes(msgspec.json.encode(_Mark(self._file_id, tag)))
+            else:
+                self.forget()
+
+    def _judge_end(self, reply: httpx.Response, here: int) -> int:
+        """Read a 416: no byte is missing, or the part is none of this file."""
+        found = _WHOLE.fullmatch(reply.headers.get("content-range", ""))
+        if found is not None and int(found[1]) == here:
+            return here
+        self._start_over()
+        raise ServerStrange(
+            "The part that was here is none of this file; it is dropped. Run the command again."
+        )
+
+    def _start_over(self) -> None:
+        self._part.truncate(0)
+        self.forget()
+
+    def _here(self) -> int:
+        self._part.flush()
+        return self._part.seek(0, 2)
+
+    def _tag(self) -> str | None:
+        """Return the entity tag of the bytes that are here, if they are of this file."""
+        try:
+            mark = msgspec.json.decode(self._mark.read_bytes(), type=_Mark)
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+            return None
+        known = mark.file_id == self._file_id and mark.tag.isascii() and mark.tag.isprintable()
+        return mark.tag if known else None
+
+
+def _check_target(target: Path, *, overwrite: bool) -> None:
+    if target.is_dir():
+        raise LocalFileUnfit(f"{target} is a directory: name a file by --output.")
+    if target.exists() and not overwrite:
+        raise LocalFileUnfit(f"{target} exists: name another file by --output, or add --overwrite.")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """Open the part for this process alone."""
+    # Results may be private, so nobody else may read them unless their owner says so.
+    number = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    with os.fdopen(number, "r+b") as part:
+        try:
+            fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            raise LocalFileUnfit(f"Another process is downloading to {path}: let it end.") from exc
+        yield part
+
+
+@contextmanager
+def _told(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise LocalFileUnfit(
+            f"{target} can't be written: {exc.strerror}. What came is kept; mend that and run the "
+            "same command again."
+        ) from exc
+
+
+def _settle(part: BinaryIO, place: Path, target: Path) -> None:
+    """Give the whole file its name, and make both survive power loss where that can be had."""
+    part.flush()
+    os.fsync(part.fileno())
+    place.replace(target)
+    number = os.open(target.parent, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def _length(reply: httpx.Response) -> int | None:
+    """Return how long the body says it is; None where it comes in chunks, which have an end."""
+    told = reply.headers.get("content-length", "")
+    if told.isdecimal():
+        return int(told)
+    if "chunked" in reply.headers.get("transfer-encoding", "").lower():
+        return None
+    raise ServerStrange("The server does not say how long the file is, so its end is unknown.")
+
+
+def _refuse_encoding(reply: httpx.Response) -> None:
+    encoding = reply.headers.get("content-encoding", "identity").lower()
+    if encoding != "identity":
+        raise ServerStrange("The server compressed the file though it was asked not to.")

@@ -1,0 +1,72 @@
+"""The errors of the HTTP library as ours; the one place that knows their names."""
+
+import ssl
+
+import httpx
+
+from tidegate.client.access import CONNECT_SECONDS_MAX, Access
+from tidegate.client.errors import ServerStrange, ServerUnreachable
+from tidegate.client.wording import plain
+
+_REASON_CHARACTERS_MAX = 200
+
+
+def translated(error: httpx.HTTPError, access: Access) -> ServerStrange | ServerUnreachable:
+    """Return what went wrong as one sentence that says what to do."""
+    root = access.root
+    ended_early = "closed" in str(error) or "disconnected" in str(error)
+    match error:
+        case httpx.ConnectTimeout():
+            seconds = min(CONNECT_SECONDS_MAX, access.timeout_seconds)
+            words = (
+                f"No connection to {root} within {seconds:g} s: check the address and firewalls."
+            )
+        case httpx.TimeoutException():
+            return late(access)
+        case httpx.ConnectError():
+            words = _unconnected(root, error)
+        case httpx.NetworkError():
+            words = f"The connection to {root} broke in the middle; run the command again."
+        # The library has no error of its own for an answer that ends early.
+        case httpx.RemoteProtocolError() if ended_early:
+            words = f"{root} hung up before its answer was whole; run the command again."
+        case httpx.ProtocolError():
+            return ServerStrange(
+                f"What answers at {root} does not speak HTTP ({_reason(error)}): check the URL."
+            )
+        case _:
+            words = f"The request to {root} failed ({_reason(error)})."
+    return ServerUnreachable(words)
+
+
+def late(access: Access) -> ServerUnreachable:
+    """Return the error for an answer that takes too long."""
+    return ServerUnreachable(
+        f"{access.root} gave no whole answer within {access.timeout_seconds:g} s: try again, or "
+        "give it longer by --timeout."
+    )
+
+
+def _unconnected(root: str, error: httpx.ConnectError) -> str:
+    if _is_tls(error):
+        return (
+            f"The TLS of {root} fails or is not to be trusted ({_reason(error)}): check the "
+            "address, or name its authority by --ca-file."
+        )
+    return (
+        f"No server answers at {root} ({_reason(error)}): start `tidegate serve`, or give the "
+        "right address by --base-url or OPENAI_BASE_URL."
+    )
+
+
+def _is_tls(error: BaseException) -> bool:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLError) or "SSL" in str(cause):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+def _reason(error: BaseException) -> str:
+    return plain(str(error), _REASON_CHARACTERS_MAX) or type(error).__name__

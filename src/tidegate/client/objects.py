@@ -1,0 +1,154 @@
+"""OpenAI's objects as a client reads them: forgiving about what is missing or more."""
+
+from typing import TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from tidegate.client.errors import ServerStrange
+from tidegate.domain.errors import SettingsInvalid
+
+ID_CHARACTERS_MAX = 256
+TERMINAL = frozenset({"completed", "failed", "expired", "cancelled"})
+
+
+class FileObject(msgspec.Struct, frozen=True, kw_only=True):
+    """A file. What a server does not say is None."""
+
+    id: str
+    bytes: int | None = None
+    created_at: float | None = None
+    expires_at: float | None = None
+    filename: str | None = None
+    purpose: str | None = None
+    status: str | None = None
+
+
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    """Lines of a batch."""
+
+    total: int = 0
+    completed: int = 0
+    failed: int = 0
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens of a batch."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    total_tokens: int = 0
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """One reason why a batch could not be run."""
+
+    code: str | None = None
+    message: str | None = None
+    line: int | None = None
+
+
+class Problems(msgspec.Struct, frozen=True, kw_only=True):
+    """All reasons that a server lists."""
+
+    data: list[Problem] = []
+
+
+class Extras(msgspec.Struct, frozen=True, kw_only=True):
+    """What only a Tidegate says."""
+
+    models: list[str] = []
+    waiting_for: str | None = None
+
+
+class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
+    """A batch. What a server does not say is None."""
+
+    id: str
+    status: str
+    endpoint: str | None = None
+    model: str | None = None
+    input_file_id: str | None = None
+    output_file_id: str | None = None
+    error_file_id: str | None = None
+    created_at: float | None = None
+    in_progress_at: float | None = None
+    expires_at: float | None = None
+    request_counts: Counts | None = None
+    usage: Usage | None = None
+    errors: Problems | None = None
+    tidegate: Extras | None = None
+
+    @property
+    def is_terminal(self) -> bool:
+        """Say whether it has ended for good."""
+        return self.status in TERMINAL
+
+    @property
+    def counts(self) -> Counts:
+        """Its lines; zero of each where the server does not say."""
+        return self.request_counts or Counts()
+
+    @property
+    def waiting_for(self) -> str | None:
+        """Why it does not go on, where the server says so."""
+        return None if self.tidegate is None else self.tidegate.waiting_for
+
+
+class Deleted(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to a delete."""
+
+    id: str
+    deleted: bool = False
+
+
+class PageObject(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of a list, with its items as they came."""
+
+    data: list[msgspec.Raw]
+    has_more: bool = False
+
+
+T = TypeVar("T")
+
+
+def read(body: bytes | msgspec.Raw, kind: type[T]) -> T:
+    """Decode an object.
+
+    Raises:
+        ServerStrange: it is not such an object.
+    """
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+        name = kind.__name__.removesuffix("Object").lower()
+        raise ServerStrange(
+            f"What answers is no OpenAI-compatible server: its answer is no {name} ({exc})."
+        ) from exc
+
+
+def on_one_line(body: bytes | msgspec.Raw) -> str:
+    """Return JSON on one line, with its numbers, order and escapes as they came.
+
+    Raises:
+        ServerStrange: it is not JSON.
+    """
+    try:
+        text: str = msgspec.json.format(bytes(body), indent=-1).decode()
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+        raise ServerStrange(f"The answer of the server is not JSON ({exc}).") from exc
+    return text
+
+
+def step(identity: str) -> str:
+    """Return an id as one step of a path.
+
+    Raises:
+        SettingsInvalid: it can't be an id.
+    """
+    fits = 0 < len(identity) <= ID_CHARACTERS_MAX and identity.isprintable()
+    if not fits or identity in {".", ".."}:
+        raise SettingsInvalid(
+            f"An id has 1 to {ID_CHARACTERS_MAX} printable characters: copy it from a list."
+        )
+    return quote(identity, safe="")

@@ -1,0 +1,47 @@
+"""Walk a list page by page."""
+
+from collections.abc import AsyncIterator, Mapping
+
+import msgspec
+
+from tidegate.client.errors import ServerStrange
+from tidegate.client.objects import PageObject, read
+from tidegate.client.server import Server
+
+PAGE_ITEMS_MAX = 100
+
+
+class _Identified(msgspec.Struct):
+    id: str
+
+
+async def walk(
+    server: Server, path: str, *, limit: int | None = None, query: Mapping[str, str] | None = None
+) -> AsyncIterator[msgspec.Raw]:
+    """Yield the items of a list as they come, at most `limit`; raises as `Server.ask` does.
+
+    Raises:
+        ServerStrange: a page does not lead on, or is no page.
+    """
+    after: str | None = None
+    left = limit
+    while left is None or left > 0:
+        size = PAGE_ITEMS_MAX if left is None else min(PAGE_ITEMS_MAX, left)
+        asked = {**(query or {}), "limit": str(size)}
+        if after is not None:
+            asked["after"] = after
+        page = read(await server.ask("GET", path, query=asked), PageObject)
+        # A server that passes over `limit` must not make a list longer than was asked for.
+        items = page.data if left is None else page.data[:left]
+        for item in items:
+            yield item
+        if left is not None:
+            left -= len(items)
+        if not page.has_more:
+            return
+        last = read(page.data[-1], _Identified).id if page.data else None
+        if last is None or last == after:
+            raise ServerStrange(
+                "The server says that there is more of the list, but its pages do not lead on."
+            )
+        after = last

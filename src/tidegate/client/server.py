@@ -1,0 +1,215 @@
+"""One server: requests out, whole answers in, and every failure as one clear sentence."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from types import TracebackType
+from typing import Self
+
+import httpx
+import msgspec
+
+from tidegate.client.access import CONNECT_SECONDS_MAX, Access
+from tidegate.client.errors import ServerRefused, ServerStrange
+from tidegate.client.faults import late, translated
+from tidegate.client.wording import plain
+from tidegate.domain.errors import SettingsInvalid
+from tidegate.runtime.identity import IdMaker
+
+ANSWER_BYTES_MAX = 64 * 2**20
+REFUSAL_BYTES_MAX = 64 * 1024
+_OK = 300
+_REDIRECT = range(300, 400)
+_UNAUTHORIZED = 401
+_NOT_FOUND = 404
+
+
+class _Fault(msgspec.Struct):
+    message: str | None = None
+
+
+class _Refusal(msgspec.Struct):
+    error: _Fault | str
+
+
+class Server:
+    """Asks one server; `async with` closes its connections.
+
+    Attributes:
+        access: where it is.
+        ids: makes the boundaries of forms.
+    """
+
+    def __init__(self, access: Access, ids: IdMaker) -> None:
+        """Take where it is; opens no connection.
+
+        Raises:
+            SettingsInvalid: the file of authorities can't be used.
+        """
+        self.access = access
+        self.ids = ids
+        headers = {"accept-encoding": "identity", "user-agent": "tidegate"}
+        if access.api_key is not None:
+            headers["authorization"] = f"Bearer {access.api_key}"
+        self._http = httpx.AsyncClient(
+            headers=headers,
+            timeout=httpx.Timeout(
+                access.timeout_seconds, connect=min(CONNECT_SECONDS_MAX, access.timeout_seconds)
+            ),
+            verify=_trust(access),
+            trust_env=access.proxies,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._http.aclose()
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> bytes:
+        """Return the whole body of a successful answer, which is JSON as far as its type says.
+
+        Args:
+            method: the HTTP method.
+            path: from the base URL on, beginning with a slash, its steps quoted.
+            query: parameters.
+            body: JSON to send.
+
+        Raises:
+            ServerUnreachable: no whole answer came in time.
+            ServerStrange: the answer is none of an OpenAI-compatible server.
+            ServerRefused: the server said no.
+        """
+        seconds = self.access.timeout_seconds
+        headers = {} if body is None else {"content-type": "application/json"}
+        try:
+            async with (
+                asyncio.timeout(seconds),
+                self.stream(method, path, query=query, content=body, headers=headers) as reply,
+            ):
+                return await self.whole(reply)
+        except TimeoutError as exc:
+            raise late(self.access) from exc
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        content: bytes | AsyncIterator[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+        also: frozenset[int] = frozenset(),
+    ) -> AsyncIterator[httpx.Response]:
+        """Give the head of a successful answer, or of one whose status is in `also`.
+
+        Raises as `ask` does, also for what goes wrong while the block reads the body.
+        """
+        with self._translated():
+            async with self._http.stream(
+                method,
+                f"{self.access.root}{path}",
+                params=query,
+                content=content,
+                headers=headers,
+            ) as reply:
+                if reply.status_code >= _OK and reply.status_code not in also:
+                    raise await self._refusal(reply)
+                yield reply
+
+    async def whole(self, reply: httpx.Response) -> bytes:
+        """Return the body of a JSON answer.
+
+        Raises:
+            ServerStrange: it is too large, or not JSON.
+        """
+        kind = plain(reply.headers.get("content-type", "no content type"), 60)
+        if "json" not in kind.lower():
+            raise ServerStrange(
+                f"{self.access.root} answered with '{kind}' instead of JSON: "
+                "give the base URL of an OpenAI-compatible API; it usually ends in /v1."
+            )
+        data = await _read(reply, ANSWER_BYTES_MAX)
+        if len(data) > ANSWER_BYTES_MAX:
+            raise ServerStrange(
+                f"{self.access.root} answered with more than {ANSWER_BYTES_MAX} bytes where a "
+                "small object was asked for: is it an OpenAI-compatible server?"
+            )
+        return data
+
+    async def _refusal(self, reply: httpx.Response) -> ServerRefused | ServerStrange:
+        status = reply.status_code
+        if status in _REDIRECT:
+            target = plain(reply.headers.get("location", "nowhere"), 200)
+            return ServerStrange(
+                f"{self.access.root} points elsewhere ({status}, to {target}): set the base URL to "
+                "where the API is."
+            )
+        message = _words(await _read(reply, REFUSAL_BYTES_MAX))
+        if status == _UNAUTHORIZED:
+            told = message or "the key is missing or wrong."
+            return ServerRefused(
+                f"The server asks for another key (401): {told} Set OPENAI_API_KEY, or give "
+                "--api-key-file.",
+                status=status,
+            )
+        if message is None and status == _NOT_FOUND:
+            return ServerStrange(
+                f"There is nothing at {plain(str(reply.url), 200)} (404): give the base URL of an "
+                "OpenAI-compatible API with files and batches; it usually ends in /v1."
+            )
+        told = message or f"it gave no reason ({reply.reason_phrase or 'no words at all'})."
+        return ServerRefused(f"The server refused ({status}): {told}", status=status)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx.HTTPError as exc:
+            raise translated(exc, self.access) from exc
+
+
+def _trust(access: Access) -> ssl.SSLContext | bool:
+    if access.ca_file is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=str(access.ca_file))
+    except (OSError, ssl.SSLError) as exc:
+        raise SettingsInvalid(
+            f"--ca-file {access.ca_file} can't be used ({plain(str(exc), 200)}): name a file of "
+            "certificates in PEM form."
+        ) from exc
+
+
+async def _read(reply: httpx.Response, bytes_max: int) -> bytes:
+    """Return the body; of one that is too long, one byte more than `bytes_max`."""
+    data = bytearray()
+    async for piece in reply.aiter_raw():
+        data += piece
+        if len(data) > bytes_max:
+            break
+    return bytes(data[: bytes_max + 1])
+
+
+def _words(body: bytes) -> str | None:
+    """Return what an error envelope says; None if the body is none."""
+    try:
+        refusal = msgspec.json.decode(body, type=_Refusal)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    said = refusal.error if isinstance(refusal.error, str) else refusal.error.message
+    return plain(said) if said else None
