@@ -8,7 +8,7 @@ import pytest
 
 from tidegate.blobs.disk import Disk
 from tidegate.blobs.filesystem import FilesystemBlobs
-from tidegate.domain.errors import StorageFull
+from tidegate.domain.errors import StorageBroken, StorageFull
 from tidegate.testing.files import FaultyFiles
 
 
@@ -147,6 +147,44 @@ async def test_a_directory_removed_before_the_file_is_made_is_made_anew(
     assert on_disk(tmp_path) == ["a", "a/b", "a/b/new"]
     made = [entry for entry in files.log if entry.startswith("make_directory")]
     assert made[-2:] == ["make_directory a", "make_directory b"]
+
+
+@pytest.mark.parametrize("way", ["put", "append"])
+async def test_a_directory_on_the_way_that_another_process_removed_is_made_anew(
+    blobs: FilesystemBlobs, files: FaultyFiles, tmp_path: Path, way: str
+) -> None:
+    await blobs.put("a/b/old", b"0")
+    await blobs.delete("a/b/old")
+    # This process still knows it; a collector in another one has found it empty.
+    Disk(tmp_path / "data", FaultyFiles()).remove_if_empty(tmp_path / "data" / "a")
+    assert on_disk(tmp_path) == []
+    files.log.clear()
+    if way == "put":
+        await blobs.put("a/c/new", b"1")
+    else:
+        await blobs.append("a/c/new", b"1")
+    assert await blobs.read("a/c/new", 0, 1) == b"1"
+    made = [entry for entry in files.log if entry.startswith("make_directory")]
+    assert made[-2:] == ["make_directory a", "make_directory c"]
+
+
+@pytest.mark.parametrize("times", [3, 4])
+async def test_a_directory_may_be_removed_as_often_as_the_bound_allows(
+    blobs: FilesystemBlobs,
+    files: FaultyFiles,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    times: int,
+) -> None:
+    monkeypatch.setattr("tidegate.blobs.disk.DIRECTORY_TRIES_MAX", 3)
+    # Once in the way of every new blob, and three times with the lock.
+    files.meet("create", (tmp_path / "data" / "a").rmdir, times=times)
+    if times == 3:
+        await blobs.put("a/blob", b"1")
+        assert await blobs.read("a/blob", 0, 1) == b"1"
+    else:
+        with pytest.raises(StorageBroken):
+            await blobs.put("a/blob", b"1")
 
 
 def test_a_directory_made_anew_by_another_thread_is_flushed_before_it_counts(

@@ -13,6 +13,8 @@ from tidegate.domain.errors import StorageBroken, StorageFull
 
 MARK = "~"
 KNOWN_DIRECTORIES_MAX = 10_000
+# How often a directory is made while other processes remove it, because it is empty.
+DIRECTORY_TRIES_MAX = 100
 
 _SHORTAGES = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
@@ -96,7 +98,7 @@ class Disk:
         """Make a directory in or at the root durably, with all that lead to it."""
         if path not in self._known:
             with self._changing:
-                self._ensure(path)
+                self._ensure_anew(path)
 
     def create(self, path: Path) -> int:
         """Make a new empty file, and durably all directories that lead to it; open it.
@@ -108,11 +110,8 @@ class Disk:
         try:
             descriptor = self.files.create(path)
         except FileNotFoundError:
-            # Meanwhile the directory became empty and was removed; with the lock it can't be.
-            with self._changing:
-                self._known.clear()
-                self._ensure(path.parent)
-                return self.files.create(path)
+            # Meanwhile the directory became empty and was removed.
+            return self._create_anew(path)
         try:
             # From here on nobody can remove the directory. If it was removed and made again since
             # it was looked for, this waits until the new one's name is flushed.
@@ -137,6 +136,31 @@ class Disk:
                 # It holds something, as a rule; one that can't be removed only takes a little room.
                 if was_known and error.errno != errno.ENOENT:
                     self._known.add(path)
+
+    def _create_anew(self, path: Path) -> int:
+        # With the lock no thread of ours can remove the directory; other processes still can.
+        with self._changing:
+            for tries_left in reversed(range(DIRECTORY_TRIES_MAX)):
+                self._known.clear()
+                self._ensure_anew(path.parent)
+                try:
+                    return self.files.create(path)
+                except FileNotFoundError:
+                    if not tries_left:
+                        raise
+        raise AssertionError("a bound of at least one try")
+
+    def _ensure_anew(self, path: Path) -> None:
+        """Make a directory, also where another process has removed one that we knew on the way."""
+        for tries_left in reversed(range(DIRECTORY_TRIES_MAX)):
+            try:
+                self._ensure(path)
+            except FileNotFoundError:
+                if not tries_left:
+                    raise
+                self._known.clear()
+            else:
+                return
 
     def _ensure(self, path: Path) -> None:
         if path in self._known:
