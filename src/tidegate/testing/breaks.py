@@ -4,7 +4,6 @@ A simulation that never fails proves nothing. Each break takes one guard away by
 function of the product; with it some seed must fail soon (`./run simulate --break NAME`).
 """
 
-import random
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -29,7 +28,7 @@ from tidegate.processor import (
     run,
     sorter,
 )
-from tidegate.stores import ledger, memory, memory_rows
+from tidegate.stores import ledger, memory, memory_garbage, memory_rows
 from tidegate.stores.base import ClaimedBatch, Store
 from tidegate.stores.ledger import Hold
 
@@ -158,7 +157,7 @@ def _resent_after_silence(patches: Patches) -> None:
     """Without an answer, take the results for lost, and send their lines again."""
     record = committer.Committer._record
 
-    async def once(ask: Callable[[], Awaitable[T]], _chance: random.Random) -> T:
+    async def once(ask: Callable[[], Awaitable[T]], *_how: object) -> T:
         return await ask()
 
     async def impatient(self: committer.Committer, entries: list[run.Entry]) -> None:
@@ -280,6 +279,13 @@ def _not_fenced(patches: Patches) -> None:
     patches.put(upload, "_abandon", abandon)
 
 
+def _by_age(patches: Patches) -> None:
+    def may_go(_self: memory_garbage.MemoryGarbage, _name: str, _idle_before: float) -> bool:
+        return True
+
+    patches.put(memory_garbage.MemoryGarbage, "_may_go", may_go)
+
+
 # Poison
 
 
@@ -299,7 +305,7 @@ _ALL = (
     Break("02-clock", 2, "another clock, five seconds ahead, judges expiry", _hasty_clock),
     Break("03-keeper", 3, "nobody renews claims", _never_renewed),
     Break(
-        "04-part", 4, "shards lie with who may not send their lines", _held_without_part, first=35
+        "04-part", 4, "shards lie with who may not send their lines", _held_without_part, first=5
     ),
     Break("05-planner", 5, "a replaced planner may still record its plan", _any_planner),
     Break("06-sort", 6, "sorted runs on scratch are forgotten", _runs_forgotten),
@@ -309,17 +315,26 @@ _ALL = (
     Break(
         "09-silence", 9, "after an unknown outcome the lines are sent again", _resent_after_silence
     ),
-    Break("10-bytes", 10, "a row is written although its bytes found no room", _ledger_first),
+    Break(
+        "10-bytes", 10, "a row is written although its bytes found no room", _ledger_first, first=15
+    ),
     Break("11-due", 11, "no time cuts a commit", _never_due),
     Break("12-order", 12, "new parts come first", _parts_in_front),
     Break(
         "14-cancel", 14, "processors do not look whether a batch was cancelled", _cancel_not_heard
     ),
-    Break("15-books", 15, "a claim on finalizing never passes on", _finalizing_for_ever),
+    Break("15-books", 15, "a claim on finalizing never passes on", _finalizing_for_ever, first=48),
     Break("16-status", 16, "what has expired is called completed", _always_completed),
     Break("17-version", 17, "a change of status leaves the version", _version_stays),
-    Break("18-upload", 18, "the bytes of an upload go before it is fenced", _not_fenced),
+    Break("18-upload", 18, "the bytes of an upload go before it is fenced", _not_fenced, first=24),
+    Break("18-fence", 18, "the collector deletes what no row needs, unfenced", _by_age, first=28),
     Break("20-alone", 20, "no shard ever comes into quarantine", _no_quarantine),
-    Break("20-blame", 20, "one death of a child process is enough for blame", _blamed_at_once),
+    Break(
+        "20-blame",
+        20,
+        "one death of a child process is enough for blame",
+        _blamed_at_once,
+        first=28,
+    ),
 )
 BREAKS: Mapping[str, Break] = {entry.name: entry for entry in _ALL}

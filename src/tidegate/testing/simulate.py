@@ -44,6 +44,14 @@ def live(seed: int, *, sql: bool | None = None) -> Report:
         return run_virtual(_live(seed, make_store))
 
 
+def outcome(seed: int) -> Report | str:
+    """Run one world; return what happened in it, or in words how it failed."""
+    try:
+        return live(seed)
+    except Exception as error:  # noqa: BLE001 - the edge of a seed: the others still run
+        return f"{told(error)}\nFAILED; replay with: ./run simulate --seed {seed}"
+
+
 def told(error: BaseException) -> str:
     """Return what went wrong at bottom, where it was noticed, and the notes on the way there."""
     notes = [*getattr(error, "__notes__", [])]

@@ -6,15 +6,20 @@ from collections.abc import Sequence
 
 import msgspec
 
+from tidegate.collector.duty import Tools
+from tidegate.collector.service import Collector
+from tidegate.collector.settings import Settings
 from tidegate.domain.batch import Batch, Status
 from tidegate.domain.errors import NotFound
 from tidegate.domain.file import File, Purpose
 from tidegate.testing.world.account import ResultLine
 from tidegate.testing.world.broken import Broken
 from tidegate.testing.world.ground import TENANTS, Ground
+from tidegate.testing.world.machines import DOWNLOAD_SECONDS
 from tidegate.testing.world.users import Order
 
 PAGE = 100
+LONG_SECONDS = 2_000.0
 
 
 class Checks:
@@ -56,6 +61,27 @@ class Checks:
             await self._check_order(order, mine)
         for tenant in TENANTS:
             await self._check_uploads(tenant)
+
+    async def collect(self) -> None:
+        """Let time pass and a collector work twice: then nothing is left that nobody needs.
+
+        Raises:
+            Broken: a blob is left, or an uncalled-for one is missing.
+        """
+        ground = self._ground
+        collector = Collector(
+            Settings(download_seconds_max=DOWNLOAD_SECONDS, upload_seconds_max=DOWNLOAD_SECONDS),
+            Tools(store=ground.store, blobs=ground.blobs, clock=ground.clock, ids=ground.ids),
+        )
+        for _ in range(2):
+            await asyncio.sleep(LONG_SECONDS)
+            report = await collector.collect()
+            if report.damages or report.strangers:
+                raise Broken(f"the collector finds damage: {report}")
+        needed = ground.holdings.needed()
+        left = set(await ground.blobs.list_names("")) - needed
+        if left:
+            raise Broken(f"nobody needs these blobs, and they are still there: {sorted(left)}")
 
     async def _check_order(self, order: Order, mine: Sequence[Batch]) -> None:
         if order.batch_id not in {batch.id for batch in mine}:

@@ -218,16 +218,25 @@ class Holdings:
         self._retained.pop(name, None)
 
     def check_gone(self, name: str) -> None:
-        """Hold against whoever lets a blob go that somebody needs it."""
+        """Hold against whoever lets a blob go that somebody needs it.
+
+        How long readers need it is asked once, when it is let go: the ledger's clock may be set
+        back before the blob is deleted.
+        """
         for file_id, kept in self.files.items():
             if not kept.released and any(part.blob == name for part in kept.parts):
                 raise Broken(f"{name} goes, though {file_id} points to it")
         for batch in self._live.values():
             if batch.plan_blob == name:
                 raise Broken(f"{name} goes, though {batch.id} still runs by it")
-        if self._retained.get(name, 0.0) > self._clock.now():
+        if name not in self._gone and self._retained.get(name, 0.0) > self._clock.now():
             raise Broken(f"{name} goes, though readers may still be at it")
         self._gone.add(name)
+
+    def needed(self) -> set[str]:
+        """Return every blob that a row points to."""
+        kept = (kept for kept in self.files.values() if not kept.released)
+        return {part.blob for file in kept for part in file.parts}
 
     def lost(self, name: str) -> None:
         """Hear of a fault: a blob has vanished."""

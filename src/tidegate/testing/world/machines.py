@@ -5,6 +5,9 @@ import io
 import random
 from functools import partial
 
+from tidegate.collector.duty import Tools as CollectorTools
+from tidegate.collector.service import Collector
+from tidegate.collector.settings import Settings as CollectorSettings
 from tidegate.processor.endpoints import Endpoint, PauseSettings, Routes
 from tidegate.processor.keeper import TaskKeeper
 from tidegate.processor.observer import Observer
@@ -17,12 +20,13 @@ from tidegate.testing.world.model_server import ModelServer, SimulatedCell
 from tidegate.testing.world.ports import HostBlobs, HostSignals, behind
 from tidegate.upstreams.catalogue import Catalogue
 
+DOWNLOAD_SECONDS = 600.0
 _RESTARTED = 0.2
 _APPENDS_TOO = 0.8
 
 
 class Machines:
-    """Keeps processors alive. Each new process has settings of its own."""
+    """Keeps processors and collectors alive. Each new process has settings of its own."""
 
     def __init__(self, ground: Ground, server: ModelServer) -> None:
         self._ground = ground
@@ -37,13 +41,32 @@ class Machines:
             host = self._ground.host(f"machine {number}")
             processor = self._processor(host, chance)
             async with asyncio.TaskGroup() as group:
-                host.tasks.append(group.create_task(processor.run(), name=host.name))
+                served = self._serve(processor, self._collector(host, chance))
+                host.tasks.append(group.create_task(served, name=host.name))
                 if chance.random() < _RESTARTED:
                     group.create_task(self._restart(host, processor, chance), name="restart")
             if not host.alive:
                 self._ground.report.crashes += 1
             host.alive = False
             await asyncio.sleep(chance.uniform(0.0, 5.0))
+
+    async def _serve(self, processor: Processor, collector: Collector) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(collector.run(), name="collector")
+            await processor.run()
+            collector.stop()
+
+    def _collector(self, host: Host, chance: random.Random) -> Collector:
+        ground = self._ground
+        return Collector(
+            drawn_collecting(chance),
+            CollectorTools(
+                store=behind(ground.store, host),
+                blobs=HostBlobs(ground.blobs, host, appends=ground.blobs.appends),
+                clock=host.clock,
+                ids=ground.ids,
+            ),
+        )
 
     async def _restart(self, host: Host, processor: Processor, chance: random.Random) -> None:
         await asyncio.sleep(chance.uniform(0.0, FAULTS_SECONDS))
@@ -107,6 +130,19 @@ class Machines:
                 owner=owner,
             ),
         )
+
+
+def drawn_collecting(chance: random.Random) -> CollectorSettings:
+    """Draw the settings of a collector that is always at it, and compacts the smallest files."""
+    interval_seconds = chance.choice([0.5, 2.0, 10.0])
+    return CollectorSettings(
+        interval_seconds=interval_seconds,
+        sweep_seconds=interval_seconds * chance.choice([1.0, 3.0]),
+        download_seconds_max=DOWNLOAD_SECONDS,
+        upload_seconds_max=chance.choice([1.0, 300.0]),
+        compact_parts_min=chance.choice([2, 3, 8]),
+        compact_bytes_max=chance.choice([500, 5_000]),
+    )
 
 
 def drawn_settings(chance: random.Random) -> Settings:

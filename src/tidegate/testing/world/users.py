@@ -19,7 +19,7 @@ from tidegate.desk.form import Field, FileStart, FormEvent
 from tidegate.desk.read import open_content, read_batch
 from tidegate.desk.upload import upload
 from tidegate.domain.batch import NEXT, Batch, Status
-from tidegate.domain.errors import Conflict, NotFound, StorageFull, StoreUnavailable
+from tidegate.domain.errors import ClaimLost, Conflict, NotFound, StorageFull, StoreUnavailable
 from tidegate.testing.world.broken import Broken
 from tidegate.testing.world.front import Front, NoReply
 from tidegate.testing.world.ground import ENDPOINT, FAULTS_SECONDS, MODELS, TENANTS, Ground
@@ -226,7 +226,7 @@ class User:
         while True:
             try:
                 return await ask()
-            except (NoReply, StoreUnavailable, StorageFull, TimeoutError):
+            except (NoReply, StoreUnavailable, StorageFull, ClaimLost, TimeoutError):
                 await asyncio.sleep(self._chance.uniform(0.0, 2.0))
 
     async def _attempt(self, ask: Callable[[], Awaitable[None]]) -> None:

@@ -47,6 +47,9 @@ class World:
             await self._live(checks)
             ground.complaints.raise_first()
             await checks.check()
+            await checks.collect()
+            await checks.check()
+            ground.complaints.raise_first()
         report = ground.report
         report.commits_refused = ground.account.refused
         report.exposed_lines_max = self._server.exposed_lines_max
