@@ -10,8 +10,8 @@ from tidegate.api.edge import Edge, Log
 from tidegate.api.files import Files
 from tidegate.api.guard import Guard
 from tidegate.api.models import Models as ModelsApi
-from tidegate.api.routes import Router
-from tidegate.api.settings import Settings
+from tidegate.api.routes import Route, Router
+from tidegate.api.settings import Limits, Settings
 from tidegate.api.visitors import Visitors
 from tidegate.blobs.base import BlobStore
 from tidegate.desk.desk import Desk, Models
@@ -49,13 +49,17 @@ def build_app(  # noqa: PLR0913  # every port once, by keyword; there is nothing
         ids=ids,
     )
     limits = settings.limits
-    routes = [
-        *Files(desk, limits).routes(),
-        *Batches(desk, limits).routes(),
-        *ModelsApi(desk).routes(),
-    ]
-    welcome: ASGIApp = Auth(Router(routes), keys=settings.keys)
+    welcome: ASGIApp = Auth(Router(routes_of(desk, limits)), keys=settings.keys)
     if not settings.keys:
         welcome = Visitors(welcome, host=settings.host, any_host=settings.any_host)
     inner = Guard(welcome, limits=limits)
     return Edge(inner, ids=ids, log=log, on_storage_broken=on_storage_broken)
+
+
+def routes_of(desk: Desk, limits: Limits) -> list[Route]:
+    """Return every path that is served; `tidegate.api.openapi` describes each."""
+    return [
+        *Files(desk, limits).routes(),
+        *Batches(desk, limits).routes(),
+        *ModelsApi(desk).routes(),
+    ]

@@ -15,6 +15,7 @@ from tidegate.cli.config import config_app
 from tidegate.cli.engine_command import engine
 from tidegate.cli.files import files_app
 from tidegate.cli.gc import gc
+from tidegate.cli.openapi import openapi
 from tidegate.cli.processor import processor
 from tidegate.cli.run import run
 from tidegate.cli.serve import serve
@@ -45,6 +46,7 @@ app.add_typer(batches_app, name="batches")
 app.command()(engine)
 app.command()(simulate)
 app.add_typer(config_app, name="config")
+app.command()(openapi)
 app.command()(version)
 
 

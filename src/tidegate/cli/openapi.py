@@ -1,0 +1,15 @@
+"""`tidegate openapi`: the API as machines read about it."""
+
+import json
+
+import typer
+
+from tidegate.api.openapi import document
+from tidegate.cli.options import Assignments, ConfigFile, flags_of
+from tidegate.config import load
+
+
+def openapi(config: ConfigFile = None, assignments: Assignments = None) -> None:
+    """Print the OpenAPI 3.1 document of the API, as these settings let it be."""
+    settings = load(file=config, flags=flags_of(assignments)).settings
+    typer.echo(json.dumps(document(settings.api_settings()), indent=2))
