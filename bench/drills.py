@@ -6,6 +6,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -105,6 +106,9 @@ def _run(letter: str, plan: Plan, folder: Path, upstream: Upstream) -> Findings:
         findings = DRILLS[letter](plan, folder, upstream)
     except DrillFailed as failure:
         findings = Findings(unmet=[f"it could not go on: {failure}"])
+    except Exception as error:  # noqa: BLE001 -- the edge of a drill: the others go on, this one has failed
+        traceback.print_exc()
+        findings = Findings(unmet=[f"it crashed: {type(error).__name__}: {error}"])
     findings.figures["drill_seconds"] = round(time.monotonic() - started, 1)
     for what in findings.unmet:
         say(letter, f"NOT MET: {what}")
