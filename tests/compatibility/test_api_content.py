@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from tidegate.api.content import disposition
-from tidegate.api.ranges import Slice, allows_range, matches, read_range
+from tidegate.api.ranges import Slice, allows_range, matches, permits, read_range
 from tidegate.desk.read import CHUNK_BYTES_MAX
 from tidegate.domain.file import File, Part, Purpose
 from tidegate.testing.contract.stores import (
@@ -102,6 +102,23 @@ def test_if_none_match(header: str | None, *, found: bool) -> None:
 
 @pytest.mark.parametrize(
     ("header", "allowed"),
+    [
+        (None, True),
+        ('"t"', True),
+        ('"a", "t"', True),
+        (" * ", True),
+        ('W/"t"', False),
+        ('"other"', False),
+        ("t", False),
+        ("", False),
+    ],
+)
+def test_if_match(header: str | None, *, allowed: bool) -> None:
+    assert permits(header, '"t"') is allowed
+
+
+@pytest.mark.parametrize(
+    ("header", "allowed"),
     [(None, True), ('"t"', True), ('W/"t"', False), ("Sat, 21 Nov 2026 00:00:00 GMT", False)],
 )
 def test_if_range(header: str | None, *, allowed: bool) -> None:
@@ -176,6 +193,15 @@ async def test_what_the_client_has_is_not_sent_again(client: httpx.AsyncClient) 
     assert reply.headers["etag"] == '"file-1-100"'
     fresh = await client.get(url, headers={"if-none-match": '"file-1-99"'})
     assert fresh.status_code == 200
+
+
+async def test_another_state_than_the_one_asked_for_is_told(client: httpx.AsyncClient) -> None:
+    url = "/v1/files/file-1/content"
+    tag = (await client.get(url)).headers["etag"]
+    assert (await client.get(url, headers={"if-match": tag})).status_code == 200
+    reply = await client.get(url, headers={"if-match": '"file-1-0"', "range": "bytes=0-1"})
+    assert reply.status_code == 412
+    assert tag in reply.json()["error"]["message"]
 
 
 async def test_a_range_of_another_state_gives_the_whole(client: httpx.AsyncClient) -> None:

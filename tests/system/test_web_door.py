@@ -3,6 +3,7 @@
 import asyncio
 import json
 import resource
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,6 +12,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.runtime.web import OPEN_FILES_MAX, Timeouts, WebServer, bind, raise_open_files
@@ -164,6 +166,47 @@ async def test_rubbish_behind_a_request_does_not_spoil_its_reply() -> None:
 async def test_http_1_0_needs_no_host() -> None:
     async with serving() as port:
         assert (await ask(port, b"GET / HTTP/1.0\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("rows", [b"", b"connection: close\r\n"], ids=["kept", "to be closed"])
+@pytest.mark.parametrize("pieces", [1, 64], ids=["in one piece", "in many pieces"])
+async def test_a_client_that_never_reads_its_reply_is_given_up(rows: bytes, pieces: int) -> None:
+    ended = asyncio.Event()
+    size = 32 * 2**20
+
+    async def endless(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"content-length", b"%d" % size)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for number in range(pieces):
+            more = number < pieces - 1
+            body = bytes(size // pieces)
+            await send({"type": "http.response.body", "body": body, "more_body": more})
+        ended.set()
+
+    listener = bind("127.0.0.1", 0, "server.port")
+    port = listener.getsockname()[1]
+    timeouts = Timeouts(reply_idle_seconds=0.05)
+    server = WebServer(endless, listener, timeouts, connections_max=1)
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        group.create_task(server.run(), name="server")
+        await server.wait_until_listening()
+        lazy = socket.create_connection(("127.0.0.1", port))
+        with lazy:
+            lazy.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n" + rows + b"\r\n")
+            await ended.wait()
+            # Its place is free again, although it is still there.
+            while (await ask_first(port)).startswith(b"HTTP/1.1 503 "):
+                pass
+        server.stop()
+
+
+async def ask_first(port: int) -> bytes:
+    """Return the first line of a reply."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(ASK)
+    first = await reader.readline()
+    writer.transport.abort()
+    return first
 
 
 def test_the_time_of_a_head_must_be_above_nothing() -> None:

@@ -79,6 +79,10 @@ def test_the_file_is_found_by_variable_and_by_its_usual_name(
         ("server: {port: 65536}", r"server\.port must be from 0"),
         ("[]", "must hold names and values"),
         ("a: [", "is not well-formed"),
+        ("a: 2026-13-01", "a value does not have the form of its type"),
+        ("a: !!timestamp x", "a value does not have the form of its type"),
+        ("a: !!int x", "a value does not have the form of its type"),
+        ("[" * 3_000, "nested too deeply"),
         ("gateway: {url: ftp://x}", "must begin with http or https"),
         ("server: {host: 0.0.0.0}", r"server\.host 0\.0\.0\.0 can be reached by other machines"),
         ("server: {port: 1, observability_port: 1}", "must differ"),
@@ -91,6 +95,13 @@ def test_a_wrong_file_is_refused(tmp_path: Path, text: str, message: str) -> Non
     with pytest.raises(SettingsInvalid, match=message) as caught:
         load(file=written(tmp_path / "a.yaml", text), environment={})
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_in_toml_may_be_too_deep_as_well(tmp_path: Path) -> None:
+    with pytest.raises(SettingsInvalid, match="nested too deeply"):
+        load(file=written(tmp_path / "a.toml", "a = " + "[" * 3_000), environment={})
+    with pytest.raises(SettingsInvalid, match="must be valid JSON"):
+        load(environment={"TIDEGATE_SERVER__KEYS": "[" * 100_000})
 
 
 @pytest.mark.parametrize(

@@ -162,6 +162,8 @@ SNIFFED = [
     (b'\xef\xbb\xbf{"a":1}\r\n{', Verdict.GOOD),
     (b"\xef\xbb\xbf", Verdict.BAD),
     (b"\xef\xbb", Verdict.BAD),
+    (b"\n\xef\xbb\xbf{}", Verdict.BAD),
+    (b'{"a":"\xff"}\n', Verdict.BAD),
     (b"\r\n \n{}\nrubbish", Verdict.GOOD),
     (b"rubbish\n{}", Verdict.BAD),
     (b"[1]\n", Verdict.BAD),

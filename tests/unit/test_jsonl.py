@@ -189,6 +189,13 @@ def test_a_sound_line_keeps_the_bytes_of_custom_id_and_body() -> None:
             id="lone surrogate in model",
         ),
         pytest.param(
+            b'{"custom_id":"a","method":"POST","url":"/v1/chat/completions",'
+            b'"body":{"model":"m","messages":"\xff \\ud800"}}',
+            "invalid_json_line",
+            None,
+            id="not UTF-8 beside a lone surrogate",
+        ),
+        pytest.param(
             line(body={"model": "m" * (MODEL_CHARACTERS_MAX + 1), "messages": []}),
             "invalid_value",
             "body.model",

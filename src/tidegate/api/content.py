@@ -3,8 +3,8 @@
 from collections.abc import AsyncGenerator
 from urllib.parse import quote
 
-from tidegate.api.errors import RangeUnsatisfiable
-from tidegate.api.ranges import Slice, allows_range, matches, read_range
+from tidegate.api.errors import RangeUnsatisfiable, StateChanged
+from tidegate.api.ranges import Slice, allows_range, matches, permits, read_range
 from tidegate.api.replies import Reply
 from tidegate.api.routes import Request
 from tidegate.desk.read import Content
@@ -20,11 +20,17 @@ async def content_reply(content: Content, request: Request) -> Reply:
     it was; its next state has another entity tag.
 
     Raises:
+        StateChanged: If-Match names another state of the file.
         RangeUnsatisfiable: no byte of the range exists.
     """
     size = content.file.bytes
     tag = f'"{content.file.id}-{size}"'
     headers = {"etag": tag, "accept-ranges": "bytes", "cache-control": "private, no-transform"}
+    if not permits(request.headers.get("if-match"), tag):
+        raise StateChanged(
+            f"The file is not in the state that If-Match asks for: its ETag is {tag} now. "
+            "Ask again without If-Match, or with this one."
+        )
     if matches(request.headers.get("if-none-match"), tag):
         return Reply(status=_NOT_MODIFIED, headers=headers)
     headers["content-type"] = "application/octet-stream"

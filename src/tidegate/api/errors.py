@@ -58,6 +58,10 @@ class RangeUnsatisfiable(Refused):
         self.length = length
 
 
+class StateChanged(Refused):
+    """The file is no longer, or not yet, in the state that If-Match names."""
+
+
 class ClientGone(Exception):
     """The client closed the connection: nobody is there to be answered."""
 
@@ -99,6 +103,7 @@ _TABLE: list[tuple[type[Exception], _Row]] = [
     (EncodingUnsupported, _Row(status=415)),
     (HeadersTooLarge, _Row(status=431)),
     (ClientTooSlow, _Row(status=408)),
+    (StateChanged, _Row(status=412)),
     (RangeUnsatisfiable, _Row(status=416)),
     (Refused, _Row(status=400)),
     # The upload was fenced while it ran: sending it again mends that.

@@ -7,6 +7,15 @@ from tidegate.api.errors import HeadersTooLarge
 from tidegate.api.settings import Limits
 from tidegate.domain.errors import Refused
 
+# Of these a second one makes the request ambiguous: what stands in front of us may have judged by
+# the one, and we would act on the other.
+SINGLE_HEADERS = {
+    b"host": "Host",
+    b"authorization": "Authorization",
+    b"idempotency-key": "Idempotency-Key",
+    b"content-type": "Content-Type",
+}
+
 
 class Guard:
     """Checks the head of each request before anything acts on it."""
@@ -25,8 +34,9 @@ class Guard:
         headers: list[tuple[bytes, bytes]] = list(scope["headers"])
         self._check_size(headers)
         names = [name.lower() for name, _ in headers]
-        if names.count(b"host") > 1:
-            raise Refused("The request has two Host headers; send one.")
+        for single, shown in SINGLE_HEADERS.items():
+            if names.count(single) > 1:
+                raise Refused(f"The request has two {shown} headers; send one.")
         for name, value in headers:
             if name.lower() == b"content-encoding":
                 check_encoding(value.decode("latin-1"))

@@ -45,6 +45,16 @@ def matches(header: str | None, tag: str) -> bool:
     return header.strip() == "*" or tag in _TAG.findall(header)
 
 
+def permits(header: str | None, tag: str) -> bool:
+    """Say whether an If-Match header permits an answer: it is absent, `*`, or names this very tag.
+
+    A weak tag never does, as it promises no equal bytes.
+    """
+    if header is None or header.strip() == "*":
+        return True
+    return tag in [item.strip() for item in header.split(",")]
+
+
 def allows_range(header: str | None, tag: str) -> bool:
     """Say whether an If-Range header permits a part: it is absent, or names this very tag.
 

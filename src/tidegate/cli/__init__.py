@@ -17,10 +17,8 @@ from tidegate.cli.files import files_app
 from tidegate.cli.gc import gc
 from tidegate.cli.openapi import openapi
 from tidegate.cli.processor import processor
-from tidegate.cli.run import run
 from tidegate.cli.serve import serve
 from tidegate.cli.simulate import simulate
-from tidegate.cli.validate import validate
 from tidegate.cli.version import version
 from tidegate.domain.errors import SettingsInvalid, TidegateError
 
@@ -36,8 +34,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command()(run)
-app.command()(validate)
 app.command()(serve)
 app.command()(processor)
 app.command()(gc)

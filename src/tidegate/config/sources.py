@@ -45,16 +45,7 @@ def file_tree(path: Path, origins: dict[str, str]) -> Tree:
         raise SettingsInvalid(f"The file {path} can't be read: {exc.strerror}.") from exc
     if len(data) > FILE_BYTES_MAX:
         raise SettingsInvalid(f"The file {path} is larger than {FILE_BYTES_MAX} bytes.")
-    try:
-        if path.suffix == ".toml":
-            tree: object = tomllib.loads(data.decode())
-        elif path.suffix in {".yaml", ".yml"}:
-            tree = read_yaml(data)
-        else:
-            raise SettingsInvalid(f"The file {path} must end in .yaml, .yml or .toml.")
-    except (yaml.YAMLError, tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        reason = " ".join(str(exc).split())
-        raise SettingsInvalid(f"The file {path} is not well-formed: {reason}.") from exc
+    tree = _parsed(path, data)
     if tree is None:
         return {}
     if not isinstance(tree, dict):
@@ -62,6 +53,20 @@ def file_tree(path: Path, origins: dict[str, str]) -> Tree:
     refuse_unknown(tree, Settings, "", f"the file {path}")
     _note(tree, Settings, "", f"file {path}", origins)
     return tree
+
+
+def _parsed(path: Path, data: bytes) -> object:
+    try:
+        if path.suffix == ".toml":
+            return tomllib.loads(data.decode())
+        if path.suffix in {".yaml", ".yml"}:
+            return read_yaml(data)
+    except (yaml.YAMLError, tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        reason = " ".join(str(exc).split())
+        raise SettingsInvalid(f"The file {path} is not well-formed: {reason}.") from exc
+    except RecursionError as exc:
+        raise SettingsInvalid(f"The file {path} is nested too deeply to be read.") from exc
+    raise SettingsInvalid(f"The file {path} must end in .yaml, .yml or .toml.")
 
 
 def environment_tree(environment: Mapping[str, str], origins: dict[str, str]) -> Tree:
@@ -136,7 +141,7 @@ def _decode(text: str, name: str, source: str) -> object:
         return [item.strip() for item in text.split(",") if item.strip()]
     try:
         value: object = json.loads(text)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise SettingsInvalid(f"{name} from {source} must be valid JSON.") from exc
     return value
 

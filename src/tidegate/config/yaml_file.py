@@ -33,5 +33,9 @@ def read_yaml(data: bytes) -> object:
     Raises:
         yaml.YAMLError: it is not well-formed, or gives a name twice in one group.
     """
-    value: object = yaml.load(data, Loader=_Loader)  # noqa: S506 -- a safe loader, and stricter
+    try:
+        value: object = yaml.load(data, Loader=_Loader)  # noqa: S506 -- a safe loader, and stricter
+    except (ValueError, LookupError, AttributeError, TypeError) as exc:
+        # What the library lets through of values such as `2026-13-01` or `!!int x`.
+        raise yaml.YAMLError(f"a value does not have the form of its type ({exc})") from exc
     return value

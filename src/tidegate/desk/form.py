@@ -126,7 +126,8 @@ class UploadForm:
                 param="file",
             )
         if self._purpose is Purpose.BATCH and self._sniffer.verdict is Verdict.BAD:
-            raise Refused("Invalid file format for Batch API. Must be .jsonl")
+            message = f"Invalid file format for Batch API. Must be .jsonl. {self._sniffer.hint}"
+            raise Refused(message.removesuffix(". "))
 
     def _bytes_max(self) -> int:
         settings = self._settings

@@ -10,6 +10,22 @@ import msgspec
 from tidegate.wire.jsonl import without_lone_surrogates
 
 SNIFF_BYTES_MAX = 2**20
+START_BYTES = 4
+_COMPRESSED = "The file is compressed: unpack it first."
+_WIDE = "The file is UTF-16 or UTF-32: save it as UTF-8."
+# What a file that is no JSON Lines may be instead, by its first bytes.
+_STARTS = (
+    (b"\x1f\x8b", _COMPRESSED),
+    (b"PK\x03\x04", _COMPRESSED),
+    (b"\x28\xb5\x2f\xfd", _COMPRESSED),
+    (b"BZh", _COMPRESSED),
+    (b"\xfd7zX", _COMPRESSED),
+    (b"\xff\xfe", _WIDE),
+    (b"\xfe\xff", _WIDE),
+    (b"\x00", _WIDE),
+    (b"{\x00", _WIDE),
+    (b"[", "The file is a JSON array: write each request on a line of its own."),
+)
 _BOM = b"\xef\xbb\xbf"
 _BLANK = b" \t\r\n"
 
@@ -27,6 +43,7 @@ class Sniffer:
 
     def __init__(self) -> None:
         self.verdict = Verdict.UNDECIDED
+        self._start = b""
         self._line = bytearray()
         self._searched = 0
         self._past_bom = False
@@ -35,6 +52,7 @@ class Sniffer:
         """Take the next bytes."""
         if self.verdict is not Verdict.UNDECIDED:
             return
+        self._start += data[: START_BYTES - len(self._start)]
         self._line += data
         if not self._skip_bom():
             return
@@ -52,8 +70,16 @@ class Sniffer:
     def finish(self) -> Verdict:
         """Judge at the end of the file, where the first line may have no newline."""
         if self.verdict is Verdict.UNDECIDED:
-            self._decide(bytes(self._line).removeprefix(_BOM))
+            line = bytes(self._line)
+            self._decide(line if self._past_bom else line.removeprefix(_BOM))
         return self.verdict
+
+    @property
+    def hint(self) -> str:
+        """What the file seems to be instead of JSON Lines, and how to mend it; often unknown."""
+        if not self._start:
+            return "The file is empty."
+        return next((hint for start, hint in _STARTS if self._start.startswith(start)), "")
 
     def _skip_bom(self) -> bool:
         """Drop a byte order mark at the start; say whether it is settled if there was one."""
@@ -76,6 +102,8 @@ class Sniffer:
 
 def _is_object(line: bytes) -> bool:
     try:
+        # The decoder takes any bytes within texts that it need not read.
+        line.decode()
         msgspec.json.decode(without_lone_surrogates(line), type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False

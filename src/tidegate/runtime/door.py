@@ -14,6 +14,7 @@ from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from tidegate.runtime.identity import IdMaker
+from tidegate.runtime.stall import StallWatch
 
 HEADER_BYTES_MAX = 64 * 1024
 LINGER_SECONDS = 1.0
@@ -23,9 +24,14 @@ RETRY_SECONDS = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Door:
-    """Bounds on connections: their number, and the seconds from the first wait to a whole head."""
+    """Bounds on connections: their number, and seconds for the client.
+
+    It has `head_seconds` from the first wait to a whole head, and `reply_idle_seconds` to take the
+    next byte of a reply.
+    """
 
     head_seconds: float
+    reply_idle_seconds: float
     connections_max: int
     ids: IdMaker
 
@@ -90,6 +96,7 @@ class GuardedHttp(HttpToolsProtocol):
     _refused = False
     _refusal = _MALFORMED
     _timer: asyncio.TimerHandle | None = None
+    _stall: StallWatch
 
     @property
     def _door(self) -> Door:
@@ -103,6 +110,7 @@ class GuardedHttp(HttpToolsProtocol):
         self, transport: asyncio.Transport
     ) -> None:
         super().connection_made(transport)
+        self._stall = StallWatch(self.loop, transport, self._door.reply_idle_seconds)
         if len(self.connections) > self._door.connections_max:
             # At once, without lingering: it may not hold what there is too little of.
             self.connections.discard(self)
@@ -115,9 +123,21 @@ class GuardedHttp(HttpToolsProtocol):
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self._stall.stop()
         # A broken connection would leave its idle timer behind.
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
+
+    @override
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stall.look()
+
+    @override
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        # What is left of a reply must not keep a connection that is idle or about to close.
+        self._stall.look()
 
     @override
     def data_received(self, data: bytes) -> None:

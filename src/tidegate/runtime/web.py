@@ -30,18 +30,21 @@ class Timeouts:
     """How long connections may take for a head, idle between requests, and linger at the stop.
 
     `head_seconds` runs from the connection, or the first byte of a later request, to the end of the
-    request's headers.
+    request's headers. A client that takes no byte of its reply for `reply_idle_seconds`, or for
+    twice as long at most, is given up.
     """
 
     head_seconds: float = 10.0
+    reply_idle_seconds: float = 60.0
     keep_alive_seconds: int = KEEP_ALIVE_SECONDS
     stop_grace_seconds: int = 10
 
     def __post_init__(self) -> None:
         if min(self.keep_alive_seconds, self.stop_grace_seconds) < 1:
             raise SettingsInvalid("Server timeouts must be at least 1 second.")
-        if self.head_seconds <= 0:
-            raise SettingsInvalid("server.timeouts.head_seconds must be above 0.")
+        for name in ("head_seconds", "reply_idle_seconds"):
+            if getattr(self, name) <= 0:
+                raise SettingsInvalid(f"server.timeouts.{name} must be above 0.")
 
 
 def bind(host: str, port: int, setting: str) -> socket.socket:
@@ -124,6 +127,7 @@ class WebServer:
         self._listener = listener
         door = Door(
             head_seconds=timeouts.head_seconds,
+            reply_idle_seconds=timeouts.reply_idle_seconds,
             connections_max=connections_max,
             ids=ids or RandomIds(),
         )

@@ -78,12 +78,14 @@ class Head:
             # Judged after the parser returns: it would wrap whatever is raised in here.
             return
         key = _COMMON_NAMES.get(name) or name.decode("latin-1").lower()
+        # llhttp drops the blanks before a value, and passes on those behind it.
+        text = value.decode("latin-1").rstrip(" \t")
         # Not left to the parser, which forgets what it knows once an empty reply has ended.
         if key == "connection" and b"close" in value.lower():
             self.keeps_alive = False
         elif key == "transfer-encoding":
             self.codings += 1
-        self.headers[key] = value.decode("latin-1")
+        self.headers[key] = text
 
     def on_headers_complete(self) -> None:
         """Hear from the parser that the blank line came."""

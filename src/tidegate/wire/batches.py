@@ -13,6 +13,8 @@ from tidegate.domain.batch import Batch, Problem
 from tidegate.domain.errors import Refused
 from tidegate.domain.usage import Usage
 
+NAME_CHARACTERS_MAX = 64  # A message repeats no more of a name that the user made up.
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expiry:
@@ -133,9 +135,13 @@ def _metadata(value: object) -> dict[str, str] | None:
     result: dict[str, str] = {}
     for key, item in value.items():
         if not isinstance(item, str):
-            raise wrong_type(f"metadata.{key}", "a string", item)
+            raise wrong_type(f"metadata.{_shortened(str(key))}", "a string", item)
         result[str(key)] = item
     return result
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= NAME_CHARACTERS_MAX else f"{name[:NAME_CHARACTERS_MAX]}…"
 
 
 def _expiry(param: str, value: object) -> Expiry | None:

@@ -160,26 +160,33 @@ def _read(number: int, raw: bytes, endpoint: str) -> Line:
         if not raw.isascii():
             raw.decode("utf-8")
         line = _decode_line(raw)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        return _read_softened(number, raw, endpoint)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as exc:
+        return _read_softened(number, raw, endpoint, exc)
     return _checked(number, line, endpoint)
 
 
-def _read_softened(number: int, raw: bytes, endpoint: str) -> Line:
+def _read_softened(number: int, raw: bytes, endpoint: str, error: Exception) -> Line:
     """Read a line that may hold lone surrogates, and keep the bytes that the user wrote."""
     soft = without_lone_surrogates(raw)
+    if soft == raw or isinstance(error, UnicodeDecodeError):
+        raise _unreadable(error)
     try:
-        line = _checked(number, _decode_line(soft), endpoint) if soft != raw else None
-    except (msgspec.MsgspecError, RecursionError):
-        line = None
-    if line is None:
-        raise _Unfit("invalid_json_line", "This line is not parseable as valid JSON.", None)
+        line = _checked(number, _decode_line(soft), endpoint)
+    except (msgspec.MsgspecError, RecursionError) as exc:
+        raise _unreadable(exc) from exc
     if line.custom_id not in raw or line.model.encode() not in raw or soft.count(line.body) != 1:
         raise _Unfit(
             "invalid_value", "Only the texts of a body may hold lone surrogates.", "custom_id"
         )
     start = soft.index(line.body)
     return replace(line, body=raw[start : start + len(line.body)])
+
+
+def _unreadable(error: Exception | None) -> _Unfit:
+    message = "This line is not parseable as valid JSON."
+    if isinstance(error, RecursionError):
+        message = "This line is nested too deeply to be read: flatten it."
+    return _Unfit("invalid_json_line", message, None)
 
 
 def _checked(number: int, line: _RawLine, endpoint: str) -> Line:

@@ -1,11 +1,9 @@
 """The only place that names concrete back-ends: it builds each process, and closes it in reverse.
 
-`rooms` makes the parts; `serving`, `processing`, `collecting` and `offline` put them together to
-processes.
+`rooms` makes the parts; `serving`, `processing` and `collecting` put them together to processes.
 """
 
 from tidegate.wiring.collecting import run_collection
-from tidegate.wiring.offline import run_offline
 from tidegate.wiring.processing import Processing, run_processor
 from tidegate.wiring.rooms import SCRATCH_FOLDER, make_directories
 from tidegate.wiring.serving import Running, run_service
@@ -16,7 +14,6 @@ __all__ = [
     "Running",
     "make_directories",
     "run_collection",
-    "run_offline",
     "run_processor",
     "run_service",
 ]

@@ -122,6 +122,8 @@ HOSTILE = {
     "almost chunked": b"HTTP/1.1 200 OK\r\ntransfer-encoding: xchunked\r\n\r\n0\r\n\r\n",
     "gzip": sized(b"x", b"content-encoding: gzip"),
     "identity": sized(b"x", b"content-encoding: Identity"),
+    "a length with blanks behind it": b"HTTP/1.1 200 OK\r\ncontent-length: 1 \t\r\n\r\nx",
+    "blanks around a value": sized(b"x", b"retry-after:  7 "),
     "an upgrade": b"HTTP/1.1 101 Switch\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\nraw",
 }
 
@@ -140,6 +142,8 @@ FINE = {
     "as many headers as allowed":
         "200 {'content-length': '1', 'a': '1', 'b': '2', 'c': '3'} b'x' whole",
     "identity": "200 {'content-length': '1', 'content-encoding': 'Identity'} b'x' whole",
+    "a length with blanks behind it": "200 {'content-length': '1'} b'x' whole",
+    "blanks around a value": "200 {'content-length': '1', 'retry-after': '7'} b'x' whole",
     "a truncated body": "200 {'content-length': '5'} b'hell' unfinished",
     "truncated chunks": "200 {'transfer-encoding': 'chunked'} b'hello' unfinished",
     "a truncated head": "unfinished head",

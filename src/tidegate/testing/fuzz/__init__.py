@@ -1,0 +1,1 @@
+"""Search for inputs that break what reads bytes from outside; `./run fuzz` is its command."""
