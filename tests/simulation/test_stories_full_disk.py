@@ -4,8 +4,10 @@ import asyncio
 from collections import Counter
 
 import pytest
+from typing_extensions import override
 
 from tidegate.api.observability import Condition
+from tidegate.blobs.memory import MemoryBlobs
 from tidegate.cli.running import explanation
 from tidegate.domain.batch import Status
 from tidegate.domain.errors import StorageBroken, StorageFull, StoreUnavailable
@@ -21,6 +23,7 @@ from tidegate.wiring.rooms import storage_condition
 
 FULL = StorageFull("No room is left on this device.")
 LEASE_SECONDS = 15.0
+UNREAD_SECONDS = 6 * LEASE_SECONDS
 SETTINGS = Settings(claims=Claims(lease_seconds=LEASE_SECONDS))
 
 
@@ -43,6 +46,16 @@ class Server:
         self.calls[call.headers["x-request-id"]] += 1
         await asyncio.sleep(0.5)
         return ok(model_of(call))
+
+
+class PlansUnread(MemoryBlobs):
+    """Has no descriptor left to read a plan, for a while."""
+
+    @override
+    async def read(self, name: str, offset: int, length: int) -> bytes:
+        if name.startswith("plans/") and now() < UNREAD_SECONDS:
+            raise FULL
+        return await super().read(name, offset, length)
 
 
 def why(processor: Processor) -> str | None:
@@ -194,3 +207,32 @@ def leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
     for error in group.exceptions:
         found += leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
     return found
+
+
+def test_a_plan_that_can_not_be_removed_ends_nobody() -> None:
+    async def story(world: Deployment) -> None:
+        fails(world.blobs, "delete", FULL)
+        async with world.processor(Server().routes(), SETTINGS):
+            for _ in range(2):
+                batch = await world.submit(lines(3))
+                assert (await world.end_of(batch.id)).status is Status.COMPLETED
+
+    told(story)
+
+
+def test_plans_that_can_not_be_read_for_now_are_no_crash() -> None:
+    async def story(world: Deployment) -> None:
+        server = Server()
+        world.blobs = PlansUnread(appends=True)
+        async with (
+            world.processor(server.routes(), SETTINGS),
+            world.processor(server.routes(), SETTINGS),
+        ):
+            batch = await world.submit(lines(1))
+            ended = await world.end_of(batch.id)
+            assert now() < UNREAD_SECONDS + 5.0, "as soon as they can be read"
+        assert ended.counts.completed == 1
+        shards = await world.store.get_shards(batch.id)
+        assert [shard.crashes for shard in shards] == [0], "too many open files are no crash"
+
+    told(story)

@@ -3,7 +3,10 @@
 import asyncio
 
 import pytest
+from typing_extensions import override
 
+from tidegate.blobs.memory import MemoryBlobs
+from tidegate.cli.gc import told as gc_told
 from tidegate.collector.settings import Settings
 from tidegate.domain.batch import Batch
 from tidegate.domain.blob_names import ResultBlob
@@ -181,5 +184,29 @@ def test_looking_changes_nothing() -> None:
         done = await collector.collect()
         assert (done.files_released, done.batches_dropped) == (1, 1)
         assert (repr(vars(deployment.store)), repr(vars(deployment.blobs))) != before
+
+    told(story)
+
+
+class Littered(MemoryBlobs):
+    """Lists names that no blob can have, as a person or a backup leaves them in a directory."""
+
+    names = ("results/b/w.a copy", "uploads/notes (1)", f"uploads/{'x' * 200}", "uploads/\udcff")
+
+    @override
+    async def list_names(self, prefix: str) -> list[str]:
+        return sorted([*await super().list_names(prefix), *self.names])
+
+
+def test_a_name_that_no_blob_can_have_is_told_and_stays() -> None:
+    async def story(deployment: Deployment) -> None:
+        deployment.blobs = Littered(appends=True)
+        observer = Told()
+        collector = collector_of(deployment, QUICK, observer)
+        for report in (await collector.look(), await collector.collect()):
+            assert report.stranger_names == Littered.names
+            assert report.blobs_deleted == 0
+            "\n".join(gc_told(report, dry=True)).encode()
+        assert observer.strangers == list(Littered.names)
 
     told(story)

@@ -40,9 +40,18 @@ def test_what_can_be_served_passes_and_leaves_nothing(tmp_path: Path) -> None:
         ),
         ({"data_dir": __file__}, r"can.t be used .Not a directory.: mend"),
         ({"data_dir": f"{__file__}/data"}, r"can.t be used .Not a directory.: mend"),
+        ({"store.kind": "memory"}, "forgets at its end which files are on disk: set blobs.kind"),
         ({"server.host": "203.0.113.7", "server.allow_open": True}, "set server.host to one"),
     ],
-    ids=["authority", "certificate", "model", "data-is-file", "data-in-file", "foreign-host"],
+    ids=[
+        "authority",
+        "certificate",
+        "model",
+        "data-is-file",
+        "data-in-file",
+        "memory",
+        "foreign-host",
+    ],
 )
 def test_what_can_not_be_served_is_refused(
     tmp_path: Path, flags: dict[str, object], message: str

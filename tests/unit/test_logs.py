@@ -1,5 +1,6 @@
 """Log lines are one event each, in the form that was asked for."""
 
+import errno
 import io
 import json
 import logging
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+from typing_extensions import override
 
 from tidegate.telemetry import logs
 from tidegate.telemetry.logs import EVENTS, LogFormat, configure, get_logger
@@ -83,3 +85,35 @@ def test_what_others_log_looks_the_same() -> None:
 def test_event_names_are_words_with_underscores() -> None:
     assert EVENTS
     assert all(name.replace("_", "").isalpha() and name.islower() for name in EVENTS)
+
+
+class Full(io.StringIO):
+    """A file on a full disk."""
+
+    def __init__(self, refused: str) -> None:
+        super().__init__()
+        self.refused = refused
+        self.refusals = 0
+
+    def refuse(self, what: str) -> None:
+        if what == self.refused:
+            self.refusals += 1
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    @override
+    def write(self, text: str, /) -> int:
+        self.refuse("write")
+        return super().write(text)
+
+    @override
+    def flush(self) -> None:
+        self.refuse("flush")
+
+
+@pytest.mark.parametrize("refused", ["write", "flush"])
+def test_a_log_without_room_ends_nobody(refused: str) -> None:
+    stream = Full(refused)
+    configure(LogFormat.JSON, stream=stream)
+    get_logger("processor").warning(logs.STORAGE_FULL)
+    logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")
+    assert stream.refusals >= 2

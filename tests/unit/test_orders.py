@@ -2,11 +2,13 @@
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.runtime import orders
@@ -143,3 +145,31 @@ async def test_a_child_that_ends_without_a_word_is_not_ready() -> None:
     async with asyncio.timeout(30.0):
         assert await child.ready() == ""
         assert await child.wait() == 3
+
+
+ORPHAN = """
+import os, subprocess
+subprocess.Popen(["sleep", "60"], stdin=subprocess.DEVNULL)
+print("ready", flush=True)
+os._exit(1)
+"""
+
+
+async def signalled_for_ever(pid: int) -> None:
+    for _ in range(1_000):
+        os.kill(pid, 0)
+        await asyncio.sleep(0.01)
+
+
+def test_one_that_has_just_ended_can_still_be_told() -> None:
+    async def tell() -> None:
+        child = await start_piped([sys.executable, "-c", ORPHAN], "x")
+        assert await child.ready() == "ready"
+        with pytest.raises(ProcessLookupError):
+            await signalled_for_ever(child.pid)
+        child.order()
+        os.killpg(child.pid, signal.SIGKILL)
+        assert await child.wait() == 1
+
+    # The loop that the product runs on: others say nothing of a pipe that is closed.
+    uvloop.run(tell())

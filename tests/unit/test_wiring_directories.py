@@ -1,13 +1,16 @@
 """The data directory outlives power loss before anything is written into it."""
 
 import errno
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
+from tidegate.config import load
 from tidegate.domain.errors import SettingsInvalid, StorageBroken
 from tidegate.testing.files import FaultyFiles
 from tidegate.wiring import SCRATCH_FOLDER, make_directories
+from tidegate.wiring.rooms import open_ports
 
 
 def test_every_new_name_is_flushed_in_its_directory(tmp_path: Path) -> None:
@@ -65,3 +68,22 @@ def test_a_file_in_the_place_of_a_directory_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "file", tmp_path / "file" / "data", tmp_path / "data"):
         with pytest.raises(SettingsInvalid, match="Not a directory"):
             make_directories(path, FaultyFiles())
+
+
+@pytest.mark.parametrize("folder", ["uploads", "plans/batch_1"])
+async def test_a_new_ledger_is_not_begun_beside_blobs(tmp_path: Path, folder: str) -> None:
+    settings = load(environment={}, flags={"data_dir": str(tmp_path)}).settings
+    blob = tmp_path / "blobs" / folder / "1"
+    blob.parent.mkdir(parents=True)
+    blob.touch()
+    async with AsyncExitStack() as stack:
+        with pytest.raises(
+            SettingsInvalid, match=r"no ledger at .*ledger\.db: put the ledger back"
+        ):
+            await open_ports(settings, stack)
+    assert not (tmp_path / "ledger.db").exists()
+    blob.unlink()
+    for _ in range(2):  # New, and then known.
+        async with AsyncExitStack() as stack:
+            await open_ports(settings, stack)
+        blob.touch()

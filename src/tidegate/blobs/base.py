@@ -14,10 +14,14 @@ _NAME = re.compile(r"(?!\.{1,2}(/|$))[A-Za-z0-9._-]+(/(?!\.{1,2}(/|$))[A-Za-z0-9
 NAME_CHARACTERS_MAX = 200
 
 
+def is_name(name: str) -> bool:
+    """Say whether a name is well-formed, so that a blob may have it."""
+    return len(name) <= NAME_CHARACTERS_MAX and _NAME.fullmatch(name) is not None
+
+
 def check_name(name: str) -> str:
     """Return a well-formed blob name unchanged; anything else is a bug of ours."""
-    assert _NAME.fullmatch(name), name
-    assert len(name) <= NAME_CHARACTERS_MAX, name
+    assert is_name(name), name
     return name
 
 

@@ -54,7 +54,7 @@ def told(report: Report, *, dry: bool) -> Iterator[str]:
     found = [text for count, text in _counts(report) if count]
     yield from (f"  {text}" for text in found or ["nothing: all is clean"])
     for name in report.stranger_names:
-        yield f"  left alone: '{name}' is no name of ours; move it away if it is not needed"
+        yield f"  left alone: {name!r} is no name of ours; move it away if it is not needed"
     for damage in report.damages:
         yield f"  {'mended' if damage.mended else 'LOST'}: {damage.sentence}"
     for batch_id in report.overdue:

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from typing_extensions import override
 
+from tidegate.blobs.base import is_name
 from tidegate.collector.duty import Duty
 from tidegate.collector.pace import LOOK_MAX, PIECE
 from tidegate.collector.report import NAMES_MAX, Report
@@ -87,8 +88,13 @@ class Sweep(_Deleting):
         for start in range(0, len(names), PIECE):
             await self._pace.turn()
             piece = names[start : start + PIECE]
-            ours = [name for name in piece if parse(name) is not None]
-            yield ours, [name for name in piece if parse(name) is None]
+            ours = [name for name in piece if _is_ours(name)]
+            yield ours, [name for name in piece if not _is_ours(name)]
+
+
+def _is_ours(name: str) -> bool:
+    # People and their tools put files anywhere: no blob has a name with a blank in it.
+    return is_name(name) and parse(name) is not None
 
 
 def _strange(names: Sequence[str]) -> Report:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from tidegate.config.settings import Gateway, Settings
+from tidegate.config.settings import BlobsKind, Gateway, Settings, StoreKind
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.runtime.web import bind
 from tidegate.upstreams.tls import make_context
@@ -16,9 +16,10 @@ def check_serving(settings: Settings) -> None:
 
     Raises:
         SettingsInvalid: there is no model server, a file of TLS can't be used, the host is not of
-            this machine, the data directory can be neither used nor made, or processors of their
-            own could not see what is kept in memory.
+            this machine, the data directory can be neither used nor made, processors of their own
+            could not see what is kept in memory, or a ledger in memory has its blobs on disk.
     """
+    _check_kinds(settings)
     if settings.processors != 1:
         settings.require_sharing()
     _check_machine(settings)
@@ -32,6 +33,16 @@ def check_processing(settings: Settings) -> None:
     """
     settings.require_sharing()
     _check_machine(settings)
+
+
+def _check_kinds(settings: Settings) -> None:
+    # A ledger that begins anew knows no blob on disk, and its collector would remove them all,
+    # also those of a server with a ledger of its own in the same directory.
+    if settings.store.kind is StoreKind.MEMORY and settings.blobs.kind is BlobsKind.FILES:
+        raise SettingsInvalid(
+            "A ledger in memory forgets at its end which files are on disk: set blobs.kind to "
+            "memory as well, or store.kind to sqlite."
+        )
 
 
 def _check_machine(settings: Settings) -> None:

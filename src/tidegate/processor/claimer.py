@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tidegate.blobs.base import BlobStore
 from tidegate.domain.batch import Batch
 from tidegate.domain.claim import Claim
-from tidegate.domain.errors import BlobMissing
+from tidegate.domain.errors import BlobMissing, StorageFull
 from tidegate.domain.shard import Tally
 from tidegate.domain.share import Offer, in_order
 from tidegate.processor.dispatcher import Dispatcher
@@ -209,6 +209,9 @@ class Claimer:
         """Open what was granted; return the claims for which no cell is free.
 
         What can't be opened is not renewed, so that others get it.
+
+        Raises:
+            StorageFull: a plan could not be read for now; what is not open was handed back.
         """
         keeper = self._tools.keeper
         waiting = [(claimed.batch, held) for claimed in granted for held in claimed.shards]
@@ -224,6 +227,11 @@ class Claimer:
                 else:
                     await self._open(batch, held)
                 waiting.pop(0)
+        except StorageFull:
+            # Too many open files, as a rule. Left to expire, each would count as lost by a crash.
+            over = [*without_cell, *(held.claim for _, held in waiting)]
+            await self._tools.store.hand_back(over)
+            raise
         finally:
             for _, held in waiting:
                 keeper.drop(held.claim)

@@ -5,12 +5,13 @@ Everything here is asked for again and again by the service; each step does what
 
 import asyncio
 import random
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from tidegate.blobs.base import BlobStore
 from tidegate.domain.batch import Status
 from tidegate.domain.claim import Claim
-from tidegate.domain.errors import ClaimLost
+from tidegate.domain.errors import ClaimLost, StorageFull
 from tidegate.processor.dispatcher import Dispatcher
 from tidegate.processor.held import Held
 from tidegate.processor.insist import insist
@@ -145,7 +146,9 @@ class Closer:
         tools.observer.batch_ended(batch)
         tools.signals.notify(batch_topic(batch.id))
         if batch.plan_blob is not None:
-            await tools.blobs.delete(batch.plan_blob)
+            # Some file systems need room to remove a file. What stays is the collector's.
+            with suppress(StorageFull):
+                await tools.blobs.delete(batch.plan_blob)
 
     # Words
 

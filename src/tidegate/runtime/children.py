@@ -218,8 +218,10 @@ class PipedChild:
         return await self._process.wait()
 
     def order(self) -> None:
-        """Write one order into its pipe."""
-        self._orders.write(ORDER)
+        """Write one order into its pipe; one that has just ended hears it no more."""
+        # The event loop closes the pipe of a child that ended, and raises this from then on.
+        with suppress(RuntimeError):
+            self._orders.write(ORDER)
 
     def kill(self) -> None:
         """Send SIGKILL."""

@@ -4,13 +4,16 @@ One event is one line on standard error, either JSON or for the eye. What other 
 standard module comes out in the same form. Bodies, keys and prompts are never logged.
 """
 
+import io
 import logging
 import sys
+from contextlib import suppress
 from enum import StrEnum
-from typing import TextIO
+from typing import TextIO, cast
 
 import structlog
 from structlog.typing import FilteringBoundLogger, Processor
+from typing_extensions import override
 
 PROCESS_STARTED = "process_started"  # A process is open for work; says which and where.
 PROCESS_STOPPING = "process_stopping"  # It takes no new work; says why.
@@ -53,6 +56,27 @@ class LogFormat(StrEnum):
     CONSOLE = "console"  # Aligned words, coloured on a terminal: for people.
 
 
+class _Lossy(io.TextIOBase):
+    """Passes text on, and loses what can't be written.
+
+    Logs often go to a file on the very disk that is full: saying so must not end the process.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    @override
+    def write(self, text: str, /) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    @override
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+
 def configure(log_format: LogFormat, *, level: str = "info", stream: TextIO | None = None) -> None:
     """Set up logging for the whole process; the last call wins.
 
@@ -63,14 +87,15 @@ def configure(log_format: LogFormat, *, level: str = "info", stream: TextIO | No
     """
     # It tells of each form that a client wrote badly; the client is told already.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
-    target = stream or sys.stderr
+    inner = stream or sys.stderr
+    target = cast("TextIO", _Lossy(inner))
     number = logging.getLevelNamesMapping()[level.upper()]
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    endings = _endings(log_format, coloured=target.isatty())
+    endings = _endings(log_format, coloured=inner.isatty())
     structlog.configure(
         processors=[*shared, *endings],
         wrapper_class=structlog.make_filtering_bound_logger(number),

@@ -89,6 +89,7 @@ async def open_ports(settings: Settings, stack: AsyncExitStack, *, check: bool =
     raise_open_files()
     clock = SystemClock()
     make_directories(settings.data_dir, SystemFiles())
+    _check_ledger(settings)
     store = await stack.enter_async_context(_make_store(settings, clock))
     blobs = _make_blobs(settings)
     stack.push_async_callback(blobs.aclose)
@@ -128,6 +129,25 @@ def make_directories(data_dir: Path, files: Files) -> None:
             f"The data directory {data_dir} can't be used ({exc.strerror}): "
             "mend its permissions, or set data_dir."
         ) from exc
+
+
+def _check_ledger(settings: Settings) -> None:
+    """Refuse to begin a new ledger beside blobs, all of which would be garbage to it.
+
+    A ledger that was moved, or not yet put back from a backup, is missed before they are gone.
+
+    Raises:
+        SettingsInvalid: there are blobs, and no ledger.
+    """
+    if settings.store.kind is not StoreKind.SQLITE or settings.blobs.kind is not BlobsKind.FILES:
+        return
+    folder, ledger = settings.data_dir / BLOBS_FOLDER, settings.data_dir / LEDGER_FILE
+    # In this order: another process that begins just now makes its ledger first.
+    if any(path.is_file() for path in folder.glob("*/**/*")) and not ledger.is_file():
+        raise SettingsInvalid(
+            f"There are blobs in {folder} and no ledger at {ledger}: put the ledger back, or move "
+            "the blobs away to begin anew."
+        )
 
 
 def _make_store(settings: Settings, clock: Clock) -> Store:
