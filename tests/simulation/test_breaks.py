@@ -14,7 +14,6 @@ ROOT = Path(__file__).parents[2]
 # What a simulation can't show: these tests show it.
 ELSEWHERE = {
     13: "tests/unit/test_blobs_filesystem_faults.py",
-    19: "tests/unit/test_collector_drift.py",
 }
 
 

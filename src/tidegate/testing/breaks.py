@@ -28,9 +28,10 @@ from tidegate.processor import (
     run,
     sorter,
 )
-from tidegate.stores import ledger, memory, memory_garbage, memory_rows
+from tidegate.stores import ledger, memory, memory_garbage, memory_rows, mending
 from tidegate.stores.base import ClaimedBatch, Store
 from tidegate.stores.ledger import Hold
+from tidegate.stores.upkeep import ShardRepair
 
 T = TypeVar("T")
 
@@ -286,6 +287,14 @@ def _by_age(patches: Patches) -> None:
     patches.put(memory_garbage.MemoryGarbage, "_may_go", may_go)
 
 
+def _bits_stay(patches: Patches) -> None:
+    def mended_shard(shard: Shard, repair: ShardRepair) -> Shard:
+        return replace(mend(shard, repair), done=shard.done)
+
+    mend = mending.mended_shard
+    patches.put(mending, "mended_shard", mended_shard)
+
+
 # Poison
 
 
@@ -305,9 +314,9 @@ _ALL = (
     Break("02-clock", 2, "another clock, five seconds ahead, judges expiry", _hasty_clock),
     Break("03-keeper", 3, "nobody renews claims", _never_renewed),
     Break(
-        "04-part", 4, "shards lie with who may not send their lines", _held_without_part, first=5
+        "04-part", 4, "shards lie with who may not send their lines", _held_without_part, first=29
     ),
-    Break("05-planner", 5, "a replaced planner may still record its plan", _any_planner),
+    Break("05-planner", 5, "a replaced planner may still record its plan", _any_planner, first=77),
     Break("06-sort", 6, "sorted runs on scratch are forgotten", _runs_forgotten),
     Break("07-hold", 7, "a batch does not hold its input", _input_not_held),
     Break("08-bitmap", 8, "a line that is done may be recorded again", _no_bitmap),
@@ -316,25 +325,36 @@ _ALL = (
         "09-silence", 9, "after an unknown outcome the lines are sent again", _resent_after_silence
     ),
     Break(
-        "10-bytes", 10, "a row is written although its bytes found no room", _ledger_first, first=15
+        "10-bytes", 10, "a row is written although its bytes found no room", _ledger_first, first=14
     ),
     Break("11-due", 11, "no time cuts a commit", _never_due),
     Break("12-order", 12, "new parts come first", _parts_in_front),
     Break(
         "14-cancel", 14, "processors do not look whether a batch was cancelled", _cancel_not_heard
     ),
-    Break("15-books", 15, "a claim on finalizing never passes on", _finalizing_for_ever, first=48),
+    Break("15-books", 15, "a claim on finalizing never passes on", _finalizing_for_ever, first=10),
     Break("16-status", 16, "what has expired is called completed", _always_completed),
     Break("17-version", 17, "a change of status leaves the version", _version_stays),
-    Break("18-upload", 18, "the bytes of an upload go before it is fenced", _not_fenced, first=24),
-    Break("18-fence", 18, "the collector deletes what no row needs, unfenced", _by_age, first=28),
-    Break("20-alone", 20, "no shard ever comes into quarantine", _no_quarantine),
+    Break("18-upload", 18, "the bytes of an upload go before it is fenced", _not_fenced, first=28),
+    Break(
+        "18-fence",
+        18,
+        "the collector deletes what no row needs, unfenced",
+        _by_age,
+    ),
+    Break(
+        "19-bits",
+        19,
+        "a repair leaves the bits of lines whose results are gone",
+        _bits_stay,
+        first=25,
+    ),
+    Break("20-alone", 20, "no shard ever comes into quarantine", _no_quarantine, first=9),
     Break(
         "20-blame",
         20,
         "one death of a child process is enough for blame",
         _blamed_at_once,
-        first=28,
     ),
 )
 BREAKS: Mapping[str, Break] = {entry.name: entry for entry in _ALL}

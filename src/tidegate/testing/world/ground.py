@@ -84,6 +84,10 @@ class Ground:
         self._hosts = [*(other for other in self._hosts if other.alive), host]
         return host
 
+    def is_growing(self, name: str) -> bool:
+        """Say whether a living process may append to this blob of results."""
+        return self.blobs.appends and self.holdings.is_growing(name)
+
     @property
     def settled_at(self) -> float:
         """Return when a process was started last, or was in trouble last, in loop time."""

@@ -50,6 +50,7 @@ class Holdings:
         self._inputs: dict[str, str] = {}
         self._live: dict[str, Batch] = {}
         self.vanished: set[str] = set()
+        self._repaired: set[str] = set()
 
     def content(self, file_id: str | None) -> bytes:
         """Return the bytes of a file as far as the account knows them."""
@@ -66,6 +67,9 @@ class Holdings:
             return await self._blobs.read(blob, offset, length)
         except BlobMissing as error:
             raise Broken(f"a row points to bytes that are not there: {error}") from error
+
+    async def _bytes(self, part: Part) -> bytes:
+        return await self.read(part.blob, part.offset, part.length)
 
     def refer(self, blob: str) -> None:
         """Hear that a row points to a blob from now on."""
@@ -114,10 +118,13 @@ class Holdings:
             raise Broken(f"{file_id} has {length} bytes of {len(kept.content)}: {file}")
         known = sum(part.length for part in kept.parts)
         same = known if merged(cut(parts, 0, known)) == kept.parts else 0
-        fresh = cut(parts, same, length - same)
-        data = b"".join([await self.read(part.blob, part.offset, part.length) for part in fresh])
-        if data != kept.content[same:]:
-            raise Broken(f"bytes of {file_id} have changed or moved")
+        position = same
+        for part in cut(parts, same, length - same):
+            known = position + part.length
+            stolen = part.blob in self.vanished
+            if not stolen and await self._bytes(part) != kept.content[position:known]:
+                raise Broken(f"bytes of {file_id} have changed or moved")
+            position = known
         kept.parts = merged(parts)
         kept.growing = file.growing
         kept.expires_at = file.expires_at
@@ -125,10 +132,21 @@ class Holdings:
     async def repaired(self, repair: Repair) -> None:
         """Hear that files lost the slices whose bytes were gone."""
         for change in repair.files:
+            self._repaired.add(change.file_id)
             kept = self.files[change.file_id]
             pieces = [await self.read(part.blob, part.offset, part.length) for part in change.new]
             kept.content, kept.parts = b"".join(pieces), merged(change.new)
             await self._check(change.file_id, kept)
+
+    def was_repaired(self, file_id: str) -> bool:
+        """Say whether a file was mended: then its bytes have moved, and some are new."""
+        return file_id in self._repaired
+
+    def has_lost(self, file_id: str) -> bool:
+        """Say whether a file was robbed of some of its bytes, mended or not."""
+        kept = self.files[file_id]
+        robbed = any(part.blob in self.vanished for part in kept.parts)
+        return robbed or self.was_repaired(file_id)
 
     # Batches
 
@@ -237,6 +255,10 @@ class Holdings:
         """Return every blob that a row points to."""
         kept = (kept for kept in self.files.values() if not kept.released)
         return {part.blob for file in kept for part in file.parts}
+
+    def is_growing(self, name: str) -> bool:
+        """Say whether the batch that a blob of results is named for still runs."""
+        return name.split("/")[1] in self._live
 
     def lost(self, name: str) -> None:
         """Hear of a fault: a blob has vanished."""

@@ -33,6 +33,7 @@ class Odds:
         poison: a line kills whatever process sends it, also once the world is calm; for each line.
         child_dies: a child process dies of a good line; at most once for each line.
         child_not_started: no child process can be started.
+        vanished: a blob of results is gone, once; for each world.
         client_gone: an upload breaks off in the midst of its form.
         reply_lost: the API did it, but its user hears nothing.
         latency_seconds_max: how long a port call may take, each way.
@@ -58,6 +59,7 @@ class Odds:
     poison: float = 0.0
     child_dies: float = 0.0
     child_not_started: float = 0.0
+    vanished: float = 0.0
     client_gone: float = 0.0
     reply_lost: float = 0.0
     latency_seconds_max: float = 0.01
@@ -90,6 +92,7 @@ class Odds:
             poison=odds(0.06) if chance.random() < _POISONED_WORLDS else 0.0,
             child_dies=odds(0.9),
             child_not_started=odds(0.3),
+            vanished=odds(1.0),
             client_gone=odds(0.3),
             reply_lost=odds(0.2),
             latency_seconds_max=chance.choice([0.0, 0.002, 0.02, 0.2]),

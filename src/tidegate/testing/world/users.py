@@ -19,7 +19,14 @@ from tidegate.desk.form import Field, FileStart, FormEvent
 from tidegate.desk.read import open_content, read_batch
 from tidegate.desk.upload import upload
 from tidegate.domain.batch import NEXT, Batch, Status
-from tidegate.domain.errors import ClaimLost, Conflict, NotFound, StorageFull, StoreUnavailable
+from tidegate.domain.errors import (
+    BlobMissing,
+    ClaimLost,
+    Conflict,
+    NotFound,
+    StorageFull,
+    StoreUnavailable,
+)
 from tidegate.testing.world.broken import Broken
 from tidegate.testing.world.front import Front, NoReply
 from tidegate.testing.world.ground import ENDPOINT, FAULTS_SECONDS, MODELS, TENANTS, Ground
@@ -188,7 +195,18 @@ class User:
         chance = self._chance
         seen = self.order.seen.get(file_id, b"")
         start = len(seen) if chance.random() < 0.7 else chance.randint(0, len(seen))  # noqa: PLR2004 - mostly resumed
-        data = await self._front.ask("download", lambda desk: self._content(desk, file_id, start))
+        try:
+            data = await self._front.ask(
+                "download", lambda desk: self._content(desk, file_id, start)
+            )
+        except BlobMissing:
+            if not self._ground.holdings.has_lost(file_id):
+                raise
+            order = self.order
+            order.seen.pop(file_id, None)
+            return
+        if self._ground.holdings.was_repaired(file_id):
+            return
         overlap = seen[start : start + len(data)]
         if data[: len(overlap)] != overlap:
             raise Broken(f"bytes of {file_id} have changed under a reader")
@@ -198,6 +216,8 @@ class User:
     async def _content(self, desk: Desk, file_id: str, start: int) -> bytes:
         content = await open_content(desk, self.order.tenant, file_id)
         left = content.file.bytes - start
+        if left < 0 and self._ground.holdings.was_repaired(file_id):
+            return b""
         if left < 0:
             raise Broken(f"{file_id} became shorter than {start} bytes: {content.file}")
         length = self._chance.randint(0, left)

@@ -69,5 +69,9 @@ class WatchedBlobs(MemoryBlobs):
                 raise
         await super().delete(name)
 
+    async def vanish(self, name: str) -> None:
+        """Lose a blob that may be needed: a fault."""
+        await super().delete(name)
+
     async def _exists(self, name: str) -> bool:
         return name in await self.list_names(name)

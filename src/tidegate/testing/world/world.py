@@ -8,6 +8,7 @@ from tidegate.testing.world.front import Front
 from tidegate.testing.world.ground import FAULTS_SECONDS, Ground, MakeStore, Report
 from tidegate.testing.world.machines import Machines
 from tidegate.testing.world.model_server import ModelServer
+from tidegate.testing.world.thief import Thief
 from tidegate.testing.world.users import User
 
 HEALTHY_WITHIN_SECONDS = 180.0
@@ -63,7 +64,9 @@ class World:
                 for number in range(MACHINES)
             ]
             users = [group.create_task(user.live(), name=user.order.name) for user in self._users]
+            thief = group.create_task(Thief(self._ground).visit(), name="thief")
             await asyncio.sleep(FAULTS_SECONDS)
+            await thief
             self._ground.timeline.note("world", "becomes calm")
             self._ground.become_calm()
             await self._ends(users, checks)
