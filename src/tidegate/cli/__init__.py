@@ -12,6 +12,7 @@ from rich.console import Console
 
 from tidegate.cli.batches import batches_app
 from tidegate.cli.config import config_app
+from tidegate.cli.doctor import doctor
 from tidegate.cli.engine_command import engine
 from tidegate.cli.files import files_app
 from tidegate.cli.gc import gc
@@ -39,6 +40,7 @@ app.command()(processor)
 app.command()(gc)
 app.add_typer(files_app, name="files")
 app.add_typer(batches_app, name="batches")
+app.command()(doctor)
 app.command()(engine)
 app.command()(simulate)
 app.add_typer(config_app, name="config")

@@ -4,6 +4,7 @@
 """
 
 from tidegate.wiring.collecting import run_collection
+from tidegate.wiring.looking import look_at_ledger, opened_upstreams
 from tidegate.wiring.processing import Processing, run_processor
 from tidegate.wiring.rooms import SCRATCH_FOLDER, make_directories
 from tidegate.wiring.serving import Running, run_service
@@ -12,7 +13,9 @@ __all__ = [
     "SCRATCH_FOLDER",
     "Processing",
     "Running",
+    "look_at_ledger",
     "make_directories",
+    "opened_upstreams",
     "run_collection",
     "run_processor",
     "run_service",

@@ -1,0 +1,115 @@
+"""`tidegate doctor`: what is configured, what answers, what is wrong, and what to do."""
+
+import dataclasses
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+import uvloop
+from rich.console import Console
+from rich.text import Text
+
+from tidegate import __version__
+from tidegate.cli.config import masked, printed
+from tidegate.cli.options import Assignments, ConfigFile, flags_of
+from tidegate.config import Loaded, Settings, load
+from tidegate.doctor.examine import examine
+from tidegate.doctor.finding import Finding, Level, fail, ok
+from tidegate.domain.errors import SettingsInvalid
+from tidegate.runtime.clock import SystemClock
+
+FAILED = 1
+STYLES = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "bold red"}
+
+
+def doctor(
+    *,
+    config: ConfigFile = None,
+    gateway: Annotated[
+        str | None, typer.Option(help="The base URL of the model server for every model.")
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where everything is kept. [default: ./tidegate-data]")
+    ] = None,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Also ask each model server for one token.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object, for scripts.")
+    ] = False,
+    assignments: Assignments = None,
+) -> None:
+    """Examine the installation and say what to do; it changes nothing. Status 1 on any failure."""
+    found: list[Finding] = []
+    try:
+        flags = flags_of(assignments, gateway__url=gateway, data_dir=data_dir)
+        loaded = load(file=config, flags=flags)
+    except SettingsInvalid as exc:
+        found.append(fail("settings", str(exc), "Mend that; `tidegate config example` helps."))
+        _tell(found, as_json=as_json)
+    else:
+        found += _settings(loaded)
+        _tell(found, as_json=as_json)
+        uvloop.run(_examine(loaded.settings, found, probe=probe, as_json=as_json))
+    failures = sum(finding.level is Level.FAIL for finding in found)
+    if as_json:
+        members = {
+            "ok": not failures,
+            "findings": [dataclasses.asdict(finding) for finding in found],
+        }
+        typer.echo(orjson.dumps(members).decode())
+    else:
+        warnings = sum(finding.level is Level.WARN for finding in found)
+        typer.echo(f"{len(found)} looked at, {warnings} warnings, {failures} failures.")
+    sys.exit(FAILED if failures else 0)
+
+
+async def _examine(settings: Settings, found: list[Finding], *, probe: bool, as_json: bool) -> None:
+    async for finding in examine(settings, SystemClock(), probe=probe):
+        found.append(finding)
+        _tell([finding], as_json=as_json)
+
+
+def _settings(loaded: Loaded) -> Iterator[Finding]:
+    """Say which settings are given, with their values where these are no secrets."""
+    yield ok("version", f"tidegate {__version__}, Python {sys.version.split()[0]}.")
+    yield ok("settings", f"They are valid ({loaded.file or 'no file'}).")
+    for name, origin in loaded.origins.items():
+        yield ok("settings", f"{name}{_shown(loaded.settings, name)} ({origin})")
+
+
+def _shown(settings: Settings, name: str) -> str:
+    """Return a value with a colon in front; of a group nothing, as its members may be secrets."""
+    value = value_at(settings, name)
+    if isinstance(value, Mapping) or dataclasses.is_dataclass(value):
+        return ""
+    return f": {printed(masked(name.rpartition('.')[2], value))}"
+
+
+def value_at(group: object, name: str) -> object:
+    """Return the value of a setting by its dotted name; the name of a model may hold dots, too."""
+    if not name:
+        return group
+    if isinstance(group, Mapping):
+        for key, value in group.items():
+            if f"{name}.".startswith(f"{key}."):
+                return value_at(value, name[len(key) + 1 :])
+        return None
+    first, _, rest = name.partition(".")
+    return value_at(getattr(group, first, None), rest)
+
+
+def _tell(found: list[Finding], *, as_json: bool) -> None:
+    if as_json:
+        return
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    for finding in found:
+        line = Text()
+        line.append(f"{finding.level:<4}  ", style=STYLES[finding.level])
+        line.append(f"{finding.area}: {finding.message}")
+        if finding.advice:
+            line.append(f" {finding.advice}", style="bold")
+        console.print(line)

@@ -1,0 +1,144 @@
+"""Whether the model servers answer, take the key, and serve what they are asked for."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+import msgspec
+import orjson
+
+from tidegate.client.wording import plain
+from tidegate.config import Settings
+from tidegate.doctor.finding import Finding, fail, ok, warn
+from tidegate.domain.errors import SettingsInvalid, TidegateError
+from tidegate.upstreams.base import Call, Reply, Upstream
+from tidegate.wiring import opened_upstreams
+
+ANSWER_SECONDS_MAX = 10.0
+PROBE_SECONDS_MAX = 60.0
+MODELS_SHOWN_MAX = 5
+_OK = 200
+_REFUSED = frozenset({401, 403})
+_ABSENT = frozenset({404, 405, 501})
+
+
+class _Model(msgspec.Struct):
+    id: str
+
+
+class _Models(msgspec.Struct):
+    data: list[_Model]
+
+
+async def examine_upstreams(settings: Settings, *, probe: bool) -> AsyncIterator[Finding]:
+    """Ask each model server for its models; with `probe` also for one token, which may cost."""
+    area = "model server"
+    if settings.gateway is None and not settings.model_gateways:
+        advice = "Set gateway.url or model_gateways, for example --gateway http://127.0.0.1:8001."
+        yield fail(area, "None is configured.", advice)
+        return
+    try:
+        async with opened_upstreams(settings) as upstreams:
+            for name, upstream in upstreams.items():
+                wanted = None if settings.gateway is not None else name
+                async for finding in _examine(name, upstream, wanted, probe=probe):
+                    yield finding
+    except SettingsInvalid as exc:
+        yield fail(area, str(exc), "Mend the setting.")
+
+
+async def _examine(
+    name: str, upstream: Upstream, wanted: str | None, *, probe: bool
+) -> AsyncIterator[Finding]:
+    area = f"model server {plain(name, 60)}"
+    try:
+        reply, seconds = await _timed(
+            upstream, Call(path="/v1/models", body=b"", method="GET"), ANSWER_SECONDS_MAX
+        )
+    except TidegateError as exc:
+        yield fail(area, plain(str(exc)), "Start it, or mend its URL, TLS or firewall.")
+        return
+    except TimeoutError:
+        words = f"It did not answer within {ANSWER_SECONDS_MAX:g} s."
+        yield fail(area, words, "See whether it hangs.")
+        return
+    models = _models(reply)
+    yield _judge(area, reply, seconds, models, wanted)
+    model = wanted or (models[0] if models else None)
+    if probe and reply.status not in _REFUSED:
+        yield await _probe(area, upstream, model)
+
+
+def _judge(
+    area: str, reply: Reply, seconds: float, models: Sequence[str] | None, wanted: str | None
+) -> Finding:
+    if reply.status in _REFUSED:
+        return fail(
+            area,
+            f"It refuses the key ({reply.status}).",
+            "Set api_key_file or api_key_env of this server to a key that it takes.",
+        )
+    if models is None:
+        known = reply.status in _ABSENT
+        words = "does not list" if known else f"answers {reply.status} when asked for"
+        return warn(
+            area,
+            f"It answers, but {words} its models.",
+            "Name its models under model_gateways, and check that it speaks OpenAI's API.",
+        )
+    if wanted is not None and wanted not in models:
+        return warn(
+            area,
+            f"It does not list the model '{plain(wanted, 60)}'; it has {_shown(models)}.",
+            "Mend the name under model_gateways, unless the server goes by another one inside.",
+        )
+    if not models:
+        return warn(area, "It answers, but serves no model.", "Load a model there.")
+    return ok(area, f"It answers in {seconds * 1000:.0f} ms and serves {_shown(models)}.")
+
+
+async def _probe(area: str, upstream: Upstream, model: str | None) -> Finding:
+    if model is None:
+        return warn(area, "No model is known to probe.", "Name one under model_gateways.")
+    body = {
+        "model": model,
+        "messages": [{"role": "user", "content": "Hi"}],
+        "max_tokens": 1,
+    }
+    call = Call(path="/v1/chat/completions", body=orjson.dumps(body))
+    shown = plain(model, 60)
+    try:
+        reply, seconds = await _timed(upstream, call, PROBE_SECONDS_MAX)
+    except (TidegateError, TimeoutError) as exc:
+        words = plain(str(exc)) or f"no answer within {PROBE_SECONDS_MAX:g} s"
+        return fail(area, f"'{shown}' gave no token: {words}.", "See the log of that server.")
+    if reply.status != _OK:
+        return warn(
+            area,
+            f"'{shown}' answers a chat request with {reply.status}.",
+            "That is right for a model that does not chat; else see the log of that server.",
+        )
+    return ok(area, f"'{shown}' gave one token in {seconds * 1000:.0f} ms.")
+
+
+async def _timed(upstream: Upstream, call: Call, seconds_max: float) -> tuple[Reply, float]:
+    loop = asyncio.get_running_loop()
+    begin = loop.time()
+    async with asyncio.timeout(seconds_max):
+        reply = await upstream.send(call)
+    return reply, loop.time() - begin
+
+
+def _models(reply: Reply) -> Sequence[str] | None:
+    if reply.status != _OK:
+        return None
+    try:
+        found = msgspec.json.decode(reply.body, type=_Models)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    return [model.id for model in found.data]
+
+
+def _shown(models: Sequence[str]) -> str:
+    names = ", ".join(plain(name, 60) for name in models[:MODELS_SHOWN_MAX])
+    more = len(models) - MODELS_SHOWN_MAX
+    return f"{names} and {more} more" if more > 0 else names or "none"
