@@ -5,9 +5,8 @@ One pass over the input and one over the sorted lines; memory is bounded whateve
 """
 
 import asyncio
-import hashlib
 import random
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,19 +20,16 @@ from tidegate.domain.shard import ShardPlan
 from tidegate.processor.endpoints import Routes
 from tidegate.processor.insist import insist
 from tidegate.processor.problems import Problems
+from tidegate.processor.scan import SLICE_LINES, Scan
 from tidegate.processor.settings import Planning, UnknownModel
-from tidegate.processor.sorter import ExternalSorter, Records, ScratchMaker
+from tidegate.processor.sorter import ScratchMaker
 from tidegate.processor.storage import Storage
 from tidegate.runtime.clock import Clock
 from tidegate.runtime.identity import IdMaker
 from tidegate.stores.base import ClaimedBatch, Plan, Store
-from tidegate.wire.jsonl import Line, LineSplitter, oversize_problem, read_line
-from tidegate.wire.plan_format import pack
 
 READ_BYTES = 2**20
 SLICE_BYTES = 2**16
-SLICE_LINES = 256
-_NUMBER_BYTES = 4
 
 
 class Models(Protocol):
@@ -85,12 +81,21 @@ class Planner:
             return await self._end(held, [_no_file(batch)])
         served = await self._served()
         with ExitStack() as stack:
-            scan = _Scan(self._settings, self._tools, batch, served, stack)
+            found = Problems(self._settings.errors_max)
+            scan = Scan(
+                self._settings,
+                tools.make_scratch,
+                stack,
+                endpoint=batch.endpoint,
+                problems=found,
+                served=served,
+            )
             try:
-                await scan.read(parts)
+                await scan.read(_pieces(tools.blobs, parts))
             except BlobMissing:
                 return await self._end(held, [_no_file(batch)])
-            problems = await scan.judge()
+            whole = await scan.judge()
+            problems = found.listed() if whole is None else [whole]
             if problems:
                 return await self._end(held, problems)
             return await self._write(held, scan)
@@ -120,7 +125,7 @@ class Planner:
             tools.storage,
         )
 
-    async def _write(self, held: ClaimedBatch, scan: "_Scan") -> Batch:
+    async def _write(self, held: ClaimedBatch, scan: Scan) -> Batch:
         tools = self._tools
         name = plan_blob(held)
         async with tools.blobs.writer(name) as writer:
@@ -153,97 +158,6 @@ class Planner:
 def plan_blob(held: ClaimedBatch) -> str:
     """Return the name of the plan that this claim may write; the epoch fences it (PROTOCOL 18)."""
     return PlanBlob(batch_id=held.batch.id, epoch=held.claim.epoch).name
-
-
-class _Scan:
-    """The first pass: every line is judged; sound ones go to the sorter."""
-
-    def __init__(
-        self,
-        settings: Planning,
-        tools: PlannerTools,
-        batch: Batch,
-        served: frozenset[str] | None,
-        stack: ExitStack,
-    ) -> None:
-        self._served = served
-        self._settings = settings
-        self._tools = tools
-        self._batch = batch
-        self._problems = Problems(settings.errors_max)
-        self._found = 0
-        self._models: set[str] = set()
-        # Only keys and places are sorted: the lines themselves may be large.
-        self.records = stack.enter_context(Records(tools.make_scratch))
-        self.lines = stack.enter_context(self._sorter())
-        self._names = stack.enter_context(self._sorter())
-
-    def _sorter(self) -> ExternalSorter:
-        return ExternalSorter(
-            self._tools.make_scratch,
-            run_bytes_max=self._settings.run_bytes_max,
-            run_items_max=self._settings.run_lines_max,
-        )
-
-    async def read(self, parts: tuple[Part, ...]) -> None:
-        """Judge every line of the input."""
-        splitter = LineSplitter(self._settings.line_bytes_max)
-        async for piece in _pieces(self._tools.blobs, parts):
-            await self._take(splitter.feed(piece))
-        await self._take(splitter.finish())
-
-    async def _take(self, found: Iterator[tuple[int, bytes | None]]) -> None:
-        for number, raw in found:
-            self._found += 1
-            if self._found <= self._settings.lines_max:
-                wrote = self._judge_line(number, raw)
-                if wrote or self._found % SLICE_LINES == 0:
-                    await asyncio.sleep(0)
-        await asyncio.sleep(0)
-
-    def _judge_line(self, number: int, raw: bytes | None) -> bool:
-        if raw is None:
-            self._problems.add(oversize_problem(number, self._settings.line_bytes_max))
-            return False
-        line = read_line(number, raw, endpoint=self._batch.endpoint)
-        if isinstance(line, Problem):
-            self._problems.add(line)
-            return False
-        if self._served is not None and line.model not in self._served:
-            self._problems.add(_no_model(line))
-            return False
-        place = number.to_bytes(_NUMBER_BYTES, "big")
-        name = line.name.encode()
-        digest = hashlib.blake2b(name, digest_size=16).digest()
-        spilled = self._names.add(digest, place + name)
-        key = line.model.encode() + b"\0" + line.prompt + b"\0" + place
-        self._models.add(line.model)
-        place_of_record = self.records.add(pack(number, line.custom_id, line.body))
-        return self.lines.add(key, place_of_record) or spilled
-
-    async def judge(self) -> list[Problem]:
-        """Return what is wrong with the file as a whole: nothing, or at most `errors_max` + 1."""
-        if self._found == 0:
-            return [_EMPTY]
-        if self._found > self._settings.lines_max:
-            return [_too_many(self._found, self._settings.lines_max)]
-        if len(self._models) > self._settings.models_max:
-            return [_too_many_models(len(self._models), self._settings.models_max)]
-        await self._find_duplicates()
-        return self._problems.listed()
-
-    async def _find_duplicates(self) -> None:
-        digest = b""
-        seen: set[bytes] = set()
-        for index, (key, record) in enumerate(self._names.merged()):
-            if key != digest:
-                digest, seen = key, set()
-            name = record[_NUMBER_BYTES:]
-            if name in seen:
-                self._problems.add(_duplicate(int.from_bytes(record[:_NUMBER_BYTES], "big")))
-            seen.add(name)
-            if index % SLICE_LINES == 0:
-                await asyncio.sleep(0)
 
 
 class _Cutter:
@@ -301,50 +215,9 @@ async def _pieces(blobs: BlobStore, parts: tuple[Part, ...]) -> AsyncIterator[by
                 yield data[low : low + SLICE_BYTES]
 
 
-_EMPTY = Problem(
-    code="empty_file",
-    message="The input file is empty. Please ensure that the batch contains at least one request.",
-)
-
-
-def _too_many(found: int, lines_max: int) -> Problem:
-    return Problem(
-        code="too_many_tasks",
-        message=f"The file has {found} requests; a batch takes {lines_max} at most. Split it.",
-    )
-
-
-def _too_many_models(found: int, models_max: int) -> Problem:
-    return Problem(
-        code="too_many_models",
-        message=f"The file names {found} models; a batch takes {models_max} at most. Split it.",
-    )
-
-
 def _no_file(batch: Batch) -> Problem:
     return Problem(
         code="invalid_request",
         message=f"Cannot find file {batch.input_file_id}, or you do not have access to it.",
         param="file_id",
-    )
-
-
-def _no_model(line: Line) -> Problem:
-    return Problem(
-        code="model_not_found",
-        message=f"The provided model '{line.model}' is not supported by the Batch API.",
-        line=line.number,
-        param="body.model",
-    )
-
-
-def _duplicate(number: int) -> Problem:
-    return Problem(
-        code="duplicate_custom_id",
-        message=(
-            "The custom_id for this request is a duplicate of another request. "
-            "Each request of a batch needs a custom_id of its own."
-        ),
-        line=number,
-        param="custom_id",
     )

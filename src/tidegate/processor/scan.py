@@ -1,0 +1,183 @@
+"""The first pass over a batch file: every line is judged, and sound ones are made ready to sort.
+
+The planner runs it on an uploaded file; `tidegate validate` on a file that was never uploaded. So
+there is one set of rules (PROTOCOL 6). Memory is bounded whatever the size of the file.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from typing import Protocol
+
+from tidegate.domain.batch import Problem
+from tidegate.processor.settings import Planning
+from tidegate.processor.sorter import ExternalSorter, Records, ScratchMaker
+from tidegate.wire.jsonl import Line, LineSplitter, oversize_problem, read_line
+from tidegate.wire.plan_format import pack
+
+SLICE_LINES = 256
+_NUMBER_BYTES = 4
+
+# Hears of every line that is not blank: its number, its bytes (None: too long), what it is.
+LineListener = Callable[[int, bytes | None, Line | Problem], None]
+
+
+class Problems(Protocol):
+    """Takes what is wrong with single lines."""
+
+    def add(self, problem: Problem) -> None:
+        """Take one problem of one line; they do not come in the order of lines."""
+        ...
+
+
+class Scan:
+    """One reading of one file for one endpoint; what it opens, `stack` closes.
+
+    `lines` holds a key (model, prompt and number) and the place of each sound line in `records`.
+    Where `served` is given, lines for other models are problems.
+    """
+
+    def __init__(  # noqa: PLR0913 -- what it judges by, all given once
+        self,
+        settings: Planning,
+        make_scratch: ScratchMaker,
+        stack: ExitStack,
+        *,
+        endpoint: str,
+        problems: Problems,
+        served: frozenset[str] | None = None,
+        on_line: LineListener | None = None,
+    ) -> None:
+        self._settings = settings
+        self._make_scratch = make_scratch
+        self._endpoint = endpoint
+        self._problems = problems
+        self._served = served
+        self._on_line = on_line
+        self._found = 0
+        self._models: set[str] = set()
+        # Only keys and places are sorted: the lines themselves may be large.
+        self.records = stack.enter_context(Records(make_scratch))
+        self.lines = stack.enter_context(self._sorter())
+        self._names = stack.enter_context(self._sorter())
+
+    def _sorter(self) -> ExternalSorter:
+        return ExternalSorter(
+            self._make_scratch,
+            run_bytes_max=self._settings.run_bytes_max,
+            run_items_max=self._settings.run_lines_max,
+        )
+
+    @property
+    def found(self) -> int:
+        """Return how many lines were found that are not blank."""
+        return self._found
+
+    async def read(self, pieces: AsyncIterator[bytes]) -> None:
+        """Judge every line of the input, which comes in pieces of any size."""
+        splitter = LineSplitter(self._settings.line_bytes_max)
+        async for piece in pieces:
+            await self._take(splitter.feed(piece))
+        await self._take(splitter.finish())
+
+    async def _take(self, found: Iterator[tuple[int, bytes | None]]) -> None:
+        for number, raw in found:
+            self._found += 1
+            if self._found <= self._settings.lines_max:
+                wrote = self._judge_line(number, raw)
+                if wrote or self._found % SLICE_LINES == 0:
+                    await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    def _judge_line(self, number: int, raw: bytes | None) -> bool:
+        line = self._judged(number, raw)
+        if self._on_line is not None:
+            self._on_line(number, raw, line)
+        if isinstance(line, Problem):
+            self._problems.add(line)
+            return False
+        place = number.to_bytes(_NUMBER_BYTES, "big")
+        name = line.name.encode()
+        digest = hashlib.blake2b(name, digest_size=16).digest()
+        spilled = self._names.add(digest, place + name)
+        key = line.model.encode() + b"\0" + line.prompt + b"\0" + place
+        self._models.add(line.model)
+        place_of_record = self.records.add(pack(number, line.custom_id, line.body))
+        return self.lines.add(key, place_of_record) or spilled
+
+    def _judged(self, number: int, raw: bytes | None) -> Line | Problem:
+        if raw is None:
+            return oversize_problem(number, self._settings.line_bytes_max)
+        line = read_line(number, raw, endpoint=self._endpoint)
+        if isinstance(line, Line) and self._served is not None and line.model not in self._served:
+            return _no_model(line)
+        return line
+
+    async def judge(self) -> Problem | None:
+        """Return what is wrong with the file as a whole; else look for duplicates among its lines.
+
+        Call it once, after `read`.
+        """
+        if self._found == 0:
+            return _EMPTY
+        if self._found > self._settings.lines_max:
+            return _too_many(self._found, self._settings.lines_max)
+        if len(self._models) > self._settings.models_max:
+            return _too_many_models(len(self._models), self._settings.models_max)
+        await self._find_duplicates()
+        return None
+
+    async def _find_duplicates(self) -> None:
+        digest = b""
+        seen: set[bytes] = set()
+        for index, (key, record) in enumerate(self._names.merged()):
+            if key != digest:
+                digest, seen = key, set()
+            name = record[_NUMBER_BYTES:]
+            if name in seen:
+                self._problems.add(_duplicate(int.from_bytes(record[:_NUMBER_BYTES], "big")))
+            seen.add(name)
+            if index % SLICE_LINES == 0:
+                await asyncio.sleep(0)
+
+
+_EMPTY = Problem(
+    code="empty_file",
+    message="The input file is empty. Please ensure that the batch contains at least one request.",
+)
+
+
+def _too_many(found: int, lines_max: int) -> Problem:
+    return Problem(
+        code="too_many_tasks",
+        message=f"The file has {found} requests; a batch takes {lines_max} at most. Split it.",
+    )
+
+
+def _too_many_models(found: int, models_max: int) -> Problem:
+    return Problem(
+        code="too_many_models",
+        message=f"The file names {found} models; a batch takes {models_max} at most. Split it.",
+    )
+
+
+def _no_model(line: Line) -> Problem:
+    return Problem(
+        code="model_not_found",
+        message=f"The provided model '{line.model}' is not supported by the Batch API.",
+        line=line.number,
+        param="body.model",
+    )
+
+
+def _duplicate(number: int) -> Problem:
+    return Problem(
+        code="duplicate_custom_id",
+        message=(
+            "The custom_id for this request is a duplicate of another request. "
+            "Each request of a batch needs a custom_id of its own."
+        ),
+        line=number,
+        param="custom_id",
+    )
