@@ -18,6 +18,7 @@ from tidegate.cli.files import files_app
 from tidegate.cli.gc import gc
 from tidegate.cli.openapi import openapi
 from tidegate.cli.processor import processor
+from tidegate.cli.run import run
 from tidegate.cli.serve import serve
 from tidegate.cli.simulate import simulate
 from tidegate.cli.version import version
@@ -35,6 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.command()(run)
 app.command()(serve)
 app.command()(processor)
 app.command()(gc)

@@ -1,10 +1,12 @@
 """The only place that names concrete back-ends: it builds each process, and closes it in reverse.
 
-`rooms` makes the parts; `serving`, `processing` and `collecting` put them together to processes.
+`rooms` makes the parts; `serving`, `processing`, `collecting` and `offline` put them together to
+processes.
 """
 
 from tidegate.wiring.collecting import run_collection
 from tidegate.wiring.looking import look_at_ledger, opened_upstreams
+from tidegate.wiring.offline import run_offline
 from tidegate.wiring.processing import Processing, run_processor
 from tidegate.wiring.rooms import SCRATCH_FOLDER, make_directories
 from tidegate.wiring.serving import Running, run_service
@@ -17,6 +19,7 @@ __all__ = [
     "make_directories",
     "opened_upstreams",
     "run_collection",
+    "run_offline",
     "run_processor",
     "run_service",
 ]

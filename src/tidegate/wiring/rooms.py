@@ -30,6 +30,7 @@ from tidegate.domain.errors import SettingsInvalid
 from tidegate.processor.endpoints import Endpoint, Routes
 from tidegate.processor.keeper import Keeper, TaskKeeper, ThreadKeeper
 from tidegate.processor.metered import Metered
+from tidegate.processor.observer import Observer
 from tidegate.processor.service import Processor, Tools
 from tidegate.runtime.clock import Clock, SystemClock
 from tidegate.runtime.failure import Failure
@@ -242,9 +243,13 @@ def operators_app(
 
 
 def make_processor(
-    settings: Settings, ports: Ports, endpoints: Mapping[str, Endpoint]
+    settings: Settings,
+    ports: Ports,
+    endpoints: Mapping[str, Endpoint],
+    *,
+    observer: Observer | None = None,
 ) -> Processor:
-    """Return a processor with a name that no other one ever had."""
+    """Return a processor with a name that no other one ever had; metrics hear it by default."""
     scratch = settings.data_dir / SCRATCH_FOLDER
 
     def make_scratch() -> BinaryIO:
@@ -262,7 +267,7 @@ def make_processor(
             ids=ports.ids,
             chance=random.Random(),  # noqa: S311 -- spreads retries; nothing secret hangs on it
             keeper=_keeper(settings, ports),
-            observer=Metered(ports.metrics),
+            observer=observer or Metered(ports.metrics),
             make_scratch=make_scratch,
             models=_catalogue(routes),
             owner=ports.ids.make("processor_"),
@@ -274,6 +279,11 @@ def storage_condition(processor: Processor) -> Condition:
     """Say whether a processor finds room to write; without any it sends nothing."""
     reason = processor.storage_reason
     return Condition(fine=reason is None, words=reason or "ok")
+
+
+def catalogue(settings: Settings, endpoints: Mapping[str, Endpoint]) -> Catalogue:
+    """Return what knows the models of these servers."""
+    return _catalogue(_routes(settings, endpoints))
 
 
 def _catalogue(routes: Routes) -> Catalogue:

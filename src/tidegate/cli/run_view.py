@@ -1,0 +1,183 @@
+"""What a person sees of `tidegate run`: a live line on a terminal, plain lines elsewhere."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import typer
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from tidegate.offline.course import End, Outcome
+from tidegate.offline.job import Job
+from tidegate.offline.progress import Phase, Snapshot
+from tidegate.runtime.clock import Clock, SystemClock
+
+LIVE_SECONDS = 0.25
+PLAIN_SECONDS = 5.0
+BAR_CELLS = 30
+PROBLEMS_SHOWN_MAX = 20
+MINUTE = 60
+HOUR = 3_600
+
+
+class RunView(Protocol):
+    """Shows a run, and knows how long it took."""
+
+    seconds: float
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it was made."""
+        ...
+
+    def draw(self, snapshot: Snapshot) -> None:
+        """Show it."""
+        ...
+
+
+class _Timed:
+    def __init__(self, seconds: float, clock: Clock) -> None:
+        self.seconds = seconds
+        self._clock = clock
+        self._since = clock.now()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the view was made."""
+        return max(0.0, self._clock.now() - self._since)
+
+
+class QuietView(_Timed):
+    """Shows nothing."""
+
+    def draw(self, snapshot: Snapshot) -> None:
+        """Show nothing."""
+
+
+class PlainView(_Timed):
+    """One line every few seconds, where something changed."""
+
+    _last = ""
+
+    def draw(self, snapshot: Snapshot) -> None:
+        """Write a line on standard error."""
+        line = in_words(snapshot)
+        if line != self._last:
+            typer.echo(line, err=True)
+            sys.stderr.flush()
+        self._last = line
+
+
+class LiveView(_Timed):
+    """A bar with its figures, drawn anew in place."""
+
+    def __init__(self, seconds: float, clock: Clock, live: Live) -> None:
+        super().__init__(seconds, clock)
+        self._live = live
+
+    def draw(self, snapshot: Snapshot) -> None:
+        """Draw it anew."""
+        self._live.update(drawn(snapshot), refresh=True)
+
+
+@contextmanager
+def make_view(job: Job, *, quiet: bool, clock: Clock | None = None) -> Iterator[RunView]:
+    """Return what suits where standard error goes."""
+    clock = clock or SystemClock()
+    console = Console(stderr=True, highlight=False)
+    if quiet:
+        yield QuietView(PLAIN_SECONDS, clock)
+    elif console.is_terminal:
+        console.print(f"{job.source} → {job.target}", style="bold", markup=False)
+        with Live(console=console, auto_refresh=False, redirect_stdout=False) as live:
+            yield LiveView(LIVE_SECONDS, clock, live)
+    else:
+        yield PlainView(PLAIN_SECONDS, clock)
+
+
+def drawn(snapshot: Snapshot) -> Group:
+    """Return the bar, the figures below it, and the reason where the run is held up."""
+    top = Table.grid(padding=(0, 1))
+    share = f"{snapshot.done / snapshot.total:.0%}" if snapshot.total else ""
+    total = snapshot.total or None
+    bar = ProgressBar(total=total, completed=snapshot.done, width=BAR_CELLS, pulse=total is None)
+    top.add_row(bar, share, _count(snapshot))
+    rows: list[Table | Text] = [top, Text(_figures(snapshot), style="dim")]
+    if snapshot.reason:
+        rows.append(Text(f"waiting: {snapshot.reason}", style="yellow"))
+    return Group(*rows)
+
+
+def in_words(snapshot: Snapshot) -> str:
+    """Return a run on one line."""
+    reason = f"; waiting: {snapshot.reason}" if snapshot.reason else ""
+    return f"{_count(snapshot)}; {_figures(snapshot)}{reason}"
+
+
+def _count(snapshot: Snapshot) -> str:
+    if not snapshot.total:
+        return snapshot.phase.value
+    failed = f", {snapshot.failed:,} failed" if snapshot.failed else ""
+    phase = "" if snapshot.phase is Phase.RUNNING else f" ({snapshot.phase.value})"
+    return f"{snapshot.done:,} of {snapshot.total:,} done{failed}{phase}"
+
+
+def _figures(snapshot: Snapshot) -> str:
+    parts = [f"in flight {snapshot.in_flight} of {snapshot.limit}"]
+    if snapshot.lines_per_second is not None:
+        parts.append(f"{snapshot.lines_per_second:,.1f} lines/s")
+    if snapshot.tokens_per_second is not None:
+        parts.append(f"{snapshot.tokens_per_second:,.0f} tokens/s")
+    if snapshot.seconds_left is not None and snapshot.total > snapshot.done:
+        parts.append(f"{duration(snapshot.seconds_left)} left")
+    return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as a person would say it: 42s, 3m 05s, 2h 07m."""
+    whole = round(seconds)
+    if whole < MINUTE:
+        return f"{whole}s"
+    if whole < HOUR:
+        return f"{whole // MINUTE}m {whole % MINUTE:02d}s"
+    return f"{whole // HOUR}h {whole % HOUR // MINUTE:02d}m"
+
+
+def told(outcome: Outcome, job: Job) -> Iterator[str]:
+    """Yield what a person has to know at the end of a run."""
+    match outcome.end:
+        case End.FINISHED:
+            assert outcome.finished is not None, "finished without an account"
+            done = outcome.finished
+            failed = f", {done.failed:,} failed" if done.failed else ""
+            yield f"{done.completed:,} of {done.total:,} lines completed{failed}: {job.target}"
+            if done.errors is not None:
+                yield f"What failed, and why: {done.errors}"
+        case End.INTERRUPTED:
+            counts = None if outcome.batch is None else outcome.batch.counts
+            done_lines = 0 if counts is None else counts.completed + counts.failed
+            total = f" of {counts.total:,}" if counts is not None and counts.total else ""
+            yield (
+                f"Stopped: {done_lines:,}{total} lines are done and kept in {job.folder}. Run the "
+                "same command again to continue."
+            )
+        case End.INVALID:
+            yield from _problems(outcome, job)
+
+
+def _problems(outcome: Outcome, job: Job) -> Iterator[str]:
+    yield f"{job.source} can't be run, and nothing was sent:"
+    for problem in outcome.problems[:PROBLEMS_SHOWN_MAX]:
+        where = "" if problem.line is None else f"line {problem.line}: "
+        yield f"  {where}{problem.message} ({problem.code})"
+    if len(outcome.problems) > PROBLEMS_SHOWN_MAX:
+        yield f"  and more: `tidegate validate {job.source}` lists them all."
+    if any(problem.param == "body.model" for problem in outcome.problems):
+        yield "Give the model of every line with --model."
+    elif job.prompting is None and any(item.param == "custom_id" for item in outcome.problems):
+        yield "Rows that are no batch lines need --prompt-template or --column."

@@ -1,0 +1,224 @@
+"""The course of one run, from the input to the output, on rooms that the wiring opened."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol, TypeVar
+
+from tidegate.desk.desk import Desk
+from tidegate.domain.batch import Batch, Problem, Status
+from tidegate.domain.errors import Refused, StoreUnavailable, TidegateError
+from tidegate.offline.export import Exporter
+from tidegate.offline.intake import TENANT, begin, check, digest, find
+from tidegate.offline.job import Form, Job
+from tidegate.offline.progress import Phase, Progress, Snapshot
+from tidegate.offline.sheets import check_columns
+from tidegate.offline.state import Finished, State, open_state
+from tidegate.processor.sorter import ScratchMaker
+from tidegate.runtime.services import Service, Stops, run_together
+
+POLL_SECONDS = 0.25
+
+T = TypeVar("T")
+
+
+class View(Protocol):
+    """Shows how it goes."""
+
+    seconds: float
+
+    def draw(self, snapshot: Snapshot) -> None:
+        """Show it as it is now; called every `seconds`, and once at the end."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rooms:
+    """What a run works with, once its folder is there."""
+
+    desk: Desk
+    processor: Service
+    make_scratch: ScratchMaker
+
+
+class End(StrEnum):
+    """How a run ended."""
+
+    FINISHED = "finished"  # Every line has its result, and the output is written.
+    INVALID = "invalid"  # The input can't be run; nothing was sent.
+    INTERRUPTED = "interrupted"  # Stopped; what is done is kept.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What there is to tell of a run; `batch` is None where none was begun."""
+
+    end: End
+    finished: Finished | None = None
+    batch: Batch | None = None
+    problems: tuple[Problem, ...] = ()
+
+
+RoomsMaker = Callable[[State, Progress], AbstractAsyncContextManager[Rooms]]
+
+
+class Course:
+    """One run. It may be stopped at any moment, by whatever means, and be run again."""
+
+    def __init__(self, job: Job, stops: Stops, view: View, open_rooms: RoomsMaker) -> None:
+        self._job = job
+        self._stops = stops
+        self._view = view
+        self._open_rooms = open_rooms
+        self._progress = Progress()
+        self._is_begun = False
+
+    async def run(self) -> Outcome:
+        """Do what is left to do.
+
+        Raises:
+            Refused: the input, an option or a place can't be used.
+            StorageFull: an output can't be written.
+            StoreUnavailable: the ledger gave no answer.
+            BaseExceptionGroup: the processor died; everything is closed by then.
+        """
+        check(self._job)
+        with open_state(self._job) as state:
+            async with self._shown():
+                outcome = await self._work(state)
+            if outcome.end is End.FINISHED and not self._job.keep_state:
+                state.remove()
+            return outcome
+
+    async def _work(self, state: State) -> Outcome:
+        sha256 = await self._unless_stopped(digest(self._job))
+        if sha256 is None:
+            return Outcome(end=End.INTERRUPTED)
+        check_columns(self._job)
+        state.bind(sha256)
+        if state.finished is not None and not state.has_data:
+            return Outcome(end=End.FINISHED, finished=state.finished)
+        try:
+            async with self._open_rooms(state, self._progress) as rooms:
+                outcome = await self._run_batch(rooms, state, sha256)
+        except Refused:
+            if not self._is_begun:
+                # There is nothing to continue: the input has to be mended first.
+                state.clear()
+            raise
+        if outcome.end is End.INVALID:
+            state.clear()
+        return outcome
+
+    async def _run_batch(self, rooms: Rooms, state: State, sha256: str) -> Outcome:
+        batch = await find(rooms.desk)
+        if batch is None:
+            batch = await self._unless_stopped(begin(rooms.desk, self._job, sha256))
+        if batch is None:
+            return Outcome(end=End.INTERRUPTED)
+        self._is_begun = True
+        batch = await self._processed(rooms, batch)
+        if batch.status is Status.FAILED:
+            return Outcome(end=End.INVALID, batch=batch, problems=batch.problems)
+        if not batch.is_terminal:
+            return Outcome(end=End.INTERRUPTED, batch=batch)
+        self._progress.phase = Phase.WRITING
+        finished = await self._unless_stopped(self._exported(rooms, batch, sha256))
+        if finished is None:
+            return Outcome(end=End.INTERRUPTED, batch=batch)
+        state.finish(finished)
+        return Outcome(end=End.FINISHED, finished=finished, batch=batch)
+
+    async def _processed(self, rooms: Rooms, batch: Batch) -> Batch:
+        """Run the processor until the batch has ended or a stop is asked for."""
+        batch = await self._look(rooms, batch)
+        if batch.is_terminal:
+            return batch
+        # The processor hears of an end that the batch brings as of one that the user wants.
+        ending = Stops()
+
+        async def watch() -> None:
+            while not (await self._look(rooms, batch)).is_terminal:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(POLL_SECONDS):
+                        await self._stops.asked.wait()
+                        self._progress.phase = Phase.STOPPING
+                        break
+            ending.ask()
+            await self._stops.forced.wait()
+            ending.ask()
+
+        async with asyncio.TaskGroup() as group:
+            watcher = group.create_task(watch(), name="watch over the batch")
+            await run_together({"processor": rooms.processor}, {}, ending)
+            watcher.cancel()
+        return await self._look(rooms, batch)
+
+    async def _look(self, rooms: Rooms, batch: Batch) -> Batch:
+        try:
+            seen = await rooms.desk.store.get_batch(TENANT, batch.id)
+        except StoreUnavailable:
+            return batch
+        self._progress.counted(seen, asyncio.get_running_loop().time())
+        return seen
+
+    async def _exported(self, rooms: Rooms, batch: Batch, sha256: str) -> Finished:
+        if self._job.form is not Form.JSONL and await digest(self._job) != sha256:
+            raise Refused(f"{self._job.source} was changed meanwhile: put it back to go on.")
+        exporter = Exporter(desk=rooms.desk, job=self._job, make_scratch=rooms.make_scratch)
+        await exporter.export(batch)
+        errors = self._job.errors_file
+        return Finished(
+            total=batch.counts.total,
+            completed=batch.counts.completed,
+            failed=batch.counts.failed,
+            input_tokens=batch.usage.input_tokens,
+            output_tokens=batch.usage.output_tokens,
+            errors=str(errors) if errors is not None and batch.counts.failed else None,
+        )
+
+    async def _unless_stopped(self, work: Awaitable[T]) -> T | None:
+        """Return what the work returns; None where a stop came first and cut it."""
+        found: list[T] = []
+        errors: list[TidegateError] = []
+
+        async def worked() -> None:
+            try:
+                found.append(await work)
+            except TidegateError as error:
+                # It goes to the caller as it is, not in a group.
+                errors.append(error)
+
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(worked(), name="work that may be cut")
+            stop = group.create_task(self._stops.asked.wait(), name="stop")
+            await asyncio.wait([task, stop], return_when=asyncio.FIRST_COMPLETED)
+            task.cancel()
+            stop.cancel()
+        if errors:
+            raise errors[0]
+        return found[0] if found else None
+
+    @asynccontextmanager
+    async def _shown(self) -> AsyncIterator[None]:
+        """Draw while the block runs, and once more at its end."""
+
+        async def draw() -> None:
+            while True:
+                await asyncio.sleep(self._view.seconds)
+                self._view.draw(self._progress.snapshot())
+
+        error: TidegateError | None = None
+        async with asyncio.TaskGroup() as group:
+            drawer = group.create_task(draw(), name="view")
+            try:
+                yield
+            except TidegateError as raised:
+                error = raised
+            finally:
+                drawer.cancel()
+        self._view.draw(self._progress.snapshot())
+        if error is not None:
+            raise error

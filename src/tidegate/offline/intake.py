@@ -1,0 +1,171 @@
+"""The input becomes an uploaded file and a batch of the private ledger, by the desk's own doors."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Iterator
+
+import msgspec
+
+from tidegate.desk.create import create_batch
+from tidegate.desk.desk import Desk
+from tidegate.desk.form import Field, FileStart, FormEvent
+from tidegate.desk.upload import upload
+from tidegate.domain.batch import Batch
+from tidegate.domain.errors import Refused, UpstreamFault
+from tidegate.domain.file import File, Purpose
+from tidegate.offline.job import ENDPOINTS, Form, Job, form_of
+from tidegate.offline.models import with_model
+from tidegate.offline.prompts import Requests
+from tidegate.offline.rows import ROW_BYTES_MAX, pieces_of, read_rows
+from tidegate.wire.batches import BatchRequest
+from tidegate.wire.jsonl import LineSplitter
+
+TENANT = "default"
+# A run may lie for months before it is continued; nothing of it expires meanwhile.
+WINDOW = "365d"
+WINDOW_SECONDS = 365 * 86_400
+GATHER_BYTES = 2**18
+MODELS_SHOWN_MAX = 10
+
+
+class _Url(msgspec.Struct):
+    url: str = ""
+
+
+async def digest(job: Job) -> str:
+    """Return the SHA-256 of the input in hexadecimal digits.
+
+    Raises:
+        Refused: it can't be read.
+    """
+    running = hashlib.sha256()
+    for piece in pieces_of(job.source):
+        running.update(piece)
+        await asyncio.sleep(0)
+    return running.hexdigest()
+
+
+def check(job: Job) -> None:
+    """Refuse what can be refused without reading the input.
+
+    Raises:
+        Refused: the input is a table and no prompt is made of it, or both ways are given.
+    """
+    form = form_of(job.source)
+    if job.prompting is None:
+        if form is not Form.JSONL:
+            raise Refused(
+                f"{job.source} is no batch file: say how its rows become prompts with "
+                "--prompt-template 'Translate: {text}' or --column text."
+            )
+        return
+    if (job.prompting.template is None) == (job.prompting.column is None):
+        raise Refused("Give either --prompt-template or --column, one of them, for the prompt.")
+
+
+async def find(desk: Desk) -> Batch | None:
+    """Return the batch that was begun here before, if any."""
+    page = await desk.store.list_batches(TENANT, after=None, limit=1)
+    return page.items[0] if page.items else None
+
+
+async def begin(desk: Desk, job: Job, sha256: str) -> Batch:
+    """Upload the input and create its batch, or what of that is not done yet.
+
+    Raises:
+        Refused: the input is not acceptable, or changed while it was read.
+        StorageFull: no room is left.
+        StoreUnavailable: the ledger gave no answer.
+    """
+    endpoint = job.endpoint or await _endpoint(desk, job)
+    file = await _uploaded(desk)
+    if file is None:
+        model = job.model
+        if job.prompting is not None and model is None:
+            model = await _only_model(desk)
+        lines = lines_of(job, endpoint, model)
+        file = await upload(desk, TENANT, _events(job.source.name, lines))
+        if await digest(job) != sha256:
+            await desk.store.delete_file(TENANT, file.id)
+            raise Refused(f"{job.source} was changed while it was read: run the command again.")
+    request = BatchRequest(
+        input_file_id=file.id, endpoint=endpoint, completion_window=WINDOW, metadata=None
+    )
+    return await create_batch(desk, TENANT, request, idempotency_key="run")
+
+
+def lines_of(job: Job, endpoint: str, model: str | None) -> Iterator[bytes]:
+    """Yield the bytes of the batch file that this input stands for.
+
+    Raises:
+        Refused: the input can't be read, or a row lacks a column.
+    """
+    if job.prompting is not None:
+        assert model is not None, "rows name no model"
+        requests = Requests(job.prompting, endpoint=endpoint, model=model)
+        return requests.lines(read_rows(job.source, form_of(job.source)))
+    if model is not None:
+        return with_model(job.source, model, line_bytes_max=ROW_BYTES_MAX)
+    return pieces_of(job.source)
+
+
+async def _uploaded(desk: Desk) -> File | None:
+    page = await desk.store.list_files(
+        TENANT, after=None, limit=1, ascending=False, purpose=Purpose.BATCH
+    )
+    return page.items[0] if page.items else None
+
+
+async def _events(name: str, lines: Iterator[bytes]) -> AsyncIterator[FormEvent]:
+    yield Field(name="purpose", value=Purpose.BATCH.value)
+    yield FileStart(filename=name)
+    held: list[bytes] = []
+    length = 0
+    for line in lines:
+        held.append(line)
+        length += len(line)
+        if length >= GATHER_BYTES:
+            yield b"".join(held)
+            held, length = [], 0
+            await asyncio.sleep(0)
+    yield b"".join(held)
+
+
+async def _endpoint(desk: Desk, job: Job) -> str:
+    """Return the endpoint of the first line, where it names one that a batch may have."""
+    if job.prompting is None:
+        found = first_url(pieces_of(job.source))
+        if found in desk.settings.endpoints:
+            return found
+    return ENDPOINTS["chat"]
+
+
+def first_url(pieces: Iterator[bytes]) -> str:
+    """Return the url of the first line that is not blank; empty where it names none."""
+    splitter = LineSplitter(ROW_BYTES_MAX)
+    for piece in pieces:
+        for _, raw in splitter.feed(piece):
+            return _url(raw)
+    for _, raw in splitter.finish():
+        return _url(raw)
+    return ""
+
+
+def _url(raw: bytes | None) -> str:
+    try:
+        return "" if raw is None else msgspec.json.decode(raw, type=_Url).url
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return ""
+
+
+async def _only_model(desk: Desk) -> str:
+    try:
+        models = await desk.models.list_models()
+    except UpstreamFault as fault:
+        raise Refused(
+            f"Say which model to use with --model: the server does not tell its models ({fault})."
+        ) from fault
+    if len(models) == 1:
+        return models[0]
+    shown = ", ".join(models[:MODELS_SHOWN_MAX]) or "none"
+    raise Refused(f"Say which model to use with --model: the server names {shown}.")

@@ -1,0 +1,125 @@
+"""What one offline run is asked to do, and which part of it must stay the same to go on."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from tidegate.domain.errors import Refused
+
+STATE_SUFFIX = ".tidegate"
+ENDPOINTS: Mapping[str, str] = {
+    "chat": "/v1/chat/completions",
+    "completions": "/v1/completions",
+    "embeddings": "/v1/embeddings",
+    "responses": "/v1/responses",
+}
+
+
+class Order(StrEnum):
+    """How result lines follow each other."""
+
+    DONE = "done"  # As they came back.
+    INPUT = "input"  # As their requests stand in the input.
+
+
+class Form(StrEnum):
+    """What an input or an output looks like."""
+
+    JSONL = "jsonl"  # One JSON object a line.
+    CSV = "csv"  # Rows with a header, UTF-8.
+    PARQUET = "parquet"  # Columns; needs pyarrow.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompting:
+    """How a row becomes a request.
+
+    The prompt is `template` with columns filled in, or the value of `column`; one of them is set.
+    `parameters` are further members of the body.
+    """
+
+    template: str | None = None
+    column: str | None = None
+    system: str | None = None
+    id_column: str | None = None
+    max_tokens: int | None = None
+    parameters: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One run. Without `prompting` the input holds OpenAI's batch lines.
+
+    `endpoint` is a path such as `/v1/embeddings`; None takes the one of the first line, or chat.
+    `errors` is where failed lines go; None means beside `target`, and for a table, which has a
+    column for errors, nowhere else. With `restart` whatever an earlier run left is replaced.
+    """
+
+    source: Path
+    target: Path
+    errors: Path | None = None
+    endpoint: str | None = None
+    model: str | None = None
+    prompting: Prompting | None = None
+    order: Order = Order.DONE
+    form: Form = Form.JSONL
+    keep_state: bool = False
+    restart: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the run, beside the output."""
+        return self.target.with_name(self.target.name + STATE_SUFFIX)
+
+    @property
+    def errors_file(self) -> Path | None:
+        """Where failed lines are written, if anywhere."""
+        if self.errors is not None or self.form is not Form.JSONL:
+            return self.errors
+        return self.target.with_name(f"{self.target.stem}.errors.jsonl")
+
+    def bound(self) -> dict[str, str]:
+        """Return the flags that decide what is sent, each with its value as text.
+
+        A run may only be continued with the same. Where results go, in which order, and where the
+        model server listens may change.
+        """
+        prompting = self.prompting or Prompting()
+        values: dict[str, object] = {
+            "--endpoint": self.endpoint,
+            "--model": self.model,
+            "--prompt-template": prompting.template,
+            "--column": prompting.column,
+            "--system": prompting.system,
+            "--id-column": prompting.id_column,
+            "--max-tokens": prompting.max_tokens,
+            "--param": dict(prompting.parameters) or None,
+        }
+        return {
+            flag: json.dumps(value, sort_keys=True)
+            for flag, value in values.items()
+            if value is not None
+        }
+
+
+def form_of(path: Path) -> Form:
+    """Return the form that a file name tells; what has no ending that we know is JSONL."""
+    return {".csv": Form.CSV, ".parquet": Form.PARQUET}.get(path.suffix.lower(), Form.JSONL)
+
+
+def endpoint_of(text: str) -> str:
+    """Return the path of an endpoint that is given by its short name or as a path.
+
+    Raises:
+        Refused: it is neither.
+    """
+    if text in ENDPOINTS:
+        return ENDPOINTS[text]
+    if text.startswith("/v1/"):
+        return text
+    raise Refused(
+        f"--endpoint '{text}' is not known: use {', '.join(ENDPOINTS)}, or a path such as "
+        "/v1/embeddings."
+    )

@@ -1,0 +1,155 @@
+"""Rows of an input that is no batch file, one after the other, whatever its form."""
+
+import csv
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from tidegate.domain.errors import Refused
+from tidegate.offline import parquet
+from tidegate.offline.job import Form
+from tidegate.wire.jsonl import LineSplitter
+
+READ_BYTES = 2**20
+ROW_BYTES_MAX = 8 * 2**20
+COLUMNS_MAX = 1_000
+
+_decode = msgspec.json.Decoder(dict[str, object]).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row. `number` grows from row to row and names it; `place` is for messages."""
+
+    number: int
+    place: str
+    values: Mapping[str, object]
+
+
+def pieces_of(path: Path) -> Iterator[bytes]:
+    """Yield the bytes of a file.
+
+    Raises:
+        Refused: it can't be read.
+    """
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(READ_BYTES):
+                yield piece
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def read_rows(path: Path, form: Form) -> Iterator[Row]:
+    """Yield every row, with constant memory.
+
+    Raises:
+        Refused: the file can't be read, or a row of it; the message says where.
+    """
+    match form:
+        case Form.CSV:
+            return _csv_rows(path)
+        case Form.PARQUET:
+            return _parquet_rows(path)
+        case Form.JSONL:
+            return _jsonl_rows(path)
+
+
+def read_columns(path: Path, form: Form) -> list[str]:
+    """Return the names of all columns; those of JSONL in the order in which they first appear.
+
+    Raises:
+        Refused: the file can't be read, or has more than `COLUMNS_MAX` columns.
+    """
+    names = _columns(path, form)
+    if len(names) > COLUMNS_MAX:
+        raise Refused(f"{path} has more than {COLUMNS_MAX} columns: leave some out.")
+    return names
+
+
+def _columns(path: Path, form: Form) -> list[str]:
+    match form:
+        case Form.CSV:
+            return next(_csv_records(path), (0, list[str]()))[1]
+        case Form.PARQUET:
+            return parquet.columns(path)
+        case Form.JSONL:
+            return _jsonl_columns(path)
+
+
+def unreadable(path: Path, error: OSError) -> Refused:
+    """Return what is said of a file that can't be read."""
+    if isinstance(error, FileNotFoundError):
+        return Refused(f"There is no file {path}: check the name of the input.")
+    return Refused(f"{path} can't be read ({error.strerror}): mend that, or name another input.")
+
+
+def _jsonl_rows(path: Path) -> Iterator[Row]:
+    splitter = LineSplitter(ROW_BYTES_MAX)
+    for piece in pieces_of(path):
+        for number, raw in splitter.feed(piece):
+            yield _jsonl_row(path, number, raw)
+    for number, raw in splitter.finish():
+        yield _jsonl_row(path, number, raw)
+
+
+def _jsonl_row(path: Path, number: int, raw: bytes | None) -> Row:
+    place = f"line {number} of {path}"
+    if raw is None:
+        raise Refused(f"Row too large: {place} has more than {ROW_BYTES_MAX} bytes. Split it.")
+    try:
+        return Row(number, place, _decode(raw))
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise Refused(f"Not JSON: {place} must be one JSON object in UTF-8.") from error
+
+
+def _jsonl_columns(path: Path) -> list[str]:
+    names: dict[str, None] = {}
+    for row in _jsonl_rows(path):
+        names.update(dict.fromkeys(row.values))
+        if len(names) > COLUMNS_MAX:
+            break
+    return list(names)
+
+
+def _csv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the header and each record that is not blank, with the number of its last line."""
+    # The parser's own limit is one for the whole process.
+    csv.field_size_limit(min(ROW_BYTES_MAX, sys.maxsize))
+    reader = None
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            for record in reader:
+                if record:
+                    yield reader.line_num, record
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except UnicodeDecodeError as error:
+        raise Refused(f"{path} is not UTF-8 text: convert it, for example with iconv.") from error
+    except csv.Error as error:
+        at = 0 if reader is None else reader.line_num
+        raise Refused(f"Not CSV: line {at} of {path} can't be read ({error}).") from error
+
+
+def _csv_rows(path: Path) -> Iterator[Row]:
+    records = _csv_records(path)
+    _, header = next(records, (0, []))
+    if len(set(header)) != len(header):
+        twice = next(name for name in header if header.count(name) > 1)
+        raise Refused(f"The header of {path} has the column '{twice}' twice: rename one.")
+    for number, (line, record) in enumerate(records, 1):
+        place = f"line {line} of {path}"
+        if len(record) != len(header):
+            raise Refused(
+                f"Wrong number of fields: {place} has {len(record)}, its header {len(header)}."
+            )
+        yield Row(number, place, dict(zip(header, record, strict=True)))
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    for number, values in enumerate(parquet.rows(path), 1):
+        yield Row(number, f"row {number} of {path}", values)

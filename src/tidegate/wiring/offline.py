@@ -1,0 +1,101 @@
+"""A run without a server: the real processor on a private ledger beside the output."""
+
+import dataclasses
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import BinaryIO
+
+from tidegate.config import BlobsKind, Settings, StoreKind
+from tidegate.desk.desk import Desk
+from tidegate.offline.course import Course, Outcome, Rooms, View
+from tidegate.offline.intake import WINDOW_SECONDS
+from tidegate.offline.job import Job
+from tidegate.offline.progress import Progress
+from tidegate.offline.state import State
+from tidegate.runtime.services import Stops
+from tidegate.wiring.rooms import (
+    SCRATCH_FOLDER,
+    catalogue,
+    make_processor,
+    open_ports,
+    open_upstreams,
+)
+
+# An input of ours lies on this machine already: it need not be split as for an upload.
+LINES_MAX = 10_000_000
+INPUT_BYTES_MAX = 64 * 2**30
+# The folder is locked, so nobody else takes over: a run that was killed goes on after this long.
+LEASE_SECONDS = 5.0
+# Lines of a shard that was lost twice run one at a time: small shards keep these few.
+SHARD_LINES_MAX = 100
+
+
+async def run_offline(settings: Settings, job: Job, view: View) -> Outcome:
+    """Do a run, or go on with it, until its end or until signals stop it.
+
+    Raises:
+        TidegateError: it can't go on; the message says why.
+        BaseExceptionGroup: the processor died; everything is closed by then.
+    """
+    stops = Stops()
+
+    @asynccontextmanager
+    async def open_rooms(state: State, progress: Progress) -> AsyncIterator[Rooms]:
+        private = private_settings(settings, state)
+        scratch = private.data_dir / SCRATCH_FOLDER
+
+        def make_scratch() -> BinaryIO:
+            return tempfile.TemporaryFile(dir=scratch)
+
+        async with AsyncExitStack() as stack:
+            ports = await open_ports(private, stack)
+            endpoints = open_upstreams(private, stack)
+            desk = Desk(
+                settings=private.desk,
+                store=ports.store,
+                blobs=ports.blobs,
+                signals=ports.signals,
+                models=catalogue(private, endpoints),
+                clock=ports.clock,
+                ids=ports.ids,
+            )
+            processor = make_processor(private, ports, endpoints, observer=progress)
+            yield Rooms(desk=desk, processor=processor, make_scratch=make_scratch)
+
+    with stops.heard_from_signals():
+        return await Course(job, stops, view, open_rooms).run()
+
+
+def private_settings(settings: Settings, state: State) -> Settings:
+    """Return the settings for a ledger that nobody else sees; those of model servers stay."""
+    planning, claims = settings.processor.planning, settings.processor.claims
+    processor = dataclasses.replace(
+        settings.processor,
+        planning=dataclasses.replace(
+            planning,
+            lines_max=max(planning.lines_max, LINES_MAX),
+            shard_lines_max=min(planning.shard_lines_max, SHARD_LINES_MAX),
+        ),
+        claims=dataclasses.replace(
+            claims,
+            lease_seconds=min(claims.lease_seconds, LEASE_SECONDS),
+            poll_seconds=min(claims.poll_seconds, LEASE_SECONDS / 3),
+        ),
+    )
+    desk = dataclasses.replace(
+        settings.desk,
+        file_bytes_max=max(settings.desk.file_bytes_max, INPUT_BYTES_MAX),
+        batch_file_expiry_seconds=None,
+        output_expiry_seconds=None,
+        window_seconds_max=max(settings.desk.window_seconds_max, WINDOW_SECONDS),
+        early_results=True,
+    )
+    changes: Mapping[str, object] = {
+        "data_dir": state.data,
+        "store": dataclasses.replace(settings.store, kind=StoreKind.SQLITE),
+        "blobs": dataclasses.replace(settings.blobs, kind=BlobsKind.FILES),
+        "processor": processor,
+        "desk": desk,
+    }
+    return settings.model_copy(update=changes)
