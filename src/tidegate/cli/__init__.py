@@ -21,6 +21,7 @@ from tidegate.cli.processor import processor
 from tidegate.cli.run import run
 from tidegate.cli.serve import serve
 from tidegate.cli.simulate import simulate
+from tidegate.cli.validate import validate
 from tidegate.cli.version import version
 from tidegate.domain.errors import SettingsInvalid, TidegateError
 
@@ -37,6 +38,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command()(run)
+app.command()(validate)
 app.command()(serve)
 app.command()(processor)
 app.command()(gc)

@@ -67,7 +67,7 @@ class PlainView(_Timed):
     def draw(self, snapshot: Snapshot) -> None:
         """Write a line on standard error."""
         line = in_words(snapshot)
-        if line != self._last:
+        if line != self._last and snapshot.total:
             typer.echo(line, err=True)
             sys.stderr.flush()
         self._last = line

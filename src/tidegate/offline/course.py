@@ -219,6 +219,6 @@ class Course:
                 error = raised
             finally:
                 drawer.cancel()
-        self._view.draw(self._progress.snapshot())
         if error is not None:
             raise error
+        self._view.draw(self._progress.snapshot())

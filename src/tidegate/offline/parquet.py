@@ -11,11 +11,15 @@ from tidegate.domain.errors import Refused
 ROWS_AT_ONCE = 512
 
 
+class _Column(Protocol):
+    def to_pylist(self) -> list[object]: ...
+
+    def cast(self, kind: object) -> "_Column": ...
+
+
 class _Batch(Protocol):
     num_rows: int
-    columns: list[object]
-
-    def to_pylist(self) -> list[dict[str, object]]: ...
+    columns: list[_Column]
 
 
 class _Schema(Protocol):
@@ -88,9 +92,21 @@ def rows(path: Path) -> Iterator[Mapping[str, object]]:
     Raises:
         Refused: the file can't be read, or pyarrow is missing.
     """
+    arrow, _ = _modules()
     with _opened(path) as file:
+        names = file.schema_arrow.names
         for batch in file.iter_batches(batch_size=ROWS_AT_ONCE):
-            yield from batch.to_pylist()
+            values = [_values(arrow, column) for column in batch.columns]
+            for cells in zip(*values, strict=True):
+                yield dict(zip(names, cells, strict=True))
+
+
+def _values(arrow: _Arrow, column: _Column) -> list[object]:
+    try:
+        return column.to_pylist()
+    except (ValueError, OverflowError):
+        # Python has no value for it, such as an instant in nanoseconds; it has a text all the same.
+        return column.cast(arrow.string()).to_pylist()
 
 
 class Sheet:

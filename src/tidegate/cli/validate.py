@@ -1,0 +1,95 @@
+"""`tidegate validate`: every problem of a batch file, and what lies in it."""
+
+import asyncio
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import typer
+
+from tidegate.cli.options import Assignments, ConfigFile, flags_of
+from tidegate.config import load
+from tidegate.domain.batch import Problem
+from tidegate.domain.errors import Refused, SettingsInvalid
+from tidegate.offline.job import endpoint_of
+from tidegate.offline.validation import Survey, Validation
+
+NOT_VALID = 1
+NAMES_SHOWN_MAX = 10
+
+
+def validate(
+    source: Annotated[
+        Path, typer.Argument(metavar="IN", help="A batch file (JSONL).", show_default=False)
+    ],
+    *,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            help="chat, completions, embeddings, responses or a path. "
+            "[default: that of the first line, else chat]"
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print JSON lines: one for each problem, then the summary."),
+    ] = False,
+    config: ConfigFile = None,
+    assignments: Assignments = None,
+) -> None:
+    """Judge a batch file as `serve` would, and send nothing; status 1 if it has a problem."""
+    settings = load(file=config, flags=flags_of(assignments)).settings
+    planning = settings.processor.planning
+    with Validation(settings.desk, planning, _make_scratch) as validation:
+        try:
+            path = None if endpoint is None else endpoint_of(endpoint)
+            survey = asyncio.run(validation.read(source, path))
+        except Refused as refused:
+            raise SettingsInvalid(str(refused)) from refused
+        for problem in validation.problems():
+            typer.echo(_as_json(problem) if as_json else _as_text(source, problem))
+    if as_json:
+        summary = {"valid": not survey.problems, **asdict(survey)}
+        typer.echo(json.dumps({**summary, "shared_prefix": round(survey.shared_prefix, 4)}))
+    else:
+        for line in told(survey):
+            typer.echo(line)
+    sys.exit(NOT_VALID if survey.problems else 0)
+
+
+def told(survey: Survey) -> Iterator[str]:
+    """Yield a survey in words."""
+    found = f"{survey.problems:,} problems" if survey.problems else "valid"
+    yield f"{survey.lines:,} lines for {survey.endpoint}: {found}"
+    yield f"  models             {_names(survey.models)}"
+    yield f"  endpoints          {_names(survey.endpoints)}"
+    yield f"  duplicate prompts  {survey.duplicate_prompts:,}"
+    yield f"  shared prefixes    {survey.shared_prefix:.0%} of all prompts"
+    yield (
+        f"  tokens, estimated  {survey.input_tokens:,} in, up to {survey.output_tokens_max:,} out "
+        "where a line sets a bound"
+    )
+
+
+def _names(counts: dict[str, int]) -> str:
+    most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    shown = ", ".join(f"{name} ({count:,})" for name, count in most[:NAMES_SHOWN_MAX])
+    more = len(most) - NAMES_SHOWN_MAX
+    return (shown or "none") + (f" and {more} more" if more > 0 else "")
+
+
+def _as_text(source: Path, problem: Problem) -> str:
+    where = "" if problem.line is None else f"{problem.line}:"
+    return f"{source}:{where} {problem.message} ({problem.code})"
+
+
+def _as_json(problem: Problem) -> str:
+    return json.dumps(asdict(problem))
+
+
+def _make_scratch() -> BinaryIO:
+    return tempfile.TemporaryFile()

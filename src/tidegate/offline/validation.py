@@ -1,0 +1,261 @@
+"""What the planner would say of a batch file, and what lies in it, without running anything."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from tidegate.desk.form import Field, FileStart, UploadForm
+from tidegate.desk.settings import Settings as DeskSettings
+from tidegate.domain.batch import Problem
+from tidegate.domain.errors import Refused
+from tidegate.domain.file import Purpose
+from tidegate.offline.intake import first_url
+from tidegate.offline.job import ENDPOINTS
+from tidegate.offline.rows import pieces_of
+from tidegate.processor.scan import SLICE_LINES, Scan
+from tidegate.processor.settings import Planning
+from tidegate.processor.sorter import ExternalSorter, ScratchMaker
+from tidegate.wire.jsonl import SORT_KEY_BYTES_MAX, Line
+from tidegate.wire.plan_format import unpack_all
+
+NAMES_MAX = 1_000
+URL_CHARACTERS_MAX = 256
+OTHERS = "(others)"
+BYTES_FOR_EACH_TOKEN = 4
+TOKENS_MAX = 2**40
+_NUMBER_BYTES = 4
+_PLACE_BYTES = 5
+
+
+@dataclass(slots=True, kw_only=True)
+class Survey:
+    """What lies in a file. Models, prompts and tokens are those of sound lines alone.
+
+    `prompt_bytes` are those that order the lines, at most `SORT_KEY_BYTES_MAX` of each;
+    `shared_bytes` of them also begin the prompt before it, in the order in which they would run.
+    Tokens are estimated, at `BYTES_FOR_EACH_TOKEN`; `output_tokens_max` sums what lines ask for at
+    most, and counts nothing for a line that sets no bound.
+    """
+
+    endpoint: str
+    lines: int = 0
+    sound: int = 0
+    problems: int = 0
+    models: dict[str, int] = field(default_factory=dict)
+    endpoints: dict[str, int] = field(default_factory=dict)
+    duplicate_prompts: int = 0
+    prompt_bytes: int = 0
+    shared_bytes: int = 0
+    input_tokens: int = 0
+    output_tokens_max: int = 0
+
+    @property
+    def shared_prefix(self) -> float:
+        """The share of prompt bytes that a prefix cache could save, from 0 to 1."""
+        return self.shared_bytes / self.prompt_bytes if self.prompt_bytes else 0.0
+
+
+class _Url(msgspec.Struct):
+    url: str
+
+
+class _Weights(msgspec.Struct):
+    tools: msgspec.Raw = msgspec.Raw(b"")
+    instructions: msgspec.Raw = msgspec.Raw(b"")
+    messages: msgspec.Raw = msgspec.Raw(b"")
+    prompt: msgspec.Raw = msgspec.Raw(b"")
+    input: msgspec.Raw = msgspec.Raw(b"")
+    max_tokens: object = None
+    max_completion_tokens: object = None
+    max_output_tokens: object = None
+
+
+_decode_url = msgspec.json.Decoder(_Url).decode
+_decode_weights = msgspec.json.Decoder(_Weights).decode
+_decode_problem = msgspec.json.Decoder(Problem).decode
+
+
+class Validation:
+    """Judges one file by the rules of desk and planner. Use it with `with`.
+
+    All problems are kept, on scratch: memory is bounded whatever the file holds.
+    """
+
+    def __init__(self, desk: DeskSettings, planning: Planning, make_scratch: ScratchMaker) -> None:
+        self._desk = desk
+        self._planning = planning
+        self._make_scratch = make_scratch
+        self._stack = ExitStack()
+        self._count = 0
+        self._problems = self._stack.enter_context(
+            ExternalSorter(
+                make_scratch,
+                run_bytes_max=planning.run_bytes_max,
+                run_items_max=planning.run_lines_max,
+            )
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def add(self, problem: Problem) -> None:
+        """Take one problem."""
+        self._count += 1
+        place = (problem.line or 0).to_bytes(_NUMBER_BYTES, "big")
+        self._problems.add(place + problem.code.encode(), msgspec.json.encode(problem))
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield every problem by line; those of the file as a whole come first. Call it once."""
+        return (_decode_problem(record) for _, record in self._problems.merged())
+
+    async def read(self, path: Path, endpoint: str | None = None) -> Survey:
+        """Judge the file, for this endpoint or that of its first line. Call it once.
+
+        Raises:
+            Refused: the file can't be read.
+            StorageFull: there is no room for sorting.
+        """
+        if endpoint is None:
+            found = first_url(pieces_of(path))
+            endpoint = found if found in self._desk.endpoints else ENDPOINTS["chat"]
+        survey = Survey(endpoint=endpoint)
+        with ExitStack() as stack:
+            scan = Scan(
+                self._planning,
+                self._make_scratch,
+                stack,
+                endpoint=endpoint,
+                problems=self,
+                on_line=lambda _number, raw, line: _note(survey, raw, line),
+            )
+            await scan.read(self._pieces(path))
+            whole = await scan.judge()
+            if whole is not None:
+                self.add(whole)
+            await _compare(survey, scan)
+        survey.lines = scan.found
+        survey.problems = self._count
+        return survey
+
+    async def _pieces(self, path: Path) -> AsyncIterator[bytes]:
+        """Yield the file as an upload takes it in; what that would refuse is a problem."""
+        form: UploadForm | None = UploadForm(self._desk)
+        assert form is not None, "just made"
+        form.add_field(Field(name="purpose", value=Purpose.BATCH.value))
+        form.start_file(FileStart(filename="input.jsonl"))
+        for piece in pieces_of(path):
+            form = self._looked_at(form, piece)
+            yield piece
+        if form is not None:
+            try:
+                form.finish()
+            except Refused as refused:
+                self.add(_refusal(refused))
+
+    def _looked_at(self, form: UploadForm | None, piece: bytes) -> UploadForm | None:
+        """Return the form, or None once it has refused the file."""
+        if form is None:
+            return None
+        try:
+            form.add_bytes(piece)
+        except Refused as refused:
+            self.add(_refusal(refused))
+            return None
+        return form
+
+
+def _refusal(refused: Refused) -> Problem:
+    return Problem(code=refused.code or "invalid_file", message=refused.message)
+
+
+def _note(survey: Survey, raw: bytes | None, line: Line | Problem) -> None:
+    _count(survey.endpoints, _url(raw))
+    if isinstance(line, Problem):
+        return
+    survey.sound += 1
+    _count(survey.models, line.model)
+    try:
+        weights = _decode_weights(line.body)
+    except (msgspec.MsgspecError, RecursionError):
+        # Lone surrogates: the line runs all the same, and its size is as good a guess.
+        survey.input_tokens += len(line.body) // BYTES_FOR_EACH_TOKEN
+        return
+    pieces = (
+        weights.tools,
+        weights.instructions,
+        weights.messages,
+        weights.prompt,
+        weights.input,
+    )
+    survey.input_tokens += sum(len(bytes(piece)) for piece in pieces) // BYTES_FOR_EACH_TOKEN
+    bounds = (weights.max_tokens, weights.max_completion_tokens, weights.max_output_tokens)
+    survey.output_tokens_max += max(
+        (item for item in bounds if isinstance(item, int) and 0 < item <= TOKENS_MAX), default=0
+    )
+
+
+def _url(raw: bytes | None) -> str | None:
+    try:
+        return None if raw is None else _decode_url(raw).url[:URL_CHARACTERS_MAX]
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return None
+
+
+def _count(counts: dict[str, int], name: str | None) -> None:
+    if name is None:
+        return
+    if name not in counts and len(counts) >= NAMES_MAX:
+        name = OTHERS
+    counts[name] = counts.get(name, 0) + 1
+
+
+async def _compare(survey: Survey, scan: Scan) -> None:
+    """Compare each prompt with the one that would run before it."""
+    last_model, last, last_place = b"", b"", b""
+    for index, (key, place) in enumerate(scan.lines.merged()):
+        model, _, rest = key.partition(b"\0")
+        prompt = rest[:-_PLACE_BYTES]
+        survey.prompt_bytes += len(prompt)
+        if index and model == last_model:
+            survey.shared_bytes += common_prefix(last, prompt)
+            if prompt == last and _same(scan, prompt, last_place, place):
+                survey.duplicate_prompts += 1
+        last_model, last, last_place = model, prompt, place
+        if index % SLICE_LINES == 0:
+            await asyncio.sleep(0)
+
+
+def _same(scan: Scan, prompt: bytes, one: bytes, other: bytes) -> bool:
+    """Say whether equal keys mean equal prompts: long ones are cut, so the bodies decide."""
+    if len(prompt) < SORT_KEY_BYTES_MAX:
+        return True
+    bodies = [next(unpack_all(scan.records.get(place))).body for place in (one, other)]
+    return bodies[0] == bodies[1]
+
+
+def common_prefix(one: bytes, other: bytes) -> int:
+    """Return how many bytes both begin with."""
+    low, high = 0, min(len(one), len(other))
+    if one[:high] == other[:high]:
+        return high
+    while high - low > 1:
+        middle = (low + high) // 2
+        if one[:middle] == other[:middle]:
+            low = middle
+        else:
+            high = middle
+    return low
