@@ -36,6 +36,11 @@ class HandlerServer:
         """Return the base URL, without a path."""
         return f"http://127.0.0.1:{self.port}"
 
+    async def wait_until_left(self) -> None:
+        """Return once no client is connected: whatever they had sent has been read by then."""
+        while self._serving:
+            await next(iter(self._serving.values())).wait()
+
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=HEAD_BYTES_MAX)
         self.port = self._server.sockets[0].getsockname()[1]
