@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -30,7 +30,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         part.replace(path)
         flush_directory(path.parent)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
         raise StorageFull(
             f"{path} can't be written ({error.strerror or error}): mend that, and run the same "
             "command again."
