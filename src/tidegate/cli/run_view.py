@@ -162,9 +162,10 @@ def told(outcome: Outcome, job: Job) -> Iterator[str]:
             counts = None if outcome.batch is None else outcome.batch.counts
             done_lines = 0 if counts is None else counts.completed + counts.failed
             total = f" of {counts.total:,}" if counts is not None and counts.total else ""
+            without = " without --restart" if job.restart else ""
             yield (
                 f"Stopped: {done_lines:,}{total} lines are done and kept in {job.folder}. Run the "
-                "same command again to continue."
+                f"same command again{without} to continue."
             )
         case End.INVALID:
             yield from _problems(outcome, job)

@@ -1,7 +1,7 @@
 """The course of one run, from the input to the output, on rooms that the wiring opened."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -179,8 +179,11 @@ class Course:
             errors=str(errors) if errors is not None and batch.counts.failed else None,
         )
 
-    async def _unless_stopped(self, work: Awaitable[T]) -> T | None:
+    async def _unless_stopped(self, work: Coroutine[None, None, T]) -> T | None:
         """Return what the work returns; None where a stop came first and cut it."""
+        if self._stops.asked.is_set():
+            work.close()
+            return None
         found: list[T] = []
         errors: list[TidegateError] = []
 

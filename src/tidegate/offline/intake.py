@@ -12,7 +12,7 @@ from tidegate.desk.form import Field, FileStart, FormEvent
 from tidegate.desk.upload import upload
 from tidegate.domain.batch import Batch
 from tidegate.domain.errors import Refused, UpstreamFault
-from tidegate.domain.file import File, Purpose
+from tidegate.domain.file import Purpose
 from tidegate.offline.job import ENDPOINTS, Form, Job, form_of
 from tidegate.offline.models import with_model
 from tidegate.offline.prompts import Requests
@@ -70,7 +70,7 @@ async def find(desk: Desk) -> Batch | None:
 
 
 async def begin(desk: Desk, job: Job, sha256: str) -> Batch:
-    """Upload the input and create its batch, or what of that is not done yet.
+    """Upload the input and create its batch.
 
     Raises:
         Refused: the input is not acceptable, or changed while it was read.
@@ -78,16 +78,13 @@ async def begin(desk: Desk, job: Job, sha256: str) -> Batch:
         StoreUnavailable: the ledger gave no answer.
     """
     endpoint = job.endpoint or await _endpoint(desk, job)
-    file = await _uploaded(desk)
-    if file is None:
-        model = job.model
-        if job.prompting is not None and model is None:
-            model = await _only_model(desk)
-        lines = lines_of(job, endpoint, model)
-        file = await upload(desk, TENANT, _events(job.source.name, lines))
-        if await digest(job) != sha256:
-            await desk.store.delete_file(TENANT, file.id)
-            raise Refused(f"{job.source} was changed while it was read: run the command again.")
+    model = job.model
+    if job.prompting is not None and model is None:
+        model = await _only_model(desk)
+    # A file that an earlier life uploaded, and died before it had compared it, is left alone.
+    file = await upload(desk, TENANT, _events(job.source.name, lines_of(job, endpoint, model)))
+    if await digest(job) != sha256:
+        raise Refused(f"{job.source} was changed while it was read: run the command again.")
     request = BatchRequest(
         input_file_id=file.id, endpoint=endpoint, completion_window=WINDOW, metadata=None
     )
@@ -107,13 +104,6 @@ def lines_of(job: Job, endpoint: str, model: str | None) -> Iterator[bytes]:
     if model is not None:
         return with_model(job.source, model, line_bytes_max=ROW_BYTES_MAX)
     return pieces_of(job.source)
-
-
-async def _uploaded(desk: Desk) -> File | None:
-    page = await desk.store.list_files(
-        TENANT, after=None, limit=1, ascending=False, purpose=Purpose.BATCH
-    )
-    return page.items[0] if page.items else None
 
 
 async def _events(name: str, lines: Iterator[bytes]) -> AsyncIterator[FormEvent]:

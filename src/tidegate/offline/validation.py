@@ -183,11 +183,11 @@ def _refusal(refused: Refused) -> Problem:
 
 
 def _note(survey: Survey, raw: bytes | None, line: Line | Problem) -> None:
-    _count(survey.endpoints, _url(raw))
+    note_name(survey.endpoints, _url(raw))
     if isinstance(line, Problem):
         return
     survey.sound += 1
-    _count(survey.models, line.model)
+    note_name(survey.models, line.model)
     try:
         weights = _decode_weights(line.body)
     except (msgspec.MsgspecError, RecursionError):
@@ -215,7 +215,8 @@ def _url(raw: bytes | None) -> str | None:
         return None
 
 
-def _count(counts: dict[str, int], name: str | None) -> None:
+def note_name(counts: dict[str, int], name: str | None) -> None:
+    """Count a name; beyond `NAMES_MAX` different ones it is one of the others."""
     if name is None:
         return
     if name not in counts and len(counts) >= NAMES_MAX:
