@@ -11,7 +11,7 @@ from tidegate.testing.loop import TURNS_AT_ONCE_MAX, Deadlock, Livelock, run_vir
 from tidegate.testing.simulate import SQL_EVERY, live, outcome
 
 SEEDS = 300
-SEEDS_AT_ONCE = 10
+SEEDS_AT_ONCE = 100
 PROCESSES = 2
 SEEDS_ON_BOTH = 10
 REGRESSIONS = Path(__file__).parent / "regressions.txt"
@@ -23,17 +23,20 @@ def regressions() -> list[int]:
 
 
 @pytest.mark.slow
-def test_every_world_keeps_its_promises() -> None:
+@pytest.mark.parametrize("first", range(0, SEEDS, SEEDS_AT_ONCE))
+def test_every_world_keeps_its_promises(first: int) -> None:
     """Two processes share the seeds: each world stands by itself, so that changes none of them."""
     with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
-        found = list(pool.map(outcome, range(SEEDS), chunksize=SEEDS_AT_ONCE))
+        found = list(pool.map(outcome, range(first, first + SEEDS_AT_ONCE), chunksize=5))
     failed = [text for text in found if isinstance(text, str)]
     assert failed == [], "\n".join(failed)
     reports = [report for report in found if not isinstance(report, str)]
-    assert sum(report.crashes for report in reports) > SEEDS, "the worlds are too calm to show much"
-    assert sum(report.commits_refused for report in reports) > 50, "no stale holder ever wrote"
+    assert sum(report.crashes for report in reports) > SEEDS_AT_ONCE, (
+        "the worlds are too calm to show much"
+    )
+    assert sum(report.commits_refused for report in reports) > 20, "no stale holder ever wrote"
     assert max(report.exposed_lines_max for report in reports) > 5, "a crash would repeat nothing"
-    assert sum(report.child_deaths for report in reports) > 10, "no line ever killed a child"
+    assert sum(report.child_deaths for report in reports) > 5, "no line ever killed a child"
     assert SEEDS // SQL_EVERY >= 60, "too few worlds run the real SQL"
 
 
