@@ -32,7 +32,7 @@ class Batches:
             request.receive,
             declared=request.headers.get("content-length"),
             bytes_max=self._limits.body_bytes_max,
-            idle_seconds=self._limits.body_idle_seconds,
+            limits=self._limits,
         )
         batch = await create_batch(
             self._desk,

@@ -39,7 +39,7 @@ class Files:
             request.receive,
             declared=request.headers.get("content-length"),
             bytes_max=max(settings.file_bytes_max, settings.other_file_bytes_max) + FORM_BYTES_MAX,
-            idle_seconds=self._limits.body_idle_seconds,
+            limits=self._limits,
         )
         form = multipart.events(pieces, boundary=boundary, limits=self._limits)
         async with aclosing(pieces), aclosing(form):

@@ -17,7 +17,8 @@ class Limits:
 
     Past `connections_max` open connections, a new one is answered with 503 and closed.
     `header_bytes_max` counts names and values of all headers. A client that sends nothing for
-    `body_idle_seconds` in the middle of a body is given up.
+    `body_idle_seconds` in the middle of a body is given up. So is one that we waited for so long in
+    all, and for one second more for each `body_bytes_per_second_min` bytes that came.
     """
 
     connections_max: int = 512
@@ -25,6 +26,7 @@ class Limits:
     headers_max: int = 100
     body_bytes_max: int = 2**20
     body_idle_seconds: float = 60.0
+    body_bytes_per_second_min: int = 500
     form_parts_max: int = 64
     form_field_bytes_max: int = 65_536
     form_part_headers_max: int = 8
