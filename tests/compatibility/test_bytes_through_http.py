@@ -31,7 +31,7 @@ BODIES = {
     "raw letters": '{"model":"m","messages":[{"content":"é 🌊 \u2028 \x7f"}]}'.encode(),
     "escaped keys": rb'{"\u006dodel":"m","m\u0065ssages":[]}',
     "repeated keys": rb'{"model":"m","messages":[],"seed":1,"seed":2}',
-    "nested": b'{"model":"m","messages":[],"x":' + b"[" * 60 + b"]" * 60 + b"}",
+    "nested": b'{"model":"m","messages":[],"x":' + b"[" * 500 + b"]" * 500 + b"}",
 }
 REPLIES = {
     "blanks": rb'{ "id" : "x" ,"usage":{"prompt_tokens":2, "completion_tokens":3} , "a":[ ] }',

@@ -203,6 +203,7 @@ class GuardedHttp(HttpToolsProtocol):
             # client would never see the answer; so they are passed over for a moment.
             self.transport.write_eof()
             self._timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
+            self._stall.look()
         elif cycle.more_body:
             self.transport.close()
         else:
