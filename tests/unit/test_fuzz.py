@@ -15,7 +15,8 @@ from tidegate.api.replies import json_reply, send_reply
 from tidegate.desk.form import FormEvent
 from tidegate.domain.batch import Problem
 from tidegate.processor.outcome import Outcome, judge_reply
-from tidegate.testing.fuzz import api, config, jsonl, multipart, replies, splicing, target
+from tidegate.runtime.door import GuardedHttp
+from tidegate.testing.fuzz import api, config, door, jsonl, multipart, replies, splicing, target
 from tidegate.testing.fuzz.__main__ import TARGETS, main
 from tidegate.testing.fuzz.harness import INPUTS_PER_SEED, fuzz
 from tidegate.testing.fuzz.mutations import CUTS, Edit, cut, edited, edits
@@ -39,6 +40,12 @@ class _DeafReader(FormReader):
 class _EndlessConnection(Connection):
     @override
     def eof_received(self) -> None:
+        return
+
+
+class _PatientDoor(GuardedHttp):
+    @override
+    def _await_head(self) -> None:
         return
 
 
@@ -70,6 +77,7 @@ def _unread(path: Path) -> None:
         (replies, "Connection", _EndlessConnection),
         (splicing, "judge_reply", _without_blanks),
         (api, "build_app", _failing_app),
+        (door, "GuardedHttp", _PatientDoor),
         (config, "read_keys", _unread),
     ],
 )

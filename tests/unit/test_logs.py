@@ -76,10 +76,18 @@ def test_the_console_is_for_people() -> None:
 def test_what_others_log_looks_the_same() -> None:
     stream = io.StringIO()
     configure(LogFormat.JSON, stream=stream)
-    logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")
+    logging.getLogger("uvicorn.error").error("The application failed.")
     event = json.loads(stream.getvalue())
-    assert event["event"] == "Invalid HTTP request received."
-    assert event["level"] == "warning"
+    assert event["event"] == "The application failed."
+    assert event["level"] == "error"
+
+
+@pytest.mark.parametrize("name", ["uvicorn.error", "python_multipart"])
+def test_what_a_client_wrote_badly_is_not_logged(name: str) -> None:
+    stream = io.StringIO()
+    configure(LogFormat.JSON, stream=stream)
+    logging.getLogger(name).warning("Invalid HTTP request received.")
+    assert stream.getvalue() == ""
 
 
 def test_event_names_are_words_with_underscores() -> None:
@@ -115,5 +123,5 @@ def test_a_log_without_room_ends_nobody(refused: str) -> None:
     stream = Full(refused)
     configure(LogFormat.JSON, stream=stream)
     get_logger("processor").warning(logs.STORAGE_FULL)
-    logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")
+    logging.getLogger("uvicorn.error").error("The application failed.")
     assert stream.refusals >= 2

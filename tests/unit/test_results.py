@@ -24,7 +24,18 @@ def test_raw_newlines_are_removed_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(
-    "raw", [b"", b"{", b"not JSON", b'{"a":NaN}', b'{"a":"\xff"}', b"{} {}", b'{"a":"\n"}']
+    "raw",
+    [
+        b"",
+        b"{",
+        b"not JSON",
+        b'{"a":NaN}',
+        b'{"a":"\xff"}',
+        b"{} {}",
+        b'{"a":"\n"}',
+        b'\xef\xbb\xbf{"a":"\\u001f"}',
+        '{"a":"\\u001f"}'.encode("utf-16-le"),
+    ],
 )
 def test_what_is_not_json_is_never_spliced(raw: bytes) -> None:
     assert read_body(raw) is None

@@ -85,8 +85,9 @@ def configure(log_format: LogFormat, *, level: str = "info", stream: TextIO | No
         level: the lowest level that is written: debug, info, warning or error.
         stream: where lines go; standard error if None.
     """
-    # It tells of each form that a client wrote badly; the client is told already.
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)
+    # They tell of each form and request that a client wrote badly; the client is told already.
+    for name in ("python_multipart", "uvicorn.error"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     inner = stream or sys.stderr
     target = cast("TextIO", _Lossy(inner))
     number = logging.getLevelNamesMapping()[level.upper()]

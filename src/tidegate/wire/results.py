@@ -157,7 +157,8 @@ def _is_json_at_length(raw: bytes) -> bool:
     if b"\\u" not in raw:
         return False
     try:
-        json.loads(raw, parse_constant=_refuse)
+        # As text: bytes it would take in UTF-16 as well, or behind a byte order mark.
+        json.loads(raw.decode(), parse_constant=_refuse)
     except (ValueError, RecursionError):
         return False
     return True

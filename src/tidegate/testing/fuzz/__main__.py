@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tidegate.testing.fuzz import api, config, jsonl, multipart, replies, splicing
+from tidegate.testing.fuzz import api, config, door, jsonl, multipart, replies, splicing
 from tidegate.testing.fuzz.harness import fuzz
 from tidegate.testing.fuzz.target import Searchable
 
@@ -17,6 +17,7 @@ TARGETS: tuple[Searchable, ...] = (
     multipart.TARGET,
     replies.TARGET,
     api.TARGET,
+    door.TARGET,
     splicing.TARGET,
     config.TARGET,
 )
@@ -27,8 +28,9 @@ SEEDS = 2**31
 def main(arguments: Sequence[str] | None = None, targets: Sequence[Searchable] = TARGETS) -> int:
     """Fuzz as asked for; exit status 1 if anything was found."""
     options = _parser(targets).parse_args(arguments)
-    # It tells of each form that is badly written: here, thousands.
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)
+    # They tell of each form and request that is badly written: here, thousands.
+    for name in ("python_multipart", "uvicorn.error"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     chosen = [target for target in targets if options.target in {None, target.name}]
     first = random.SystemRandom().randrange(SEEDS) if options.seed is None else options.seed
     seconds = 0.0 if options.seed is not None else 60.0 * options.minutes
