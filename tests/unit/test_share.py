@@ -1,5 +1,7 @@
 """The parts of a limit: they sum to it, whoever shares it, and nobody starves for ever."""
 
+from collections import Counter
+
 from hypothesis import given, strategies as st
 
 from tidegate.domain.share import part_of
@@ -95,9 +97,39 @@ def test_a_part_is_taken_of_every_endpoint_also_of_new_models() -> None:
     named = Endpoint("named", MemoryUpstream(at_once), limits=limits)
     routes = Routes(by_model={"named": named}, default=default)
     old = default.for_model("old")
-    routes.share(rank=1, count=3, now=0.0)
-    found = [named, old, default.for_model("new"), default]
-    assert [endpoint.limiter.limit for endpoint in found] == [3, 3, 3, 3]
+    parts: list[list[int]] = []
+    for rank in range(3):
+        routes.share(rank=rank, count=3, now=0.0)
+        found = [named, old, default.for_model(f"new {rank}"), default]
+        parts.append([endpoint.limiter.limit for endpoint in found])
+    assert [sorted(of_one) for of_one in zip(*parts, strict=True)][:2] == [[2, 3, 3], [2, 3, 3]]
+    assert all(part in {2, 3} for of_one in parts for part in of_one)
+
+
+def test_servers_that_take_one_call_do_not_all_fall_to_the_same_processor() -> None:
+    one = AimdSettings(start=1, min=1, max=1)
+    names = [f"model-{number}" for number in range(60)]
+    fallen: Counter[int] = Counter()
+    for name in names:
+        having = []
+        for rank in range(3):
+            endpoint = Endpoint(name, MemoryUpstream(at_once), limits=one)
+            endpoint.share(rank=rank, count=3, now=0.0)
+            having += [rank] * endpoint.limiter.limit
+        assert len(having) == 1, "exactly one of them may call"
+        fallen += Counter(having)
+    assert min(fallen[rank] for rank in range(3)) >= 10
+
+
+def test_a_model_seen_later_falls_to_the_same_processor_as_one_seen_before() -> None:
+    one = AimdSettings(start=1, min=1, max=1)
+    for name in ("a", "m", "other"):
+        before = Endpoint("gateway", MemoryUpstream(at_once), limits=one)
+        early = before.for_model(name)
+        before.share(rank=1, count=2, now=0.0)
+        after = Endpoint("gateway", MemoryUpstream(at_once), limits=one)
+        after.share(rank=1, count=2, now=0.0)
+        assert after.for_model(name).limiter.limit == early.limiter.limit
 
 
 def test_without_a_part_nothing_is_tried_out_either() -> None:

@@ -1,5 +1,6 @@
 """The model servers as the dispatcher sees them: how much they take, and whether they are well."""
 
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -78,10 +79,15 @@ class Endpoint:
         self._count = 1
 
     def share(self, *, rank: int, count: int, now: float) -> None:
-        """Use the part of number `rank` of `count` processors of what this endpoint takes."""
+        """Use the part of number `rank` of `count` processors of what this endpoint takes.
+
+        Whose part is the larger one, where there is not the same for all, goes by the endpoint's
+        name: else all servers that take less than one request for each would fall to the first.
+        """
         self._rank, self._count = rank, count
         for endpoint in (self, *self._models.values()):
-            endpoint.limiter.share(rank=rank, count=count, now=now)
+            place = (rank + zlib.crc32(endpoint.name.encode())) % count
+            endpoint.limiter.share(rank=place, count=count, now=now)
 
     def has_room(self, now: float) -> bool:
         """Say whether one more request may be sent now."""
@@ -192,7 +198,7 @@ class Endpoint:
                 pauses=self._pauses,
                 open_cell=self.open_cell,
             )
-            found.limiter.share(rank=self._rank, count=self._count, now=float("-inf"))
+            found.share(rank=self._rank, count=self._count, now=float("-inf"))
             self._models[model] = found
         return found
 
