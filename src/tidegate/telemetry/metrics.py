@@ -48,9 +48,11 @@ class Metrics:
 
         self._storage_full = Gauge(
             "tidegate_storage_full",
-            "1 while a write of this processor waits for room on the disk, else 0.",
+            "1 while this process finds no room to write on the disk, else 0.",
             registry=registry,
         )
+        self._full: list[Callable[[], bool]] = []
+        self._storage_full.set_function(lambda: any(is_full() for is_full in self._full))
         self._processors = Gauge(
             "tidegate_processors_alive",
             "Child processes that work on batches; always 0 where there are no children.",
@@ -132,8 +134,8 @@ class Metrics:
         self._quarantine.shards.set_function(shards)
 
     def watch_storage(self, is_full: Callable[[], bool]) -> None:
-        """Ask this whenever metrics are read."""
-        self._storage_full.set_function(is_full)
+        """Ask this too whenever metrics are read: the storage is full if any says so."""
+        self._full.append(is_full)
 
     # The process
 

@@ -16,6 +16,7 @@ from tidegate.runtime.children import Child, Children, start_piped
 from tidegate.runtime.failure import Failure
 from tidegate.runtime.heartbeat import Heartbeat
 from tidegate.runtime.services import Service, Stops, run_together
+from tidegate.runtime.space import SpaceWatch
 from tidegate.runtime.web import WebServer, address_of, bind
 from tidegate.telemetry.logs import (
     OPEN_WITHOUT_KEYS,
@@ -24,6 +25,8 @@ from tidegate.telemetry.logs import (
     PROCESS_STOPPING,
     PROCESSOR_ENDED,
     PROCESSOR_STARTED,
+    STORAGE_FREED,
+    STORAGE_FULL,
     get_logger,
 )
 from tidegate.wiring.collecting import make_collector
@@ -95,6 +98,7 @@ async def run_service(settings: Settings, *, on_ready: Callable[[Running], None]
         supporting: dict[str, Service] = {
             "observability": observability,
             "watch over the storage": failure,
+            "watch over the space": watch_space(ports),
             "heartbeat": Heartbeat(ports.metrics.loop_lag),
         }
         running = _running(settings, listener, operators)
@@ -164,6 +168,21 @@ def _collecting(settings: Settings, ports: Ports) -> dict[str, Service]:
     if not settings.collector.enabled:
         return {}
     return {"collector": make_collector(settings, ports)}
+
+
+def watch_space(ports: Ports) -> SpaceWatch:
+    """Return what tells metrics and log of a full disk, whoever else writes to it."""
+    log = get_logger("serve")
+
+    def tell(reason: str | None) -> None:
+        if reason is None:
+            log.info(STORAGE_FREED)
+        else:
+            log.warning(STORAGE_FULL, reason=reason)
+
+    watch = SpaceWatch((ports.store.check, ports.blobs.check), tell)
+    ports.metrics.watch_storage(lambda: watch.is_full)
+    return watch
 
 
 def _children(settings: Settings) -> Children:
