@@ -1,6 +1,8 @@
 """Rubbish that a user may send: each has a clear error, costs little, and loses nothing."""
 
+import asyncio
 import gzip
+import io
 import json
 import tracemalloc
 from collections.abc import AsyncIterator
@@ -11,8 +13,12 @@ import openai
 import pytest
 
 from tidegate.blobs.filesystem import FilesystemBlobs
-from tidegate.processor.settings import Claims, Settings
+from tidegate.desk.settings import Settings as DeskSettings
+from tidegate.domain.batch import Problem
+from tidegate.offline.validation import Validation
+from tidegate.processor.settings import Claims, Planning, Settings
 from tidegate.runtime.clock import SystemClock
+from tidegate.testing.commands import run_to_end
 from tidegate.testing.deployment import ok, request_line
 from tidegate.testing.sdk_user import SdkUser, sdk_user
 from tidegate.testing.served_api import ApiWorld, served, served_and_run
@@ -89,6 +95,47 @@ async def test_a_later_line_that_is_no_json_fails_the_batch_with_its_number(
     first = batch.errors.data[0]
     assert (first.line, first.code) == (2, "invalid_json_line")
     assert ("too deeply" in (first.message or "")) is (name == "100,000 deep")
+
+
+async def judged(path: Path, data: bytes) -> list[Problem]:
+    """Return what `tidegate validate` says of a file."""
+    await asyncio.to_thread(path.write_bytes, data)
+    with Validation(DeskSettings(), Planning(), io.BytesIO) as validation:
+        await validation.read(path)
+        return list(validation.problems())
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_the_command_line_says_the_same_of_a_file(
+    user: SdkUser, tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        await user.upload(REFUSED[name][0])
+    messages = [it.message for it in await judged(tmp_path / "in.jsonl", REFUSED[name][0])]
+    assert any(message in caught.value.message for message in messages), messages
+
+
+@pytest.mark.parametrize("name", LATER)
+async def test_the_command_line_says_the_same_of_a_line(
+    user: SdkUser, tmp_path: Path, name: str
+) -> None:
+    data = LINE + LATER[name] + line("c")
+    batch = await user.end_of((await user.submit([data])).id)
+    assert batch.errors is not None
+    assert batch.errors.data is not None
+    assert [(it.line, it.code, it.message) for it in await judged(tmp_path / "in", data)] == [
+        (it.line, it.code, it.message) for it in batch.errors.data
+    ]
+
+
+@pytest.mark.parametrize("name", ["UTF-16", "100,000 deep"])
+def test_the_command_ends_with_a_sentence(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(REFUSED[name][0] if name in REFUSED else LINE + LATER[name])
+    done = run_to_end("validate", str(path))
+    assert done.returncode == 1
+    assert done.stderr == ""
+    assert ("save it as UTF-8" if name == "UTF-16" else "nested too deeply") in done.stdout
 
 
 async def test_of_a_key_that_stands_twice_the_last_counts(user: SdkUser) -> None:

@@ -59,9 +59,31 @@ def test_lone_surrogates_do_not_break_a_table() -> None:
     raw = b'{"choices":[{"message":{"content":"a\\ud800b"}}],"usage":{"prompt_tokens":1}}'
     line = reply_line("batch_req_a_1", b'"i\\ud800"', status=200, upstream_id="u", body=raw)
     answer = read_answer(line)
-    assert (answer.custom_id, answer.response) == ("i?", "a?b")
+    assert (answer.custom_id, answer.response) == ("i\ufffd", "a\ufffdb")
     failed = error_line("batch_req_a_1", b'"\\ud800"', code="c", message="m")
     assert read_answer(failed).error == "c: m"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"x":' + b"9" * 5_000 + b"}",
+        b'{"x":1e400,"y":"\\ud800"}',
+        b'{"data":[{"embedding":[' + b"9" * 5_000 + b"]}]}",
+        b'{"output":[{"content":5},7,{"content":[{"type":"output_text","text":1},2]}]}',
+        b'{"choices":[5],"error":[1]}',
+        b'{"error":{"message":' + b"9" * 5_000 + b"}}",
+        b"[" * 900 + b"]" * 900,
+    ],
+    ids=["digits", "infinite", "an embedding of digits", "output", "choices", "error", "deep"],
+)
+@pytest.mark.parametrize("status", [200, 400])
+def test_whatever_a_server_answers_has_a_place_in_a_table(raw: bytes, status: int) -> None:
+    line = reply_line("batch_req_a_1", b'"id"', status=status, upstream_id="u", body=raw)
+    answer = read_answer(line)
+    assert answer.custom_id == "id"
+    assert (answer.error is None) is (status == 200)
+    assert answer.response is not None or answer.error is not None
 
 
 def batch(done: int, tokens: int = 0, status: Status = Status.IN_PROGRESS) -> Batch:

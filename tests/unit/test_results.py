@@ -43,7 +43,14 @@ def test_what_is_not_json_is_never_spliced(raw: bytes) -> None:
 
 @pytest.mark.parametrize(
     "raw",
-    [b"[1,2]", b'"text"', b'{"usage":7}', b'{"usage":{"prompt_tokens":"x"}}', b'{"a":"\\ud800"}'],
+    [
+        b"[1,2]",
+        b'"text"',
+        b'{"usage":7}',
+        b'{"usage":{"prompt_tokens":"x"}}',
+        b'{"a":"\\ud800"}',
+        b'["\\ud800",' + b"9" * 5_000 + b"]",
+    ],
 )
 def test_json_of_another_shape_is_spliced_without_usage(raw: bytes) -> None:
     body = read_body(raw)

@@ -98,7 +98,17 @@ async def test_the_one_server_is_asked_once_in_a_while() -> None:
     assert server.asked == 1
 
 
-@pytest.mark.parametrize("server", [Listing(b"{}", 500), Listing(b"[]"), Listing(b'{"data": 1}')])
+@pytest.mark.parametrize(
+    "server",
+    [
+        Listing(b"{}", 500),
+        Listing(b"[]"),
+        Listing(b'{"data": 1}'),
+        Listing(b'{"data":[{"id":"\xff"}]}'),
+        Listing(b'{"a":' + b"[" * 100_000),
+    ],
+    ids=["500", "an array", "no list", "not UTF-8", "deep"],
+)
 async def test_a_server_that_cannot_say_is_a_fault(server: Listing) -> None:
     with pytest.raises(ReplyBroken):
         await Catalogue({}, server).list_models()

@@ -180,6 +180,6 @@ def _parameters(given: Sequence[str]) -> dict[str, object]:
             raise SettingsInvalid(f"--param {name} is given twice.")
         try:
             found[name] = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             found[name] = text
     return found

@@ -210,7 +210,7 @@ class _Fetch:
         """Return the entity tag of the bytes that are here, if they are of this file."""
         try:
             mark = msgspec.json.decode(self._mark.read_bytes(), type=_Mark)
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
         known = mark.file_id == self._file_id and mark.tag.isascii() and mark.tag.isprintable()
         return mark.tag if known else None

@@ -60,7 +60,7 @@ async def _operators(http: httpx.AsyncClient, url: str, port: int) -> Finding:
         found = msgspec.json.decode(reply.content[:ANSWER_BYTES_MAX], type=_Readiness)
     except httpx.ConnectError:
         return ok(area, "It is free for health and metrics; no server runs there now.")
-    except (httpx.HTTPError, msgspec.MsgspecError, UnicodeDecodeError) as exc:
+    except (httpx.HTTPError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         return _stranger(area, type(exc).__name__, "server.observability_port")
     if reply.status_code == _OK:
         return ok(area, "A Tidegate answers there, and is ready.")

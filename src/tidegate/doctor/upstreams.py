@@ -133,7 +133,7 @@ def _models(reply: Reply) -> Sequence[str] | None:
         return None
     try:
         found = msgspec.json.decode(reply.body, type=_Models)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     return [model.id for model in found.data]
 

@@ -1,13 +1,16 @@
 """What a result line says, in cells of a table."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
 
+from tidegate.wire.jsonl import without_lone_surrogates
 from tidegate.wire.results import read_body
 
 HTTP_REFUSED = 400
+INTEGER_BOUND = 2**64  # Python refuses to write integers of thousands of digits.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,32 +44,44 @@ _decode = msgspec.json.Decoder(_Line).decode
 
 
 def read_answer(raw: bytes) -> Answer:
-    """Read a result line of ours."""
+    """Read a result line of ours, whatever a model server put into it."""
     try:
         line = _decode(raw)
-        body: object = None if line.response is None else msgspec.json.decode(line.response.body)
-    except (msgspec.MsgspecError, RecursionError):
-        line, body = _read_slowly(raw)
+    except msgspec.MsgspecError:
+        # Lone surrogates are JSON by its grammar; the fast decoder refuses them.
+        line = _decode(without_lone_surrogates(raw))
     if line.response is None:
         assert line.error is not None, "a result line has a response or an error"
         return _failed(line.custom_id, f"{line.error.code}: {line.error.message}")
+    body = bytes(line.response.body)
+    tree = _tree(body)
     if line.response.status_code >= HTTP_REFUSED:
-        return _failed(line.custom_id, f"{line.response.status_code}: {_refusal(body)}")
-    read = read_body(bytes(line.response.body))
+        said = _refusal(tree) or _as_it_came(body)
+        return _failed(line.custom_id, f"{line.response.status_code}: {said}")
+    text = _text(tree)
+    read = read_body(body)
     usage = None if read is None or not read.usage.total_tokens else read.usage
     return Answer(
-        custom_id=_clean(line.custom_id),
-        response=_clean(text_of(body)),
+        custom_id=line.custom_id,
+        response=_as_it_came(body) if text is None else text,
         error=None,
         input_tokens=None if usage is None else usage.input_tokens,
         output_tokens=None if usage is None else usage.output_tokens,
     )
 
 
-def text_of(body: object) -> str:
-    """Return the text of an answer; what has none comes as JSON."""
-    found = _text(body)
-    return json.dumps(body, ensure_ascii=False) if found is None else found
+def _tree(body: bytes) -> object:
+    """Return what a body says; None where that can't be held, as it is too deep."""
+    try:
+        found: object = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    return found
+
+
+def _as_it_came(body: bytes) -> str:
+    # Not made anew: numbers of any length stay, and nothing in it can fail.
+    return body.decode("utf-8", "replace")
 
 
 def _text(body: object) -> str | None:
@@ -76,23 +91,31 @@ def _text(body: object) -> str | None:
         if isinstance(found, str):
             return found
     embedding = _member(_first(body, "data"), "embedding")
-    if embedding is not None:
+    if isinstance(embedding, str) or _is_vector(embedding):
         return json.dumps(embedding)
     return _output_text(body)
 
 
+def _is_vector(value: object) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(item, float) or (isinstance(item, int) and abs(item) < INTEGER_BOUND)
+        for item in value
+    )
+
+
 def _output_text(body: object) -> str | None:
     """Return the joined texts of a reply of the Responses API."""
-    output = _member(body, "output")
-    if not isinstance(output, list):
-        return None
     texts = [
         _member(part, "text")
-        for item in output
-        for part in (_member(item, "content") or [])  # type: ignore[attr-defined]  # a list or none
+        for item in _list(_member(body, "output"))
+        for part in _list(_member(item, "content"))
         if _member(part, "type") == "output_text"
     ]
     return "".join(text for text in texts if isinstance(text, str)) if texts else None
+
+
+def _list(value: object) -> Sequence[object]:
+    return value if isinstance(value, list) else ()
 
 
 def _first(body: object, name: str) -> object:
@@ -104,38 +127,16 @@ def _member(value: object, name: str) -> object:
     return value.get(name) if isinstance(value, dict) else None
 
 
-def _refusal(body: object) -> str:
+def _refusal(body: object) -> str | None:
     message = _member(_member(body, "error"), "message")
-    return message if isinstance(message, str) else json.dumps(body, ensure_ascii=False)
+    return message if isinstance(message, str) else None
 
 
 def _failed(custom_id: str, error: str) -> Answer:
     return Answer(
-        custom_id=_clean(custom_id),
+        custom_id=custom_id,
         response=None,
-        error=_clean(error),
+        error=error,
         input_tokens=None,
         output_tokens=None,
     )
-
-
-def _read_slowly(raw: bytes) -> tuple[_Line, object]:
-    # Lone surrogates are JSON by its grammar, and only the standard library takes them.
-    tree = json.loads(raw)
-    response, error = tree["response"], tree["error"]
-    line = _Line(
-        custom_id=tree["custom_id"],
-        response=None
-        if response is None
-        else _Response(
-            status_code=response["status_code"],
-            body=msgspec.Raw(json.dumps(response["body"]).encode()),
-        ),
-        error=None if error is None else _Error(code=error["code"], message=error["message"]),
-    )
-    return line, None if response is None else response["body"]
-
-
-def _clean(text: str) -> str:
-    """Return text that can be written as UTF-8; a lone surrogate becomes a question mark."""
-    return text.encode("utf-8", "replace").decode()

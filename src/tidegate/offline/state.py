@@ -208,7 +208,7 @@ def _read(path: Path) -> _Record | None:
         record = msgspec.json.decode(path.read_bytes(), type=_Record)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Refused(
             f"{path} can't be read ({error}): pass --restart to another output, or remove "
             f"{path.parent} to begin anew."

@@ -58,6 +58,6 @@ def _read(reply: Reply) -> list[str]:
         raise ReplyBroken(f"The model server answered {reply.status} when asked for its models.")
     try:
         models = msgspec.json.decode(reply.body, type=_Models)
-    except msgspec.MsgspecError as exc:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise ReplyBroken("The model server's list of models can't be read.") from exc
     return [model.id for model in models.data[:MODELS_MAX]]

@@ -158,7 +158,8 @@ def _is_json_at_length(raw: bytes) -> bool:
         return False
     try:
         # As text: bytes it would take in UTF-16 as well, or behind a byte order mark.
-        json.loads(raw.decode(), parse_constant=_refuse)
+        # Numbers stay text: of thousands of digits, Python would make none.
+        json.loads(raw.decode(), parse_constant=_refuse, parse_int=str, parse_float=str)
     except (ValueError, RecursionError):
         return False
     return True

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from hypothesis import strategies as st
 
+from tidegate.offline.answers import read_answer
 from tidegate.processor.outcome import judge_reply
 from tidegate.testing.fuzz.jsonl import JSON, TELLING, parsed
 from tidegate.testing.fuzz.mutations import edited, edits
@@ -17,7 +18,16 @@ USAGE = st.dictionaries(
     ),
     JSON,
 )
-REPLIES = JSON | st.fixed_dictionaries({"usage": USAGE | JSON}, optional={"id": JSON})
+NAMES = ["choices", "message", "content", "text", "data", "embedding", "output", "type", "error"]
+# What looks like an answer, for those who read its text.
+SHAPES = st.recursive(
+    JSON | st.just("output_text"),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+REPLIES = JSON | SHAPES | st.fixed_dictionaries({"usage": USAGE | JSON}, optional={"id": JSON})
 BODIES = (
     st.builds(
         lambda value, ascii_only, indent, changes: edited(
@@ -73,6 +83,7 @@ def check(answer: Answer) -> None:
     assert isinstance(read, dict)
     assert read["custom_id"] == answer.custom_id
     assert (read["response"] is None) != (read["error"] is None)
+    assert read_answer(line).custom_id == answer.custom_id, "not fit for a table"
     is_json = _is_json(answer.body)
     if is_json:
         body = answer.body.translate(None, b"\r\n")
