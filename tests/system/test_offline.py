@@ -241,3 +241,10 @@ async def test_an_output_that_is_written_is_never_run_again(bench: Bench) -> Non
     assert outcome.finished.completed == 1
     assert len(bench.bodies) == 1
     assert not bench.job.folder.exists()
+
+
+async def test_an_input_that_is_no_jsonl_is_refused_with_a_way_to_learn_more(bench: Bench) -> None:
+    bench.job.source.write_bytes(request("a").encode("utf-16"))
+    with pytest.raises(Refused, match=r"UTF-8\. `tidegate validate .*in.jsonl` tells more"):
+        await bench.run(bench.job)
+    assert list(bench.folder.iterdir()) == [bench.job.source]

@@ -1,6 +1,7 @@
 """The command line: one file for each command.
 
-Exit status: 0 ended well; 1 a service died or a command failed; 2 wrong settings or arguments;
+Exit status: 0 ended well; 1 a service died, a command failed, `run` has failed lines or `validate`
+found problems; 2 wrong settings, arguments or input of `run`;
 3 ended by a signal before its work was done; 4 what a command looked at is not well: `gc` found
 bytes gone that it can't mend, or a batch that was waited for did not complete.
 """

@@ -63,7 +63,8 @@ def validate(
 
 def told(survey: Survey) -> Iterator[str]:
     """Yield a survey in words."""
-    found = f"{survey.problems:,} problems" if survey.problems else "valid"
+    problems = "1 problem" if survey.problems == 1 else f"{survey.problems:,} problems"
+    found = problems if survey.problems else "valid"
     yield f"{survey.lines:,} lines for {survey.endpoint}: {found}"
     yield f"  models             {_names(survey.models)}"
     yield f"  endpoints          {_names(survey.endpoints)}"

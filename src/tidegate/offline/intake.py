@@ -12,7 +12,7 @@ from tidegate.desk.form import Field, FileStart, FormEvent
 from tidegate.desk.upload import upload
 from tidegate.domain.batch import Batch
 from tidegate.domain.errors import Refused, UpstreamFault
-from tidegate.domain.file import Purpose
+from tidegate.domain.file import File, Purpose
 from tidegate.offline.job import ENDPOINTS, Form, Job, form_of
 from tidegate.offline.models import with_model
 from tidegate.offline.prompts import Requests
@@ -82,7 +82,7 @@ async def begin(desk: Desk, job: Job, sha256: str) -> Batch:
     if job.prompting is not None and model is None:
         model = await _only_model(desk)
     # A file that an earlier life uploaded, and died before it had compared it, is left alone.
-    file = await upload(desk, TENANT, _events(job.source.name, lines_of(job, endpoint, model)))
+    file = await _uploaded(desk, job, lines_of(job, endpoint, model))
     if await digest(job) != sha256:
         raise Refused(f"{job.source} was changed while it was read: run the command again.")
     request = BatchRequest(
@@ -104,6 +104,17 @@ def lines_of(job: Job, endpoint: str, model: str | None) -> Iterator[bytes]:
     if model is not None:
         return with_model(job.source, model, line_bytes_max=ROW_BYTES_MAX)
     return pieces_of(job.source)
+
+
+async def _uploaded(desk: Desk, job: Job, lines: Iterator[bytes]) -> File:
+    try:
+        return await upload(desk, TENANT, _events(job.source.name, lines))
+    except Refused as refused:
+        if job.prompting is not None:
+            raise
+        raise Refused(
+            f"{refused.message.removesuffix('.')}. `tidegate validate {job.source}` tells more."
+        ) from refused
 
 
 async def _events(name: str, lines: Iterator[bytes]) -> AsyncIterator[FormEvent]:
