@@ -33,9 +33,10 @@ def progress(batch: BatchObject) -> Progress:
     return Progress(batch=batch, raw=b'{ "id": "batch_1" }', rate=41.26, seconds_left=678.0)
 
 
-def on_a_terminal(look: Look) -> str:
+def on_a_terminal(look: Look, columns: int = 120) -> str:
     sink = io.StringIO()
-    Console(file=sink, width=110, force_terminal=True, color_system=None).print(drawn(look))
+    console = Console(file=sink, width=columns, force_terminal=True, color_system=None)
+    console.print(drawn(look, columns))
     return sink.getvalue()
 
 
@@ -77,6 +78,22 @@ def test_a_running_batch_has_its_row_and_its_reason_to_wait() -> None:
         assert words in text
     assert "waits: the model server\ufffd[31m rests" in text
     assert "No answer, asking again: Refused." in text
+
+
+@pytest.mark.parametrize("columns", [80, 100, 119, 120, 200])
+def test_every_figure_is_readable_at_any_usual_width(columns: int) -> None:
+    batch = BatchObject(
+        id="batch_0123456789abcdef0123456789abcdef",
+        status="in_progress",
+        request_counts=Counts(total=50_000, completed=49_000),
+        usage=Usage(total_tokens=123_456_789),
+    )
+    item = Progress(batch=batch, raw=b"", rate=1_234.0, seconds_left=3_599.0)
+    text = on_a_terminal(Look(batches=[item]), columns)
+    assert max(map(len, text.splitlines())) <= columns
+    for words in ("in_progress", "49.0k/50.0k", "1234/s", "59m 59s", "123.5M", "tokens"):
+        assert words in text
+    assert (batch.id if columns >= 120 else "batch_01…cdef") in text
 
 
 def test_a_batch_that_is_not_yet_planned_pulses() -> None:

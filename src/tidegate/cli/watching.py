@@ -14,7 +14,11 @@ from tidegate.client.objects import BatchObject, on_one_line
 from tidegate.client.watch import Look, Progress
 from tidegate.client.wording import plain
 
-BAR_COLUMNS = 20
+BAR_COLUMNS_MIN, BAR_COLUMNS_MAX = 6, 24
+OTHER_COLUMNS = 74  # What all but the bar take at most, with short ids.
+WIDE_COLUMNS = 120  # From here on ids are shown whole,
+WHOLE_ID_COLUMNS = 25  # and take so many columns more.
+_ID_HEAD, _ID_TAIL = 8, 4
 STYLES = {
     "completed": "green",
     "failed": "red",
@@ -32,26 +36,29 @@ def showing(*, as_json: bool, console: Console) -> Iterator[Callable[[Look], Non
         yield _Lines(_json_line).show
     elif console.is_terminal:
         with Live(console=console, auto_refresh=False, transient=False) as live:
-            yield lambda look: live.update(drawn(look), refresh=True)
+            yield lambda look: live.update(drawn(look, console.width), refresh=True)
     else:
         yield _Lines(plain_line).show
 
 
-def drawn(look: Look) -> RenderableType:
-    """Return a look as a table, with the reasons for waiting beneath it."""
+def drawn(look: Look, columns: int) -> RenderableType:
+    """Return a look as a table for a terminal of so many columns, reasons to wait beneath it."""
+    wide = columns >= WIDE_COLUMNS
+    room = columns - OTHER_COLUMNS - (WHOLE_ID_COLUMNS if wide else 0)
+    bar_columns = min(BAR_COLUMNS_MAX, max(BAR_COLUMNS_MIN, room))
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("batch", no_wrap=True)
     table.add_column("status", no_wrap=True)
-    table.add_column("", min_width=BAR_COLUMNS, width=BAR_COLUMNS)
+    table.add_column("", width=bar_columns)
     for head in ("done", "failed", "rate", "left", "tokens"):
         table.add_column(head, justify="right", no_wrap=True)
     notes: list[Text] = []
     for item in look.batches:
         batch, counts = item.batch, item.batch.counts
         table.add_row(
-            Text(plain(batch.id, 48)),
+            Text(plain(batch.id, 48) if wide else shortened(batch.id)),
             Text(plain(batch.status, 20), style=STYLES.get(batch.status, "cyan")),
-            _bar(batch),
+            _bar(batch, bar_columns),
             Text(f"{count_of(counts.completed + counts.failed)}/{count_of(counts.total)}"),
             Text(count_of(counts.failed), style="red" if counts.failed else ""),
             Text(rate_of(item.rate)),
@@ -59,7 +66,7 @@ def drawn(look: Look) -> RenderableType:
             Text(_tokens(batch)),
         )
         if batch.waiting_for and not batch.is_terminal:
-            notes.append(Text(f"{_tail(batch.id)} waits: {_noted(batch.waiting_for)}", "yellow"))
+            notes.append(Text(f"{shortened(batch.id)} waits: {_noted(batch.waiting_for)}", "yellow"))
     if look.silence:
         notes.append(Text(f"No answer, asking again: {_noted(look.silence)}", style="red"))
     return Group(table, *notes)
@@ -110,13 +117,13 @@ def changed(batches: Sequence[Progress], shown: dict[str, BatchObject]) -> list[
     return [item for item in batches if shown.get(item.batch.id) != item.batch]
 
 
-def _bar(batch: BatchObject) -> ProgressBar:
+def _bar(batch: BatchObject, columns: int) -> ProgressBar:
     counts = batch.counts
     unknown = not counts.total and not batch.is_terminal
     return ProgressBar(
         total=None if unknown else max(1, counts.total),
         completed=counts.completed + counts.failed,
-        width=BAR_COLUMNS,
+        width=columns,
         pulse=unknown,
         complete_style=STYLES.get(batch.status, "cyan"),
     )
@@ -133,6 +140,9 @@ def _noted(text: str) -> str:
     return plain(text, _NOTE_CHARACTERS_MAX)
 
 
-def _tail(batch_id: str) -> str:
-    """Return enough of an id to find its row by."""
-    return plain(batch_id, 20)
+def shortened(batch_id: str) -> str:
+    """Return the beginning and the end of an id, which is enough to tell batches apart."""
+    shown = plain(batch_id)
+    if len(shown) <= _ID_HEAD + _ID_TAIL + 1:
+        return shown
+    return f"{shown[:_ID_HEAD]}…{shown[-_ID_TAIL:]}"
