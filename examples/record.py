@@ -1,4 +1,4 @@
-"""Record `tidegate batches watch` in a terminal of its own, and write it as an animated SVG.
+"""Record `tidegate run` and `tidegate batches watch` in a terminal, each as an animated SVG.
 
     .venv/bin/python examples/record.py docs/pictures
 
@@ -25,6 +25,9 @@ COLUMNS, ROWS = 96, 30
 SECONDS_MAX = 120.0
 READ_BYTES = 65_536
 STEADY_SECONDS = 0.1
+MODEL = ("simulate", "--port", "0", "--token-latency", "0.02", "--latency", "0.1")
+TITLE_RUN = "tidegate run prompts.jsonl -o answers.jsonl --upstream http://127.0.0.1:8001"
+TITLE_WATCH = "tidegate batches watch $ONE $ANOTHER"
 # What a live display sends before it draws itself anew: clear this line, and those above it.
 REDRAWN = re.compile(r"\r?\x1b\[2K(?:\x1b\[1A\x1b\[2K)*")
 CURSOR = re.compile(r"\x1b\[\?25[lh]|\x1b\[\?\d+[hl]")
@@ -33,34 +36,43 @@ CURSOR = re.compile(r"\x1b\[\?25[lh]|\x1b\[\?\d+[hl]")
 def main() -> int:
     """Record, write, and say where."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="where the picture is put")
+    parser.add_argument("folder", type=Path, help="where the pictures are put")
     parser.add_argument("--lines", type=int, default=600, help="lines of the larger batch")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        frames = watched(Path(name), asked.lines)
     asked.folder.mkdir(parents=True, exist_ok=True)
-    path = asked.folder / "watch.svg"
-    title = "tidegate batches watch"
-    path.write_text(animated(frames, title=title, columns=COLUMNS))
-    print(f"{len(frames)} frames are in {path}")
+    for scene, play in (("run", run), ("watch", watch)):
+        with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+            frames = list(play(Path(name), asked.lines, stack))
+        title = {"run": TITLE_RUN, "watch": TITLE_WATCH}[scene]
+        path = asked.folder / f"{scene}.svg"
+        path.write_text(animated(frames, title=title, columns=COLUMNS))
+        print(f"{len(frames)} frames are in {path}")
     return 0
 
 
-def watched(folder: Path, lines: int) -> Sequence[tuple[float, str]]:
-    """Start everything, create two batches, and return what a terminal shows of them."""
-    with ExitStack() as stack:
-        model = ("simulate", "--port", "0", "--token-latency", "0.02", "--latency", "0.1")
-        upstream = stack.enter_context(started(folder, *model))
-        ports = ("--port", "0", "--observability-port", "0")
-        serve = ("serve", *ports, "--gateway", upstream, "--data-dir", str(folder / "data"))
-        url = f"{stack.enter_context(started(folder, *serve))}/v1"
-        for count in (lines, lines // 2):
-            path = folder / f"batch-{count}.jsonl"
-            path.write_text("".join(requests(count)))
-            create = command("batches", "create", str(path), "--base-url", url)
-            subprocess.run(create, check=True, stdout=subprocess.DEVNULL)
-        watch = command("batches", "watch", "--every", "0.25", "--base-url", url)
-        return list(seen(watch))
+def run(folder: Path, lines: int, stack: ExitStack) -> Iterator[tuple[float, str]]:
+    """Run a file without a server; yield what a terminal shows of it."""
+    upstream = stack.enter_context(started(folder, *MODEL))
+    (folder / "prompts.jsonl").write_text("".join(requests(lines)))
+    asked = ("run", "prompts.jsonl", "-o", "answers.jsonl", "--upstream", upstream)
+    return seen(command(*asked), folder)
+
+
+def watch(folder: Path, lines: int, stack: ExitStack) -> Iterator[tuple[float, str]]:
+    """Start a server and create two batches; yield what a terminal shows of them."""
+    upstream = stack.enter_context(started(folder, *MODEL))
+    ports = ("--port", "0", "--observability-port", "0")
+    serve = ("serve", *ports, "--gateway", upstream, "--data-dir", str(folder / "data"))
+    url = f"{stack.enter_context(started(folder, *serve))}/v1"
+    batches: list[str] = []
+    for count in (lines, lines // 2):
+        path = folder / f"batch-{count}.jsonl"
+        path.write_text("".join(requests(count)))
+        create = command("batches", "create", str(path), "--base-url", url)
+        done = subprocess.run(create, check=True, capture_output=True, text=True)
+        batches.append(done.stdout.strip())
+    asked = ("batches", "watch", *batches, "--every", "0.25", "--base-url", url)
+    return seen(command(*asked), folder)
 
 
 def requests(count: int) -> Iterator[str]:
@@ -94,7 +106,7 @@ def started(folder: Path, *arguments: str) -> Iterator[str]:
                 process.terminate()
 
 
-def seen(words: Sequence[str]) -> Iterator[tuple[float, str]]:
+def seen(words: Sequence[str], folder: Path) -> Iterator[tuple[float, str]]:
     """Run a command in a terminal; yield each state of its screen with its time in seconds."""
     leader, follower = pty.openpty()
     environment = {"TERM": "xterm-256color", "COLUMNS": str(COLUMNS), "LINES": str(ROWS)}
@@ -104,6 +116,7 @@ def seen(words: Sequence[str]) -> Iterator[tuple[float, str]]:
         stdout=follower,
         stderr=follower,
         env={**os.environ, **environment},
+        cwd=folder,
     ) as process:
         os.close(follower)
         begin = time.monotonic()

@@ -66,7 +66,9 @@ def drawn(look: Look, columns: int) -> RenderableType:
             Text(_tokens(batch)),
         )
         if batch.waiting_for and not batch.is_terminal:
-            notes.append(Text(f"{shortened(batch.id)} waits: {_noted(batch.waiting_for)}", "yellow"))
+            notes.append(
+                Text(f"{shortened(batch.id)} waits: {_noted(batch.waiting_for)}", "yellow")
+            )
     if look.silence:
         notes.append(Text(f"No answer, asking again: {_noted(look.silence)}", style="red"))
     return Group(table, *notes)
