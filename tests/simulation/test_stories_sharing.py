@@ -1,10 +1,11 @@
 """Who gets how much, and when: models, batches and the valves, in virtual time."""
 
 import asyncio
+from collections import Counter
 
 from tidegate.domain.batch import Status
 from tidegate.processor.endpoints import Endpoint, Routes
-from tidegate.processor.settings import Settings, Valves
+from tidegate.processor.settings import Ends, Settings, Valves
 from tidegate.runtime.limiter import AimdSettings
 from tidegate.testing.deployment import Deployment, model_of, ok, request_line
 from tidegate.testing.stories import at_once, lines, now, told
@@ -174,5 +175,72 @@ def test_bytes_in_flight_are_bounded_and_a_larger_line_runs_alone() -> None:
             batch = await world.end_of((await world.submit(data)).id)
         assert batch.counts.completed == 21
         assert alone == [True]
+
+    told(story)
+
+
+def test_a_line_that_takes_longer_than_a_turn_is_sent_once() -> None:
+    async def story(world: Deployment) -> None:
+        sent: Counter[str] = Counter()
+
+        async def answer(call: Call) -> Reply:
+            sent[call.headers["x-request-id"]] += 1
+            await asyncio.sleep(60.0)
+            return ok(model_of(call))
+
+        limits = AimdSettings(start=64, min=1, max=64)
+        routes = Routes(default=Endpoint("gateway", MemoryUpstream(answer), limits=limits))
+        settings = Settings(ends=Ends(drain_seconds=0.0), valves=Valves(turn_seconds=1.0))
+        async with world.processor(routes, settings):
+            batches = [await world.submit(lines(4, prefix=f"b{number}")) for number in range(30)]
+            for batch in batches:
+                assert (await world.end_of(batch.id)).counts.completed == 4
+        assert sorted(sent.values()) == [1] * 120
+        # The slots are for 12 batches at a time.
+        assert now() < 3 * 60.0 + 5.0
+
+    told(story)
+
+
+def test_a_shard_that_is_long_in_going_keeps_no_other_from_giving_way() -> None:
+    seconds = {"hung": 500.0, "long": 20.0, "m": 0.1}
+
+    async def story(world: Deployment) -> None:
+        async def answer(call: Call) -> Reply:
+            await asyncio.sleep(seconds[model_of(call)])
+            return ok(model_of(call))
+
+        limits = AimdSettings(start=64, min=1, max=64)
+        routes = Routes(default=Endpoint("gateway", MemoryUpstream(answer), limits=limits))
+        settings = Settings(valves=Valves(open_shards_max=3))
+        async with world.processor(routes, settings):
+            await world.submit(lines(1, "hung"))
+            for _ in range(2):
+                await world.submit(lines(400, "long"))
+            await asyncio.sleep(1.0)
+            quick = await world.submit(lines(10))
+            await world.end_of(quick.id)
+            # A turn, the time that the first one has to go, and that in which the next one lands.
+            assert now() < 5.0 + 30.0 + 20.0 + 5.0
+
+    told(story)
+
+
+def test_a_batch_that_gave_way_does_not_take_its_place_again() -> None:
+    async def story(world: Deployment) -> None:
+        async def answer(call: Call) -> Reply:
+            await asyncio.sleep(2.0)
+            return ok(model_of(call))
+
+        limits = AimdSettings(start=64, min=1, max=64)
+        routes = Routes(default=Endpoint("gateway", MemoryUpstream(answer), limits=limits))
+        settings = Settings(valves=Valves(open_shards_max=3))
+        async with world.processor(routes, settings):
+            for _ in range(3):
+                await world.submit(lines(480))
+            await asyncio.sleep(1.0)
+            small = await world.submit(lines(10))
+            await world.end_of(small.id)
+            assert now() < 1.0 + 5.0 + 2.0 + 2.0 + 4.0, "a turn, what flies, its lines, and polls"
 
     told(story)

@@ -116,7 +116,7 @@ class Claimer:
             for shard in run.shards.values()
             if shard.is_quarantined
         ]
-        if any(shard.state is State.RETURNING for shard in alone):
+        if any(shard.is_leaving(now) for shard in alone):
             return True
         running = [shard for shard in alone if shard.state is State.RUNNING]
         served = {shard.claim.unit.batch_id for shard in running}
@@ -296,19 +296,20 @@ class Claimer:
 
     def _in_turn(self, offers: Sequence[Offer]) -> list[Offer]:
         """Put batches that had to give way behind those they gave way to, the latest last."""
-        offered = {offer.batch_id for offer in offers}
+        # One that is still going is not on offer again yet, and would else come back at once.
+        known = {offer.batch_id for offer in offers} | self._held.runs.keys()
         self._gave_way_at = {
-            batch_id: at for batch_id, at in self._gave_way_at.items() if batch_id in offered
+            batch_id: at for batch_id, at in self._gave_way_at.items() if batch_id in known
         }
         return sorted(offers, key=lambda offer: self._gave_way_at.get(offer.batch_id, -math.inf))
 
     def _make_room(self, offers: Sequence[Offer], now: float) -> None:
         """Every slot is taken: give one up where it idles, or where another batch has none.
 
-        One at a time: the next is chosen when this one has gone.
+        One at a time: the next is chosen when this one has gone, or takes long to.
         """
         shards = [shard for run in self._held.runs.values() for shard in run.shards.values()]
-        if any(shard.state is State.RETURNING for shard in shards):
+        if any(shard.is_leaving(now) for shard in shards):
             return
         running = [shard for shard in shards if shard.state is State.RUNNING]
         victim = self._idle_shard(running, now)
@@ -318,8 +319,10 @@ class Claimer:
             self._give_way(victim, now)
 
     def _give_way(self, victim: OpenShard, now: float) -> None:
+        # What flies may land: cut and sent again in its next turn, and cut again, a line that takes
+        # longer than a turn would never get its result.
         victim.state = State.RETURNING
-        victim.cut_flights(now + self._settings.ends.drain_seconds)
+        victim.gone_by = now + self._settings.ends.drain_seconds
         batch_id = victim.claim.unit.batch_id
         self._gave_way_at[batch_id] = now
         self._held.runs[batch_id].changed.set()

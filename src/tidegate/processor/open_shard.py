@@ -2,6 +2,7 @@
 
 import asyncio
 import heapq
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -70,6 +71,7 @@ class OpenShard:
         self.opened_at = opened_at
         self.sequence = held.shard.sequence
         self.state = State.RUNNING
+        self.gone_by = math.inf
         self.lines = lines
         self.undecided = {i for i in range(plan.lines) if not is_done(held.shard.done, i)}
         self.uncommitted = 0
@@ -94,6 +96,10 @@ class OpenShard:
     def is_settled(self) -> bool:
         """Say whether nothing is in flight and nothing waits for a commit."""
         return not self.flights and not self.uncommitted
+
+    def is_leaving(self, now: float) -> bool:
+        """Say whether its place is about to be free: nothing of it is sent, and it is not late."""
+        return self.state is State.RETURNING and now < self.gone_by
 
     def ready(self, now: float) -> int | None:
         """Return the line to be sent next, without taking it; None when none is ready."""
