@@ -15,8 +15,6 @@ from tidegate.domain.errors import SettingsInvalid, TidegateError
 from tidegate.testing.commands import command, environment, run_to_end
 from tidegate.testing.reference import commands
 
-PATHS = [path for path, _ in commands(typer.main.get_command(app))]
-
 
 def test_the_shell_completes_commands_and_flags() -> None:
     asked = {"_TIDEGATE_COMPLETE": "complete_bash", "COMP_WORDS": "tidegate bat", "COMP_CWORD": "1"}
@@ -43,7 +41,7 @@ def test_the_script_for_the_shell_is_shown() -> None:
     assert "complete -o default -F" in done.stdout
 
 
-def test_every_command_has_a_first_sentence_that_fits_a_list() -> None:
+def test_every_command_says_what_it_does_in_sentences() -> None:
     for path, found in commands(typer.main.get_command(app)):
         assert found.help, path
         assert found.help.rstrip().endswith("."), path

@@ -40,7 +40,7 @@ LIST_DEFAULT = 20
 EVERY_SECONDS_DEFAULT = 1.0
 
 batches_app = typer.Typer(
-    help="Create, list, look at, watch and cancel batches of any OpenAI-compatible server.",
+    help="The batches of any OpenAI-compatible server.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -80,7 +80,11 @@ def create(  # noqa: PLR0913 -- each parameter is one flag of the command line
     ca_file: CaFile = None,
     timeout: TimeoutSeconds = TIMEOUT_SECONDS_DEFAULT,
 ) -> None:
-    """Create a batch and print its id (or its object); status 4 if --wait sees it not complete."""
+    """Create a batch and print its id.
+
+    With --json its object is printed. With --wait it is watched, with status 4 if it does not
+    complete.
+    """
     notes = _notes(metadata)
     local = _local_file(source)
     started: list[str] = []
@@ -117,7 +121,10 @@ def list_(
     ca_file: CaFile = None,
     timeout: TimeoutSeconds = TIMEOUT_SECONDS_DEFAULT,
 ) -> None:
-    """List batches, newest first, page after page; with --json one object on each line."""
+    """List batches, newest first.
+
+    With --json one object on each line.
+    """
 
     async def work(server: Server) -> None:
         rows = []
@@ -168,7 +175,10 @@ def watch(  # noqa: PLR0913 -- each parameter is one flag of the command line
     ca_file: CaFile = None,
     timeout: TimeoutSeconds = TIMEOUT_SECONDS_DEFAULT,
 ) -> None:
-    """Show batches live until all end; Ctrl-C leaves them running. Status 4 if one failed."""
+    """Show batches live until all have ended.
+
+    Ctrl-C leaves them running. Status 4 if one did not complete.
+    """
     wanted = batch_ids or []
     for batch_id in wanted:
         step(batch_id)
@@ -197,7 +207,10 @@ def cancel(
     ca_file: CaFile = None,
     timeout: TimeoutSeconds = TIMEOUT_SECONDS_DEFAULT,
 ) -> None:
-    """Cancel a batch: what is in flight may land, the rest ends as batch_cancelled."""
+    """Cancel a batch.
+
+    What is in flight may still land; the rest ends as batch_cancelled.
+    """
     step(batch_id)
     body = reach(
         partial(cancel_batch, batch_id=batch_id),

@@ -42,7 +42,11 @@ def doctor(
     ] = False,
     assignments: Assignments = None,
 ) -> None:
-    """Examine the installation and say what to do; it changes nothing. Status 1 on any failure."""
+    """Find what is wrong, and what to do.
+
+    It looks at settings, disk, ledger, ports and model servers, and changes nothing. Status 1 if
+    something fails; warnings alone are status 0.
+    """
     found: list[Finding] = []
     try:
         flags = flags_of(assignments, gateway__url=gateway, data_dir=data_dir)

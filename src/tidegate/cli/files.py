@@ -40,7 +40,7 @@ LIST_DEFAULT = 20
 STDOUT = Path("-")
 
 files_app = typer.Typer(
-    help="Upload, list, look at, download and delete files of any OpenAI-compatible server.",
+    help="The files of any OpenAI-compatible server.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -62,7 +62,10 @@ def upload(  # noqa: PLR0913 -- each parameter is one flag of the command line
     ca_file: CaFile = None,
     timeout: TimeoutSeconds = TIMEOUT_SECONDS_DEFAULT,
 ) -> None:
-    """Upload a file, whatever its size, and print its id (or its object)."""
+    """Upload a file and print its id.
+
+    It goes out piece by piece, whatever its size. With --json its object is printed.
+    """
     wanted = Upload(path=path, purpose=purpose, expires_seconds=expires_after)
 
     async def work(server: Server) -> bytes:
@@ -88,7 +91,10 @@ def list_(  # noqa: PLR0913 -- each parameter is one flag of the command line
     ca_file: CaFile = None,
     timeout: TimeoutSeconds = TIMEOUT_SECONDS_DEFAULT,
 ) -> None:
-    """List files, newest first, page after page; with --json one object on each line."""
+    """List files, newest first.
+
+    With --json one object on each line.
+    """
 
     async def work(server: Server) -> None:
         rows = []
@@ -146,7 +152,10 @@ def download(  # noqa: PLR0913 -- each parameter is one flag of the command line
     ca_file: CaFile = None,
     timeout: TimeoutSeconds = TIMEOUT_SECONDS_DEFAULT,
 ) -> None:
-    """Download a file's content; cut off, the same command goes on where it stopped."""
+    """Download the content of a file.
+
+    Cut off, the same command goes on where it stopped.
+    """
     target = output or Path(f"{step(file_id)}.jsonl")
 
     async def work(server: Server) -> None:

@@ -10,6 +10,9 @@ from tidegate.config import load
 
 
 def openapi(config: ConfigFile = None, assignments: Assignments = None) -> None:
-    """Print the OpenAPI 3.1 document of the API, as these settings let it be."""
+    """Print the OpenAPI document of the API.
+
+    It is OpenAPI 3.1, and says what these settings let the API be.
+    """
     settings = load(file=config, flags=flags_of(assignments)).settings
     typer.echo(json.dumps(document(settings.api_settings()), indent=2))
