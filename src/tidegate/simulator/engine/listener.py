@@ -1,0 +1,41 @@
+"""What an engine tells whoever listens; every method may be left as it is."""
+
+from tidegate.simulator.engine.sequence import Sequence
+
+
+class Listener:
+    """Hears what happens, in order. Times are picoseconds of the engine."""
+
+    def stepped(
+        self,
+        *,
+        steps: int,
+        first_ps: int,
+        last_ps: int,
+        decoding: int,
+        prefilled: int,
+        ended_ps: int,
+    ) -> None:
+        """Hear that steps have ended, the last one at `ended_ps`.
+
+        `first_ps` and `last_ps` are how long the first and the last of them took; in between it
+        grows evenly. Only one step at a time prefills tokens.
+        """
+
+    def scheduled(self, sequence: Sequence, at_ps: int) -> None:
+        """Hear that a sequence left the queue for the first time."""
+
+    def first_token(self, sequence: Sequence, at_ps: int) -> None:
+        """Hear that the first token is there."""
+
+    def finished(self, sequence: Sequence, at_ps: int) -> None:
+        """Hear that all its tokens are there."""
+
+    def preempted(self, sequence: Sequence, at_ps: int) -> None:
+        """Hear that it lost its blocks and goes back to the queue."""
+
+    def blocks_stored(self, sequence: Sequence, indexes: list[int]) -> None:
+        """Hear that these full blocks of a sequence can be found by others from now on."""
+
+    def block_removed(self, known: int) -> None:
+        """Hear that a block of this hash is gone."""

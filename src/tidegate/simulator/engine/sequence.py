@@ -1,0 +1,133 @@
+"""A request in the engine: what was asked, and how far it has come."""
+
+from array import array
+from dataclasses import dataclass
+from enum import Enum, auto
+from hashlib import blake2b
+
+from tidegate.simulator.engine.blocks import ROOT, block_hash
+from tidegate.simulator.engine.tokens import Outputs
+
+_TOKEN_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What an engine is asked: a prompt, and how many tokens come out of it.
+
+    `key` names the request in whatever is drawn for it. `transfer_ps` is how long the keys and
+    values of the prompt take to arrive where another engine has prefilled it (None: they are
+    computed here). `salt` keeps its blocks apart from those of others.
+    """
+
+    key: str
+    prompt: "array[int]"
+    output_tokens: int
+    priority: int = 0
+    lora: str | None = None
+    salt: str = ""
+    transfer_ps: int | None = None
+
+    def __post_init__(self) -> None:
+        assert len(self.prompt) > 0, "a prompt has at least one token"
+        assert self.output_tokens > 0, self.output_tokens
+
+    @property
+    def extra(self) -> int:
+        """Return what tells its blocks from equal tokens of others; 0 for nothing."""
+        if self.lora is None and not self.salt:
+            return 0
+        text = f"{self.lora or ''}\x00{self.salt}"
+        return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+class State(Enum):
+    """Where a sequence is."""
+
+    WAITING = auto()  # In the queue: new, or preempted.
+    ARRIVING = auto()  # Holds its blocks; their contents are on the way from another engine.
+    PREFILLING = auto()  # Its tokens are being computed, in one or more chunks.
+    DECODING = auto()  # One more token with each step.
+    ENDED = auto()  # Finished or aborted.
+
+
+class Sequence:
+    """One request on its way. Numbers of steps count all steps of the engine.
+
+    While it decodes nothing here changes from step to step: after step s it has generated
+    `s - base` tokens.
+    """
+
+    __slots__ = (
+        "_hash_extra",
+        "_hashes",
+        "_prompt",
+        "arrived_ps",
+        "base",
+        "blocks",
+        "cached_tokens",
+        "computed",
+        "first_token_ps",
+        "generated_before",
+        "order",
+        "outputs",
+        "preemptions",
+        "prompt_tokens",
+        "request",
+        "scheduled_ps",
+        "started",
+        "state",
+        "stored",
+        "turn",
+    )
+
+    def __init__(self, request: Request, order: int, arrived_ps: int, seed: int) -> None:
+        self.request = request
+        self.order = order
+        self.arrived_ps = arrived_ps
+        self.outputs = Outputs(seed, request.key)
+        self.state = State.WAITING
+        self.blocks: list[int] = []
+        self.computed = 0
+        self.stored = 0
+        self.base = 0
+        self.started = 0
+        self.generated_before = 0
+        self.cached_tokens: int | None = None
+        self.preemptions = 0
+        self.turn = 0
+        self.scheduled_ps: int | None = None
+        self.first_token_ps: int | None = None
+        self.prompt_tokens = len(request.prompt)
+        self._prompt = request.prompt.tobytes()
+        self._hashes: list[int] = []
+        self._hash_extra = request.extra
+
+    @property
+    def tokens(self) -> int:
+        """Return how many tokens it has before it is prefilled: prompt and earlier output."""
+        return self.prompt_tokens + self.generated_before
+
+    def generated(self, step: int) -> int:
+        """Return how many tokens have been generated when this step has ended."""
+        return step - self.base if self.state is State.DECODING else self.generated_before
+
+    def ids(self, start: int, stop: int) -> bytes:
+        """Return tokens by place, four bytes each: of the prompt, then of the output."""
+        size = self.prompt_tokens
+        if start >= size:
+            return self.outputs.ids(start - size, stop - size)
+        inner = self._prompt[_TOKEN_BYTES * start : _TOKEN_BYTES * stop]
+        return inner if stop <= size else inner + self.outputs.ids(0, stop - size)
+
+    def hashes(self, blocks: int, block_size: int) -> list[int]:
+        """Return the hashes of its first full blocks, and of no more."""
+        known = self._hashes
+        count = len(known)
+        if count > blocks:
+            return known[:blocks]
+        parent = known[-1] if known else ROOT
+        for start in range(count * block_size, blocks * block_size, block_size):
+            parent = block_hash(parent, self.ids(start, start + block_size), self._hash_extra)
+            known.append(parent)
+        return known
