@@ -4,6 +4,7 @@ from array import array
 from dataclasses import dataclass, replace
 
 from hypothesis import given, settings, strategies as st
+from typing_extensions import override
 
 from tidegate.simulator.engine.cost import Cost
 from tidegate.simulator.engine.engine import Engine
@@ -21,15 +22,19 @@ class Recorder(Listener):
     def __init__(self) -> None:
         self.log: Log = []
 
+    @override
     def scheduled(self, sequence: Sequence, at_ps: int) -> None:
         self.log.append(("scheduled", sequence.request.key, at_ps, sequence.cached_tokens))
 
+    @override
     def first_token(self, sequence: Sequence, at_ps: int) -> None:
         self.log.append(("first", sequence.request.key, at_ps))
 
+    @override
     def finished(self, sequence: Sequence, at_ps: int) -> None:
         self.log.append(("finished", sequence.request.key, at_ps))
 
+    @override
     def preempted(self, sequence: Sequence, at_ps: int) -> None:
         self.log.append(("preempted", sequence.request.key, at_ps))
 
