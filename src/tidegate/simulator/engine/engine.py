@@ -83,7 +83,9 @@ class Engine:
         self._offset = 0
         self._growing: dict[int, list[Sequence]] = {}
         self._finishing: dict[int, list[Sequence]] = {}
-        self._events: list[int] = []
+        # The steps that have an entry there, as heaps.
+        self._growths: list[int] = []
+        self._finishes: list[int] = []
         self._flight: _Flight | None = None
         self._is_blocked = False
         self._loras: dict[str, int] = {}
@@ -159,6 +161,22 @@ class Engine:
                 self._skip(until_ps)
         return self.next_ps
 
+    @property
+    def quiet_until_ps(self) -> int | None:
+        """Return until when no first token and no end can come, if nothing is asked meanwhile.
+
+        None when nothing will happen at all. It may be too early, never too late: whoever has no
+        need of each single token looks again then.
+        """
+        flight = self._flight
+        if flight is None or flight.chunks or not self._is_steady:
+            return self.next_ps
+        # Each sequence takes a block at most every `block_size` steps: so long none is preempted.
+        safe = self.pool.free // self._decoding * self.settings.block_size
+        steps = min(self._finishes[0] - self.step - 1, safe)
+        until = flight.end_ps + (self._time_of(steps, after=1) if steps > 0 else 0)
+        return min(until, self._arriving[0][0]) if self._arriving else until
+
     def sequences(self) -> Iterator[Sequence]:
         """Yield the running sequences in the order in which they began."""
         return iter(self._running.values())
@@ -212,8 +230,8 @@ class Engine:
             if sequence.state is State.PREFILLING:
                 self._advance_prefill(sequence, tokens)
         self._finish_due()
-        while self._events and self._events[0] <= self.step:
-            heapq.heappop(self._events)
+        _drop_passed(self._growths, self.step)
+        _drop_passed(self._finishes, self.step)
         self._listener.stepped(
             steps=1,
             first_ps=flight.took_ps,
@@ -245,8 +263,15 @@ class Engine:
         self._decoding += 1
         self._offset += tokens - start
         # In step s it computes the token at place tokens + (s - start) - 1.
-        self._at(self._growing, start + 1 + -tokens % self.settings.block_size, sequence)
-        self._at(self._finishing, sequence.base + sequence.request.output_tokens, sequence)
+        _note(
+            self._growing, self._growths, start + 1 + -tokens % self.settings.block_size, sequence
+        )
+        _note(
+            self._finishing,
+            self._finishes,
+            sequence.base + sequence.request.output_tokens,
+            sequence,
+        )
 
     def _finish_due(self) -> None:
         for sequence in self._finishing.pop(self.step, ()):
@@ -275,8 +300,8 @@ class Engine:
 
     def _skip(self, until_ps: int) -> None:
         """Take all steps up to the next one with an event that end in time."""
-        events = self._events
-        steps = (events[0] if events else self.step + 1) - self.step - 1
+        # A sequence that decodes has an entry in both.
+        steps = min(self._growths[0], self._finishes[0]) - self.step - 1
         if self._arriving:
             until_ps = min(until_ps, self._arriving[0][0] - 1)
         if steps < 1 or self.now_ps + self._time_of(steps) > until_ps:
@@ -299,9 +324,12 @@ class Engine:
             ended_ps=self.now_ps,
         )
 
-    def _time_of(self, steps: int) -> int:
-        """Return how long the next so many steps take: an arithmetic series, exact in integers."""
-        cost, decoding, step = self.cost, self._decoding, self.step
+    def _time_of(self, steps: int, *, after: int = 0) -> int:
+        """Return how long so many steps take, `after` so many others that only decode.
+
+        It is an arithmetic series, exact in integers.
+        """
+        cost, decoding, step = self.cost, self._decoding, self.step + after
         context = steps * (self._offset + decoding * step) + decoding * steps * (steps + 1) // 2
         each = cost.fixed_ps + cost.decode_seq_ps * decoding
         return steps * each + cost.context_token_ps * context
@@ -338,7 +366,7 @@ class Engine:
                 self._make_room(1, sequence)
             if sequence.state is State.DECODING:
                 self._lengthen(sequence, 1)
-                self._at(self._growing, self.step + 1 + size, sequence)
+                _note(self._growing, self._growths, self.step + 1 + size, sequence)
         return preempted
 
     def _is_due(self, sequence: Sequence) -> bool:
@@ -540,13 +568,21 @@ class Engine:
                 self._queue.push_back(sequence)
                 self._is_blocked = False
 
-    def _at(self, calendar: dict[int, list[Sequence]], step: int, sequence: Sequence) -> None:
-        found = calendar.get(step)
-        if found is None:
-            calendar[step] = [sequence]
-            heapq.heappush(self._events, step)
-        else:
-            found.append(sequence)
+
+def _note(
+    calendar: dict[int, list[Sequence]], steps: list[int], step: int, sequence: Sequence
+) -> None:
+    found = calendar.get(step)
+    if found is None:
+        calendar[step] = [sequence]
+        heapq.heappush(steps, step)
+    else:
+        found.append(sequence)
+
+
+def _drop_passed(steps: list[int], step: int) -> None:
+    while steps and steps[0] <= step:
+        heapq.heappop(steps)
 
 
 def _turn(sequence: Sequence) -> int:
