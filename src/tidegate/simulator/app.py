@@ -1,289 +1,353 @@
-"""The simulated server itself, as a raw ASGI application: quick enough for 50,000 lines.
-
-It serves chat completions, completions (both also as streams), embeddings, responses, the list of
-models, `/health` and `/metrics`. See `tidegate.simulator.orders` for faults.
-"""
+"""The simulated server's application: which path does what, who is let in, and what goes wrong."""
 
 import asyncio
 import hmac
-import json
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
 import msgspec
-from starlette.types import Receive, Scope, Send
+import orjson
 
 from tidegate.runtime.clock import Clock
-from tidegate.simulator import answers
-from tidegate.simulator.answers import Answer, think
-from tidegate.simulator.exchange import (
-    Answered,
-    Gone,
-    read,
-    rest,
-    send_events,
-    send_half,
-    send_whole,
-)
+from tidegate.simulator import bodies, prompts
+from tidegate.simulator.driver import Driver
+from tidegate.simulator.engine import tokens
+from tidegate.simulator.engine.sequence import Sequence
+from tidegate.simulator.generation import Choice, Generation
+from tidegate.simulator.maker import Maker
+from tidegate.simulator.metrics.vllm import EngineMetrics
 from tidegate.simulator.orders import HEADER_PREFIX, Order, Orders
-from tidegate.simulator.prose import Prose
-from tidegate.simulator.question import (
-    Body,
-    Question,
-    Unacceptable,
-    ask_chat,
-    ask_completion,
-    ask_embedding,
-    ask_response,
-    read_body,
-)
+from tidegate.simulator.refusal import Refused, by_status
+from tidegate.simulator.schedule import Schedule, plan_from
 from tidegate.simulator.settings import SimulatorSettings
+from tidegate.simulator.styles.common import VERSION
+from tidegate.simulator.web.call import Call
+from tidegate.simulator.web.replies import TEXT
 
 CREATED = 1_700_000_000
+_OPEN_PATHS = frozenset({"/health", "/ping", "/load", "/version", "/metrics"})
 
-_TEXT = b"text/plain; version=0.0.4; charset=utf-8"
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """How one endpoint reads a question and writes the answer; None where it writes vectors."""
-
-    ask: Callable[[Body], Question]
-    write: Callable[[Answer], bytes] | None
-    stream: Callable[[Answer], Iterator[bytes]] | None = None
-
-
-_ROUTES = {
-    "/v1/chat/completions": Route(ask_chat, answers.write_chat, answers.stream_chat),
-    "/v1/completions": Route(ask_completion, answers.write_completion, answers.stream_completion),
-    "/v1/embeddings": Route(ask_embedding, None),
-    "/v1/responses": Route(ask_response, answers.write_response),
-}
+Handler = Callable[[Call], None]
+Make = Callable[[Call, Order | None], Generation]
 
 
 class Simulator:
-    """A model server without a model, an ASGI application.
+    """A model server without a model. `handle` takes calls; `driver.run` must run beside.
 
     Attributes:
-        settings: what it is like; may be replaced at any time, for what begins after.
+        settings: what it is like.
+        driver: lives the engine's time.
+        metrics: what the engine did.
         in_flight: how many requests it works on now.
         in_flight_peak: how many it worked on at the most.
-        served: usual answers by model.
     """
 
-    def __init__(self, settings: SimulatorSettings, clock: Clock | None = None) -> None:
+    def __init__(
+        self, settings: SimulatorSettings, clock: Callable[[], float], wall: Clock | None = None
+    ) -> None:
+        """Set the server up; `clock` is the event loop's. Without a wall clock, answers are always
+        as old as `CREATED`, and the same to the last byte each time.
+        """
         self.settings = settings
         self.in_flight = 0
         self.in_flight_peak = 0
-        self.served: Counter[str] = Counter()
-        self._tokens: Counter[str] = Counter()
+        size = settings.engine
+        self.metrics = EngineMetrics(
+            settings.models[0],
+            size.max_model_len,
+            {
+                "block_size": size.block_size,
+                "cache_dtype": "auto",
+                "enable_prefix_caching": size.prefix_caching,
+                "num_gpu_blocks": size.kv_blocks,
+            },
+        )
+        self.driver = Driver(
+            size, settings.cost, seed=settings.seed, ears=(self.metrics,), clock=clock
+        )
+        self.schedule = Schedule(settings.faults, clock)
         self._clock = clock
-        self._prose = Prose(settings.seed)
+        self._ready_at = clock() + settings.startup_seconds
         self._orders = Orders()
-        self._ready_at: float | None = None
+        self._maker = Maker(
+            settings, self, lambda: CREATED if wall is None else int(wall.now())
+        )
+        self._routes = self._all_routes()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or go along with the server's start and end."""
-        if scope["type"] == "lifespan":
-            await self._live(receive, send)
-            return
-        if scope["type"] != "http":
-            raise ValueError(f"The simulator speaks HTTP, not {scope['type']}.")
+    def _all_routes(self) -> Mapping[str, Mapping[str, Handler]]:
+        maker = self._maker
+        return {
+            "/v1/chat/completions": {"POST": lambda call: self._work(call, maker.chat)},
+            "/v1/completions": {"POST": lambda call: self._work(call, maker.completion)},
+            "/v1/embeddings": {"POST": lambda call: self._work(call, maker.embedding)},
+            "/v1/responses": {"POST": lambda call: self._work(call, maker.response)},
+            "/v1/models": {"GET": self._models},
+            "/tokenize": {"POST": self._tokenize},
+            "/detokenize": {"POST": self._detokenize},
+            "/health": {"GET": lambda call: call.answer(200, b"")},
+            "/ping": {"GET": _pong, "POST": _pong},
+            "/version": {"GET": lambda call: call.answer(200, _json({"version": VERSION}))},
+            "/load": {"GET": lambda call: call.answer(200, _json({"server_load": self.in_flight}))},
+            "/metrics": {"GET": self._tell_metrics},
+            "/admin/faults": {"GET": self._tell_faults, "POST": self._set_faults},
+        }
+
+    # One call
+
+    def handle(self, call: Call) -> None:
+        """Answer a call, now or later."""
+        name = call.headers.get(b"x-request-id")
+        if name is not None:
+            call.reply_headers = b"x-request-id: " + name + b"\r\n"
         try:
-            await self._answer(scope, receive, send)
-        except Answered as answered:
-            await send_whole(send, answered.status, answered.body, extra=answered.extra)
-        except Unacceptable as error:
-            refusal = Answered(400, error.message, "BadRequestError", error.param)
-            await send_whole(send, refusal.status, refusal.body)
-        except Gone:
+            self._route(call)
+        except Refused as refusal:
+            call.answer(refusal.status, refusal.body, headers=refusal.headers)
+        except Exception as error:  # noqa: BLE001 - the edge: a bug in one answer ends that answer
+            context = {"message": "A request could not be answered.", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context)
+            failed = Refused("Internal server error", status=500, kind="InternalServerError")
+            call.answer(500, failed.body)
+
+    def _route(self, call: Call) -> None:
+        methods = self._routes.get(call.path)
+        if call.path not in _OPEN_PATHS:
+            self._check_key(call)
+        if call.path != "/metrics" and self._clock() < self._ready_at:
+            raise by_status(HTTPStatus.SERVICE_UNAVAILABLE, "The model is loading.")
+        if methods is None:
+            raise by_status(HTTPStatus.NOT_FOUND)
+        handler = methods.get(call.method)
+        if handler is None:
+            allow = b"allow: " + ", ".join(methods).encode("ascii") + b"\r\n"
+            raise by_status(HTTPStatus.METHOD_NOT_ALLOWED, headers=allow)
+        handler(call)
+
+    def _check_key(self, call: Call) -> None:
+        if not self.settings.api_keys:
             return
+        scheme, _, key = call.headers.get(b"authorization", b"").partition(b" ")
+        known = [
+            hmac.compare_digest(key, each.encode("utf-8", "surrogateescape"))
+            for each in self.settings.api_keys
+        ]
+        if scheme.lower() != b"bearer" or not any(known):
+            # vLLM's middleware has no envelope here.
+            refusal = Refused("Unauthorized", status=401)
+            refusal.body = _json({"error": "Unauthorized"})
+            raise refusal
 
-    def load_again(self) -> None:
-        """Behave as after a start: refuse everything for `loading_seconds` from now on."""
-        self._ready_at = asyncio.get_running_loop().time() + self.settings.loading_seconds
+    # Answers of the engine
 
-    async def _live(self, receive: Receive, send: Send) -> None:
-        while True:
-            message = await receive()
-            if message["type"] == "lifespan.startup":
-                self.load_again()
-                await send({"type": "lifespan.startup.complete"})
-            else:
-                await send({"type": "lifespan.shutdown.complete"})
-                return
-
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path, method = scope["path"], scope["method"]
-        route = _ROUTES.get(path)
-        if path == "/metrics" and method == "GET":
-            await send_whole(send, 200, self._metrics(), kind=_TEXT)
-            return
-        faults = self._read_headers(scope, is_open=path == "/health")
-        self._refuse_while_loading()
-        if route is None:
-            await self._answer_small(path, method, send)
-        elif method == "POST":
-            await self._work(route, faults, receive, send)
+    def _work(self, call: Call, make: Make) -> None:
+        order = self._order_of(call)
+        generation = make(call, order)
+        self._admit(generation)
+        wait = self.settings.latency_seconds + (order.delay_seconds if order is not None else 0.0)
+        if wait > 0 or (order is not None and order.hang):
+            waiting = _Waiting(self, generation, order)
+            call.work = waiting
+            if order is None or not order.hang:
+                waiting.timer = asyncio.get_running_loop().call_later(wait, waiting.over)
         else:
-            raise Answered(405, "Method Not Allowed", "MethodNotAllowed")
+            self.begin(generation, order)
 
-    async def _answer_small(self, path: str, method: str, send: Send) -> None:
-        if path == "/health" and method == "GET":
-            await send_whole(send, 200, b"{}")
-        elif path == "/v1/models" and method == "GET":
-            await send_whole(send, 200, self._models())
+    def begin(self, generation: Generation, order: Order | None) -> None:
+        """Let an answer begin, or the fault that was ordered in its place."""
+        if order is None or not _obey(generation.call, order):
+            generation.begin()
         else:
-            raise Answered(404, "Not Found", "NotFoundError")
+            generation.call.work = None
+            self.ended(generation)
 
-    def _read_headers(self, scope: Scope, *, is_open: bool) -> dict[str, str]:
-        """Check the key, and return the fault headers by the name of the order's member."""
-        faults: dict[str, str] = {}
-        authorization = b""
-        for name, value in scope["headers"]:
-            if name == b"authorization":
-                authorization = value
-            elif name.startswith(HEADER_PREFIX):
-                member = name[len(HEADER_PREFIX) :].decode("latin-1").replace("-", "_")
-                faults[member] = value.decode("latin-1")
-        key = self.settings.api_key
-        if key is not None and not is_open:
-            expected = b"Bearer " + key.encode()
-            if not hmac.compare_digest(authorization, expected):
-                raise Answered(401, "Unauthorized", "AuthenticationError")
-        return faults
-
-    def _refuse_while_loading(self) -> None:
-        if not self.settings.loading_seconds:
-            return
-        if self._ready_at is None:
-            self.load_again()
-        ready_at = self._ready_at
-        if ready_at is not None and asyncio.get_running_loop().time() < ready_at:
-            raise Answered(503, "Loading model", "unavailable_error")
-
-    async def _work(
-        self, route: Route, faults: dict[str, str], receive: Receive, send: Send
-    ) -> None:
-        data = await read(receive)
-        body = read_body(data)
-        if body.model not in self.settings.models:
-            message = f"The model `{body.model}` does not exist."
-            raise Answered(404, message, "NotFoundError", "model")
-        question = route.ask(body)
-        self._take_slot()
+    def _order_of(self, call: Call) -> Order | None:
+        named = {
+            name[len(HEADER_PREFIX) :].decode("latin-1").replace("-", "_"): value.decode("latin-1")
+            for name, value in call.headers.items()
+            if name.startswith(HEADER_PREFIX)
+        }
         try:
-            job = self._think(route, question, data, faults)
-            if job.order is not None:
-                await rest(job.order.delay_seconds, receive)
-                _obey(job.order)
-            await self._finish(job, receive, send)
-            self.served[body.model] += 1
-        finally:
-            self.in_flight -= 1
+            order = self._orders.find(named, call.body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise Refused(f"The order of a fault is not acceptable: {error}") from error
+        return order if order is not None else self.schedule.draw()
 
-    def _take_slot(self) -> None:
-        bound = self.settings.in_flight_max
-        if bound is not None and self.in_flight >= bound:
-            message = f"The server works on {bound} requests already."
-            raise Answered(self.settings.full_status, message, "OverloadedError")
+    def _admit(self, generation: Generation) -> None:
+        """Count a request in, where it has room."""
+        settings = self.settings
+        if settings.in_flight_max is not None and self.in_flight >= settings.in_flight_max:
+            raise Refused(
+                f"The server works on {settings.in_flight_max} requests already.",
+                status=429,
+                kind="Too Many Requests",
+            )
+        bound = settings.queued_requests_max
+        if bound is not None and self.driver.unfinished + len(generation.choices) > bound:
+            self.metrics.rejections["max_num_queued_reqs"] += 1
+            raise by_status(
+                HTTPStatus.SERVICE_UNAVAILABLE, "The server is busy. Please try again later."
+            )
+        bound = settings.queued_tokens_max
+        if bound is not None and self.driver.queued_tokens >= bound:
+            self.metrics.rejections["max_num_queued_tokens"] += 1
+            raise by_status(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "The server has a backlog of prompt tokens. Please try again later.",
+            )
         self.in_flight += 1
         self.in_flight_peak = max(self.in_flight_peak, self.in_flight)
 
-    def _think(
-        self, route: Route, question: Question, data: bytes, faults: dict[str, str]
-    ) -> "_Job":
-        digest = self._prose.digest(data)
-        try:
-            order = self._orders.find(faults, data, digest)
-        except msgspec.MsgspecError as error:
-            raise Unacceptable(f"The order of a fault is not acceptable: {error}.") from error
-        answer = None
-        if route.write is not None:
-            created = CREATED if self._clock is None else int(self._clock.now())
-            answer = think(
-                self._prose, question, digest, created, tokens_max=self.settings.output_tokens
-            )
-        return _Job(route, question, data, answer, order)
+    def submit(self, choice: Choice) -> Sequence:
+        """Hand a choice to the engine."""
+        return self.driver.submit(choice)
 
-    async def _finish(self, job: "_Job", receive: Receive, send: Send) -> None:
-        settings, answer = self.settings, job.answer
-        model = job.question.body.model or ""
-        pace = settings.model_factors.get(model, 1.0)
-        first, each = settings.latency_seconds * pace, settings.token_seconds * pace
-        if answer is not None:
-            self._tokens[model] += answer.output_tokens
-            if job.question.body.stream and job.route.stream is not None:
-                await rest(first, receive)
-                await send_events(send, receive, job.route.stream(answer), each)
-                return
-            first += each * max(answer.tokens)
-        await rest(first, receive)
-        body = self._write(job)
-        if job.order is not None and job.order.cut:
-            await send_half(send, body)
-        else:
-            await send_whole(send, 200, body)
+    def withdraw(self, choice: Choice) -> None:
+        """Take a choice out of the engine."""
+        self.driver.withdraw(choice)
 
-    def _write(self, job: "_Job") -> bytes:
-        if job.order is not None and job.order.echo:
-            return job.data
-        if job.order is not None and job.order.reply is not None:
-            return job.order.reply.encode()
-        if job.route.write is None or job.answer is None:
-            return answers.write_embeddings(job.question, self._prose)
-        return job.route.write(job.answer)
+    def ended(self, generation: Generation) -> None:
+        """Count a request out."""
+        self.in_flight -= 1
+        count = len(generation.choices)
+        for choice in generation.choices:
+            if choice.is_complete:
+                reason = "length" if choice.plan.finish == "length" else "stop"
+                self.metrics.request_ended(reason, choice.plan.limit, count)
 
-    def _models(self) -> bytes:
+    # Everything else
+
+    def _models(self, call: Call) -> None:
+        length = self.settings.engine.max_model_len
+        created = CREATED
+        permission = {
+            "id": "modelperm-0",
+            "object": "model_permission",
+            "created": created,
+            "allow_create_engine": False,
+            "allow_sampling": True,
+            "allow_logprobs": True,
+            "allow_search_indices": False,
+            "allow_view": True,
+            "allow_fine_tuning": False,
+            "organization": "*",
+            "group": None,
+            "is_blocking": False,
+        }
         models = [
-            {"id": name, "object": "model", "created": CREATED, "owned_by": "tidegate"}
+            {
+                "id": name,
+                "object": "model",
+                "created": created,
+                "owned_by": "vllm",
+                "root": self.settings.models[0],
+                "parent": None,
+                "max_model_len": length,
+                "permission": [permission],
+            }
             for name in self.settings.models
         ]
-        return json.dumps({"object": "list", "data": models}).encode()
+        call.answer(200, _json({"object": "list", "data": models}))
 
-    def _metrics(self) -> bytes:
-        lines = [
-            "# TYPE vllm:num_requests_running gauge",
-            f"vllm:num_requests_running {self.in_flight}",
-            "# TYPE vllm:request_success_total counter",
-        ]
-        for model in self.settings.models:
-            label = f"{{model_name={json.dumps(model)}}}"
-            lines.append(f"vllm:request_success_total{label} {self.served[model]}")
-        lines.append("# TYPE vllm:generation_tokens_total counter")
-        for model in self.settings.models:
-            label = f"{{model_name={json.dumps(model)}}}"
-            lines.append(f"vllm:generation_tokens_total{label} {self._tokens[model]}")
-        return ("\n".join(lines) + "\n").encode()
+    def _tokenize(self, call: Call) -> None:
+        body = _read_tokenize(call.body)
+        self._maker.model(body.model)
+        length = self.settings.engine.max_model_len
+        if body.messages is not None:
+            text = prompts.chat_text(body.messages, opens=body.add_generation_prompt)
+        elif body.prompt is not None:
+            text = body.prompt
+        else:
+            raise Refused("Field required: prompt", kind="Bad Request", param="prompt")
+        found = prompts.text_tokens(text, length) if text else []
+        told = {
+            "count": len(found),
+            "max_model_len": length,
+            "tokens": list(found),
+            "token_strs": tokens.pieces(text) if body.return_token_strs else None,
+        }
+        call.answer(200, _json(told))
+
+    def _detokenize(self, call: Call) -> None:
+        try:
+            body = bodies.decode_detokenize(call.body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise bodies.unreadable(error) from error
+        self._maker.model(body.model)
+        wrong = next((token for token in body.tokens if token < 0), None)
+        if wrong is not None:
+            raise Refused(f"Token id {wrong} is out of vocabulary", param="tokens")
+        call.answer(200, _json({"prompt": tokens.detokenize(body.tokens)}))
+
+    def _tell_metrics(self, call: Call) -> None:
+        call.answer(200, self.metrics.text(self.driver.engine), kind=TEXT)
+
+    def _tell_faults(self, call: Call) -> None:
+        call.answer(200, self.schedule.told())
+
+    def _set_faults(self, call: Call) -> None:
+        try:
+            plan = plan_from(call.body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise Refused(f"These faults are not acceptable: {error}") from error
+        self.schedule.replace(plan)
+        call.answer(200, self.schedule.told())
 
 
-def build_simulator(settings: SimulatorSettings, clock: Clock | None = None) -> Simulator:
-    """Return a simulated server. Without a clock, answers are the same to the last byte each time.
+class _Waiting:
+    """An answer that does not begin yet, or never."""
 
-    Waiting uses the timers of the event loop alone, so it runs in virtual time as well.
-    """
-    return Simulator(settings, clock)
+    def __init__(self, simulator: Simulator, generation: Generation, order: Order | None) -> None:
+        self.timer: asyncio.TimerHandle | None = None
+        self._simulator = simulator
+        self._generation = generation
+        self._order = order
+
+    def over(self) -> None:
+        """Begin."""
+        self._simulator.begin(self._generation, self._order)
+
+    def gone(self) -> None:
+        """Give up: nobody waits for it any more."""
+        if self.timer is not None:
+            self.timer.cancel()
+        self._simulator.ended(self._generation)
+
+    def flowing(self) -> None:
+        """Nothing was written yet."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """A question that is being worked on; `answer` is None where vectors are asked for."""
+def _obey(call: Call, order: Order) -> bool:
+    """Answer as it was ordered; False where the usual answer goes on."""
+    if order.status != HTTPStatus.OK:
+        refusal = Refused("This fault was ordered.", status=order.status, kind="OrderedFault")
+        body = refusal.body if order.reply is None else order.reply.encode()
+        headers = b""
+        if order.retry_after is not None:
+            value = "".join(order.retry_after.splitlines()).encode("latin-1", "replace")
+            headers = b"retry-after: " + value + b"\r\n"
+        call.answer(order.status, body, headers=headers)
+    elif order.echo:
+        call.answer(200, call.body)
+    elif order.reply is not None and order.cut:
+        call.half(order.reply.encode())
+    elif order.reply is not None:
+        call.answer(200, order.reply.encode())
+    else:
+        return False
+    return True
 
-    route: Route
-    question: Question
-    data: bytes
-    answer: Answer | None
-    order: Order | None
+
+def _read_tokenize(data: bytes) -> bodies.TokenizeBody:
+    try:
+        return bodies.decode_tokenize(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise bodies.unreadable(error) from error
 
 
-def _obey(order: Order) -> None:
-    if order.status == HTTPStatus.OK:
-        return
-    answered = Answered(order.status, "This fault was ordered.", "OrderedFault")
-    if order.reply is not None:
-        answered.body = order.reply.encode()
-    if order.retry_after is not None:
-        answered.extra.append((b"retry-after", order.retry_after.encode("latin-1", "replace")))
-    raise answered
+def _pong(call: Call) -> None:
+    call.answer(200, b"")
+
+
+def _json(value: object) -> bytes:
+    return orjson.dumps(value)
+

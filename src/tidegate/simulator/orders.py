@@ -14,8 +14,11 @@ from collections.abc import Mapping
 
 import msgspec
 
+from tidegate.simulator.dice import digest as digest_of
+
 HEADER_PREFIX = b"x-fault-"
 BODIES_REMEMBERED_MAX = 100_000
+DELAY_SECONDS_MAX = 86_400
 _MARK = b"tidegate_fault"
 
 
@@ -28,6 +31,9 @@ class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         retry_after: send this `retry-after` header along with the status.
         times: only for the first so many requests with this very body; 0 for all of them.
         cut: break the connection off in the middle of the answer.
+        cut_after: of a stream, after so many events.
+        hang: never answer; whoever asked must hang up.
+        garbage: answer with bytes that are no JSON.
         reply: answer with this text instead of JSON of ours.
         echo: answer with the request's body, byte for byte.
     """
@@ -37,12 +43,19 @@ class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     retry_after: str | None = None
     times: int = 0
     cut: bool = False
+    cut_after: int = 1
+    hang: bool = False
+    garbage: bool = False
     reply: str | None = None
     echo: bool = False
 
     def __post_init__(self) -> None:
-        if not 200 <= self.status <= 599 or self.delay_seconds < 0 or self.times < 0:  # noqa: PLR2004 -- HTTP's own bounds
-            raise ValueError("status is from 200 to 599, delay_seconds and times are not negative")
+        if not 200 <= self.status <= 599:  # noqa: PLR2004 -- HTTP's own bounds
+            raise ValueError("status is from 200 to 599")
+        if min(self.delay_seconds, self.times) < 0 or self.cut_after < 1:
+            raise ValueError("delay_seconds and times are not negative, cut_after is 1 or more")
+        if self.delay_seconds > DELAY_SECONDS_MAX:
+            raise ValueError(f"delay_seconds is at most {DELAY_SECONDS_MAX}")
 
 
 class _Metadata(msgspec.Struct, frozen=True):
@@ -63,13 +76,12 @@ class Orders:
     def __init__(self) -> None:
         self._seen: OrderedDict[int, int] = OrderedDict()
 
-    def find(self, headers: Mapping[str, str], body: bytes, digest: int) -> Order | None:
+    def find(self, headers: Mapping[str, str], body: bytes) -> Order | None:
         """Return what should go wrong with this request now, or None.
 
         Args:
             headers: the values of the fault headers by the name of the member.
             body: the request's body.
-            digest: what tells this body from another.
 
         Raises:
             msgspec.ValidationError: the order is not well-formed.
@@ -83,11 +95,12 @@ class Orders:
             order = found
         else:
             return None
-        return order if self._is_due(order, digest) else None
+        return order if self._is_due(order, body) else None
 
-    def _is_due(self, order: Order, digest: int) -> bool:
+    def _is_due(self, order: Order, body: bytes) -> bool:
         if not order.times:
             return True
+        digest = digest_of(body)
         seen = self._seen.pop(digest, 0) + 1
         self._seen[digest] = seen
         if len(self._seen) > BODIES_REMEMBERED_MAX:

@@ -1,52 +1,77 @@
 """What a simulated model server is like."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tidegate.domain.errors import SettingsInvalid
+from tidegate.simulator.engine.cost import PICOSECONDS, Cost
+from tidegate.simulator.engine.presets import preset
+from tidegate.simulator.engine.settings import EngineSettings
+from tidegate.simulator.schedule import Plan
 
-TOKENS_MAX = 4096
-_FULL_STATUSES = (429, 503)
+USUAL_TOKENS_MAX = 32_768
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatorSettings:
     """Settings of one simulated server. Durations are seconds.
 
-    An answer takes (`latency_seconds` + `token_seconds` for each token of it), times the model's
-    factor.
-
     Attributes:
-        models: the models that it serves; any other is answered with 404.
-        model_factors: how much slower than the rest a model is; 1 where nothing is said.
-        output_tokens: how long answers are at most unless the request says so.
-        in_flight_max: how many requests it works on at a time; None for no bound.
-        full_status: what the others hear meanwhile, 429 or 503.
-        loading_seconds: how long after its first request it answers everything with 503.
-        api_key: the bearer key that requests must carry; None for none.
-        seed: answers are a function of the seed and the request's body.
+        models: the names that it serves, all by one engine; any other is answered with 404.
+        engine: how much the engine holds.
+        cost: how long its steps take.
+        output_tokens: the median length of answers that nothing bounds.
+        seed: answers are a function of the seed and the request.
+        latency_seconds: what every request waits before the engine sees it.
+        transfer_seconds, transfer_token_seconds: how long keys and values from another engine take
+            to come, for each request and for each token of its prompt.
+        in_flight_max: how many requests are taken in at a time; more hear 429. None: no bound.
+        queued_requests_max: how many sequences may wait or run; more hear 503, as in vLLM.
+        queued_tokens_max: how many tokens of prompts may wait for their first token; then 503.
+        startup_seconds: how long after its start it answers everything with 503.
+        api_keys: of which requests must carry one; empty for none.
+        faults: what goes wrong by the clock.
     """
 
     models: tuple[str, ...] = ("sim",)
-    latency_seconds: float = 0.0
-    token_seconds: float = 0.0
-    model_factors: Mapping[str, float] = field(default_factory=dict)
+    engine: EngineSettings = field(default_factory=EngineSettings)
+    cost: Cost = field(default_factory=lambda: preset("instant").cost)
     output_tokens: int = 16
-    in_flight_max: int | None = None
-    full_status: int = 429
-    loading_seconds: float = 0.0
-    api_key: str | None = field(default=None, repr=False)
     seed: int = 0
+    latency_seconds: float = 0.0
+    transfer_seconds: float = 0.0
+    transfer_token_seconds: float = 0.0
+    in_flight_max: int | None = None
+    queued_requests_max: int | None = None
+    queued_tokens_max: int | None = None
+    startup_seconds: float = 0.0
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
+    faults: Plan = field(default_factory=Plan)
 
     def __post_init__(self) -> None:
         if not self.models:
             raise SettingsInvalid("A simulated server needs at least one model: set models.")
-        times = (self.latency_seconds, self.token_seconds, self.loading_seconds)
-        if min(*times, *self.model_factors.values()) < 0:
-            raise SettingsInvalid("Durations and model_factors of the simulator can't be negative.")
-        if not 1 <= self.output_tokens <= TOKENS_MAX:
-            raise SettingsInvalid(f"Set the simulator's output_tokens from 1 to {TOKENS_MAX}.")
+        if not all(self.models) or not all(self.api_keys):
+            raise SettingsInvalid("Names of models and keys of the simulator can't be empty.")
+        durations = {
+            "latency_seconds": self.latency_seconds,
+            "transfer_seconds": self.transfer_seconds,
+            "transfer_token_seconds": self.transfer_token_seconds,
+            "startup_seconds": self.startup_seconds,
+        }
+        for name, seconds in durations.items():
+            if not 0 <= seconds < float("inf"):
+                raise SettingsInvalid(f"The simulator's {name} can't be {seconds:g}.")
+        if not 1 <= self.output_tokens <= USUAL_TOKENS_MAX:
+            raise SettingsInvalid(
+                f"Set the simulator's output_tokens from 1 to {USUAL_TOKENS_MAX}."
+            )
         if self.in_flight_max is not None and self.in_flight_max < 1:
             raise SettingsInvalid("Set the simulator's in_flight_max to 1 or more, or leave it.")
-        if self.full_status not in _FULL_STATUSES:
-            raise SettingsInvalid("Set the simulator's full_status to 429 or 503.")
+        for name in ("queued_requests_max", "queued_tokens_max"):
+            bound = getattr(self, name)
+            if bound is not None and bound < 0:
+                raise SettingsInvalid(f"The simulator's {name} can't be negative.")
+
+    def transfer_ps(self, tokens: int) -> int:
+        """Return how long the keys and values of so many tokens take to come, in picoseconds."""
+        return round((self.transfer_seconds + self.transfer_token_seconds * tokens) * PICOSECONDS)

@@ -1,5 +1,9 @@
 """What an engine tells whoever listens; every method may be left as it is."""
 
+from collections.abc import Sequence as Several
+
+from typing_extensions import override
+
 from tidegate.simulator.engine.sequence import Sequence
 
 
@@ -39,3 +43,61 @@ class Listener:
 
     def block_removed(self, known: int) -> None:
         """Hear that a block of this hash is gone."""
+
+
+class Listeners(Listener):
+    """Several that listen, told one after the other."""
+
+    def __init__(self, members: Several[Listener]) -> None:
+        self._members = tuple(members)
+
+    @override
+    def stepped(
+        self,
+        *,
+        steps: int,
+        first_ps: int,
+        last_ps: int,
+        decoding: int,
+        prefilled: int,
+        ended_ps: int,
+    ) -> None:
+        for member in self._members:
+            member.stepped(
+                steps=steps,
+                first_ps=first_ps,
+                last_ps=last_ps,
+                decoding=decoding,
+                prefilled=prefilled,
+                ended_ps=ended_ps,
+            )
+
+    @override
+    def scheduled(self, sequence: Sequence, at_ps: int) -> None:
+        for member in self._members:
+            member.scheduled(sequence, at_ps)
+
+    @override
+    def first_token(self, sequence: Sequence, at_ps: int) -> None:
+        for member in self._members:
+            member.first_token(sequence, at_ps)
+
+    @override
+    def finished(self, sequence: Sequence, at_ps: int) -> None:
+        for member in self._members:
+            member.finished(sequence, at_ps)
+
+    @override
+    def preempted(self, sequence: Sequence, at_ps: int) -> None:
+        for member in self._members:
+            member.preempted(sequence, at_ps)
+
+    @override
+    def blocks_stored(self, sequence: Sequence, indexes: list[int]) -> None:
+        for member in self._members:
+            member.blocks_stored(sequence, indexes)
+
+    @override
+    def block_removed(self, known: int) -> None:
+        for member in self._members:
+            member.block_removed(known)

@@ -6,7 +6,7 @@ from enum import Enum, auto
 from hashlib import blake2b
 
 from tidegate.simulator.engine.blocks import ROOT, block_hash
-from tidegate.simulator.engine.tokens import Outputs
+from tidegate.simulator.engine.tokens import Outputs, Script
 
 _TOKEN_BYTES = 4
 
@@ -17,7 +17,8 @@ class Request:
 
     `key` names the request in whatever is drawn for it. `transfer_ps` is how long the keys and
     values of the prompt take to arrive where another engine has prefilled it (None: they are
-    computed here). `salt` keeps its blocks apart from those of others.
+    computed here). `salt` keeps its blocks apart from those of others. `script` holds the tokens
+    that come out where they are not drawn, as many as come out at least.
     """
 
     key: str
@@ -27,10 +28,12 @@ class Request:
     lora: str | None = None
     salt: str = ""
     transfer_ps: int | None = None
+    script: "array[int] | None" = None
 
     def __post_init__(self) -> None:
         assert len(self.prompt) > 0, "a prompt has at least one token"
         assert self.output_tokens > 0, self.output_tokens
+        assert self.script is None or len(self.script) >= self.output_tokens, self.key
 
     @property
     def extra(self) -> int:
@@ -85,7 +88,9 @@ class Sequence:
         self.request = request
         self.order = order
         self.arrived_ps = arrived_ps
-        self.outputs = Outputs(seed, request.key)
+        self.outputs: Outputs | Script = (
+            Outputs(seed, request.key) if request.script is None else Script(request.script)
+        )
         self.state = State.WAITING
         self.blocks: list[int] = []
         self.computed = 0

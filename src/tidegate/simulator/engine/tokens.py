@@ -8,10 +8,15 @@ find their blocks in the prefix cache.
 import re
 import zlib
 from array import array
+from collections.abc import Iterable
 from hashlib import blake2b
 from itertools import product
 
+from typing_extensions import override
+
 VOCABULARY = 65_536
+PIECES_KEPT_MAX = 131_072
+PIECE_CHARACTERS_MAX = 25
 WORDS = 32_768
 CHUNK_TOKENS = 16
 _CHUNKS_KEPT = 4
@@ -20,7 +25,7 @@ _ALL_BITS = (1 << 8 * 4 * CHUNK_TOKENS) - 1
 # Two odd numbers without a pattern: the digests of their names.
 _STRIDE = int.from_bytes(blake2b(b"stride", digest_size=64).digest(), "little") | 1
 _FACTOR = int.from_bytes(blake2b(b"factor", digest_size=64).digest(), "little") | 1
-_PIECE = re.compile(r"\s?[^\W_]{1,24}|\s?[^\w\s]{1,4}|\s+|_+")
+_PIECE = re.compile(r"\s?[^\W_]{1,24}|\s?[^\w\s]{1,4}|\s{1,24}|_{1,24}")
 _SYLLABLES = [first + second for first, second in product("bdfklmnprstvgzjh", "ai")]
 _SYLLABLES[16:] = [first + second for first, second in product("bdfklmnprstvgzjh", "o")]
 assert len(set(_SYLLABLES)) == 32  # noqa: PLR2004 - five bits each
@@ -39,18 +44,72 @@ def text(tokens: "array[int]") -> str:
 
 
 _WORDS = [word(token) for token in range(WORDS)]
-_TOKEN = {piece: token for token, piece in enumerate(_WORDS)}
+WORD_BYTES = [piece.encode("ascii") for piece in _WORDS]
+WORD_CHARACTERS = len(WORD_BYTES[0])
+assert {len(piece) for piece in WORD_BYTES} == {WORD_CHARACTERS}
+
+
+class _Numbers(dict[str, int]):
+    """The token of each piece of text; those that are not ours are worked out once."""
+
+    @override
+    def __missing__(self, piece: str) -> int:
+        token = WORDS + zlib.crc32(piece.encode("utf-8", "surrogatepass")) % WORDS
+        if len(self) < PIECES_KEPT_MAX:
+            self[piece] = token
+        return token
+
+
+# Under their names without the blank: what stands before a word does not change its token.
+_TOKEN = _Numbers({piece[1:]: token for token, piece in enumerate(_WORDS)})
+_number_of = _TOKEN.__getitem__
+
+
+def pieces(content: str) -> list[str]:
+    """Cut any text into the pieces that are a token each: words with the blank before them."""
+    first, *rest = content.split(" ")
+    found = [first] if first else []
+    found += [" " + word for word in rest]
+    if max(map(len, found), default=0) > PIECE_CHARACTERS_MAX:
+        return [part for piece in found for part in _parts(piece)]
+    return found
 
 
 def tokenize(content: str) -> "array[int]":
     """Return the tokens of any text: those that we generated as they were, others by their hash."""
-    found = array("I")
-    for piece in _PIECE.findall(content):
-        token = _TOKEN.get(piece)
-        if token is None:
-            token = WORDS + zlib.crc32(piece.encode("utf-8", "surrogatepass")) % WORDS
-        found.append(token)
+    words = content.split(" ")
+    if not words[0]:
+        del words[0]  # The blank belongs to the word after it.
+    if max(map(len, words), default=0) >= PIECE_CHARACTERS_MAX:
+        words = [part.removeprefix(" ") for part in pieces(content)]
+    return array("I", list(map(_number_of, words)))
+
+
+def _parts(piece: str) -> list[str]:
+    if len(piece) <= PIECE_CHARACTERS_MAX:
+        return [piece]
+    found: list[str] = _PIECE.findall(piece)
     return found
+
+
+def detokenize(tokens: Iterable[int]) -> str:
+    """Return a text for any tokens; of those that no text of ours has, only the number is left."""
+    return "".join(
+        [_WORDS[token] if token < WORDS else f" <{token}>" for token in tokens]
+    )
+
+
+class Script:
+    """Tokens that were decided beforehand, in place of drawn ones."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self, tokens: "array[int]") -> None:
+        self._data = tokens.tobytes()
+
+    def ids(self, start: int, stop: int) -> bytes:
+        """Return the tokens from `start` to `stop`, four bytes each, little-endian."""
+        return self._data[4 * start : 4 * stop]
 
 
 class Outputs:

@@ -1,0 +1,142 @@
+"""What vLLM checks of a request before it takes it in."""
+
+import math
+
+from tidegate.simulator.bodies import Body
+from tidegate.simulator.engine.settings import EngineSettings, Policy
+from tidegate.simulator.refusal import Refused
+
+CHOICES_MAX = 4_096
+LOGPROBS_MAX = 20
+STOPS_MAX = 64
+SALT_CHARACTERS_MAX = 1_024
+TOKEN_ID_MAX = (1 << 32) - 1
+_INT64_MAX = (1 << 63) - 1
+
+
+def check_sampling(body: Body) -> None:
+    """Refuse values that no sampler takes.
+
+    Raises:
+        Refused: 400, with vLLM's words.
+    """
+    _check_ranges(body)
+    if body.repetition_penalty is not None and body.repetition_penalty <= 0:
+        raise Refused("repetition_penalty must be greater than zero.", param="repetition_penalty")
+    if body.top_p == 0:
+        raise Refused("top_p must be in (0, 1], got 0.0. (parameter=top_p, value=0.0)", param="top_p")
+    if body.n is not None and not 1 <= body.n <= CHOICES_MAX:
+        raise Refused(f"n must be from 1 to {CHOICES_MAX}, got {body.n}.", param="n")
+    if body.seed is not None and not -_INT64_MAX - 1 <= body.seed <= _INT64_MAX:
+        raise Refused("seed must be a number of 64 bits.", param="seed")
+    if not -_INT64_MAX - 1 <= body.priority <= _INT64_MAX:
+        raise Refused("priority must be a number of 64 bits.", param="priority")
+    check_salt(body.cache_salt)
+    _check_stops(body)
+    if body.stream_options is not None and not body.stream:
+        raise Refused(
+            "Stream options can only be defined when `stream=True`.", param="stream_options"
+        )
+
+
+def _check_ranges(body: Body) -> None:
+    if body.temperature is not None:
+        _check_range("temperature", body.temperature, 0, math.inf, "non-negative")
+    if body.top_p is not None:
+        _check_range("top_p", body.top_p, 0, 1, "in (0, 1]")
+    if body.top_k is not None:
+        _check_range("top_k", body.top_k, -1, _INT64_MAX, "0 (disable), or at least 1")
+    if body.min_p is not None:
+        _check_range("min_p", body.min_p, 0, 1, "in [0, 1]")
+    if body.presence_penalty is not None:
+        _check_range("presence_penalty", body.presence_penalty, -2, 2, "in [-2, 2]")
+    if body.frequency_penalty is not None:
+        _check_range("frequency_penalty", body.frequency_penalty, -2, 2, "in [-2, 2]")
+
+
+def _check_range(name: str, value: float, low: float, high: float, rule: str) -> None:
+    if not low <= value <= high:
+        raise Refused(
+            f"{name} must be {rule}, got {value:g}. (parameter={name}, value={value:g})", param=name
+        )
+
+
+def check_salt(salt: str | None) -> None:
+    """Refuse a salt of the prefix cache that has no or too many characters."""
+    if salt is not None and not 1 <= len(salt) <= SALT_CHARACTERS_MAX:
+        raise Refused(
+            f"Parameter 'cache_salt' must have from 1 to {SALT_CHARACTERS_MAX} characters.",
+            param="cache_salt",
+        )
+
+
+def _check_stops(body: Body) -> None:
+    stops = stops_of(body)
+    if len(stops) > STOPS_MAX or len(body.stop_token_ids or ()) > STOPS_MAX:
+        raise Refused(f"At most {STOPS_MAX} stops are taken.", param="stop")
+    if "" in stops:
+        raise Refused("stop cannot contain an empty string.", param="stop")
+
+
+def stops_of(body: Body) -> tuple[str, ...]:
+    """Return the texts that end an answer."""
+    if body.stop is None:
+        return ()
+    return (body.stop,) if isinstance(body.stop, str) else tuple(body.stop)
+
+
+def check_priority(priority: int, size: EngineSettings) -> None:
+    """Refuse a priority where the queue has none."""
+    if priority and size.policy is not Policy.PRIORITY:
+        raise Refused(
+            f"Got priority {priority} but Priority scheduling is not enabled.", param="priority"
+        )
+
+
+def check_logprobs(count: int | None, param: str) -> None:
+    """Refuse a number of log probabilities that is not offered."""
+    if count is not None and not 0 <= count <= LOGPROBS_MAX:
+        raise Refused(
+            f"Requested sample logprobs of {count}, which must be from 0 to {LOGPROBS_MAX}. "
+            f"(parameter={param}, value={count})",
+            param=param,
+        )
+
+
+def output_bound(asked: int | None, min_tokens: int, prompt_tokens: int, length_max: int) -> int:
+    """Return how many tokens may come out at most.
+
+    Raises:
+        Refused: prompt and output do not fit into the model's length together.
+    """
+    if asked is not None and asked < 1:
+        raise Refused(f"max_tokens must be at least 1, got {asked}.", param="max_tokens")
+    if asked is not None and asked > length_max:
+        raise Refused(
+            f"max_tokens={asked} cannot be greater than max_model_len=max_total_tokens="
+            f"{length_max}. Please request fewer output tokens. "
+            f"(parameter=max_tokens, value={asked})",
+            param="max_tokens",
+        )
+    wanted = asked if asked is not None else 1
+    if prompt_tokens + wanted > length_max:
+        raise too_long(asked or 0, prompt_tokens, length_max)
+    bound = asked if asked is not None else length_max - prompt_tokens
+    if not 0 <= min_tokens <= bound:
+        raise Refused(
+            f"min_tokens must be from 0 to max_tokens={bound}, got {min_tokens}.",
+            param="min_tokens",
+        )
+    return bound
+
+
+def too_long(asked: int, prompt_tokens: int, length_max: int) -> Refused:
+    """Return the refusal of a prompt that leaves no room for what was asked."""
+    return Refused(
+        f"This model's maximum context length is {length_max} tokens. However, you requested "
+        f"{asked} output tokens and your prompt contains at least {prompt_tokens} input tokens, "
+        f"for a total of at least {asked + prompt_tokens} tokens. Please reduce the length of the "
+        "input prompt or the number of requested output tokens. "
+        f"(parameter=input_tokens, value={prompt_tokens})",
+        param="input_tokens",
+    )

@@ -1,0 +1,303 @@
+"""An answer on its way: one or more sequences of the engine, and the reply that they become."""
+
+from array import array
+from typing import Protocol
+
+from tidegate.simulator.engine.sequence import Request, Sequence, State
+from tidegate.simulator.engine.tokens import CHUNK_TOKENS, WORD_BYTES
+from tidegate.simulator.orders import Order
+from tidegate.simulator.plans import Plan
+from tidegate.simulator.web.call import Call
+
+EVENTS_AT_ONCE_MAX = 64
+_DECODING = State.DECODING
+_GARBAGE = b'data: {"id":"\xff\xfe","choices":[{"delta":\n\n'
+
+
+class Style(Protocol):
+    """How the answers of one endpoint are written down. Events are bytes of a stream."""
+
+    def around_word(self, choice: "Choice") -> tuple[bytes, bytes] | None:
+        """Return what stands before and after a drawn word in its event; None if that varies."""
+        ...
+
+    def first(self, choice: "Choice") -> bytes:
+        """Return the events before the first token of a choice."""
+        ...
+
+    def delta(self, choice: "Choice", start: int, stop: int) -> bytes:
+        """Return the events of these tokens, none of them the last."""
+        ...
+
+    def last(self, choice: "Choice", start: int) -> bytes:
+        """Return the events of the rest of the tokens, and of the end of a choice."""
+        ...
+
+    def end(self, generation: "Generation") -> bytes:
+        """Return the events after the end of the last choice."""
+        ...
+
+    def whole(self, generation: "Generation") -> bytes:
+        """Return the body of a reply that is no stream."""
+        ...
+
+
+class Runner(Protocol):
+    """Who runs sequences."""
+
+    def submit(self, choice: "Choice") -> Sequence:
+        """Take a choice in."""
+        ...
+
+    def withdraw(self, choice: "Choice") -> None:
+        """End a choice at once."""
+        ...
+
+    def ended(self, generation: "Generation") -> None:
+        """Hear that a reply is complete, or that nobody waits for it any more."""
+        ...
+
+
+class Choice:
+    """One sequence of an answer.
+
+    Attributes:
+        index: its number in the answer.
+        plan: what it will say.
+        request: what the engine is asked.
+        sequence: in the engine, once it is submitted.
+        sent: how many of its tokens were sent.
+    """
+
+    __slots__ = (
+        "_after",
+        "_before",
+        "_words",
+        "generation",
+        "index",
+        "is_complete",
+        "is_ended",
+        "plan",
+        "request",
+        "sent",
+        "sequence",
+    )
+
+    def __init__(self, index: int, plan: Plan, request: Request) -> None:
+        self.index = index
+        self.plan = plan
+        self.request = request
+        self.sequence: Sequence | None = None
+        self.sent = 0
+        self.is_ended = False
+        self.is_complete = False
+        self.generation: Generation
+        self._words: list[bytes] = []
+        self._before = self._after = b""
+
+    @property
+    def is_streamed(self) -> bool:
+        """Say whether its tokens are sent as they come."""
+        return self.generation.is_streamed
+
+    def deliver(self, step: int) -> None:
+        """Send what has come since the last time, unless the reader is behind."""
+        sequence, sent = self.sequence, self.sent
+        assert sequence is not None, "delivered before it was submitted"
+        count = step - sequence.base if sequence.state is _DECODING else sequence.generated_before
+        if count == sent + 1 and self._before and count < self.plan.total:
+            call = self.generation.call
+            if call.is_stalled:
+                return
+            place = sent % CHUNK_TOKENS
+            if not place or not self._words:
+                self._draw_words()
+            self.sent = count
+            call.send_framed(self._before + self._words[place] + self._after)
+        elif count > sent:
+            self._deliver_some(count)
+
+    def ended(self) -> None:
+        """Hear that all tokens are there."""
+        self.is_ended = True
+        if not self.is_streamed:
+            self.is_complete = True
+            self.generation.choice_ended()
+        else:
+            self._deliver_some(self.plan.total)
+
+    def flow(self) -> None:
+        """Go on where the reader was behind; the driver does so itself while tokens come."""
+        if self.is_ended and not self.is_complete:
+            self._deliver_some(self.plan.total)
+
+    def _deliver_some(self, count: int) -> None:
+        """Send tokens up to this one, so many at once, as long as the reader takes them."""
+        generation, style = self.generation, self.generation.style
+        call, before_last = generation.call, min(count, self.plan.total - 1)
+        if not self.sent and not call.is_stalled:
+            self._open()
+        while self.sent < before_last and not (call.is_stalled or call.is_over):
+            stop = min(before_last, self.sent + EVENTS_AT_ONCE_MAX)
+            events = style.delta(self, self.sent, stop)
+            self.sent = stop
+            generation.send(events)
+        if count < self.plan.total or call.is_stalled or call.is_over or self.is_complete:
+            return
+        if self.is_ended:
+            events = style.last(self, self.sent)
+            self.sent = self.plan.total
+            self.is_complete = True
+            generation.choice_ended(events)
+
+    def _open(self) -> None:
+        generation = self.generation
+        opening = generation.style.first(self)
+        around = generation.style.around_word(self) if self.plan.pieces is None else None
+        if around is not None and not generation.is_tampered:
+            before, after = around
+            size = len(before) + len(WORD_BYTES[0]) + len(after)
+            self._before, self._after = generation.call.framing(size, before, after)
+        if opening:
+            generation.send(opening)
+
+    def _draw_words(self) -> None:
+        assert self.sequence is not None, "drawn before it was submitted"
+        start = self.sent - self.sent % CHUNK_TOKENS
+        ids = array("I")
+        ids.frombytes(self.sequence.outputs.ids(start, start + CHUNK_TOKENS))
+        self._words = [WORD_BYTES[token] for token in ids]
+
+
+class Generation:
+    """The answer to one call: the engine's listener tells it of tokens, it writes the reply."""
+
+    __slots__ = (
+        "_events",
+        "_is_over",
+        "_left",
+        "_order",
+        "_runner",
+        "call",
+        "choices",
+        "is_streamed",
+        "is_tampered",
+        "style",
+    )
+
+    def __init__(
+        self,
+        call: Call,
+        style: Style,
+        choices: list[Choice],
+        runner: Runner,
+        *,
+        is_streamed: bool,
+        order: Order | None = None,
+    ) -> None:
+        self.call = call
+        self.style = style
+        self.choices = choices
+        self.is_streamed = is_streamed
+        self._runner = runner
+        self._order = order
+        self._events = 0
+        self._is_over = False
+        self.is_tampered = order is not None and (order.garbage or order.cut)
+        self._left = len(choices)
+        for choice in choices:
+            choice.generation = self
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Count the tokens of the prompts; several choices of one prompt share it."""
+        prompts = {id(choice.request.prompt): len(choice.request.prompt) for choice in self.choices}
+        return sum(prompts.values())
+
+    @property
+    def output_tokens(self) -> int:
+        """Count the tokens of all choices."""
+        return sum(choice.plan.total for choice in self.choices)
+
+    @property
+    def cached_tokens(self) -> int:
+        """Count the tokens of the prompts that were found in the prefix cache."""
+        found: dict[int, int] = {}
+        for choice in self.choices:
+            if choice.sequence is not None:
+                found.setdefault(
+                    id(choice.request.prompt), choice.sequence.cached_tokens or 0
+                )
+        return sum(found.values())
+
+    def begin(self) -> None:
+        """Hand all choices to the engine."""
+        if self.is_streamed:
+            self.call.open()
+        self.call.work = self
+        for choice in self.choices:
+            choice.sequence = self._runner.submit(choice)
+
+    def send(self, events: bytes) -> None:
+        """Send events, or what a fault makes of them."""
+        order = self._order
+        if order is None or not self.is_tampered:
+            self.call.write(events)
+            return
+        self._events += events.count(b"\n\n")
+        if order.garbage:
+            self.call.write(_GARBAGE)
+        else:
+            self.call.write(events)
+        if order.cut and self._events >= order.cut_after:
+            self._cut()
+
+    def choice_ended(self, events: bytes = b"") -> None:
+        """Hear that a choice is complete, with its last events."""
+        self._left -= 1
+        if self._left:
+            if events:
+                self.send(events)
+            return
+        if self._is_over:
+            return
+        if self.is_tampered:
+            self._end_tampered(events)
+            if self._is_over:
+                return
+        elif self.is_streamed:
+            self.call.close(events + self.style.end(self))
+        else:
+            self.call.answer(200, self.style.whole(self))
+        self._is_over = True
+        self._runner.ended(self)
+
+    def gone(self) -> None:
+        """Take everything out of the engine: nobody waits for it any more."""
+        if self._is_over:
+            return
+        self._is_over = True
+        for choice in self.choices:
+            self._runner.withdraw(choice)
+        self._runner.ended(self)
+
+    def flowing(self) -> None:
+        """Go on with what ended while the reader was behind."""
+        for choice in self.choices:
+            choice.flow()
+
+    def _end_tampered(self, events: bytes) -> None:
+        order = self._order
+        assert order is not None, "a fault that nobody ordered"
+        if self.is_streamed:
+            self.send(events)
+            if not self.call.is_over:
+                self.call.close(self.style.end(self))
+        elif order.garbage:
+            self.call.answer(200, _GARBAGE)
+        else:
+            self.call.half(self.style.whole(self))
+
+    def _cut(self) -> None:
+        self.call.cut()
+        self.gone()

@@ -1,0 +1,313 @@
+"""From the body of a request to the answer that it will get: everything is decided at arrival."""
+
+from array import array
+from collections.abc import Callable
+from hashlib import blake2b
+from itertools import product
+from typing import TypeVar
+
+import msgspec
+
+from tidegate.simulator import bodies, checks, plans, prompts
+from tidegate.simulator.bodies import Body, ChatBody, KvTransfer
+from tidegate.simulator.dice import digest
+from tidegate.simulator.engine.sequence import Request
+from tidegate.simulator.engine.tokens import detokenize
+from tidegate.simulator.generation import Choice, Generation, Runner, Style
+from tidegate.simulator.orders import Order
+from tidegate.simulator.plans import Limits, Plan
+from tidegate.simulator.refusal import Refused, unknown_model
+from tidegate.simulator.settings import SimulatorSettings
+from tidegate.simulator.shapes import NoCall, Shape, response_shape, shape_of
+from tidegate.simulator.styles.chat import ChatStyle
+from tidegate.simulator.styles.common import Names
+from tidegate.simulator.styles.completion import CompletionStyle
+from tidegate.simulator.styles.embedding import EmbeddingStyle
+from tidegate.simulator.styles.response import ResponseStyle
+from tidegate.simulator.web.call import Call
+
+T = TypeVar("T")
+COMPLETION_TOKENS = 16
+DIMENSIONS = 384
+DIMENSIONS_MAX = 4_096
+REQUEST_ID_CHARACTERS_MAX = 256
+
+
+class Maker:
+    """Makes answers for one server. `created` tells the time that answers carry."""
+
+    def __init__(
+        self, settings: SimulatorSettings, runner: Runner, created: Callable[[], int]
+    ) -> None:
+        self._settings = settings
+        self._runner = runner
+        self._created = created
+        self._served = frozenset(settings.models)
+
+    def model(self, name: str | None) -> str:
+        """Return the model that a request means.
+
+        Raises:
+            Refused: 404, it is not served.
+        """
+        if name is None:
+            return self._settings.models[0]
+        if name not in self._served:
+            raise unknown_model(name)
+        return name
+
+    def chat(self, call: Call, order: Order | None) -> Generation:
+        """Return the answer to a chat."""
+        body = _read(bodies.decode_chat, call.body)
+        model = self.model(body.model)
+        self._check(body)
+        if body.messages is None:
+            raise Refused("Field required: messages", kind="Bad Request", param="messages")
+        checks.check_logprobs(body.top_logprobs, "top_logprobs")
+        if body.top_logprobs and not body.logprobs:
+            raise Refused(
+                "when using `top_logprobs`, `logprobs` must be set to true.", param="top_logprobs"
+            )
+        text = prompts.chat_text(body.messages, preamble=_tools_text(body))
+        prompt = prompts.text_tokens(text, self._settings.engine.max_model_len)
+        asked = body.max_completion_tokens
+        asked = body.max_tokens if asked is None else asked
+        options = body.stream_options
+        style = ChatStyle(
+            names=self._names("chatcmpl-", call, body.request_id, model),
+            logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+            with_usage=options is not None and options.include_usage,
+            with_usage_always=options is not None and options.continuous_usage_stats,
+            is_prefill=_is_prefill(body.kv_transfer_params),
+            echo=prompts.content_text(body.messages[-1].content) if body.echo else "",
+        )
+        choices = self._choices(body, [prompt], asked, shape_of(body))
+        return self._generation(call, style, choices, body.stream, order)
+
+    def completion(self, call: Call, order: Order | None) -> Generation:
+        """Return the answer to one or several prompts."""
+        body = _read(bodies.decode_completion, call.body)
+        model = self.model(body.model)
+        self._check(body)
+        checks.check_logprobs(body.logprobs, "logprobs")
+        if body.suffix:
+            raise Refused("suffix is not currently supported", param="suffix")
+        length_max = self._settings.engine.max_model_len
+        found = prompts.prompts_of(body.prompt, length_max, "prompt")
+        asked = body.max_tokens if body.max_tokens is not None else COMPLETION_TOKENS
+        if body.echo and asked == 0:
+            raise Refused(
+                "The simulator can't echo without an answer: set max_tokens to 1 or more.",
+                param="max_tokens",
+            )
+        options = body.stream_options
+        style = CompletionStyle(
+            names=self._names("cmpl-", call, body.request_id, model),
+            logprobs=body.logprobs,
+            with_usage=options is not None and options.include_usage,
+            with_usage_always=options is not None and options.continuous_usage_stats,
+            is_prefill=_is_prefill(body.kv_transfer_params),
+            echoes=_echoes(body, found) if body.echo else (),
+            choices_each=body.n or 1,
+        )
+        choices = self._choices(body, found, asked, shape_of(body))
+        return self._generation(call, style, choices, body.stream, order)
+
+    def response(self, call: Call, order: Order | None) -> Generation:
+        """Return a response."""
+        body = _read(bodies.decode_response, call.body)
+        model = self.model(body.model)
+        if body.input is None:
+            raise Refused("Field required: input", kind="Bad Request", param="input")
+        if body.previous_response_id is not None:
+            raise Refused(
+                f"Response with id '{body.previous_response_id}' not found.",
+                status=404,
+                kind="NotFoundError",
+                param="response_id",
+            )
+        shared = Body(
+            temperature=body.temperature,
+            top_p=body.top_p,
+            priority=body.priority,
+            cache_salt=body.cache_salt,
+        )
+        self._check(shared)
+        text = prompts.response_text(body.input, body.instructions)
+        prompt = prompts.text_tokens(text, self._settings.engine.max_model_len)
+        names = self._names("resp_", call, body.request_id, model)
+        style = ResponseStyle(
+            names=names,
+            number=digest(names.id),
+            asked={
+                "instructions": body.instructions,
+                "max_output_tokens": body.max_output_tokens,
+                "metadata": _decoded(body.metadata),
+                "parallel_tool_calls": body.parallel_tool_calls is not False,
+                "temperature": 1.0 if body.temperature is None else body.temperature,
+                "top_p": 1.0 if body.top_p is None else body.top_p,
+                "text": None if body.text is None else {"format": {"type": "text"}},
+                "tool_choice": body.tool_choice if isinstance(body.tool_choice, str) else "auto",
+                "tools": [],
+            },
+        )
+        choices = self._choices(shared, [prompt], body.max_output_tokens, response_shape(body))
+        return self._generation(call, style, choices, body.stream, order)
+
+    def embedding(self, call: Call, order: Order | None) -> Generation:
+        """Return vectors: the engine prefills each input and gives one token."""
+        body = _read(bodies.decode_embedding, call.body)
+        model = self.model(body.model)
+        checks.check_priority(body.priority, self._settings.engine)
+        if body.dimensions is not None and not 1 <= body.dimensions <= DIMENSIONS_MAX:
+            raise Refused(f"dimensions must be from 1 to {DIMENSIONS_MAX}.", param="dimensions")
+        if body.encoding_format not in {None, "float", "base64"}:
+            raise Refused("encoding_format must be float or base64.", param="encoding_format")
+        length_max = self._settings.engine.max_model_len - 1
+        if body.messages is not None:
+            text = prompts.chat_text(body.messages, opens=False)
+            found = [prompts.text_tokens(text, length_max)]
+        else:
+            found = prompts.prompts_of(body.input, length_max, "input")
+        style = EmbeddingStyle(
+            names=self._names("embd-", call, body.request_id, model),
+            seed=self._settings.seed,
+            dimensions=body.dimensions or DIMENSIONS,
+            is_base64=body.encoding_format == "base64",
+        )
+        shared = Body(priority=body.priority, ignore_eos=True)
+        choices = self._choices(shared, found, 1, None)
+        return self._generation(call, style, choices, False, order)
+
+    # The parts of an answer
+
+    def _check(self, body: Body) -> None:
+        checks.check_sampling(body)
+        checks.check_priority(body.priority, self._settings.engine)
+
+    def _names(self, prefix: str, call: Call, asked: str | None, model: str) -> Names:
+        """Return the names of an answer: its id is the request's, or follows from its body."""
+        given = call.headers.get(b"x-request-id", b"").decode("latin-1") or asked
+        if given and len(given) > REQUEST_ID_CHARACTERS_MAX:
+            raise Refused(
+                f"A request id has at most {REQUEST_ID_CHARACTERS_MAX} characters.",
+                param="request_id",
+            )
+        if not given:
+            key = str(self._settings.seed).encode()
+            given = blake2b(call.body, digest_size=16, key=key[:64]).hexdigest()
+        return Names.of(prefix + given, self._created(), model)
+
+    def _choices(
+        self, body: Body, found: list["array[int]"], asked: int | None, shape: Shape | None
+    ) -> list[Choice]:
+        """Return `n` choices for each prompt, with everything that they will say."""
+        each = body.n or 1
+        if each * len(found) > checks.CHOICES_MAX:
+            raise Refused(
+                f"A request may ask for {checks.CHOICES_MAX} answers at most.", param="n"
+            )
+        limits = [self._limits(body, len(prompt), asked) for prompt in found]
+        return [
+            self._choice(body, index, found[place], limits[place], shape)
+            for index, (place, _) in enumerate(product(range(len(found)), range(each)))
+        ]
+
+    def _limits(self, body: Body, prompt_tokens: int, asked: int | None) -> Limits:
+        length_max = self._settings.engine.max_model_len
+        least = body.min_tokens or 0
+        return Limits(
+            tokens_max=checks.output_bound(asked, least, prompt_tokens, length_max),
+            tokens_min=least,
+            ignore_eos=body.ignore_eos,
+            stops=checks.stops_of(body),
+            stop_ids=frozenset(body.stop_token_ids or ()),
+            keeps_stop=body.include_stop_str_in_output,
+        )
+
+    def _choice(
+        self, body: Body, index: int, prompt: "array[int]", limits: Limits, shape: Shape | None
+    ) -> Choice:
+        settings = self._settings
+        hashed = blake2b(prompt.tobytes(), digest_size=16, key=self._key_of(body.seed))
+        key = f"{hashed.hexdigest()}:{index}"
+        plan = self._plan(key, limits, shape)
+        transfer = body.kv_transfer_params
+        is_remote = transfer is not None and transfer.do_remote_prefill
+        return Choice(
+            index,
+            plan,
+            Request(
+                key=key,
+                prompt=prompt,
+                output_tokens=plan.total,
+                priority=body.priority,
+                salt=body.cache_salt or "",
+                transfer_ps=settings.transfer_ps(len(prompt)) if is_remote else None,
+                script=plan.script,
+            ),
+        )
+
+    def _key_of(self, seed: int | None) -> bytes:
+        """Return the server's seed and the request's as the key of a digest."""
+        return f"{self._settings.seed}:{'' if seed is None else seed}".encode()[:64]
+
+    def _plan(self, key: str, limits: Limits, shape: Shape | None) -> Plan:
+        seed = self._settings.seed
+        number = int(key[:16], 16) if key.endswith(":0") else digest(key)
+        if shape is not None:
+            try:
+                return shape(number, limits)
+            except NoCall:
+                pass
+        return plans.free(
+            limits, seed=seed, key=key, number=number, median=self._settings.output_tokens
+        )
+
+    def _generation(
+        self,
+        call: Call,
+        style: Style,
+        choices: list[Choice],
+        is_streamed: bool | None,  # noqa: FBT001 - as the body says it
+        order: Order | None,
+    ) -> Generation:
+        return Generation(
+            call, style, choices, self._runner, is_streamed=bool(is_streamed), order=order
+        )
+
+
+def _read(decode: Callable[[bytes], T], data: bytes) -> T:
+    try:
+        return decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise bodies.unreadable(error) from error
+
+
+def _decoded(data: msgspec.Raw) -> object:
+    return msgspec.json.decode(data) if data else None
+
+
+def _tools_text(body: ChatBody) -> str:
+    """Return the tools as the chat template renders them, before the messages."""
+    if not body.tools or body.tool_choice == "none":
+        return ""
+    told = [
+        f"{tool.function.name}{bytes(tool.function.parameters).decode()}" for tool in body.tools
+    ]
+    return f"<|tools|> {''.join(told)} <|end|> "
+
+
+def _is_prefill(transfer: KvTransfer | None) -> bool:
+    return transfer is not None and transfer.do_remote_decode
+
+
+def _echoes(body: bodies.CompletionBody, found: list["array[int]"]) -> tuple[str, ...]:
+    given = body.prompt
+    texts = [given] if isinstance(given, str) else list(given or ())
+    if len(texts) != len(found):
+        texts = [""] * len(found)
+    return tuple(
+        text if isinstance(text, str) and text else detokenize(prompt)
+        for text, prompt in zip(texts, found, strict=True)
+    )

@@ -1,0 +1,163 @@
+"""What each answer will be: its length, its text and why it ends, known before it begins."""
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tidegate.simulator.dice import usual_length
+from tidegate.simulator.engine import tokens
+from tidegate.simulator.engine.tokens import Outputs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What bounds an answer.
+
+    `tokens_max` tokens come out at most, `tokens_min` before a stop counts, and with `ignore_eos`
+    the answer does not end by itself.
+    """
+
+    tokens_max: int
+    tokens_min: int = 0
+    ignore_eos: bool = False
+    stops: tuple[str, ...] = ()
+    stop_ids: frozenset[int] = frozenset()
+    keeps_stop: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of a function, with the JSON text of its arguments."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+class Plan:
+    """One answer to come.
+
+    Attributes:
+        total: how many tokens it has.
+        finish: `stop`, `length` or `tool_calls`.
+        stop_reason: the text or the token that ended it, if one did.
+        pieces: the text of each token, or None where they are drawn words.
+        calls: the functions that it calls; then `marks` tells for each token which one it is of.
+        script: the tokens, where they are not drawn.
+        limit: how many tokens it might have had.
+    """
+
+    __slots__ = ("calls", "finish", "limit", "marks", "pieces", "script", "stop_reason", "total")
+
+    def __init__(
+        self,
+        total: int,
+        finish: str,
+        *,
+        stop_reason: str | int | None = None,
+        pieces: list[str] | None = None,
+        calls: tuple[ToolCall, ...] = (),
+        marks: Sequence[int] = (),
+    ) -> None:
+        self.total = total
+        self.finish = finish
+        self.stop_reason = stop_reason
+        self.pieces = pieces
+        self.calls = calls
+        self.marks = marks
+        self.script: array[int] | None = None
+        self.limit = total
+
+
+def free(limits: Limits, *, seed: int, key: str, number: int, median: int) -> Plan:
+    """Return the plan of an answer of drawn words; `number` chooses its length."""
+    natural = max(usual_length(number, median), limits.tokens_min)
+    ends_itself = not limits.ignore_eos and natural < limits.tokens_max
+    total = natural if ends_itself else limits.tokens_max
+    plan = Plan(total, "stop" if ends_itself else "length")
+    plan.limit = limits.tokens_max
+    if limits.stops or limits.stop_ids:
+        ids = array("I")
+        ids.frombytes(Outputs(seed, key).ids(0, total))
+        _stop_early(plan, limits, ids)
+    return plan
+
+
+def written(limits: Limits, text: str) -> Plan:
+    """Return the plan of an answer with this text, as much of it as fits."""
+    pieces = tokens.pieces(text) or [""]
+    plan = _cut(pieces, limits)
+    if limits.stops:
+        ids = array("I", [_number(piece) for piece in pieces[: plan.total]])
+        plan.pieces = None
+        _stop_early(plan, limits, ids, pieces)
+        plan.pieces = plan.pieces or pieces
+    return plan
+
+
+def calling(limits: Limits, calls: tuple[ToolCall, ...], finish: str) -> Plan:
+    """Return the plan of an answer that calls functions: a token for each name, then arguments."""
+    pieces: list[str] = []
+    marks: list[int] = []
+    for index, call in enumerate(calls):
+        arguments = tokens.pieces(call.arguments)
+        pieces += ["", *arguments]
+        marks += [index] * (len(arguments) + 1)
+    plan = _cut(pieces, limits)
+    plan.calls, plan.marks = calls, marks
+    if plan.finish == "stop":
+        plan.finish = finish
+    return plan
+
+
+def _cut(pieces: list[str], limits: Limits) -> Plan:
+    total = min(len(pieces), limits.tokens_max)
+    plan = Plan(total, "stop" if total == len(pieces) else "length", pieces=pieces)
+    plan.limit = limits.tokens_max
+    plan.script = array("I", [_number(piece) for piece in pieces])
+    return plan
+
+
+def _number(piece: str) -> int:
+    return tokens.tokenize(piece)[0] if piece else 0
+
+
+def _stop_early(
+    plan: Plan, limits: Limits, ids: "array[int]", pieces: list[str] | None = None
+) -> None:
+    """End a plan where the first stop comes; its text goes up to the stop."""
+    texts = pieces if pieces is not None else [tokens.detokenize([token]) for token in ids]
+    texts = texts[: plan.total]
+    found: tuple[int, str | int] | None = None
+    so_far, reach = "", max(map(len, limits.stops), default=1)
+    length = 0
+    for place, piece in enumerate(texts):
+        tail = so_far[-(reach - 1) :] if reach > 1 else ""
+        window = tail + piece
+        so_far = window
+        begin, length = length - len(tail), length + len(piece)
+        if place + 1 < limits.tokens_min:
+            continue
+        hits = [(window.find(stop), stop) for stop in limits.stops]
+        first = min((hit for hit in hits if hit[0] >= 0), default=None)
+        if first is not None:
+            at = begin + first[0] + (len(first[1]) if limits.keeps_stop else 0)
+            found = at, first[1]
+        elif ids[place] in limits.stop_ids:
+            found = length if limits.keeps_stop else length - len(piece), ids[place]
+        if found is not None:
+            plan.total = place + 1
+            break
+    if found is None:
+        return
+    plan.finish, plan.stop_reason = "stop", found[1]
+    plan.pieces = _trimmed(texts[: plan.total], found[0])
+
+
+def _trimmed(pieces: list[str], length: int) -> list[str]:
+    """Return the same number of pieces with so many characters together."""
+    trimmed = []
+    for piece in pieces:
+        trimmed.append(piece[:length])
+        length = max(0, length - len(piece))
+    return trimmed

@@ -1,0 +1,198 @@
+"""`/v1/chat/completions`: whole replies and events."""
+
+import json
+from dataclasses import dataclass
+
+from tidegate.simulator.generation import Choice, Generation
+from tidegate.simulator.styles import logprobs
+from tidegate.simulator.styles.common import (
+    DONE,
+    FINGERPRINT,
+    Names,
+    content,
+    content_json,
+    stop_reason_json,
+    transfer_json,
+    usage_json,
+)
+
+_DELTA = (
+    'data: {"id":%s,"object":"chat.completion.chunk","created":%d,"model":%s,'
+    '"choices":[{"index":%d,"delta":{%s},"logprobs":%s,"finish_reason":%s%s}]%s}\n\n'
+)
+_USAGE = (
+    'data: {"id":%s,"object":"chat.completion.chunk","created":%d,"model":%s,'
+    '"choices":[],"usage":%s}\n\n'
+)
+_WHOLE = (
+    '{"id":%s,"object":"chat.completion","created":%d,"model":%s,"choices":[%s],'
+    '"service_tier":null,"system_fingerprint":"%s","usage":%s,"prompt_logprobs":null,'
+    '"prompt_token_ids":null,"kv_transfer_params":%s}'
+)
+_CHOICE = (
+    '{"index":%d,"message":{"role":"assistant","content":%s,"refusal":null,"annotations":null,'
+    '"audio":null,"function_call":null,"tool_calls":%s,"reasoning":null},"logprobs":%s,'
+    '"finish_reason":"%s","stop_reason":%s,"token_ids":null}'
+)
+_TOKEN_IDS = ',"token_ids":null'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatStyle:
+    """Writes chats. `logprobs` is how many likely tokens are told, or None for none at all."""
+
+    names: Names
+    logprobs: int | None = None
+    with_usage: bool = False
+    with_usage_always: bool = False
+    is_prefill: bool = False
+    echo: str = ""
+
+    def around_word(self, choice: Choice) -> tuple[bytes, bytes] | None:
+        """Return what stands around a word in its event."""
+        if self.logprobs is not None or self.with_usage_always:
+            return None
+        before, _, after = self._event(choice, '"content":"\0"', "null").partition("\0")
+        return before.encode(), after.encode()
+
+    def first(self, choice: Choice) -> bytes:
+        """Return the event of the role, and of what is echoed."""
+        opening = self._event(choice, '"role":"assistant","content":""', "null", "", 0)
+        if self.echo:
+            opening += self._event(choice, f'"content":{json.dumps(self.echo)}', "null", "", 0)
+        return opening.encode()
+
+    def delta(self, choice: Choice, start: int, stop: int) -> bytes:
+        """Return an event for each of these tokens."""
+        return "".join(
+            [
+                self._event(
+                    choice, self._said(choice, place), "null", _TOKEN_IDS, place + 1,
+                    self._logprobs(choice, place),
+                )
+                for place in range(start, stop)
+            ]
+        ).encode()
+
+    def last(self, choice: Choice, start: int) -> bytes:
+        """Return the events of the last tokens; the very last tells why it ends."""
+        end = choice.plan.total - 1
+        ending = f',"stop_reason":{stop_reason_json(choice)}{_TOKEN_IDS}'
+        event = self._event(
+            choice,
+            self._said(choice, end),
+            f'"{choice.plan.finish}"',
+            ending,
+            end + 1,
+            self._logprobs(choice, end),
+        )
+        return self.delta(choice, start, end) + event.encode()
+
+    def end(self, generation: Generation) -> bytes:
+        """Return the usage, if it is wanted, and the end."""
+        if not self.with_usage:
+            return DONE
+        names = self.names
+        usage = _USAGE % (names.id, names.created, names.model, usage_json(generation))
+        return usage.encode() + DONE
+
+    def whole(self, generation: Generation) -> bytes:
+        """Return a whole chat completion."""
+        names = self.names
+        return (
+            _WHOLE
+            % (
+                names.id,
+                names.created,
+                names.model,
+                ",".join([self._choice(choice) for choice in generation.choices]),
+                FINGERPRINT,
+                usage_json(generation),
+                transfer_json(generation, is_prefill=self.is_prefill, engine_id=names.id[1:-1]),
+            )
+        ).encode()
+
+    def _event(  # noqa: PLR0913 - one for each place of the template
+        self,
+        choice: Choice,
+        delta: str,
+        finish: str,
+        ending: str = _TOKEN_IDS,
+        tokens_so_far: int = 0,
+        probabilities: str = "null",
+    ) -> str:
+        names = self.names
+        usage = ""
+        if self.with_usage_always:
+            usage = f',"usage":{usage_json(choice.generation, tokens_so_far)}'
+        return _DELTA % (
+            names.id,
+            names.created,
+            names.model,
+            choice.index,
+            delta,
+            probabilities,
+            finish,
+            ending,
+            usage,
+        )
+
+    def _logprobs(self, choice: Choice, place: int) -> str:
+        if self.logprobs is None:
+            return "null"
+        return logprobs.chat_json(choice, place, place + 1, self.logprobs)
+
+    def _said(self, choice: Choice, place: int) -> str:
+        """Return the members of a delta: some text, or a part of a call."""
+        plan = choice.plan
+        if not plan.calls:
+            return f'"content":{content_json(choice, place, place + 1)}'
+        index = plan.marks[place]
+        call = plan.calls[index]
+        if not place or plan.marks[place - 1] != index:
+            function = {"name": call.name, "arguments": ""}
+            entry = {"index": index, "id": call.id, "type": "function", "function": function}
+        else:
+            entry = {"index": index, "function": {"arguments": content(choice, place, place + 1)}}
+        return f'"tool_calls":[{json.dumps(entry)}]'
+
+    def _choice(self, choice: Choice) -> str:
+        plan = choice.plan
+        calls, text = "[]", "null"
+        if plan.calls:
+            calls = json.dumps(
+                [
+                    {
+                        "id": call.id,
+                        "type": "function",
+                        "function": {
+                            "name": call.name,
+                            "arguments": _arguments(choice, index),
+                        },
+                    }
+                    for index, call in enumerate(plan.calls)
+                    if index in plan.marks[: plan.total]
+                ]
+            )
+        elif self.echo:
+            text = json.dumps(self.echo + content(choice, 0, plan.total))
+        else:
+            text = content_json(choice, 0, plan.total)
+        told = "null"
+        if self.logprobs is not None:
+            told = logprobs.chat_json(choice, 0, plan.total, self.logprobs)
+        return _CHOICE % (
+            choice.index,
+            text,
+            calls,
+            told,
+            plan.finish,
+            stop_reason_json(choice),
+        )
+
+
+def _arguments(choice: Choice, index: int) -> str:
+    """Return the arguments of a call, as far as the answer goes."""
+    plan = choice.plan
+    places = [place for place in range(plan.total) if plan.marks[place] == index]
+    return "".join([content(choice, place, place + 1) for place in places])

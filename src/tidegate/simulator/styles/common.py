@@ -1,0 +1,93 @@
+"""What the styles share: names, usage, and the text of tokens."""
+
+import json
+from array import array
+from dataclasses import dataclass
+
+from tidegate.simulator.engine import tokens
+from tidegate.simulator.generation import Choice, Generation
+
+VERSION = "0.32.0"
+FINGERPRINT = f"vllm-{VERSION}-simulated"
+DONE = b"data: [DONE]\n\n"
+BLOCK_OF_TRANSFER = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What an answer is called. Texts are JSON already, with their quotes."""
+
+    id: str
+    created: int
+    model: str
+
+    @classmethod
+    def of(cls, answer_id: str, created: int, model: str) -> "Names":
+        """Return names as JSON."""
+        return cls(json.dumps(answer_id), created, json.dumps(model))
+
+
+def content(choice: Choice, start: int, stop: int) -> str:
+    """Return the text of some tokens of a choice."""
+    pieces = choice.plan.pieces
+    if pieces is not None:
+        return "".join(pieces[start:stop])
+    return tokens.text(ids(choice, start, stop))
+
+
+def piece(choice: Choice, place: int) -> str:
+    """Return the text of one token of a choice."""
+    return content(choice, place, place + 1)
+
+
+def ids(choice: Choice, start: int, stop: int) -> "array[int]":
+    """Return some tokens of a choice."""
+    found = array("I")
+    assert choice.sequence is not None, "read before it was submitted"
+    found.frombytes(choice.sequence.outputs.ids(start, stop))
+    return found
+
+
+def content_json(choice: Choice, start: int, stop: int) -> str:
+    """Return the text of some tokens as JSON, with its quotes."""
+    if choice.plan.pieces is None:
+        return f'"{content(choice, start, stop)}"'  # Drawn words need no escapes.
+    return json.dumps(content(choice, start, stop))
+
+
+def stop_reason_json(choice: Choice) -> str:
+    """Return what ended a choice, as JSON."""
+    return json.dumps(choice.plan.stop_reason)
+
+
+def usage_json(generation: Generation, output: int | None = None) -> str:
+    """Return the usage in the vocabulary of completions; `output` tokens so far, or all."""
+    prompt = generation.prompt_tokens
+    if output is None:
+        output = generation.output_tokens
+    return (
+        f'{{"prompt_tokens":{prompt},"total_tokens":{prompt + output},'
+        f'"completion_tokens":{output},'
+        f'"prompt_tokens_details":{{"cached_tokens":{generation.cached_tokens}}}}}'
+    )
+
+
+def transfer_json(generation: Generation, *, is_prefill: bool, engine_id: str) -> str:
+    """Return where the keys and values of a prompt can be had, if that was asked for."""
+    if not is_prefill:
+        return "null"
+    prompt = generation.prompt_tokens
+    blocks = list(range(-(-prompt // BLOCK_OF_TRANSFER)))
+    return json.dumps(
+        {
+            "do_remote_prefill": True,
+            "do_remote_decode": False,
+            "remote_block_ids": [blocks],
+            "remote_engine_id": engine_id,
+            "remote_request_id": engine_id,
+            "remote_host": "127.0.0.1",
+            "remote_port": 5600,
+            "tp_size": 1,
+        }
+    )
+

@@ -1,0 +1,162 @@
+"""`/v1/completions`: whole replies and events."""
+
+import json
+from dataclasses import dataclass
+
+from tidegate.simulator.engine.tokens import WORD_CHARACTERS
+from tidegate.simulator.generation import Choice, Generation
+from tidegate.simulator.styles import logprobs
+from tidegate.simulator.styles.common import (
+    DONE,
+    FINGERPRINT,
+    Names,
+    content,
+    content_json,
+    stop_reason_json,
+    transfer_json,
+    usage_json,
+)
+
+_EVENT = (
+    'data: {"id":%s,"object":"text_completion","created":%d,"model":%s,'
+    '"choices":[{"index":%d,"text":%s,"logprobs":%s,"finish_reason":%s,"stop_reason":%s,'
+    '"prompt_token_ids":null,"token_ids":null}]%s}\n\n'
+)
+_USAGE = (
+    'data: {"id":%s,"object":"text_completion","created":%d,"model":%s,'
+    '"choices":[],"usage":%s}\n\n'
+)
+_WHOLE = (
+    '{"id":%s,"object":"text_completion","created":%d,"model":%s,"choices":[%s],'
+    '"service_tier":null,"system_fingerprint":"%s","usage":%s,"kv_transfer_params":%s}'
+)
+_CHOICE = (
+    '{"index":%d,"text":%s,"logprobs":%s,"finish_reason":"%s","stop_reason":%s,"token_ids":null,'
+    '"prompt_logprobs":null,"prompt_token_ids":null}'
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompletionStyle:
+    """Writes completions. `echoes` holds, for each prompt, the text that comes before the answer.
+
+    `choices_each` is how many choices there are for each prompt.
+    """
+
+    names: Names
+    logprobs: int | None = None
+    with_usage: bool = False
+    with_usage_always: bool = False
+    is_prefill: bool = False
+    echoes: tuple[str, ...] = ()
+    choices_each: int = 1
+
+    def around_word(self, choice: Choice) -> tuple[bytes, bytes] | None:
+        """Return what stands around a word in its event."""
+        if self.logprobs is not None or self.with_usage_always:
+            return None
+        before, _, after = self._event(choice, '"\0"', "null", "null", 0).partition("\0")
+        return before.encode(), after.encode()
+
+    def first(self, choice: Choice) -> bytes:
+        """Return the event of what is echoed."""
+        echo = self._echo(choice)
+        if not echo:
+            return b""
+        return self._event(choice, json.dumps(echo), "null", "null", 0).encode()
+
+    def delta(self, choice: Choice, start: int, stop: int) -> bytes:
+        """Return an event for each of these tokens."""
+        return "".join(
+            [
+                self._event(
+                    choice,
+                    content_json(choice, place, place + 1),
+                    "null",
+                    self._logprobs(choice, place, place + 1),
+                    place + 1,
+                )
+                for place in range(start, stop)
+            ]
+        ).encode()
+
+    def last(self, choice: Choice, start: int) -> bytes:
+        """Return the events of the last tokens; the very last tells why it ends."""
+        end = choice.plan.total - 1
+        event = self._event(
+            choice,
+            content_json(choice, end, end + 1),
+            f'"{choice.plan.finish}"',
+            self._logprobs(choice, end, end + 1),
+            end + 1,
+        )
+        return self.delta(choice, start, end) + event.encode()
+
+    def end(self, generation: Generation) -> bytes:
+        """Return the usage, if it is wanted, and the end."""
+        if not self.with_usage:
+            return DONE
+        names = self.names
+        usage = _USAGE % (names.id, names.created, names.model, usage_json(generation))
+        return usage.encode() + DONE
+
+    def whole(self, generation: Generation) -> bytes:
+        """Return a whole completion."""
+        names = self.names
+        return (
+            _WHOLE
+            % (
+                names.id,
+                names.created,
+                names.model,
+                ",".join([self._choice(choice) for choice in generation.choices]),
+                FINGERPRINT,
+                usage_json(generation),
+                transfer_json(generation, is_prefill=self.is_prefill, engine_id=names.id[1:-1]),
+            )
+        ).encode()
+
+    def _echo(self, choice: Choice) -> str:
+        return self.echoes[choice.index // self.choices_each] if self.echoes else ""
+
+    def _event(
+        self, choice: Choice, text: str, finish: str, probabilities: str, tokens_so_far: int
+    ) -> str:
+        names = self.names
+        usage = ""
+        if self.with_usage_always:
+            usage = f',"usage":{usage_json(choice.generation, tokens_so_far)}'
+        reason = stop_reason_json(choice) if finish != "null" else "null"
+        return _EVENT % (
+            names.id,
+            names.created,
+            names.model,
+            choice.index,
+            text,
+            probabilities,
+            finish,
+            reason,
+            usage,
+        )
+
+    def _logprobs(self, choice: Choice, start: int, stop: int) -> str:
+        if self.logprobs is None:
+            return "null"
+        drawn = choice.plan.pieces is None
+        before = start * WORD_CHARACTERS if drawn else len(content(choice, 0, start))
+        offset = len(self._echo(choice)) + before
+        return logprobs.completion_json(choice, start, stop, top=self.logprobs, offset=offset)
+
+    def _choice(self, choice: Choice) -> str:
+        plan = choice.plan
+        echo = self._echo(choice)
+        text = content_json(choice, 0, plan.total)
+        if echo:
+            text = json.dumps(echo + content(choice, 0, plan.total))
+        return _CHOICE % (
+            choice.index,
+            text,
+            self._logprobs(choice, 0, plan.total),
+            plan.finish,
+            stop_reason_json(choice),
+        )

@@ -1,0 +1,170 @@
+"""One request with its reply: what the application sees of a connection."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from tidegate.simulator.web import replies
+
+
+class Wire(Protocol):
+    """The connection under a call."""
+
+    is_stalled: bool
+
+    def send(self, data: bytes) -> None:
+        """Send bytes, or keep them until the reader takes more."""
+        ...
+
+    def done(self, *, closes: bool) -> None:
+        """Hear that the reply is complete."""
+        ...
+
+
+
+class Work(Protocol):
+    """Whatever works on a call and must hear of its connection."""
+
+    def gone(self) -> None:
+        """Hear that whoever asked has hung up."""
+        ...
+
+    def flowing(self) -> None:
+        """Hear that the reader takes bytes again."""
+        ...
+
+
+class Call:
+    """One request, and the way its reply goes.
+
+    Attributes:
+        method: of the request, in capitals.
+        path: without the query.
+        headers: by lower-case name; of several of one name the last.
+        body: whole.
+        reply_headers: rows that any reply carries.
+        work: who hears of the connection while the reply is due.
+    """
+
+    __slots__ = (
+        "_closes",
+        "_is_framed",
+        "_is_over",
+        "_wire",
+        "body",
+        "headers",
+        "method",
+        "path",
+        "reply_headers",
+        "work",
+    )
+
+    def __init__(
+        self,
+        wire: Wire,
+        *,
+        method: str,
+        path: str,
+        headers: Mapping[bytes, bytes],
+        body: bytes,
+        keeps_alive: bool,
+        is_framed: bool,
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.headers = headers
+        self.body = body
+        self.reply_headers = b""
+        self.work: Work | None = None
+        self._wire = wire
+        self._closes = not keeps_alive
+        self._is_framed = is_framed
+        self._is_over = False
+
+    @property
+    def is_over(self) -> bool:
+        """Say whether the reply is complete, or nobody waits for it any more."""
+        return self._is_over
+
+    @property
+    def is_stalled(self) -> bool:
+        """Say whether the reader is so far behind that nothing more may be written."""
+        return self._wire.is_stalled
+
+    def answer(
+        self, status: int, body: bytes, *, kind: bytes = replies.JSON, headers: bytes = b""
+    ) -> None:
+        """Send the whole reply."""
+        if self._is_over:
+            return
+        data = replies.whole(
+            status,
+            body,
+            kind=kind,
+            headers=self.reply_headers + headers,
+            closes=self._closes,
+        )
+        if self.method == "HEAD":
+            data = data[: len(data) - len(body)]
+        self._wire.send(data)
+        self._end()
+
+    def open(self) -> None:
+        """Send the head of a stream of events."""
+        if not self._is_over:
+            head = replies.stream_head(
+                self.reply_headers, closes=self._closes, is_framed=self._is_framed
+            )
+            self._wire.send(head)
+
+    def write(self, events: bytes) -> None:
+        """Send events of a stream."""
+        if not self._is_over:
+            self._wire.send(replies.frame(events) if self._is_framed else events)
+
+    def framing(self, size: int, before: bytes, after: bytes) -> tuple[bytes, bytes]:
+        """Return what stands around bytes of a constant size, with the frame around all of it."""
+        if not self._is_framed:
+            return before, after
+        return b"%x\r\n%b" % (size, before), after + b"\r\n"
+
+    def send_framed(self, data: bytes) -> None:
+        """Send bytes that have their frame."""
+        self._wire.send(data)
+
+    def close(self, events: bytes = b"") -> None:
+        """Send the last events of a stream, and its end."""
+        if self._is_over:
+            return
+        if not self._is_framed:
+            self._wire.send(events)
+            self._closes = True
+        elif events:
+            self._wire.send(replies.frame(events) + replies.LAST_FRAME)
+        else:
+            self._wire.send(replies.LAST_FRAME)
+        self._end()
+
+    def cut(self, data: bytes = b"") -> None:
+        """Send these bytes as they are, and then close before the reply is complete."""
+        if not self._is_over:
+            if data:
+                self._wire.send(data)
+            self._closes = True
+            self._end()
+
+    def half(self, body: bytes) -> None:
+        """Promise a whole reply, send half of its body, and close."""
+        data = replies.whole(200, body, headers=self.reply_headers)
+        self.cut(data[: len(data) - (len(body) + 1) // 2])
+
+    def hung_up(self) -> None:
+        """Hear from the connection that it is gone."""
+        self._is_over = True
+        work, self.work = self.work, None
+        if work is not None:
+            work.gone()
+
+    def _end(self) -> None:
+        self._is_over = True
+        self.work = None
+        self._wire.done(closes=self._closes)
