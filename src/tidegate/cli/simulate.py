@@ -1,6 +1,7 @@
 """`tidegate simulate`: a model server that behaves like vLLM, without a model or a GPU."""
 
 import csv
+import gc
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -122,6 +123,8 @@ def simulate(  # noqa: PLR0913 - one parameter for each flag
         api_keys=tuple(api_key or ()),
         faults=Plan() if faults is None else plan_from_file(faults),
     )
+    # What was made so far stays for good: the collector of cycles need not look at it again.
+    gc.freeze()
     uvloop.run(_serve(settings, port))
 
 

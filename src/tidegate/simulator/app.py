@@ -161,11 +161,11 @@ class Simulator:
             self.ended(generation)
 
     def _order_of(self, call: Call) -> Order | None:
-        named = {
-            name[len(HEADER_PREFIX) :].decode("latin-1").replace("-", "_"): value.decode("latin-1")
-            for name, value in call.headers.items()
-            if name.startswith(HEADER_PREFIX)
-        }
+        named = {}
+        for name in call.headers:
+            if name.startswith(HEADER_PREFIX):
+                member = name[len(HEADER_PREFIX) :].decode("latin-1").replace("-", "_")
+                named[member] = call.headers[name].decode("latin-1")
         try:
             order = self._orders.find(named, call.body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -263,7 +263,7 @@ class Simulator:
             "count": len(found),
             "max_model_len": length,
             "tokens": list(found),
-            "token_strs": tokens.pieces(text) if body.return_token_strs else None,
+            "token_strs": tokens.prompt_pieces(text) if body.return_token_strs else None,
         }
         call.answer(200, _json(told))
 

@@ -269,17 +269,15 @@ class Generation:
             self.call.close(events + self.style.end(self))
         else:
             self.call.answer(200, self.style.whole(self))
-        self._is_over = True
-        self._runner.ended(self)
+        self._end()
 
     def gone(self) -> None:
         """Take everything out of the engine: nobody waits for it any more."""
         if self._is_over:
             return
-        self._is_over = True
         for choice in self.choices:
             self._runner.withdraw(choice)
-        self._runner.ended(self)
+        self._end()
 
     def flowing(self) -> None:
         """Go on with what ended while the reader was behind."""
@@ -297,6 +295,12 @@ class Generation:
             self.call.answer(200, _GARBAGE)
         else:
             self.call.half(self.style.whole(self))
+
+    def _end(self) -> None:
+        self._is_over = True
+        self._runner.ended(self)
+        # Choices know their answer: without this ring of references all is freed at once.
+        self.choices = []
 
     def _cut(self) -> None:
         self.call.cut()

@@ -1,5 +1,6 @@
 """From the body of a request to the answer that it will get: everything is decided at arrival."""
 
+import json
 from array import array
 from collections.abc import Callable
 from hashlib import blake2b
@@ -42,7 +43,8 @@ class Maker:
         self._settings = settings
         self._runner = runner
         self._created = created
-        self._served = frozenset(settings.models)
+        self._model_json = {name: json.dumps(name) for name in settings.models}
+        self._seed_key = str(settings.seed).encode()[:64]
 
     def model(self, name: str | None) -> str:
         """Return the model that a request means.
@@ -52,7 +54,7 @@ class Maker:
         """
         if name is None:
             return self._settings.models[0]
-        if name not in self._served:
+        if name not in self._model_json:
             raise unknown_model(name)
         return name
 
@@ -188,15 +190,15 @@ class Maker:
     def _names(self, prefix: str, call: Call, asked: str | None, model: str) -> Names:
         """Return the names of an answer: its id is the request's, or follows from its body."""
         given = call.headers.get(b"x-request-id", b"").decode("latin-1") or asked
-        if given and len(given) > REQUEST_ID_CHARACTERS_MAX:
+        if not given:
+            hashed = blake2b(call.body, digest_size=16, key=self._seed_key).hexdigest()
+            return Names(f'"{prefix}{hashed}"', self._created(), self._model_json[model])
+        if len(given) > REQUEST_ID_CHARACTERS_MAX:
             raise Refused(
                 f"A request id has at most {REQUEST_ID_CHARACTERS_MAX} characters.",
                 param="request_id",
             )
-        if not given:
-            key = str(self._settings.seed).encode()
-            given = blake2b(call.body, digest_size=16, key=key[:64]).hexdigest()
-        return Names.of(prefix + given, self._created(), model)
+        return Names(json.dumps(prefix + given), self._created(), self._model_json[model])
 
     def _choices(
         self, body: Body, found: list["array[int]"], asked: int | None, shape: Shape | None
@@ -250,7 +252,7 @@ class Maker:
 
     def _key_of(self, seed: int | None) -> bytes:
         """Return the server's seed and the request's as the key of a digest."""
-        return f"{self._settings.seed}:{'' if seed is None else seed}".encode()[:64]
+        return self._seed_key if seed is None else f"{self._settings.seed}:{seed}".encode()[:64]
 
     def _plan(self, key: str, limits: Limits, shape: Shape | None) -> Plan:
         seed = self._settings.seed

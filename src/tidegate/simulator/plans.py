@@ -2,15 +2,15 @@
 
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from tidegate.simulator.dice import usual_length
 from tidegate.simulator.engine import tokens
 from tidegate.simulator.engine.tokens import Outputs
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What bounds an answer.
 
     `tokens_max` tokens come out at most, `tokens_min` before a stop counts, and with `ignore_eos`
@@ -25,8 +25,7 @@ class Limits:
     keeps_stop: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ToolCall:
+class ToolCall(msgspec.Struct, frozen=True):
     """A call of a function, with the JSON text of its arguments."""
 
     id: str
@@ -88,7 +87,7 @@ def written(limits: Limits, text: str) -> Plan:
     pieces = tokens.pieces(text) or [""]
     plan = _cut(pieces, limits)
     if limits.stops:
-        ids = array("I", [_number(piece) for piece in pieces[: plan.total]])
+        ids = array("I", [tokens.token_of(piece) for piece in pieces[: plan.total]])
         plan.pieces = None
         _stop_early(plan, limits, ids, pieces)
         plan.pieces = plan.pieces or pieces
@@ -114,12 +113,8 @@ def _cut(pieces: list[str], limits: Limits) -> Plan:
     total = min(len(pieces), limits.tokens_max)
     plan = Plan(total, "stop" if total == len(pieces) else "length", pieces=pieces)
     plan.limit = limits.tokens_max
-    plan.script = array("I", [_number(piece) for piece in pieces])
+    plan.script = array("I", [tokens.token_of(piece) for piece in pieces])
     return plan
-
-
-def _number(piece: str) -> int:
-    return tokens.tokenize(piece)[0] if piece else 0
 
 
 def _stop_early(

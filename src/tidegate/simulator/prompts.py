@@ -62,7 +62,7 @@ def text_tokens(text: str, length_max: int) -> "array[int]":
     """
     if not text:
         raise Refused("The decoder prompt cannot be empty", param="prompt")
-    if len(text) > tokens.PIECE_CHARACTERS_MAX * length_max:
+    if len(text) > (1 + tokens.PIECE_CHARACTERS_MAX) * length_max:
         raise too_long(0, length_max + 1, length_max)
     return tokens.tokenize(text)
 

@@ -1,9 +1,10 @@
 """A request in the engine: what was asked, and how far it has come."""
 
 from array import array
-from dataclasses import dataclass
 from enum import Enum, auto
 from hashlib import blake2b
+
+import msgspec
 
 from tidegate.simulator.engine.blocks import ROOT, block_hash
 from tidegate.simulator.engine.tokens import Outputs, Script
@@ -11,8 +12,7 @@ from tidegate.simulator.engine.tokens import Outputs, Script
 _TOKEN_BYTES = 4
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What an engine is asked: a prompt, and how many tokens come out of it.
 
     `key` names the request in whatever is drawn for it. `transfer_ps` is how long the keys and
@@ -132,7 +132,12 @@ class Sequence:
         if count > blocks:
             return known[:blocks]
         parent = known[-1] if known else ROOT
-        for start in range(count * block_size, blocks * block_size, block_size):
-            parent = block_hash(parent, self.ids(start, start + block_size), self._hash_extra)
+        extra, size = self._hash_extra, block_size * _TOKEN_BYTES
+        of_prompt = min(blocks, self.prompt_tokens // block_size)
+        for start in range(count * size, of_prompt * size, size):
+            parent = block_hash(parent, self._prompt[start : start + size], extra)
+            known.append(parent)
+        for start in range(len(known) * block_size, blocks * block_size, block_size):
+            parent = block_hash(parent, self.ids(start, start + block_size), extra)
             known.append(parent)
         return known

@@ -1,7 +1,8 @@
 """`/v1/chat/completions`: whole replies and events."""
 
 import json
-from dataclasses import dataclass
+
+import msgspec
 
 from tidegate.simulator.generation import Choice, Generation
 from tidegate.simulator.styles import logprobs
@@ -37,8 +38,7 @@ _CHOICE = (
 _TOKEN_IDS = ',"token_ids":null'
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChatStyle:
+class ChatStyle(msgspec.Struct, frozen=True, kw_only=True):
     """Writes chats. `logprobs` is how many likely tokens are told, or None for none at all."""
 
     names: Names

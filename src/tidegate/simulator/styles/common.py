@@ -2,7 +2,8 @@
 
 import json
 from array import array
-from dataclasses import dataclass
+
+import msgspec
 
 from tidegate.simulator.engine import tokens
 from tidegate.simulator.generation import Choice, Generation
@@ -13,18 +14,12 @@ DONE = b"data: [DONE]\n\n"
 BLOCK_OF_TRANSFER = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Names:
+class Names(msgspec.Struct, frozen=True):
     """What an answer is called. Texts are JSON already, with their quotes."""
 
     id: str
     created: int
     model: str
-
-    @classmethod
-    def of(cls, answer_id: str, created: int, model: str) -> "Names":
-        """Return names as JSON."""
-        return cls(json.dumps(answer_id), created, json.dumps(model))
 
 
 def content(choice: Choice, start: int, stop: int) -> str:
@@ -57,7 +52,8 @@ def content_json(choice: Choice, start: int, stop: int) -> str:
 
 def stop_reason_json(choice: Choice) -> str:
     """Return what ended a choice, as JSON."""
-    return json.dumps(choice.plan.stop_reason)
+    reason = choice.plan.stop_reason
+    return "null" if reason is None else json.dumps(reason)
 
 
 def usage_json(generation: Generation, output: int | None = None) -> str:

@@ -1,7 +1,8 @@
 """`/v1/completions`: whole replies and events."""
 
 import json
-from dataclasses import dataclass
+
+import msgspec
 
 from tidegate.simulator.engine.tokens import WORD_CHARACTERS
 from tidegate.simulator.generation import Choice, Generation
@@ -36,8 +37,7 @@ _CHOICE = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompletionStyle:
+class CompletionStyle(msgspec.Struct, frozen=True, kw_only=True):
     """Writes completions. `echoes` holds, for each prompt, the text that comes before the answer.
 
     `choices_each` is how many choices there are for each prompt.

@@ -3,8 +3,9 @@
 import base64
 import struct
 from array import array
-from dataclasses import dataclass
 from hashlib import shake_256
+
+import msgspec
 
 from tidegate.simulator.generation import Choice, Generation
 from tidegate.simulator.styles.common import Names
@@ -19,8 +20,7 @@ _VECTOR = '{"index":%d,"object":"embedding","embedding":%s}'
 _NUMBERS = [(byte - 127.5) / 127.5 for byte in range(256)]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EmbeddingStyle:
+class EmbeddingStyle(msgspec.Struct, frozen=True, kw_only=True):
     """Writes vectors."""
 
     names: Names
