@@ -1,10 +1,14 @@
 """The bodies of requests: the members that are heeded, with their types; all others pass."""
 
+import re
+
 import msgspec
 
 from tidegate.simulator.refusal import Refused
 
 ABSENT = msgspec.Raw()
+_PLACE = re.compile(r"at `\$\.(\w+)")
+_MISSING = re.compile(r"missing required field `(\w+)`")
 
 
 class StreamOptions(msgspec.Struct, frozen=True):
@@ -244,7 +248,6 @@ def unreadable(error: msgspec.MsgspecError | UnicodeDecodeError | RecursionError
     """Return the refusal of a body that is not JSON, or not of the right shape."""
     if isinstance(error, msgspec.ValidationError):
         text = str(error)
-        _, _, place = text.rpartition("at `$.")
-        param = place.rstrip("`").partition(".")[0].partition("[")[0] or None
-        return Refused(text, kind="Bad Request", param=param)
+        place = _PLACE.search(text) or _MISSING.search(text)
+        return Refused(text, kind="Bad Request", param=place[1] if place else None)
     return Refused(f"JSON decode error: {error}", kind="Bad Request")

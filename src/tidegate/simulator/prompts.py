@@ -17,7 +17,8 @@ def chat_text(messages: Sequence[Message], *, preamble: str = "", opens: bool = 
     if not messages:
         raise Refused("messages must have at least one message.", param="messages")
     turns = [
-        f"<|{message.role}|> {content_text(message.content)}{_raw(message.tool_calls)} <|end|> "
+        f"<|{message.role}|>{_after(content_text(message.content))}{_raw(message.tool_calls)}"
+        " <|end|> "
         for message in messages
     ]
     return preamble + "".join(turns) + ("<|assistant|>" if opens else "")
@@ -31,7 +32,8 @@ def response_text(given: str | list[InputItem], instructions: str | None) -> str
     if not given:
         raise Refused("input must have at least one item.", param="input")
     turns = [
-        f"<|{item.role}|> {content_text(item.content)}{item.arguments or ''}{item.output or ''}"
+        f"<|{item.role}|>{_after(content_text(item.content))}{item.arguments or ''}"
+        f"{item.output or ''}"
         " <|end|> "
         for item in given
     ]
@@ -48,6 +50,11 @@ def content_text(content: str | Iterable[str | Part] | None) -> str:
 def _part_text(part: Part) -> str:
     text = part.text if part.text is not None else part.refusal
     return _MEDIA if text is None else text
+
+
+def _after(text: str) -> str:
+    """Return a text with a blank before it; answers of ours have one already."""
+    return text if text.startswith(" ") else " " + text
 
 
 def _raw(data: bytes) -> str:

@@ -1,7 +1,7 @@
 """A simulated model server inside a test's own event loop, on a free port of 127.0.0.1."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import httpx
@@ -45,12 +45,20 @@ class Simulated:
         assert values, f"there is no sample {sample}"
         return sum(map(float, values))
 
-    async def until_idle(self) -> None:
-        """Return once the engine holds nothing; fails if that takes too long."""
-        engine = self.simulator.driver.engine
+    async def until(self, true: Callable[[], bool]) -> None:
+        """Return once something is true; fails if that takes too long."""
         async with asyncio.timeout(WAIT_SECONDS):
-            while engine.running or engine.waiting or engine.pool.held or self.simulator.in_flight:
+            while not true():
                 await asyncio.sleep(0.005)
+
+    async def until_idle(self) -> None:
+        """Return once the engine holds nothing and no request is open."""
+        engine = self.simulator.driver.engine
+        await self.until(
+            lambda: not (
+                engine.running or engine.waiting or engine.pool.held or self.simulator.in_flight
+            )
+        )
 
 
 @asynccontextmanager
