@@ -104,7 +104,7 @@ def simulate(  # noqa: PLR0913 - one parameter for each flag
         ),
         max_num_seqs,
         max_num_batched_tokens,
-        num_gpu_blocks or found.kv_tokens // block_size,
+        found.kv_tokens // max(1, block_size) if num_gpu_blocks is None else num_gpu_blocks,
         max_model_len,
     )
     settings = SimulatorSettings(
