@@ -23,9 +23,7 @@ from tidegate.simulator.web.server import Patience
 from tidegate.testing.simulated import Simulated, simulated
 
 STEP = Cost.of_seconds(fixed=0.002, prefill_token=0.0, decode_seq=0.0, context_token=0.0)
-LONG = SimulatorSettings(
-    cost=STEP, engine=EngineSettings(kv_blocks=100_000, max_num_seqs=1_024)
-)
+LONG = SimulatorSettings(cost=STEP, engine=EngineSettings(kv_blocks=100_000, max_num_seqs=1_024))
 SECONDS_MAX = 20.0
 
 
@@ -74,7 +72,9 @@ async def test_a_thousand_hang_ups_leak_nothing() -> None:
     async with simulated(LONG) as server:
         for round_ in range(10):
             bodies = [
-                request(max_tokens=10_000, ignore_eos=True, stream=n % 2 == 0, prompt=f"{round_} {n}")
+                request(
+                    max_tokens=10_000, ignore_eos=True, stream=n % 2 == 0, prompt=f"{round_} {n}"
+                )
                 for n in range(100)
             ]
             peers = [
@@ -141,7 +141,9 @@ async def test_one_connection_serves_many_requests_also_sent_ahead() -> None:
             peer.send(request(prompt=f"{number}", max_tokens=2))
             assert (await peer.reply())[0] == 200
         peer.send(b"".join([request(n=2, max_tokens=n + 1, ignore_eos=True) for n in range(8)]))
-        counts = [json.loads((await peer.reply())[1])["usage"]["completion_tokens"] for _ in range(8)]
+        counts = [
+            json.loads((await peer.reply())[1])["usage"]["completion_tokens"] for _ in range(8)
+        ]
         assert counts == [2 * (n + 1) for n in range(8)]
 
 
@@ -194,7 +196,10 @@ async def test_an_old_client_gets_a_stream_that_ends_with_the_connection() -> No
         (b"GET / HTTP/1.1\r\nhost: a\r\nbad header\r\n\r\n", 400),
         (b"GET /" + b"x" * HEAD_BYTES_MAX + b" HTTP/1.1\r\nhost: a\r\n\r\n", 431),
         (b"GET / HTTP/1.1\r\nhost: a\r\nx: " + b"y" * HEAD_BYTES_MAX + b"\r\n\r\n", 431),
-        (b"POST /v1/completions HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % (BODY_BYTES_MAX + 1), 413),
+        (
+            b"POST /v1/completions HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % (BODY_BYTES_MAX + 1),
+            413,
+        ),
         (b"POST /v1/completions HTTP/1.1\r\ncontent-length: " + b"9" * 40 + b"\r\n\r\n", 400),
         (b"GET http://a/health HTTP/1.1\r\nhost: a\r\n\r\n", 200),
         (b"GET /health?x=1 HTTP/1.1\r\nhost: a\r\n\r\n", 200),

@@ -70,7 +70,7 @@ async def test_a_request_is_counted_once_everywhere(server: Simulated) -> None:
     body = {"prompt": [1] * 20, "max_tokens": 5, "ignore_eos": True, "n": 2, "model": "second"}
     assert (await server.post("/v1/completions", **body)).status_code == 200
     expected = {
-        "request_success_total{%s,finished_reason=\"length\"}": 2,
+        'request_success_total{%s,finished_reason="length"}': 2,
         "generation_tokens_total{%s}": 10,
         "prompt_tokens_total{%s}": 40,
         'prompt_tokens_by_source_total{%s,source="local_compute"}': 24,
@@ -95,8 +95,12 @@ async def test_times_count_from_the_arrival_with_the_queue(server: Simulated) ->
     first = await server.metric("vllm:time_to_first_token_seconds_sum")
     # Both arrive at once but for the time that it takes to read them.
     assert first == pytest.approx(0.004 * (1 + 11), abs=0.003)
-    assert await server.metric("vllm:request_queue_time_seconds_sum") == pytest.approx(0.04, abs=0.003)
-    assert await server.metric("vllm:e2e_request_latency_seconds_sum") == pytest.approx(0.12, abs=0.003)
+    assert await server.metric("vllm:request_queue_time_seconds_sum") == pytest.approx(
+        0.04, abs=0.003
+    )
+    assert await server.metric("vllm:e2e_request_latency_seconds_sum") == pytest.approx(
+        0.12, abs=0.003
+    )
     assert await server.metric("vllm:request_decode_time_seconds_sum") == pytest.approx(0.072)
     assert await server.metric("vllm:inter_token_latency_seconds_sum") == pytest.approx(0.072)
 
@@ -105,7 +109,9 @@ async def test_rejections_are_counted_by_reason() -> None:
     settings = SimulatorSettings(queued_requests_max=0)
     async with simulated(settings) as server:
         assert (await server.post("/v1/completions", prompt="x")).status_code == 503
-        sample = 'vllm:admission_rejections_total{engine="0",model_name="sim",reason="max_num_queued'
+        sample = (
+            'vllm:admission_rejections_total{engine="0",model_name="sim",reason="max_num_queued'
+        )
         assert await server.metric(sample + "_reqs") == 1
         assert await server.metric(sample + "_tokens") == 0
 

@@ -71,14 +71,18 @@ async def test_a_clock_tells_when_an_answer_was_made() -> None:
 async def test_lengths_follow_the_law_and_the_bounds(server: Simulated) -> None:
     lengths = []
     for number in range(60):
-        reply = (await server.post(CHAT, messages=[{"role": "user", "content": f"{number}"}])).json()
+        reply = (
+            await server.post(CHAT, messages=[{"role": "user", "content": f"{number}"}])
+        ).json()
         count = reply["usage"]["completion_tokens"]
         assert len(reply["choices"][0]["message"]["content"].split()) == count
         lengths.append(count)
     assert 8 <= sorted(lengths)[30] <= 32  # The median is 16.
     assert len(set(lengths)) > 10
     for asked in (1, 7, 200):
-        reply = (await server.post(CHAT, messages=MESSAGES, max_tokens=asked, ignore_eos=True)).json()
+        reply = (
+            await server.post(CHAT, messages=MESSAGES, max_tokens=asked, ignore_eos=True)
+        ).json()
         assert reply["usage"]["completion_tokens"] == asked
         assert reply["choices"][0]["finish_reason"] == "length"
     reply = (await server.post(CHAT, messages=MESSAGES, min_tokens=150, max_tokens=200)).json()
@@ -104,7 +108,9 @@ async def test_a_stop_ends_the_text_before_it(server: Simulated) -> None:
     for stop in (middle, [middle, "never"]):
         for stream in (False, True):
             reply = await server.post(CHAT, **body, stop=stop, stream=stream)
-            text, choice = said_by(reply) if stream else (text_of(reply), reply.json()["choices"][0])
+            text, choice = (
+                said_by(reply) if stream else (text_of(reply), reply.json()["choices"][0])
+            )
             assert text == whole[: whole.index(middle)]
             assert choice["finish_reason"] == "stop"
             assert choice["stop_reason"] == middle
@@ -221,7 +227,11 @@ BAD: list[tuple[str, dict[str, object], str | None]] = [
     (CHAT, {"messages": MESSAGES, "structured_outputs": {}}, "structured_outputs"),
     (CHAT, {"messages": MESSAGES, "structured_outputs": {"choice": []}}, "structured_outputs"),
     (CHAT, {"messages": MESSAGES, "structured_outputs": {"regex": "a*"}}, "structured_outputs"),
-    (CHAT, {"messages": MESSAGES, "request_id": "x" * (REQUEST_ID_CHARACTERS_MAX + 1)}, "request_id"),
+    (
+        CHAT,
+        {"messages": MESSAGES, "request_id": "x" * (REQUEST_ID_CHARACTERS_MAX + 1)},
+        "request_id",
+    ),
     (COMPLETION, {}, "prompt"),
     (COMPLETION, {"prompt": ""}, "prompt"),
     (COMPLETION, {"prompt": []}, "prompt"),

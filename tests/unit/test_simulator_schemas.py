@@ -7,7 +7,13 @@ import pytest
 
 from tidegate.simulator import schemas
 from tidegate.simulator.refusal import Refused
-from tidegate.simulator.schemas import DEPTH_MAX, GIVEN_BYTES_MAX, ITEMS_MAX, TEXT_CHARACTERS_MAX, Json
+from tidegate.simulator.schemas import (
+    DEPTH_MAX,
+    GIVEN_BYTES_MAX,
+    ITEMS_MAX,
+    TEXT_CHARACTERS_MAX,
+    Json,
+)
 
 SEEDS = range(40)
 PERSON: Json = {

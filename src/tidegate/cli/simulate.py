@@ -88,9 +88,7 @@ def simulate(  # noqa: PLR0913 - one parameter for each flag
     api_key: Annotated[
         list[str] | None, typer.Option(help="A key that requests must carry; may be repeated.")
     ] = None,
-    faults: Annotated[
-        Path | None, typer.Option(help="A YAML file of faults by the clock.")
-    ] = None,
+    faults: Annotated[Path | None, typer.Option(help="A YAML file of faults by the clock.")] = None,
 ) -> None:
     """Serve vLLM's API on 127.0.0.1 from a simulated engine that makes its answers up."""
     found = preset(preset_name)
@@ -139,9 +137,7 @@ def _policy(name: str) -> Policy:
     try:
         return Policy(name)
     except ValueError as error:
-        raise SettingsInvalid(
-            f"--scheduling-policy is fcfs or priority, not '{name}'."
-        ) from error
+        raise SettingsInvalid(f"--scheduling-policy is fcfs or priority, not '{name}'.") from error
 
 
 def _size(

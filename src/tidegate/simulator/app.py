@@ -69,9 +69,7 @@ class Simulator:
         self._clock = clock
         self._ready_at = clock() + settings.startup_seconds
         self._orders = Orders()
-        self._maker = Maker(
-            settings, self, lambda: CREATED if wall is None else int(wall.now())
-        )
+        self._maker = Maker(settings, self, lambda: CREATED if wall is None else int(wall.now()))
         self._routes = self._all_routes()
 
     def _all_routes(self) -> Mapping[str, Mapping[str, Handler]]:
@@ -350,4 +348,3 @@ def _pong(call: Call) -> None:
 
 def _json(value: object) -> bytes:
     return orjson.dumps(value)
-

@@ -24,7 +24,9 @@ def check_sampling(body: Body) -> None:
     if body.repetition_penalty is not None and body.repetition_penalty <= 0:
         raise Refused("repetition_penalty must be greater than zero.", param="repetition_penalty")
     if body.top_p == 0:
-        raise Refused("top_p must be in (0, 1], got 0.0. (parameter=top_p, value=0.0)", param="top_p")
+        raise Refused(
+            "top_p must be in (0, 1], got 0.0. (parameter=top_p, value=0.0)", param="top_p"
+        )
     if body.n is not None and not 1 <= body.n <= CHOICES_MAX:
         raise Refused(f"n must be from 1 to {CHOICES_MAX}, got {body.n}.", param="n")
     if body.seed is not None and not -_INT64_MAX - 1 <= body.seed <= _INT64_MAX:

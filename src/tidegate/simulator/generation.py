@@ -225,9 +225,7 @@ class Generation:
         found: dict[int, int] = {}
         for choice in self.choices:
             if choice.sequence is not None:
-                found.setdefault(
-                    id(choice.request.prompt), choice.sequence.cached_tokens or 0
-                )
+                found.setdefault(id(choice.request.prompt), choice.sequence.cached_tokens or 0)
         return sum(found.values())
 
     def begin(self) -> None:

@@ -206,9 +206,7 @@ class Maker:
         """Return `n` choices for each prompt, with everything that they will say."""
         each = body.n or 1
         if each * len(found) > checks.CHOICES_MAX:
-            raise Refused(
-                f"A request may ask for {checks.CHOICES_MAX} answers at most.", param="n"
-            )
+            raise Refused(f"A request may ask for {checks.CHOICES_MAX} answers at most.", param="n")
         limits = [self._limits(body, len(prompt), asked) for prompt in found]
         return [
             self._choice(body, index, found[place], limits[place], shape)

@@ -34,4 +34,3 @@ class SimulatorServer(Server):
             patience=patience,
             connections_max=connections_max,
         )
-

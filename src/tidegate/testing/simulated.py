@@ -55,8 +55,10 @@ class Simulated:
         """Return once the engine holds nothing and no request is open."""
         engine = self.simulator.driver.engine
         await self.until(
-            lambda: not (
-                engine.running or engine.waiting or engine.pool.held or self.simulator.in_flight
+            lambda: (
+                not (
+                    engine.running or engine.waiting or engine.pool.held or self.simulator.in_flight
+                )
             )
         )
 

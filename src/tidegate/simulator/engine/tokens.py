@@ -112,9 +112,7 @@ def _parts(text: str) -> list[str]:
 
 def detokenize(tokens: Iterable[int]) -> str:
     """Return a text for any tokens; of those that no text of ours has, only the number is left."""
-    return "".join(
-        [_WORDS[token] if token < WORDS else f" <{token}>" for token in tokens]
-    )
+    return "".join([_WORDS[token] if token < WORDS else f" <{token}>" for token in tokens])
 
 
 class Script:

@@ -131,34 +131,79 @@ class EngineMetrics(Listener):
     def _families(self, engine: Engine, sleep_state: str, deferred: int) -> Iterator[Family]:
         counts = engine.counts
         waiting = engine.waiting
-        yield self._one("num_requests_running", "gauge", engine.running,
-                        "Number of requests in model execution batches.")
-        yield self._one("num_requests_waiting", "gauge", waiting,
-                        "Number of requests waiting to be processed.")
-        yield self._several("num_requests_waiting_by_reason", "gauge", "reason",
-                            {"capacity": waiting - deferred, "deferred": deferred},
-                            "Number of requests waiting to be processed, by reason.")
-        yield self._several("engine_sleep_state", "gauge", "sleep_state",
-                            {state: state == sleep_state for state in SLEEP_STATES},
-                            "Engine sleep state; the one that holds is 1.")
-        yield self._one("kv_cache_usage_perc", "gauge", engine.kv_usage,
-                        "KV-cache usage. 1 means 100 percent usage.")
-        yield self._one("prefix_cache_queries_total", "counter", counts.cache_queries,
-                        "Prefix cache queries, in terms of number of queried tokens.")
-        yield self._one("prefix_cache_hits_total", "counter", counts.cache_hits,
-                        "Prefix cache hits, in terms of number of cached tokens.")
-        yield self._one("external_prefix_cache_queries_total", "counter", self._external_tokens,
-                        "External prefix cache queries from KV connector cross-instance cache "
-                        "sharing, in terms of number of queried tokens.")
-        yield self._one("external_prefix_cache_hits_total", "counter", self._external_tokens,
-                        "External prefix cache hits from KV connector cross-instance cache "
-                        "sharing, in terms of number of cached tokens.")
-        yield self._one("mm_cache_queries_total", "counter", 0,
-                        "Multi-modal cache queries, in terms of number of queried items.")
-        yield self._one("mm_cache_hits_total", "counter", 0,
-                        "Multi-modal cache hits, in terms of number of cached items.")
-        yield self._one("num_preemptions_total", "counter", counts.preemptions,
-                        "Cumulative number of preemption from the engine.")
+        yield self._one(
+            "num_requests_running",
+            "gauge",
+            engine.running,
+            "Number of requests in model execution batches.",
+        )
+        yield self._one(
+            "num_requests_waiting", "gauge", waiting, "Number of requests waiting to be processed."
+        )
+        yield self._several(
+            "num_requests_waiting_by_reason",
+            "gauge",
+            "reason",
+            {"capacity": waiting - deferred, "deferred": deferred},
+            "Number of requests waiting to be processed, by reason.",
+        )
+        yield self._several(
+            "engine_sleep_state",
+            "gauge",
+            "sleep_state",
+            {state: state == sleep_state for state in SLEEP_STATES},
+            "Engine sleep state; the one that holds is 1.",
+        )
+        yield self._one(
+            "kv_cache_usage_perc",
+            "gauge",
+            engine.kv_usage,
+            "KV-cache usage. 1 means 100 percent usage.",
+        )
+        yield self._one(
+            "prefix_cache_queries_total",
+            "counter",
+            counts.cache_queries,
+            "Prefix cache queries, in terms of number of queried tokens.",
+        )
+        yield self._one(
+            "prefix_cache_hits_total",
+            "counter",
+            counts.cache_hits,
+            "Prefix cache hits, in terms of number of cached tokens.",
+        )
+        yield self._one(
+            "external_prefix_cache_queries_total",
+            "counter",
+            self._external_tokens,
+            "External prefix cache queries from KV connector cross-instance cache "
+            "sharing, in terms of number of queried tokens.",
+        )
+        yield self._one(
+            "external_prefix_cache_hits_total",
+            "counter",
+            self._external_tokens,
+            "External prefix cache hits from KV connector cross-instance cache "
+            "sharing, in terms of number of cached tokens.",
+        )
+        yield self._one(
+            "mm_cache_queries_total",
+            "counter",
+            0,
+            "Multi-modal cache queries, in terms of number of queried items.",
+        )
+        yield self._one(
+            "mm_cache_hits_total",
+            "counter",
+            0,
+            "Multi-modal cache hits, in terms of number of cached items.",
+        )
+        yield self._one(
+            "num_preemptions_total",
+            "counter",
+            counts.preemptions,
+            "Cumulative number of preemption from the engine.",
+        )
         yield from self._token_counters(engine)
 
     def _token_counters(self, engine: Engine) -> Iterator[Family]:
@@ -169,28 +214,65 @@ class EngineMetrics(Listener):
             "local_cache_hit": self._cached_tokens,
             "external_kv_transfer": self._external_tokens,
         }
-        yield self._one("prompt_tokens_total", "counter", counts.prompt_tokens + cached,
-                        "Number of prefill tokens processed.")
-        yield self._several("prompt_tokens_by_source_total", "counter", "source", by_source,
-                            "Number of prompt tokens by source.")
-        yield self._one("prompt_tokens_cached_total", "counter", cached,
-                        "Number of cached prompt tokens (local + external).")
-        yield self._several("prompt_tokens_cached_by_source_total", "counter", "source",
-                            {name: by_source[name] for name in SOURCES[1:]},
-                            "Number of cached prompt tokens by source.")
-        yield self._one("prompt_tokens_recomputed_total", "counter", self._recomputed_tokens,
-                        "Number of cached tokens recomputed for forward pass.")
-        yield self._one("generation_tokens_total", "counter", counts.generated_tokens,
-                        "Number of generation tokens processed.")
-        yield self._several("request_success_total", "counter", "finished_reason",
-                            {reason: self.finished_by_reason[reason] for reason in REASONS},
-                            "Count of successfully processed requests.")
-        yield self._several("admission_rejections_total", "counter", "reason",
-                            {reason: self.rejections[reason] for reason in REJECTIONS},
-                            "Number of requests rejected before they were queued.")
+        yield self._one(
+            "prompt_tokens_total",
+            "counter",
+            counts.prompt_tokens + cached,
+            "Number of prefill tokens processed.",
+        )
+        yield self._several(
+            "prompt_tokens_by_source_total",
+            "counter",
+            "source",
+            by_source,
+            "Number of prompt tokens by source.",
+        )
+        yield self._one(
+            "prompt_tokens_cached_total",
+            "counter",
+            cached,
+            "Number of cached prompt tokens (local + external).",
+        )
+        yield self._several(
+            "prompt_tokens_cached_by_source_total",
+            "counter",
+            "source",
+            {name: by_source[name] for name in SOURCES[1:]},
+            "Number of cached prompt tokens by source.",
+        )
+        yield self._one(
+            "prompt_tokens_recomputed_total",
+            "counter",
+            self._recomputed_tokens,
+            "Number of cached tokens recomputed for forward pass.",
+        )
+        yield self._one(
+            "generation_tokens_total",
+            "counter",
+            counts.generated_tokens,
+            "Number of generation tokens processed.",
+        )
+        yield self._several(
+            "request_success_total",
+            "counter",
+            "finished_reason",
+            {reason: self.finished_by_reason[reason] for reason in REASONS},
+            "Count of successfully processed requests.",
+        )
+        yield self._several(
+            "admission_rejections_total",
+            "counter",
+            "reason",
+            {reason: self.rejections[reason] for reason in REJECTIONS},
+            "Number of requests rejected before they were queued.",
+        )
         for what in ("flops", "read_bytes", "write_bytes"):
-            yield self._one(f"estimated_{what}_per_gpu_total", "counter", 0,
-                            f"Estimated number of {what.replace('_', ' ')} per GPU.")
+            yield self._one(
+                f"estimated_{what}_per_gpu_total",
+                "counter",
+                0,
+                f"Estimated number of {what.replace('_', ' ')} per GPU.",
+            )
         told = "".join(
             f'{name}="{_escaped(str(value))}",' for name, value in self._settings.items()
         )
@@ -203,38 +285,77 @@ class EngineMetrics(Listener):
 
     def _histograms(self) -> tuple[tuple[str, str, Histogram], ...]:
         return (
-            ("vllm:request_prompt_tokens", "Number of prefill tokens processed.",
-             self.prompt_tokens),
-            ("vllm:request_generation_tokens", "Number of generation tokens processed.",
-             self.generation_tokens),
-            ("vllm:iteration_tokens_total", "Histogram of number of tokens per engine_step.",
-             self.step_tokens),
-            ("vllm:request_max_num_generation_tokens",
-             "Histogram of maximum number of requested generation tokens.",
-             self.max_generation_tokens),
+            (
+                "vllm:request_prompt_tokens",
+                "Number of prefill tokens processed.",
+                self.prompt_tokens,
+            ),
+            (
+                "vllm:request_generation_tokens",
+                "Number of generation tokens processed.",
+                self.generation_tokens,
+            ),
+            (
+                "vllm:iteration_tokens_total",
+                "Histogram of number of tokens per engine_step.",
+                self.step_tokens,
+            ),
+            (
+                "vllm:request_max_num_generation_tokens",
+                "Histogram of maximum number of requested generation tokens.",
+                self.max_generation_tokens,
+            ),
             ("vllm:request_params_n", "Histogram of the n request parameter.", self.params_n),
-            ("vllm:request_params_max_tokens",
-             "Histogram of the max_tokens request parameter.", self.params_max_tokens),
-            ("vllm:time_to_first_token_seconds",
-             "Histogram of time to first token in seconds.", self.first_token_seconds),
-            ("vllm:inter_token_latency_seconds",
-             "Histogram of inter-token latency in seconds.", self.inter_token_seconds),
-            ("vllm:request_time_per_output_token_seconds",
-             "Histogram of time_per_output_token_seconds per request.",
-             self.per_output_token_seconds),
-            ("vllm:e2e_request_latency_seconds",
-             "Histogram of e2e request latency in seconds.", self.e2e_seconds),
-            ("vllm:request_queue_time_seconds",
-             "Histogram of time spent in WAITING phase for request.", self.queue_seconds),
-            ("vllm:request_inference_time_seconds",
-             "Histogram of time spent in RUNNING phase for request.", self.inference_seconds),
-            ("vllm:request_prefill_time_seconds",
-             "Histogram of time spent in PREFILL phase for request.", self.prefill_seconds),
-            ("vllm:request_decode_time_seconds",
-             "Histogram of time spent in DECODE phase for request.", self.decode_seconds),
-            ("vllm:request_prefill_kv_computed_tokens",
-             "Histogram of new KV tokens computed during prefill (excluding cached tokens).",
-             self.prefill_computed),
+            (
+                "vllm:request_params_max_tokens",
+                "Histogram of the max_tokens request parameter.",
+                self.params_max_tokens,
+            ),
+            (
+                "vllm:time_to_first_token_seconds",
+                "Histogram of time to first token in seconds.",
+                self.first_token_seconds,
+            ),
+            (
+                "vllm:inter_token_latency_seconds",
+                "Histogram of inter-token latency in seconds.",
+                self.inter_token_seconds,
+            ),
+            (
+                "vllm:request_time_per_output_token_seconds",
+                "Histogram of time_per_output_token_seconds per request.",
+                self.per_output_token_seconds,
+            ),
+            (
+                "vllm:e2e_request_latency_seconds",
+                "Histogram of e2e request latency in seconds.",
+                self.e2e_seconds,
+            ),
+            (
+                "vllm:request_queue_time_seconds",
+                "Histogram of time spent in WAITING phase for request.",
+                self.queue_seconds,
+            ),
+            (
+                "vllm:request_inference_time_seconds",
+                "Histogram of time spent in RUNNING phase for request.",
+                self.inference_seconds,
+            ),
+            (
+                "vllm:request_prefill_time_seconds",
+                "Histogram of time spent in PREFILL phase for request.",
+                self.prefill_seconds,
+            ),
+            (
+                "vllm:request_decode_time_seconds",
+                "Histogram of time spent in DECODE phase for request.",
+                self.decode_seconds,
+            ),
+            (
+                "vllm:request_prefill_kv_computed_tokens",
+                "Histogram of new KV tokens computed during prefill (excluding cached tokens).",
+                self.prefill_computed,
+            ),
         )
 
     def _one(self, name: str, kind: str, value: float, about: str) -> Family:

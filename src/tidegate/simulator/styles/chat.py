@@ -67,7 +67,11 @@ class ChatStyle(msgspec.Struct, frozen=True, kw_only=True):
         return "".join(
             [
                 self._event(
-                    choice, self._said(choice, place), "null", _TOKEN_IDS, place + 1,
+                    choice,
+                    self._said(choice, place),
+                    "null",
+                    _TOKEN_IDS,
+                    place + 1,
                     self._logprobs(choice, place),
                 )
                 for place in range(start, stop)

@@ -86,4 +86,3 @@ def transfer_json(generation: Generation, *, is_prefill: bool, engine_id: str) -
             "tp_size": 1,
         }
     )
-

@@ -24,8 +24,7 @@ _EVENT = (
     '"prompt_token_ids":null,"token_ids":null}]%s}\n\n'
 )
 _USAGE = (
-    'data: {"id":%s,"object":"text_completion","created":%d,"model":%s,'
-    '"choices":[],"usage":%s}\n\n'
+    'data: {"id":%s,"object":"text_completion","created":%d,"model":%s,"choices":[],"usage":%s}\n\n'
 )
 _WHOLE = (
     '{"id":%s,"object":"text_completion","created":%d,"model":%s,"choices":[%s],'

@@ -20,7 +20,6 @@ class Wire(Protocol):
         ...
 
 
-
 class Work(Protocol):
     """Whatever works on a call and must hear of its connection."""
 

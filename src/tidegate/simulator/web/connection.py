@@ -194,9 +194,7 @@ class Connection(asyncio.Protocol):
             self.send(replies.CONTINUE)
 
     def _head_size(self) -> int:
-        return len(self._url) + sum(
-            len(name) + len(value) for name, value in self._headers.items()
-        )
+        return len(self._url) + sum(len(name) + len(value) for name, value in self._headers.items())
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
