@@ -172,7 +172,7 @@ async def test_log_probabilities_are_of_the_tokens_that_were_said(sdk: openai.As
     assert "".join(entry.token for entry in told) == choice.message.content
     for entry in told:
         assert entry.logprob <= 0
-        assert [top.token for top in entry.top_logprobs][0] == entry.token
+        assert entry.top_logprobs[0].token == entry.token
         assert len({top.token for top in entry.top_logprobs}) == 3
         assert entry.top_logprobs == sorted(entry.top_logprobs, key=lambda top: -top.logprob)
 
@@ -277,3 +277,30 @@ async def test_errors_are_of_the_right_classes() -> None:
                 await good.chat.completions.create(model="sim", messages=HELLO, max_tokens=10**6)
             assert long.value.param == "max_tokens"
             assert (await good.chat.completions.create(model="sim", messages=HELLO)).choices
+
+
+async def test_a_streamed_response_calls_functions(sdk: openai.AsyncOpenAI) -> None:
+    parameters = dict(WEATHER["function"]["parameters"])
+    counts = set()
+    for number in range(12):
+        stream = await sdk.responses.create(
+            model="sim",
+            input=f"Hello {number}?",
+            tool_choice="required",
+            tools=[
+                {"type": "function", "name": name, "parameters": parameters, "strict": True}
+                for name in ("weather", "climate")
+            ],
+            stream=True,
+        )
+        events = [event async for event in stream]
+        assert [event.sequence_number for event in events] == list(range(len(events)))
+        last = events[-1]
+        assert last.type == "response.completed"
+        done = [each for each in events if each.type == "response.function_call_arguments.done"]
+        counts.add(len(done))
+        calls = [item for item in last.response.output if item.type == "function_call"]
+        assert [call.arguments for call in calls] == [each.arguments for each in done]
+        for call in calls:
+            check_weather(call.arguments)
+    assert counts == {1, 2}

@@ -247,15 +247,18 @@ async def test_what_takes_too_long_is_ended() -> None:
 
 
 async def test_one_connection_too_many_is_turned_away() -> None:
-    async with simulated(connections_max=2) as server:
-        async with peer_of(server) as first, peer_of(server) as second:
-            for peer in (first, second):
-                peer.send(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n")
-                assert (await peer.reply())[0] == 200
-            async with peer_of(server) as third:
-                assert (await third.reply())[0] == 503
-            first.send(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n")
-            assert (await first.reply())[0] == 200
+    async with (
+        simulated(connections_max=2) as server,
+        peer_of(server) as first,
+        peer_of(server) as second,
+    ):
+        for peer in (first, second):
+            peer.send(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n")
+            assert (await peer.reply())[0] == 200
+        async with peer_of(server) as third:
+            assert (await third.reply())[0] == 503
+        first.send(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert (await first.reply())[0] == 200
 
 
 async def test_a_stopped_server_ends_what_it_began_and_an_aborted_one_does_not() -> None:

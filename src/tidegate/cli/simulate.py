@@ -4,11 +4,11 @@ import csv
 import gc
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
 
 import typer
 import uvloop
 
+from tidegate.cli import simulate_flags as flags
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.runtime.clock import SystemClock
 from tidegate.runtime.services import Stops, run_together
@@ -25,70 +25,31 @@ COLUMNS = ("prefill_tokens", "decode_seqs", "context_tokens", "seconds")
 
 def simulate(  # noqa: PLR0913 - one parameter for each flag
     *,
-    port: Annotated[int, typer.Option(help="The port on 127.0.0.1; 0 takes any free one.")] = 8001,
-    model: Annotated[
-        list[str] | None, typer.Option(help="A model that it serves; may be given several times.")
-    ] = None,
-    served_model_name: Annotated[
-        list[str] | None,
-        typer.Option(help="A name in place of those of --model; may be given several times."),
-    ] = None,
-    preset_name: Annotated[
-        str, typer.Option("--preset", help="The model and the GPU that it behaves like.")
-    ] = "instant",
-    cost_csv: Annotated[
-        Path | None, typer.Option(help="Measured steps, to fit the time of a step to.")
-    ] = None,
-    time_factor: Annotated[
-        float, typer.Option(help="How many times as long every step takes.")
-    ] = 1.0,
-    max_model_len: Annotated[
-        int | None, typer.Option(help="Tokens of a request, prompt and output together.")
-    ] = None,
-    max_num_seqs: Annotated[int, typer.Option(help="Sequences that run at once.")] = 256,
-    max_num_batched_tokens: Annotated[
-        int | None, typer.Option(help="Tokens that one step computes.")
-    ] = None,
-    block_size: Annotated[int, typer.Option(help="Tokens of a block of keys and values.")] = 16,
-    num_gpu_blocks: Annotated[
-        int | None, typer.Option(help="Blocks of keys and values; else what the preset's GPU has.")
-    ] = None,
-    scheduling_policy: Annotated[
-        str, typer.Option(help="Who leaves the queue first: fcfs or priority.")
-    ] = "fcfs",
-    no_prefix_caching: Annotated[
-        bool, typer.Option("--no-prefix-caching", help="Compute every prompt anew.")
-    ] = False,
-    max_num_queued_reqs: Annotated[
-        int | None, typer.Option(help="Sequences that wait or run; more are refused with 503.")
-    ] = None,
-    max_num_queued_tokens: Annotated[
-        int | None, typer.Option(help="Prompt tokens that wait; more are refused with 503.")
-    ] = None,
-    in_flight_max: Annotated[
-        int | None, typer.Option(help="Requests at once; more are refused with 429.")
-    ] = None,
-    output_tokens: Annotated[
-        int, typer.Option(help="The median length of answers that nothing bounds.")
-    ] = 16,
-    seed: Annotated[int, typer.Option(help="The same seed and request, the same answer.")] = 0,
-    latency: Annotated[float, typer.Option(help="Seconds before the engine sees a request.")] = 0.0,
-    token_latency: Annotated[
-        float, typer.Option(help="Seconds of each step, in place of the preset's law.")
-    ] = 0.0,
-    kv_transfer_seconds: Annotated[
-        float, typer.Option(help="Seconds that a remote prefill takes to come over.")
-    ] = 0.0,
-    kv_transfer_token_seconds: Annotated[
-        float, typer.Option(help="The same, for each token of the prompt.")
-    ] = 0.0,
-    startup_seconds: Annotated[
-        float, typer.Option(help="Seconds for which it answers 503 after its start.")
-    ] = 0.0,
-    api_key: Annotated[
-        list[str] | None, typer.Option(help="A key that requests must carry; may be repeated.")
-    ] = None,
-    faults: Annotated[Path | None, typer.Option(help="A YAML file of faults by the clock.")] = None,
+    port: flags.Port = 8001,
+    model: flags.Model = None,
+    served_model_name: flags.ServedModelName = None,
+    preset_name: flags.PresetName = "instant",
+    cost_csv: flags.CostCsv = None,
+    time_factor: flags.TimeFactor = 1.0,
+    max_model_len: flags.MaxModelLen = None,
+    max_num_seqs: flags.MaxNumSeqs = 256,
+    max_num_batched_tokens: flags.MaxNumBatchedTokens = None,
+    block_size: flags.BlockSize = 16,
+    num_gpu_blocks: flags.NumGpuBlocks = None,
+    scheduling_policy: flags.SchedulingPolicy = "fcfs",
+    no_prefix_caching: flags.NoPrefixCaching = False,
+    max_num_queued_reqs: flags.MaxNumQueuedReqs = None,
+    max_num_queued_tokens: flags.MaxNumQueuedTokens = None,
+    in_flight_max: flags.InFlightMax = None,
+    output_tokens: flags.OutputTokens = 16,
+    seed: flags.Seed = 0,
+    latency: flags.Latency = 0.0,
+    token_latency: flags.TokenLatency = 0.0,
+    kv_transfer_seconds: flags.KvTransferSeconds = 0.0,
+    kv_transfer_token_seconds: flags.KvTransferTokenSeconds = 0.0,
+    startup_seconds: flags.StartupSeconds = 0.0,
+    api_key: flags.ApiKey = None,
+    faults: flags.Faults = None,
 ) -> None:
     """Serve vLLM's API on 127.0.0.1 from a simulated engine that makes its answers up."""
     found = preset(preset_name)

@@ -20,7 +20,7 @@ from tidegate.simulator.orders import HEADER_PREFIX, Order, Orders
 from tidegate.simulator.refusal import Refused, by_status
 from tidegate.simulator.schedule import Schedule, plan_from
 from tidegate.simulator.settings import SimulatorSettings
-from tidegate.simulator.styles.common import VERSION
+from tidegate.simulator.styles.texts import VERSION
 from tidegate.simulator.web.call import Call
 from tidegate.simulator.web.replies import TEXT
 
@@ -45,8 +45,10 @@ class Simulator:
     def __init__(
         self, settings: SimulatorSettings, clock: Callable[[], float], wall: Clock | None = None
     ) -> None:
-        """Set the server up; `clock` is the event loop's. Without a wall clock, answers are always
-        as old as `CREATED`, and the same to the last byte each time.
+        """Set the server up; `clock` is the event loop's.
+
+        Without a wall clock, answers are always as old as `CREATED`, and the same to the last byte
+        each time.
         """
         self.settings = settings
         self.in_flight = 0

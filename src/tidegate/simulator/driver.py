@@ -136,8 +136,9 @@ class Driver(Listener):
         """Wait until something is due, or something new has come."""
         if self._finished or self._is_stopped:
             return
-        # What came while tokens were handed out may be due before.
-        following = self.engine.next_ps
+        # What came while tokens were handed out may be due before. Where nobody reads along, only
+        # first tokens and ends matter.
+        following = self.engine.next_ps if self._streams else self.engine.quiet_until_ps
         loop = asyncio.get_running_loop()
         timer = None
         if following is not None:

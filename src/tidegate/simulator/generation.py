@@ -11,6 +11,7 @@ from tidegate.simulator.web.call import Call
 
 EVENTS_AT_ONCE_MAX = 64
 _DECODING = State.DECODING
+_BETWEEN_EVENTS = b"\n\n"
 _GARBAGE = b'data: {"id":"\xff\xfe","choices":[{"delta":\n\n'
 
 
@@ -241,14 +242,16 @@ class Generation:
         order = self._order
         if order is None or not self.is_tampered:
             self.call.write(events)
-            return
-        self._events += events.count(b"\n\n")
-        if order.garbage:
+        elif order.garbage:
             self.call.write(_GARBAGE)
         else:
-            self.call.write(events)
-        if order.cut and self._events >= order.cut_after:
-            self._cut()
+            left = order.cut_after - self._events
+            pieces = events.split(_BETWEEN_EVENTS)[:-1][:left]
+            self._events += len(pieces)
+            self.call.write(b"".join([piece + _BETWEEN_EVENTS for piece in pieces]))
+            if self._events >= order.cut_after:
+                self.call.cut()
+                self.gone()
 
     def choice_ended(self, events: bytes = b"") -> None:
         """Hear that a choice is complete, with its last events."""
@@ -261,8 +264,6 @@ class Generation:
             return
         if self.is_tampered:
             self._end_tampered(events)
-            if self._is_over:
-                return
         elif self.is_streamed:
             self.call.close(events + self.style.end(self))
         else:
@@ -295,11 +296,9 @@ class Generation:
             self.call.half(self.style.whole(self))
 
     def _end(self) -> None:
+        if self._is_over:
+            return
         self._is_over = True
         self._runner.ended(self)
         # Choices know their answer: without this ring of references all is freed at once.
         self.choices = []
-
-    def _cut(self) -> None:
-        self.call.cut()
-        self.gone()

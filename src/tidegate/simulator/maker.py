@@ -21,10 +21,10 @@ from tidegate.simulator.refusal import Refused, unknown_model
 from tidegate.simulator.settings import SimulatorSettings
 from tidegate.simulator.shapes import NoCall, Shape, response_shape, shape_of
 from tidegate.simulator.styles.chat import ChatStyle
-from tidegate.simulator.styles.common import Names
 from tidegate.simulator.styles.completion import CompletionStyle
 from tidegate.simulator.styles.embedding import EmbeddingStyle
 from tidegate.simulator.styles.response import ResponseStyle
+from tidegate.simulator.styles.texts import Names
 from tidegate.simulator.web.call import Call
 
 T = TypeVar("T")

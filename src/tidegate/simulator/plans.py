@@ -88,9 +88,7 @@ def written(limits: Limits, text: str) -> Plan:
     plan = _cut(pieces, limits)
     if limits.stops:
         ids = array("I", [tokens.token_of(piece) for piece in pieces[: plan.total]])
-        plan.pieces = None
         _stop_early(plan, limits, ids, pieces)
-        plan.pieces = plan.pieces or pieces
     return plan
 
 

@@ -96,7 +96,7 @@ def prompts_of(
     return [
         text_tokens(item, length_max)
         if isinstance(item, str)
-        else _numbers([number for number in _items(item)], length_max, param)
+        else _numbers(_items(item), length_max, param)
         for item in given
     ]
 

@@ -21,6 +21,7 @@ TEXT_CHARACTERS_MAX = 4_096
 _DEPTH_OF_EXTRAS = 3
 _USUAL_ITEMS_MAX = 3
 _NUMBERS_MAX = 100
+_TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
 _UNSUPPORTED = ("pattern", "patternProperties", "not", "if", "dependentSchemas", "contains")
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
@@ -186,21 +187,22 @@ class Author:
             kind = self._one_of(simple or kind, "type")
         if kind is None:
             kind = _implied(schema)
-        match kind:
-            case "null":
-                return None
-            case "boolean":
-                return bool(self._dice.roll(2))
-            case "integer" | "number":
-                return self._number(schema, is_whole=kind == "integer")
-            case "string":
-                return self._text(schema)
-            case "array":
-                return self._array(schema, depth)
-            case "object":
-                return self._members(schema, depth)
-            case _:
-                raise self._refused(f"there is no type {kind!r}")
+        if kind not in _TYPES:
+            raise self._refused(f"there is no type {kind!r}")
+        if kind == "array":
+            return self._array(schema, depth)
+        if kind == "object":
+            return self._members(schema, depth)
+        return self._simple(schema, kind)
+
+    def _simple(self, schema: Schema, kind: Json) -> Json:
+        if kind == "null":
+            return None
+        if kind == "boolean":
+            return bool(self._dice.roll(2))
+        if kind == "string":
+            return self._text(schema)
+        return self._number(schema, is_whole=kind == "integer")
 
     # Numbers and texts
 

@@ -52,15 +52,7 @@ class SimulatorSettings:
             raise SettingsInvalid("A simulated server needs at least one model: set models.")
         if not all(self.models) or not all(self.api_keys):
             raise SettingsInvalid("Names of models and keys of the simulator can't be empty.")
-        durations = {
-            "latency_seconds": self.latency_seconds,
-            "transfer_seconds": self.transfer_seconds,
-            "transfer_token_seconds": self.transfer_token_seconds,
-            "startup_seconds": self.startup_seconds,
-        }
-        for name, seconds in durations.items():
-            if not 0 <= seconds < float("inf"):
-                raise SettingsInvalid(f"The simulator's {name} can't be {seconds:g}.")
+        self._check_durations()
         if not 1 <= self.output_tokens <= USUAL_TOKENS_MAX:
             raise SettingsInvalid(
                 f"Set the simulator's output_tokens from 1 to {USUAL_TOKENS_MAX}."
@@ -71,6 +63,17 @@ class SimulatorSettings:
             bound = getattr(self, name)
             if bound is not None and bound < 0:
                 raise SettingsInvalid(f"The simulator's {name} can't be negative.")
+
+    def _check_durations(self) -> None:
+        durations = {
+            "latency_seconds": self.latency_seconds,
+            "transfer_seconds": self.transfer_seconds,
+            "transfer_token_seconds": self.transfer_token_seconds,
+            "startup_seconds": self.startup_seconds,
+        }
+        for name, seconds in durations.items():
+            if not 0 <= seconds < float("inf"):
+                raise SettingsInvalid(f"The simulator's {name} can't be {seconds:g}.")
 
     def transfer_ps(self, tokens: int) -> int:
         """Return how long the keys and values of so many tokens take to come, in picoseconds."""

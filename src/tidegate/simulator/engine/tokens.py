@@ -12,8 +12,6 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from itertools import product
 
-from typing_extensions import override
-
 VOCABULARY = 65_536
 PIECES_KEPT_MAX = 131_072
 PIECE_CHARACTERS_MAX = 24
@@ -52,7 +50,6 @@ assert {len(piece) for piece in WORD_BYTES} == {WORD_CHARACTERS}
 class _Numbers(dict[str, int]):
     """The token of each piece of text; those that are not ours are worked out once."""
 
-    @override
     def __missing__(self, piece: str) -> int:
         token = WORDS + zlib.crc32(piece.encode("utf-8", "surrogatepass")) % WORDS
         if len(self) < PIECES_KEPT_MAX:

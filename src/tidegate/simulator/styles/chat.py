@@ -6,7 +6,7 @@ import msgspec
 
 from tidegate.simulator.generation import Choice, Generation
 from tidegate.simulator.styles import logprobs
-from tidegate.simulator.styles.common import (
+from tidegate.simulator.styles.texts import (
     DONE,
     FINGERPRINT,
     Names,
@@ -35,7 +35,7 @@ _CHOICE = (
     '"audio":null,"function_call":null,"tool_calls":%s,"reasoning":null},"logprobs":%s,'
     '"finish_reason":"%s","stop_reason":%s,"token_ids":null}'
 )
-_TOKEN_IDS = ',"token_ids":null'
+_NO_IDS = ',"token_ids":null'
 
 
 class ChatStyle(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +70,7 @@ class ChatStyle(msgspec.Struct, frozen=True, kw_only=True):
                     choice,
                     self._said(choice, place),
                     "null",
-                    _TOKEN_IDS,
+                    _NO_IDS,
                     place + 1,
                     self._logprobs(choice, place),
                 )
@@ -81,7 +81,7 @@ class ChatStyle(msgspec.Struct, frozen=True, kw_only=True):
     def last(self, choice: Choice, start: int) -> bytes:
         """Return the events of the last tokens; the very last tells why it ends."""
         end = choice.plan.total - 1
-        ending = f',"stop_reason":{stop_reason_json(choice)}{_TOKEN_IDS}'
+        ending = f',"stop_reason":{stop_reason_json(choice)}{_NO_IDS}'
         event = self._event(
             choice,
             self._said(choice, end),
@@ -116,12 +116,12 @@ class ChatStyle(msgspec.Struct, frozen=True, kw_only=True):
             )
         ).encode()
 
-    def _event(  # noqa: PLR0913 - one for each place of the template
+    def _event(
         self,
         choice: Choice,
         delta: str,
         finish: str,
-        ending: str = _TOKEN_IDS,
+        ending: str = _NO_IDS,
         tokens_so_far: int = 0,
         probabilities: str = "null",
     ) -> str:

@@ -7,7 +7,7 @@ import msgspec
 from tidegate.simulator.engine.tokens import WORD_CHARACTERS
 from tidegate.simulator.generation import Choice, Generation
 from tidegate.simulator.styles import logprobs
-from tidegate.simulator.styles.common import (
+from tidegate.simulator.styles.texts import (
     DONE,
     FINGERPRINT,
     Names,

@@ -8,7 +8,7 @@ from hashlib import shake_256
 import msgspec
 
 from tidegate.simulator.generation import Choice, Generation
-from tidegate.simulator.styles.common import Names
+from tidegate.simulator.styles.texts import Names
 
 _WHOLE = (
     '{"id":%s,"object":"list","created":%d,"model":%s,"data":[%s],'

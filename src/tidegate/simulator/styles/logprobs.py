@@ -6,7 +6,7 @@ import math
 from tidegate.simulator.dice import digest
 from tidegate.simulator.engine.tokens import WORDS, word
 from tidegate.simulator.generation import Choice
-from tidegate.simulator.styles.common import ids, piece
+from tidegate.simulator.styles.texts import ids, piece
 
 _CHOSEN_SHARE_MIN = 0.5
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tidegate.simulator.generation import Choice, Generation
 from tidegate.simulator.plans import ToolCall
-from tidegate.simulator.styles.common import Names, content
+from tidegate.simulator.styles.texts import Names, content
 
 Item = dict[str, object]
 
@@ -74,10 +74,10 @@ class ResponseStyle:
     def _message_id(self) -> str:
         return f"msg_{self.number:032x}"
 
-    def _event(self, name: str, **members: object) -> bytes:
-        data = {"type": name, "sequence_number": self._serial, **members}
+    def _event(self, kind: str, **members: object) -> bytes:
+        data = {"type": kind, "sequence_number": self._serial, **members}
         self._serial += 1
-        return f"event: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
+        return f"event: {kind}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
 
     def _token(self, choice: Choice, place: int) -> bytes:
         plan = choice.plan

@@ -57,7 +57,7 @@ class Call:
         "work",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a request consists of
         self,
         wire: Wire,
         *,
