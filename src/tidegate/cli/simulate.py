@@ -82,8 +82,6 @@ def simulate(  # noqa: PLR0913 - one parameter for each flag
         api_keys=tuple(api_key or ()),
         faults=Plan() if faults is None else plan_from_file(faults),
     )
-    # What was made so far stays for good: the collector of cycles need not look at it again.
-    gc.freeze()
     uvloop.run(_serve(settings, port))
 
 
@@ -164,6 +162,8 @@ def _measured(table: Path) -> list[Measured]:
 
 async def _serve(settings: SimulatorSettings, port: int) -> None:
     raise_open_files()
+    # What was made so far stays for good: the collector of cycles need not look at it again.
+    gc.freeze()
     stops = Stops()
     with bind("127.0.0.1", port, "--port") as listener, stops.heard_from_signals():
         typer.echo(
