@@ -20,6 +20,7 @@ from tidegate.simulator.schedule import Plan, plan_from_file
 from tidegate.simulator.serving import SimulatorServer
 from tidegate.simulator.settings import SimulatorSettings
 
+GARBAGE_LOOKS = 20_000
 COLUMNS = ("prefill_tokens", "decode_seqs", "context_tokens", "seconds")
 
 
@@ -164,6 +165,8 @@ async def _serve(settings: SimulatorSettings, port: int) -> None:
     raise_open_files()
     # What was made so far stays for good: the collector of cycles need not look at it again.
     gc.freeze()
+    # Answers leave no rings of references behind: looking for some now and then is enough.
+    gc.set_threshold(GARBAGE_LOOKS)
     stops = Stops()
     with bind("127.0.0.1", port, "--port") as listener, stops.heard_from_signals():
         typer.echo(

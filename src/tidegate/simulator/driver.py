@@ -121,14 +121,20 @@ class Driver(Listener):
         """Hand out what is there, in slices that leave room for others."""
         finished, self._finished = self._finished, []
         for number, choice in enumerate(finished, start=1):
-            choice.ended()
+            try:
+                choice.ended()
+            except Exception as error:  # noqa: BLE001 - the edge: a bug in one answer ends that one
+                _give_up(choice, error)
             if not number % DELIVERIES_AT_ONCE:
                 await asyncio.sleep(0)
         if not self._streams:
             return
         engine = self.engine
         for number, choice in enumerate(tuple(self._streams.values()), start=1):
-            choice.deliver(engine.step)
+            try:
+                choice.deliver(engine.step)
+            except Exception as error:  # noqa: BLE001 - as above
+                _give_up(choice, error)
             if not number % DELIVERIES_AT_ONCE:
                 await asyncio.sleep(0)
 
@@ -160,3 +166,12 @@ class Driver(Listener):
     def _wake(self) -> None:
         if self._waker is not None and not self._waker.done():
             self._waker.set_result(None)
+
+
+def _give_up(choice: Choice, error: Exception) -> None:
+    """Report what could not be written down, and break that one reply off."""
+    context = {"message": "An answer could not be written down.", "exception": error}
+    asyncio.get_running_loop().call_exception_handler(context)
+    generation = choice.generation
+    generation.call.cut()
+    generation.gone()

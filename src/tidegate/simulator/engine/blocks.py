@@ -51,22 +51,19 @@ class BlockPool:
         fresh = min(count, self.total - self._fresh)
         taken = list(range(self._fresh, self._fresh + fresh))
         self._fresh += fresh
-        next_free, hash_of = self._free.popitem, self._hash_of
+        next_free, hash_of, by_hash = self._free.popitem, self._hash_of, self._by_hash
         for _ in range(count - fresh):
             block = next_free(last=False)[0]
             known = hash_of[block]
             if known is not None:
-                self._forget_block(block, known)
+                del by_hash[known]
+                hash_of[block] = None
+                if self.removed is not None:
+                    self.removed.append(known)
             taken.append(block)
         for block in taken:
             holders[block] = 1
         return taken
-
-    def _forget_block(self, block: int, known: int) -> None:
-        del self._by_hash[known]
-        self._hash_of[block] = None
-        if self.removed is not None:
-            self.removed.append(known)
 
     def find(self, hashes: Sequence[int]) -> list[int]:
         """Return the known blocks of the longest run of these hashes from the first on."""

@@ -47,10 +47,16 @@ WORD_CHARACTERS = len(WORD_BYTES[0])
 assert {len(piece) for piece in WORD_BYTES} == {WORD_CHARACTERS}
 
 
+class _TooLong(Exception):
+    """A word is more than one token."""
+
+
 class _Numbers(dict[str, int]):
     """The token of each piece of text; those that are not ours are worked out once."""
 
     def __missing__(self, piece: str) -> int:
+        if len(piece) > PIECE_CHARACTERS_MAX:
+            raise _TooLong
         token = WORDS + zlib.crc32(piece.encode("utf-8", "surrogatepass")) % WORDS
         if len(self) < PIECES_KEPT_MAX:
             self[piece] = token
@@ -86,20 +92,25 @@ def tokenize(content: str) -> "array[int]":
     words = content.split(" ")
     if not words[0]:
         del words[0]  # The blank belongs to the word after it.
-    if max(map(len, words), default=0) > PIECE_CHARACTERS_MAX:
-        found: list[str] = []
-        for each in words:
-            if len(each) <= PIECE_CHARACTERS_MAX:
-                found.append(each)
-            else:
-                found += _parts(each)
-        words = found
-    return array("I", list(map(_number_of, words)))
+    try:
+        return array("I", list(map(_number_of, words)))
+    except _TooLong:
+        return array("I", list(map(_number_of, _shortened(words))))
+
+
+def _shortened(words: list[str]) -> list[str]:
+    found: list[str] = []
+    for each in words:
+        if len(each) <= PIECE_CHARACTERS_MAX:
+            found.append(each)
+        else:
+            found += _parts(each)
+    return found
 
 
 def token_of(piece: str) -> int:
     """Return the token of one piece of a text that is given out."""
-    return _number_of(piece.removeprefix(" "))
+    return _number_of(piece.removeprefix(" ")[:PIECE_CHARACTERS_MAX])
 
 
 def _parts(text: str) -> list[str]:
