@@ -202,7 +202,7 @@ class _PlainCache:
         self._fresh -= fresh
         del self._idle[: needed - fresh]
         held: list[bytes | None] = [*prefixes[:hits]]
-        held += [None if prefix in self._idle else prefix for prefix in prefixes[hits:]]
+        held += prefixes[hits:]
         held += [None] * (hits + needed - len(held))
         self._idle += reversed(held)
         return hits * self._size

@@ -24,6 +24,8 @@ class PlainCache:
         self.free: OrderedDict[int, tuple[int, ...] | None] = OrderedDict(
             (number, None) for number in range(blocks)
         )
+        self.stored_at: dict[int, int] = {}
+        self.time = 0
         self.fresh = 0
 
     def serve(self, tokens: list[int], output: list[int]) -> int:
@@ -31,23 +33,23 @@ class PlainCache:
         found: list[int] = []
         for end in range(BLOCK, (len(tokens) - 1) // BLOCK * BLOCK + 1, BLOCK):
             prefix = tuple(tokens[:end])
-            block = next((n for n, known in self.free.items() if known == prefix), None)
-            if block is None:
+            standing = [n for n, known in self.free.items() if known == prefix]
+            if not standing:
                 break
-            found.append(block)
+            found.append(min(standing, key=self.stored_at.__getitem__))
         for block in found:
             del self.free[block]
         held = list(found)
         whole = tokens + output[:-1]  # The last token is never computed.
         while len(held) * BLOCK < len(whole):
             held.append(self.take())
-        known_prefixes = set(self.free.values())
         contents: list[tuple[int, ...] | None] = []
-        for place in range(len(held)):
+        for place, block in enumerate(held):
             end = (place + 1) * BLOCK
-            prefix = tuple(whole[:end])
-            stands = end <= len(whole) and prefix not in known_prefixes
-            contents.append(prefix if stands else None)
+            contents.append(tuple(whole[:end]) if end <= len(whole) else None)
+            if place >= len(found):
+                self.time += 1
+                self.stored_at[block] = self.time
         for block, content in reversed(list(zip(held, contents, strict=True))):
             self.free[block] = content
         return len(found) * BLOCK

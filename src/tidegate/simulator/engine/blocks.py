@@ -32,6 +32,7 @@ class BlockPool:
         self._holders: list[int] = [0] * blocks
         self._hash_of: list[int | None] = [None] * blocks
         self._by_hash: dict[int, int] = {}
+        self._twins: dict[int, list[int]] = {}
         self.removed: list[int] | None = None
 
     @property
@@ -51,19 +52,31 @@ class BlockPool:
         fresh = min(count, self.total - self._fresh)
         taken = list(range(self._fresh, self._fresh + fresh))
         self._fresh += fresh
-        next_free, hash_of, by_hash = self._free.popitem, self._hash_of, self._by_hash
+        next_free, hash_of = self._free.popitem, self._hash_of
         for _ in range(count - fresh):
             block = next_free(last=False)[0]
             known = hash_of[block]
             if known is not None:
-                del by_hash[known]
                 hash_of[block] = None
-                if self.removed is not None:
-                    self.removed.append(known)
+                self._evict(block, known)
             taken.append(block)
         for block in taken:
             holders[block] = 1
         return taken
+
+    def _evict(self, block: int, known: int) -> None:
+        twins = self._twins.get(known)
+        if twins is None:
+            del self._by_hash[known]
+            if self.removed is not None:
+                self.removed.append(known)
+            return
+        if self._by_hash[known] == block:
+            self._by_hash[known] = twins.pop(0)
+        else:
+            twins.remove(block)
+        if not twins:
+            del self._twins[known]
 
     def find(self, hashes: Sequence[int]) -> list[int]:
         """Return the known blocks of the longest run of these hashes from the first on."""
@@ -91,16 +104,18 @@ class BlockPool:
     def store(self, blocks: Sequence[int], hashes: Sequence[int], start: int) -> list[int]:
         """Let full blocks from `start` on be found by their hashes, as many as there are hashes.
 
-        Returns the indexes of those that no other block stands for already.
+        A block with the same contents as another one stands in for it once that is gone. Returns
+        the indexes of those that are new.
         """
         by_hash, hash_of = self._by_hash, self._hash_of
         stored = []
         for index in range(start, len(hashes)):
-            known = hashes[index]
-            if known not in by_hash:
-                block = blocks[index]
+            known, block = hashes[index], blocks[index]
+            hash_of[block] = known
+            if known in by_hash:
+                self._twins.setdefault(known, []).append(block)
+            else:
                 by_hash[known] = block
-                hash_of[block] = known
                 stored.append(index)
         return stored
 
@@ -119,5 +134,6 @@ class BlockPool:
         if self.held:
             return False
         self._by_hash.clear()
+        self._twins.clear()
         self._hash_of = [None] * self.total
         return True
