@@ -69,6 +69,7 @@ def _fill_and_free(
     disk.fill()
     full_at = time.monotonic()
     wait_until(lambda: served.ready()[0] != httpx.codes.OK, SECONDS_MAX, "/ready tells of it")
+    wait_until(lambda: _shown(served, 1), SECONDS_MAX, "the metrics tell of it")
     paused_at = _wait_for_standstill(here, user, batch)
     say("e", f"full: {served.ready()[1].strip()!r}; work stands still at {paused_at} lines")
     _refused(findings, user, disk)
@@ -77,6 +78,7 @@ def _fill_and_free(
     wait_until(lambda: served.ready()[0] == httpx.codes.OK, SECONDS_MAX, "/ready is well again")
     wait_until(lambda: user.get(batch.id).completed > paused_at, SECONDS_MAX, "work goes on")
     on_seconds = time.monotonic() - freed_at
+    wait_until(lambda: _shown(served, 0), SECONDS_MAX, "the metrics are well again")
     ended = here.wait(user, batch.id)
     reading = findings.read(user, ended, names)
     repeats = here.upstream.counts("e-").repeats
@@ -91,6 +93,12 @@ def _fill_and_free(
     findings.expect(ended.status == "completed", f"{ended.id} is {ended.status}")
     findings.expect(reading.failed == 0, f"{reading.failed} lines failed")
     findings.expect(repeats == 0, f"{repeats} requests were sent again")
+
+
+def _shown(served: Served, value: int) -> bool:
+    """Say whether the metrics show the disk as full (1) or not (0)."""
+    told = httpx.get(f"{served.operators_url}/metrics").raise_for_status().text
+    return f"tidegate_storage_full {value}.0" in told.splitlines()
 
 
 def _wait_for_standstill(here: World, user: User, batch: Batch) -> int:

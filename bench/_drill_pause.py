@@ -13,6 +13,8 @@ UNCOMMITTED_MAX = 500
 PROGRESS_SECONDS_MAX = 30.0
 POLL_SECONDS = 0.05
 STOPPED_LEASES_MAX = 4
+# One that is stopped in the middle of a transaction keeps everybody out: then another is tried.
+TRIES_MAX = 5
 
 
 def drill(plan: Plan, folder: Path, upstream: Upstream) -> Findings:
@@ -28,10 +30,14 @@ def drill(plan: Plan, folder: Path, upstream: Upstream) -> Findings:
         pauses = _Pauses(plan, here, lease, findings)
         user = here.user(here.serve(0))
         (alone,) = here.processors(1)
-        for number in range(plan.pick(1, 2)):
+        for number in range(TRIES_MAX):
+            if number >= plan.pick(1, 2) and pauses.collections:
+                break
             pauses.alone(user, alone, f"b-alone-{number}")
         here.processors(1)
-        for number in range(plan.pick(1, 2)):
+        for number in range(TRIES_MAX):
+            if number >= plan.pick(1, 2) and pauses.successions:
+                break
             pauses.replaced(user, alone, f"b-replaced-{number}")
         pauses.judge()
     return findings
@@ -45,8 +51,9 @@ class _Pauses:
         self._lease = lease
         self._findings = findings
         self._pauses = 0
-        self._collections = 0
         self._locked = 0
+        self.collections = 0
+        self.successions = 0
 
     def alone(self, user: User, child: Child, prefix: str) -> None:
         """Stop the only processor while the collector runs beside it, again and again."""
@@ -54,7 +61,7 @@ class _Pauses:
         started = self._stop(child)
         while time.monotonic() - started < 2 * self._lease:
             if self._here.collect():
-                self._collections += 1
+                self.collections += 1
             else:
                 self._locked += 1
         child.send(signal.SIGCONT)
@@ -66,6 +73,7 @@ class _Pauses:
         started = self._stop(child)
         while time.monotonic() < started + STOPPED_LEASES_MAX * self._lease:
             if time.monotonic() > started + 2 * self._lease and user.get(batch.id).has_ended:
+                self.successions += 1
                 break
             time.sleep(POLL_SECONDS)
         else:
@@ -83,11 +91,14 @@ class _Pauses:
         bound = self._pauses * (CONCURRENCY + UNCOMMITTED_MAX)
         self._findings.figures |= {
             "pauses": self._pauses,
-            "collections_meanwhile": self._collections,
+            "collections_meanwhile": self.collections,
+            "batches_ended_by_the_other": self.successions,
             "stopped_with_the_ledger_locked": self._locked,
             "requests_repeated": repeats,
         }
         self._findings.expect(repeats <= bound, f"{repeats} repeats are above {bound}")
+        self._findings.expect(self.collections > 0, "no collector ever ran during a pause")
+        self._findings.expect(self.successions > 0, "no other one ever ended the work of a pause")
 
     def _begin(self, user: User, prefix: str) -> tuple[Batch, list[str]]:
         names = named(prefix, self._lines)
