@@ -27,15 +27,16 @@ def test_the_number_of_processors_is_bounded(
             settings(tmp_path, processors=processors)
 
 
-@pytest.mark.parametrize("kind", ["store__kind", "blobs__kind"])
-def test_what_lies_in_memory_is_for_one_process(tmp_path: Path, kind: str) -> None:
-    check_serving(settings(tmp_path, **{kind: "memory"}))
+@pytest.mark.parametrize("in_memory", [("blobs__kind",), ("store__kind", "blobs__kind")])
+def test_what_lies_in_memory_is_for_one_process(tmp_path: Path, in_memory: tuple[str, ...]) -> None:
+    kinds: dict[str, object] = dict.fromkeys(in_memory, "memory")
+    check_serving(settings(tmp_path, **kinds))
     for processors in (0, 2):
-        several = settings(tmp_path, processors=processors, **{kind: "memory"})
+        several = settings(tmp_path, processors=processors, **kinds)
         with pytest.raises(SettingsInvalid, match=r"set store\.kind to sqlite"):
             check_serving(several)
     with pytest.raises(SettingsInvalid, match=r"set store\.kind to sqlite"):
-        check_processing(settings(tmp_path, **{kind: "memory"}))
+        check_processing(settings(tmp_path, **kinds))
     check_processing(settings(tmp_path))
 
 

@@ -30,6 +30,7 @@ _MEANINGS = {
     404: "There is no such object, or it is somebody else's.",
     408: "The body stopped coming.",
     409: "The object's state does not allow it.",
+    412: "The file is in another state.",
     413: "A bound on size would be passed.",
     415: "The body is compressed.",
     416: "No byte of the range exists.",
@@ -149,13 +150,14 @@ def _content() -> Mapping[str, object]:
     heads = {
         "Range": "One range of bytes; several are passed over.",
         "If-Range": "The entity tag that permits the range.",
+        "If-Match": "The entity tags of the state that is wanted; in another one the answer is 412.",
         "If-None-Match": "The entity tags that the client has.",
     }
     return _Operation(
         name="downloadFile",
         summary="The bytes of a file, whole or a range; results also while their batch runs.",
         found=None,
-        statuses=(*_UNKNOWN, 416),
+        statuses=(*_UNKNOWN, 412, 416),
         parameters=[
             _step("file_id"),
             *[_asked(name, TEXT, words, where="header") for name, words in heads.items()],
