@@ -4,17 +4,19 @@ A simulation that never fails proves nothing. Each break takes one guard away by
 function of the product; with it some seed must fail soon (`./run simulate --break NAME`).
 """
 
+import random
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from tidegate.collector import service as collector
 from tidegate.desk import upload
 from tidegate.desk.desk import Desk
 from tidegate.domain import batch as batches, shard as shards
 from tidegate.domain.batch import Batch, Status
 from tidegate.domain.claim import Claim, Kind
-from tidegate.domain.errors import StorageFull, StoreUnavailable
+from tidegate.domain.errors import StorageBroken, StorageFull, StoreUnavailable, TidegateError
 from tidegate.domain.file import Part
 from tidegate.domain.shard import Shard, Verdict
 from tidegate.processor import (
@@ -25,9 +27,12 @@ from tidegate.processor import (
     endpoints,
     keeper,
     open_shard,
+    planner,
     run,
     sorter,
 )
+from tidegate.processor.insist import insist
+from tidegate.processor.storage import Storage
 from tidegate.stores import ledger, memory, memory_garbage, memory_rows, mending
 from tidegate.stores.base import ClaimedBatch, Store
 from tidegate.stores.ledger import Hold
@@ -186,6 +191,25 @@ def _ledger_first(patches: Patches) -> None:
     patches.put(committer.Committer, "_append", append)
 
 
+def _flush_tried_again(patches: Patches) -> None:
+    """Take a failed flush for storage that is away for a while."""
+
+    async def stubborn(
+        ask: Callable[[], Awaitable[T]], chance: random.Random, storage: Storage
+    ) -> T:
+        async def again() -> T:
+            try:
+                return await ask()
+            except StorageBroken as error:
+                raise StoreUnavailable(str(error)) from error
+
+        return await insist(again, chance, storage)
+
+    for module in (committer, planner):
+        patches.put(module, "insist", stubborn)
+    patches.put(collector, "StorageFull", TidegateError)
+
+
 def _never_due(patches: Patches) -> None:
     async def due(self: committer.Committer) -> None:
         while self._run.shards and not self._run.is_idle and not self._is_full:
@@ -329,6 +353,7 @@ _ALL = (
     ),
     Break("11-due", 11, "no time cuts a commit", _never_due),
     Break("12-order", 12, "new parts come first", _parts_in_front),
+    Break("13-flush", 13, "a failed flush is tried again, and ends nothing", _flush_tried_again),
     Break(
         "14-cancel", 14, "processors do not look whether a batch was cancelled", _cancel_not_heard
     ),

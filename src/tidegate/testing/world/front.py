@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 
 from tidegate.desk.desk import Desk
 from tidegate.desk.settings import Settings
-from tidegate.domain.errors import TidegateError
+from tidegate.domain.errors import StorageBroken, TidegateError
 from tidegate.testing.world.ground import Ground
 from tidegate.testing.world.host import Host
 from tidegate.testing.world.ports import HostBlobs, HostSignals, behind
@@ -57,6 +57,11 @@ class Front:
             task = group.create_task(outcome.take(request, desk), name=f"{what} on {host.name}")
             host.tasks.append(task)
             task.add_done_callback(host.tasks.remove)
+        if isinstance(outcome.error, StorageBroken):
+            # What the server does when it hears of it.
+            host.note("ends, because its disk is broken")
+            host.alive = False
+            raise NoReply(what)
         if outcome.error is not None:
             raise outcome.error
         if outcome.value is None or self._chance.random() < host.odds.reply_lost:

@@ -42,6 +42,7 @@ class Report:
     requests: int = 0
     crashes: int = 0
     child_deaths: int = 0
+    failed_flushes: int = 0
     commits_refused: int = 0
     exposed_lines_max: int = 0
     seconds: float = 0.0
@@ -53,7 +54,9 @@ class Ground:
 
     def __init__(self, seed: int, make_store: MakeStore) -> None:
         self.chance = random.Random(seed)
-        self.odds = Odds.swarm(self.chance)
+        # A chance of their own, so that most seeds keep their stories.
+        bad_disks = random.Random(f"bad disks {seed}")
+        self.odds = Odds.swarm(self.chance).with_bad_disks(bad_disks)
         self.clock = LoopClock(asyncio.get_running_loop())
         self.ids = SeededIds(self.fork())
         self.timeline = Timeline()

@@ -42,6 +42,7 @@ class Host:
     Attributes:
         tasks: what runs on it and ends with it; a crash cancels all of them.
         clock: its own idea of the time.
+        is_disk_broken: a flush has failed, so that nothing it writes can be trusted any more.
         settled_at: its start, or the end of its last pause or cut, in loop time.
     """
 
@@ -58,6 +59,7 @@ class Host:
         loop = asyncio.get_running_loop()
         self.clock = LoopClock(loop)
         self.clock.skew_seconds = self._skew()
+        self.is_disk_broken = False
         self._ledger = ledger
         self._loop = loop
         self.settled_at = loop.time()

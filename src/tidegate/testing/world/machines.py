@@ -8,6 +8,7 @@ from functools import partial
 from tidegate.collector.duty import Tools as CollectorTools
 from tidegate.collector.service import Collector
 from tidegate.collector.settings import Settings as CollectorSettings
+from tidegate.domain.errors import StorageBroken
 from tidegate.processor.endpoints import Endpoint, PauseSettings, Routes
 from tidegate.processor.keeper import TaskKeeper
 from tidegate.processor.observer import Observer
@@ -40,11 +41,15 @@ class Machines:
         while True:
             host = self._ground.host(f"machine {number}")
             processor = self._processor(host, chance)
-            async with asyncio.TaskGroup() as group:
-                served = self._serve(processor, self._collector(host, chance))
-                host.tasks.append(group.create_task(served, name=host.name))
-                if chance.random() < _RESTARTED:
-                    group.create_task(self._restart(host, processor, chance), name="restart")
+            try:
+                async with asyncio.TaskGroup() as group:
+                    served = self._serve(processor, self._collector(host, chance))
+                    host.tasks.append(group.create_task(served, name=host.name))
+                    if chance.random() < _RESTARTED:
+                        group.create_task(self._restart(host, processor, chance), name="restart")
+            except* StorageBroken:
+                host.note("ends, because its disk is broken")
+                self._ground.report.failed_flushes += 1
             if not host.alive:
                 self._ground.report.crashes += 1
             host.alive = False

@@ -1,11 +1,12 @@
 """What may go wrong in a world, each as a number, all of them drawn from its seed."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 _DEAF_WORLDS = 0.2
 _FAULT_IS_ON = 0.6
 _POISONED_WORLDS = 0.5
+_BAD_DISKS = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,7 @@ class Odds:
         child_dies: a child process dies of a good line; at most once for each line.
         child_not_started: no child process can be started.
         vanished: a blob of results is gone, once; for each world.
+        flush_failed: a flush of bytes fails, and the process can write no more.
         client_gone: an upload breaks off in the midst of its form.
         reply_lost: the API did it, but its user hears nothing.
         latency_seconds_max: how long a port call may take, each way.
@@ -60,6 +62,7 @@ class Odds:
     child_dies: float = 0.0
     child_not_started: float = 0.0
     vanished: float = 0.0
+    flush_failed: float = 0.0
     client_gone: float = 0.0
     reply_lost: float = 0.0
     latency_seconds_max: float = 0.01
@@ -97,6 +100,11 @@ class Odds:
             reply_lost=odds(0.2),
             latency_seconds_max=chance.choice([0.0, 0.002, 0.02, 0.2]),
         )
+
+    def with_bad_disks(self, chance: random.Random) -> "Odds":
+        """Return a world where flushes may fail as well; in most of them none does."""
+        bad = chance.random() < _BAD_DISKS
+        return replace(self, flush_failed=chance.uniform(0.0, 0.02) if bad else 0.0)
 
     def calm(self) -> "Odds":
         """Return a world of the same pace in which nothing goes wrong."""

@@ -10,7 +10,7 @@ from typing import Self, TypeVar, cast
 from typing_extensions import override
 
 from tidegate.blobs.base import BlobStore, BlobWriter
-from tidegate.domain.errors import ConnectFailed, ReplyBroken, StorageFull, TimedOut
+from tidegate.domain.errors import ConnectFailed, ReplyBroken, StorageBroken, StorageFull, TimedOut
 from tidegate.signals.base import Listener, Signals
 from tidegate.testing.world.host import Host, Port
 from tidegate.upstreams.base import Call, Reply, Upstream
@@ -137,6 +137,11 @@ class HostBlobs(BlobStore):
         if chance.random() < odds.crash_before and chance.random() < odds.torn:
             await tear()
             await host.crash(f"in the midst of {what}")
+        if odds.flush_failed and chance.random() < odds.flush_failed:
+            host.note(f"{what} -> the flush failed")
+            host.is_disk_broken = True
+        if host.is_disk_broken:
+            raise StorageBroken(f"The flush of {what} failed (simulated).")
         if chance.random() < odds.full:
             if self._appends and what.startswith("append") and chance.random() < odds.torn:
                 await tear()
