@@ -321,7 +321,9 @@ class Account:
         job.repairs += 1
         for shard in repair.shards:
             unit = Unit(batch_id=repair.batch_id, kind=Kind.SHARD, number=shard.number)
-            self.right(unit).fenced = True
+            right = self.right(unit)
+            # Another collector's repeat of it changes nothing, though the shard was claimed since.
+            right.fenced = right.fenced or right.epoch <= shard.epoch
         await self._holdings.repaired(repair)
         batch = job.batch
         data = self._holdings.content(batch.output_file_id)
