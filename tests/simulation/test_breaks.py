@@ -11,6 +11,7 @@ from tidegate.testing.simulate import live, outcome
 SEEDS_MAX = 40
 ROOT = Path(__file__).parents[2]
 
+
 @pytest.mark.parametrize("name", sorted(BREAKS))
 def test_without_this_guard_a_world_fails(name: str) -> None:
     first = BREAKS[name].first

@@ -135,7 +135,9 @@ BATCH = Batch(
     times=st.lists(TIMES, min_size=7, max_size=7),
     metadata=st.none() | st.dictionaries(TEXT, TEXT, max_size=3),
     problems=st.lists(
-        st.builds(Problem, code=TEXT, message=TEXT, line=st.none() | st.integers(1, 2**53), param=TEXT),
+        st.builds(
+            Problem, code=TEXT, message=TEXT, line=st.none() | st.integers(1, 2**53), param=TEXT
+        ),
         max_size=2,
     ),
     models=st.lists(TEXT, max_size=3),
