@@ -150,7 +150,7 @@ def _content() -> Mapping[str, object]:
     heads = {
         "Range": "One range of bytes; several are passed over.",
         "If-Range": "The entity tag that permits the range.",
-        "If-Match": "The entity tags of the state that is wanted; in another one the answer is 412.",
+        "If-Match": "The entity tags of the state that is wanted; else the answer is 412.",
         "If-None-Match": "The entity tags that the client has.",
     }
     return _Operation(
