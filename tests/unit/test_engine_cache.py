@@ -3,7 +3,7 @@
 from array import array
 from collections import OrderedDict
 
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from tidegate.simulator.engine.cost import Cost
 from tidegate.simulator.engine.engine import Engine
@@ -65,6 +65,7 @@ class PlainCache:
 
 
 @settings(max_examples=150, deadline=None)
+@example(blocks=8, requests=[(2, 36, 4, 0), (2, 38, 3, 1)])
 @given(
     blocks=st.integers(8, 20),
     requests=st.lists(

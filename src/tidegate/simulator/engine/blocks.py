@@ -7,18 +7,16 @@ findable until its memory is wanted, and the one freed longest ago is taken firs
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from hashlib import blake2b
 
 ROOT = 0
-_U64 = (1 << 64) - 1
 
 
 def block_hash(parent: int, tokens: bytes, extra: int = 0) -> int:
-    """Return the 64-bit hash of a full block after `parent`; `extra` keeps adapters apart.
-
-    It is Python's own hash of numbers, which no seed of the process changes: enough to tell
-    blocks apart that nobody forges, and the same in every replica.
-    """
-    return hash((parent, int.from_bytes(tokens, "little"), extra)) & _U64
+    """Return the 64-bit hash of a full block after `parent`; `extra` keeps adapters apart."""
+    head = (parent ^ extra).to_bytes(8, "little")
+    # Sums of shifted tokens, such as Python's hash of a long number, meet for everyday prompts.
+    return int.from_bytes(blake2b(head + tokens, digest_size=8).digest(), "little")
 
 
 class BlockPool:
