@@ -62,10 +62,21 @@ def test_what_is_wrong_is_said_with_what_to_do_and_without_secrets(tmp_path: Pat
     assert "fail  model server llama-3.1: " in done.stdout
     assert "Start it" in done.stdout
     assert "model_gateways.llama-3.1.url: http://127.0.0.1:1 (file" in done.stdout
-    assert "1 failures." in done.stdout.splitlines()[-1]
+    assert "1 failure." in done.stdout.splitlines()[-1]
     assert sorted(item.name for item in tmp_path.iterdir()) == before
     for secret in KEYS:
         assert secret not in done.stdout + done.stderr
+
+
+def test_settings_that_repeat_the_defaults_are_counted_and_not_listed(tmp_path: Path) -> None:
+    path = tmp_path / "tidegate.yaml"
+    path.write_text(run_to_end("config", "example").stdout)
+    done = run_to_end("doctor", "--json", "--config", str(path), "--set", "server.port=0")
+    told = [text for _, text in findings(done)["settings"]]
+    assert f"gateway.url: http://127.0.0.1:8001 (file {path})" in told
+    assert "server.port: 0 (flag)" in told
+    assert told[-1].endswith("more are given as they would be by default.")
+    assert len(told) < 8, told
 
 
 def test_wrong_settings_are_a_finding(tmp_path: Path) -> None:

@@ -56,7 +56,8 @@ def test_an_error_of_ours_is_one_line_and_its_status(
     error: TidegateError,
     status: int,
 ) -> None:
-    def fail() -> None:
+    def fail(*, standalone_mode: bool) -> None:
+        assert not standalone_mode
         raise error
 
     monkeypatch.setattr(cli, "app", fail)
@@ -64,6 +65,48 @@ def test_an_error_of_ours_is_one_line_and_its_status(
         cli.main()
     assert left.value.code == status
     assert capsys.readouterr().err == f"tidegate: {error}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nonsense"], "No such command 'nonsense'. `tidegate --help` tells more."),
+        (["run", "in"], "Missing option '--output' / '-o'. `tidegate run --help` tells more."),
+        (
+            ["run", "in", "-o", "out", "--order", "x\ny"],
+            (
+                "Invalid value for '--order': 'x\\ny' is not one of 'done', 'input'. "
+                "`tidegate run --help` tells more."
+            ),
+        ),
+        (["version", "--json"], "No such option: --json. `tidegate version --help` tells more."),
+        (
+            ["simulate", "--port", "65536"],
+            (
+                "Invalid value for '--port': Input should be less than or equal to 65535. "
+                "`tidegate simulate --help` tells more."
+            ),
+        ),
+        (
+            ["engine", "--port", "-1"],
+            (
+                "Invalid value for '--port': Input should be greater than or equal to 0. "
+                "`tidegate engine --help` tells more."
+            ),
+        ),
+    ],
+)
+def test_wrong_arguments_are_one_line_and_status_2(words: list[str], said: str) -> None:
+    done = run_to_end(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.replace("python -m ", "") == f"tidegate: {said}\n"
+
+
+def test_help_is_no_error_and_no_words_at_all_bring_it() -> None:
+    asked, bare = run_to_end("--help"), run_to_end()
+    assert (asked.returncode, asked.stderr) == (0, "")
+    assert (bare.returncode, bare.stdout) == (2, "")
+    assert bare.stderr.strip() == asked.stdout.strip()
 
 
 def test_ctrl_c_is_one_line_and_status_3(tmp_path: Path) -> None:

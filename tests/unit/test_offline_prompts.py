@@ -29,6 +29,12 @@ def body(prompting: Prompting, given: Row, endpoint: str = "chat") -> Mapping[st
     return found
 
 
+def test_no_row_at_all_is_told() -> None:
+    requests = Requests(Prompting(column="text"), endpoint=endpoint_of("chat"), model="m")
+    with pytest.raises(Refused, match="has no rows"):
+        list(requests.lines([]))
+
+
 def test_a_template_is_filled_with_columns_and_nothing_else() -> None:
     template = Template("{{json}} {text}, {a b}: {n}{none}")
     filled = template.render(row_of({"text": "{text}", "n": 1.5, "none": None, "a b": ["é"]}))

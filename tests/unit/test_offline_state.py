@@ -100,6 +100,17 @@ def test_places_that_can_not_be_used_are_refused(job: Job, tmp_path: Path) -> No
         pass
 
 
+def test_a_place_where_no_folder_can_be_made_is_told_as_such(job: Job) -> None:
+    # No name can be made there, and the system says that it does not exist.
+    target = Path("/proc/self/fd/out.jsonl")
+    with (
+        pytest.raises(Refused, match="which the run is kept, can't be used") as told,
+        open_state(replace(job, target=target)),
+    ):
+        pass
+    assert not isinstance(told.value, Conflict)
+
+
 def test_a_record_of_rubbish_or_of_another_version_is_told(job: Job) -> None:
     with open_state(job) as state:
         state.bind("a" * 64)

@@ -56,15 +56,29 @@ app.command()(version)
 def main() -> None:
     """Run the command line; an error of ours is one clear line on stderr, without a traceback."""
     try:
-        app()
+        # Standing alone, Typer would spread what it says of wrong arguments over four lines.
+        status = app(standalone_mode=False)
+    except typer.TyperException as wrong:
+        _say_what_is_wrong(wrong)
+        sys.exit(wrong.exit_code)
     except TidegateError as error:
         _say(str(error))
         sys.exit(WRONG_SETTINGS if isinstance(error, SettingsInvalid) else DIED)
-    except SystemExit as leaving:
-        if leaving.code != _TYPERS_INTERRUPTED:
-            raise
+    if status == _TYPERS_INTERRUPTED:
         _say("interrupted.")
         sys.exit(INTERRUPTED)
+    sys.exit(status)
+
+
+def _say_what_is_wrong(wrong: typer.TyperException) -> None:
+    context: typer.Context | None = getattr(wrong, "ctx", None)
+    said = wrong.format_message()
+    if context is not None and said == context.get_help():
+        typer.echo(said, err=True)
+        return
+    said = " ".join(said.replace(": Value error, ", ": ").split()).removesuffix(".")
+    command = "tidegate" if context is None else context.command_path
+    _say(f"{said}. `{command} --help` tells more.")
 
 
 def _say(message: str) -> None:

@@ -15,13 +15,14 @@ from rich.text import Text
 from tidegate import __version__
 from tidegate.cli.config import masked, printed
 from tidegate.cli.options import Assignments, ConfigFile, flags_of
-from tidegate.config import Loaded, Settings, load
+from tidegate.config import Gateway, Loaded, Settings, load
 from tidegate.doctor.examine import examine
 from tidegate.doctor.finding import Finding, Level, fail, ok
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.runtime.clock import SystemClock
 
 FAILED = 1
+NO_URL = "http://unset.invalid"
 STYLES = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "bold red"}
 
 
@@ -67,7 +68,10 @@ def doctor(
         typer.echo(orjson.dumps(members).decode())
     else:
         warnings = sum(finding.level is Level.WARN for finding in found)
-        typer.echo(f"{len(found)} looked at, {warnings} warnings, {failures} failures.")
+        typer.echo(
+            f"{len(found)} looked at, {_counted(warnings, 'warning')}, "
+            f"{_counted(failures, 'failure')}."
+        )
     sys.exit(FAILED if failures else 0)
 
 
@@ -78,11 +82,33 @@ async def _examine(settings: Settings, found: list[Finding], *, probe: bool, as_
 
 
 def _settings(loaded: Loaded) -> Iterator[Finding]:
-    """Say which settings are given, with their values where these are no secrets."""
+    """Say which settings are given, with their values where these are no secrets.
+
+    Those that a file merely repeats as they would be anyway, as a copy of the example does, are
+    counted and not listed.
+    """
     yield ok("version", f"tidegate {__version__}, Python {sys.version.split()[0]}.")
     yield ok("settings", f"They are valid ({loaded.file or 'no file'}).")
+    # Whoever names a gateway at all has its settings; its URL alone has no default.
+    defaults = Settings(gateway=Gateway(url=NO_URL))
+    repeated = 0
     for name, origin in loaded.origins.items():
+        if _is_default(loaded.settings, defaults, name):
+            repeated += 1
+            continue
         yield ok("settings", f"{name}{_shown(loaded.settings, name)} ({origin})")
+    if repeated:
+        yield ok("settings", f"{repeated} more are given as they would be by default.")
+
+
+def _is_default(settings: Settings, defaults: Settings, name: str) -> bool:
+    if name.startswith("model_gateways."):
+        return False
+    return value_at(settings, name) == value_at(defaults, name)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _shown(settings: Settings, name: str) -> str:

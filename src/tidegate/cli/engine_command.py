@@ -9,7 +9,9 @@ from tidegate.cli.engine import CONTEXT_TOKENS, MODEL_NAME, PARALLEL, run_engine
 
 
 def engine(
-    port: Annotated[int, typer.Option(help="The port on 127.0.0.1; 0 takes any free one.")] = 8001,
+    port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="The port on 127.0.0.1; 0 takes any free one.")
+    ] = 8001,
     model_name: Annotated[
         str, typer.Option(help="The name under which the model answers.")
     ] = MODEL_NAME,

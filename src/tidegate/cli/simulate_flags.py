@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
-Port = Annotated[int, typer.Option(help="The port on 127.0.0.1; 0 takes any free one.")]
+Port = Annotated[
+    int, typer.Option(min=0, max=65_535, help="The port on 127.0.0.1; 0 takes any free one.")
+]
 Model = Annotated[
     list[str] | None, typer.Option(help="A model that it serves; may be given several times.")
 ]

@@ -101,7 +101,7 @@ async def pour(server: Server, file_id: str, sink: BinaryIO) -> int:
         TransferStopped: the bytes stopped coming.
     """
     async with server.stream("GET", f"/files/{step(file_id)}/content") as reply:
-        _refuse_encoding(reply)
+        _refuse_unfit(reply)
         plan = _Plan(start=0, total=_length(reply))
         position = 0
         async for piece in reply.aiter_raw():
@@ -153,7 +153,7 @@ class _Fetch:
         ) as reply:
             if reply.status_code == _NOT_SATISFIABLE:
                 return self._judge_end(reply, here)
-            _refuse_encoding(reply)
+            _refuse_unfit(reply)
             plan = self._plan(reply, here)
             self._begin(reply, plan.start)
             position = plan.start
@@ -270,7 +270,13 @@ def _length(reply: httpx.Response) -> int | None:
     raise ServerStrange("The server does not say how long the file is, so its end is unknown.")
 
 
-def _refuse_encoding(reply: httpx.Response) -> None:
+def _refuse_unfit(reply: httpx.Response) -> None:
+    # The content of a file never comes as a page; what answers so is some other web server.
+    if reply.headers.get("content-type", "").lower().startswith("text/html"):
+        raise ServerStrange(
+            "The server answered with a web page instead of the file: give the base URL of an "
+            "OpenAI-compatible API; it usually ends in /v1."
+        )
     encoding = reply.headers.get("content-encoding", "identity").lower()
     if encoding != "identity":
         raise ServerStrange("The server compressed the file though it was asked not to.")

@@ -78,11 +78,9 @@ def _judge(
             "Set api_key_file or api_key_env of this server to a key that it takes.",
         )
     if models is None:
-        known = reply.status in _ABSENT
-        words = "does not list" if known else f"answers {reply.status} when asked for"
         return warn(
             area,
-            f"It answers, but {words} its models.",
+            f"It answers, but {_lack(reply.status)}.",
             "Name its models under model_gateways, and check that it speaks OpenAI's API.",
         )
     if wanted is not None and wanted not in models:
@@ -126,6 +124,15 @@ async def _timed(upstream: Upstream, call: Call, seconds_max: float) -> tuple[Re
     async with asyncio.timeout(seconds_max):
         reply = await upstream.send(call)
     return reply, loop.time() - begin
+
+
+def _lack(status: int) -> str:
+    """Return how a server failed to list its models."""
+    if status == _OK:
+        return "not with a list of models"
+    if status in _ABSENT:
+        return "does not list its models"
+    return f"answers {status} when asked for its models"
 
 
 def _models(reply: Reply) -> Sequence[str] | None:

@@ -71,11 +71,17 @@ class Requests:
         self._template = None if prompting.template is None else Template(prompting.template)
 
     def lines(self, rows: Iterable[Row]) -> Iterator[bytes]:
-        """Yield the lines; line N is that of row N, and numbers without a row give blank lines."""
+        """Yield the lines; line N is that of row N, and numbers without a row give blank lines.
+
+        Raises:
+            Refused: there is no row, or one lacks a column.
+        """
         written = 0
         for row in rows:
             yield b"\n" * (row.number - written - 1) + self.line(row)
             written = row.number
+        if not written:
+            raise Refused("The input has no rows, so there is nothing to run: name another input.")
 
     def line(self, row: Row) -> bytes:
         """Return the line of one row.

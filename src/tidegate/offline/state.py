@@ -173,17 +173,16 @@ def _locked(folder: Path) -> Iterator[None]:
 def _lock(folder: Path) -> int:
     """Return the descriptor of the lock; whoever removes a folder has removed its lock with it."""
     path = folder / LOCK_FILE
+    gone: OSError | None = None
     for _ in range(LOCK_TRIES_MAX):
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            gone = error
             continue
         except OSError as error:
-            raise Refused(
-                f"The folder {folder}, in which the run is kept, can't be used "
-                f"({error.strerror}): mend that, or choose another output."
-            ) from error
+            raise _unusable(folder, error) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(descriptor).st_ino == path.stat().st_ino:
@@ -194,7 +193,17 @@ def _lock(folder: Path) -> int:
             os.close(descriptor)
             raise _busy(folder) from error
         os.close(descriptor)
+    if gone is not None and not folder.exists():
+        # Some file systems say that a folder is not there where it can't be made.
+        raise _unusable(folder, gone) from gone
     raise _busy(folder)
+
+
+def _unusable(folder: Path, error: OSError) -> Refused:
+    return Refused(
+        f"The folder {folder}, in which the run is kept, can't be used "
+        f"({error.strerror}): mend that, or choose another output."
+    )
 
 
 def _busy(folder: Path) -> Conflict:

@@ -219,6 +219,7 @@ async def test_a_download_that_brings_nothing_gives_up_and_keeps_what_came(
     [
         (b"200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 2", "compressed"),
         (b"200 OK\r\nconnection: close", "how long the file is"),
+        (b"200 OK\r\ncontent-type: Text/HTML; charset=x\r\ncontent-length: 2", "a web page"),
         (b"206 Partial\r\ncontent-range: bytes 1-1/2\r\ncontent-length: 1", "another range"),
     ],
 )

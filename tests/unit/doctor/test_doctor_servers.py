@@ -56,7 +56,7 @@ def refused(status: int) -> Reply:
         (refused(401), Level.FAIL, "refuses the key"),
         (refused(404), Level.WARN, "does not list its models"),
         (refused(500), Level.WARN, "answers 500"),
-        (Reply(status=200, headers={}, body=b"<html>"), Level.WARN, "its models"),
+        (Reply(status=200, headers={}, body=b"<html>"), Level.WARN, "not with a list of models"),
     ],
 )
 async def test_what_a_model_server_answers_is_judged(
