@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ["setup", "check", "test", "demo", "bench", "simulate", "docs", "fuzz", "help"]
+COMMANDS = ["setup", "check", "test", "demo", "bench", "simulate", "parity", "docs", "fuzz", "help"]
 
 
 @pytest.mark.parametrize("name", ["run", ".ci/run"])

@@ -16,6 +16,9 @@ from tidegate.runtime.web import address_of, bind, raise_open_files
 from tidegate.simulator.engine.cost import Cost, Measured, fit
 from tidegate.simulator.engine.presets import preset
 from tidegate.simulator.engine.settings import EngineSettings, Policy
+from tidegate.simulator.events.config import KvEventsConfig, kv_events_from
+from tidegate.simulator.metrics.fake import fakes_from
+from tidegate.simulator.models import AdapterFlag, adapter_from
 from tidegate.simulator.schedule import Plan, plan_from_file
 from tidegate.simulator.serving import SimulatorServer
 from tidegate.simulator.settings import SimulatorSettings
@@ -51,17 +54,18 @@ def simulate(  # noqa: PLR0913 - one parameter for each flag
     startup_seconds: flags.StartupSeconds = 0.0,
     api_key: flags.ApiKey = None,
     faults: flags.Faults = None,
+    enable_lora: flags.EnableLora = False,
+    lora_modules: flags.LoraModules = None,
+    max_loras: flags.MaxLoras = 1,
+    enable_sleep_mode: flags.EnableSleepMode = False,
+    kv_events_config: flags.KvEvents = None,
+    fake_metrics: flags.Fake = None,
 ) -> None:
     """Serve vLLM's API on 127.0.0.1 from a simulated engine that makes its answers up."""
     found = preset(preset_name)
     cost = _cost(found.cost, cost_csv, token_latency).scaled(time_factor)
     size = _size(
-        EngineSettings(
-            policy=_policy(scheduling_policy),
-            prefix_caching=not no_prefix_caching,
-            block_size=block_size,
-            max_model_len=1,
-        ),
+        _base(scheduling_policy, block_size, max_loras, caches=not no_prefix_caching),
         max_num_seqs,
         max_num_batched_tokens,
         found.kv_tokens // max(1, block_size) if num_gpu_blocks is None else num_gpu_blocks,
@@ -82,6 +86,12 @@ def simulate(  # noqa: PLR0913 - one parameter for each flag
         startup_seconds=startup_seconds,
         api_keys=tuple(api_key or ()),
         faults=Plan() if faults is None else plan_from_file(faults),
+        adapters=_adapters(lora_modules, is_on=enable_lora),
+        sleep_mode=enable_sleep_mode,
+        kv_events=KvEventsConfig()
+        if kv_events_config is None
+        else kv_events_from(kv_events_config),
+        fakes=None if fake_metrics is None else fakes_from(fake_metrics),
     )
     uvloop.run(_serve(settings, port))
 
@@ -91,6 +101,23 @@ def _names(given: list[str] | None) -> tuple[str, ...]:
     if not all(name.strip() for name in names):
         raise SettingsInvalid("--model is empty: give the name of a model, or leave the flag away.")
     return names
+
+
+def _adapters(given: list[str] | None, *, is_on: bool) -> tuple[AdapterFlag, ...] | None:
+    if given and not is_on:
+        raise SettingsInvalid("--lora-modules needs --enable-lora.")
+    return tuple(map(adapter_from, given or ())) if is_on else None
+
+
+def _base(policy: str, block_size: int, max_loras: int, *, caches: bool) -> EngineSettings:
+    """Return what does not follow from anything else."""
+    return EngineSettings(
+        policy=_policy(policy),
+        prefix_caching=caches,
+        block_size=block_size,
+        max_model_len=1,
+        max_loras=max_loras,
+    )
 
 
 def _policy(name: str) -> Policy:

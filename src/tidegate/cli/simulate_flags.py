@@ -65,3 +65,24 @@ ApiKey = Annotated[
     list[str] | None, typer.Option(help="A key that requests must carry; may be repeated.")
 ]
 Faults = Annotated[Path | None, typer.Option(help="A YAML file of faults by the clock.")]
+EnableLora = Annotated[
+    bool, typer.Option("--enable-lora", help="Take LoRA adapters, and let them be loaded live.")
+]
+LoraModules = Annotated[
+    list[str] | None,
+    typer.Option(help="An adapter to begin with, as name=path or JSON; may be repeated."),
+]
+MaxLoras = Annotated[int, typer.Option(help="Adapters that run at once.")]
+EnableSleepMode = Annotated[
+    bool, typer.Option("--enable-sleep-mode", help="Offer /sleep, /wake_up and /is_sleeping.")
+]
+KvEvents = Annotated[
+    str | None,
+    typer.Option(
+        "--kv-events-config", help="Where events of the prefix cache go, as vLLM's JSON says it."
+    ),
+]
+Fake = Annotated[
+    str | None,
+    typer.Option("--fake-metrics", help="Metrics to tell in place of the truth, as JSON."),
+]

@@ -12,12 +12,18 @@ from tidegate.runtime.clock import Clock
 from tidegate.simulator import bodies, prompts
 from tidegate.simulator.driver import Driver
 from tidegate.simulator.engine import tokens
+from tidegate.simulator.engine.listener import Listener
 from tidegate.simulator.engine.sequence import Sequence
+from tidegate.simulator.events.config import KvEventsConfig
+from tidegate.simulator.events.feed import Batch, EventFeed
 from tidegate.simulator.generation import Choice, Generation
 from tidegate.simulator.maker import Maker
+from tidegate.simulator.metrics.fake import Fakes
 from tidegate.simulator.metrics.vllm import EngineMetrics
+from tidegate.simulator.models import Models
+from tidegate.simulator.operations import Operations
 from tidegate.simulator.orders import HEADER_PREFIX, Order, Orders
-from tidegate.simulator.refusal import Refused, by_status
+from tidegate.simulator.refusal import Refused, by_status, nothing_here
 from tidegate.simulator.schedule import Schedule, plan_from
 from tidegate.simulator.settings import SimulatorSettings
 from tidegate.simulator.styles.texts import VERSION
@@ -37,23 +43,35 @@ class Simulator:
     Attributes:
         settings: what it is like.
         driver: lives the engine's time.
+        models: that can be asked for.
+        fakes: what the metrics tell in place of the truth.
+        feed: makes events of the prefix cache, where somebody takes them.
         metrics: what the engine did.
         in_flight: how many requests it works on now.
         in_flight_peak: how many it worked on at the most.
     """
 
     def __init__(
-        self, settings: SimulatorSettings, clock: Callable[[], float], wall: Clock | None = None
+        self,
+        settings: SimulatorSettings,
+        clock: Callable[[], float],
+        wall: Clock | None = None,
+        *,
+        publish: Callable[[Batch], None] | None = None,
+        kv_sources: KvEventsConfig | None = None,
     ) -> None:
         """Set the server up; `clock` is the event loop's.
 
         Without a wall clock, answers are always as old as `CREATED`, and the same to the last byte
-        each time.
+        each time. `publish` takes the events of the prefix cache, `kv_sources` tells where they go.
         """
         self.settings = settings
         self.in_flight = 0
         self.in_flight_peak = 0
         size = settings.engine
+        now = clock if wall is None else wall.now
+        self.fakes = Fakes(settings.fakes, clock)
+        self.models = Models(settings.models, settings.adapters or (), size.max_model_len)
         self.metrics = EngineMetrics(
             settings.models[0],
             size.max_model_len,
@@ -63,15 +81,26 @@ class Simulator:
                 "enable_prefix_caching": size.prefix_caching,
                 "num_gpu_blocks": size.kv_blocks,
             },
+            fakes=self.fakes,
+            adapters_max=None if settings.adapters is None else size.max_loras,
+            now=now,
         )
-        self.driver = Driver(
-            size, settings.cost, seed=settings.seed, ears=(self.metrics,), clock=clock
-        )
+        ears: tuple[Listener, ...] = (self.metrics,)
+        self.feed: EventFeed | None = None
+        if publish is not None:
+            self.feed = EventFeed(size.block_size, publish, now, self.models.number)
+            ears += (self.feed,)
+        self.driver = Driver(size, settings.cost, seed=settings.seed, ears=ears, clock=clock)
+        if publish is not None:
+            self.driver.engine.pool.removed = []
         self.schedule = Schedule(settings.faults, clock)
         self._clock = clock
         self._ready_at = clock() + settings.startup_seconds
         self._orders = Orders()
-        self._maker = Maker(settings, self, lambda: CREATED if wall is None else int(wall.now()))
+        self._maker = Maker(
+            settings, self.models, self, lambda: CREATED if wall is None else int(wall.now())
+        )
+        self._operations = Operations(self, kv_sources)
         self._routes = self._all_routes()
 
     def _all_routes(self) -> Mapping[str, Mapping[str, Handler]]:
@@ -81,7 +110,7 @@ class Simulator:
             "/v1/completions": {"POST": lambda call: self._work(call, maker.completion)},
             "/v1/embeddings": {"POST": lambda call: self._work(call, maker.embedding)},
             "/v1/responses": {"POST": lambda call: self._work(call, maker.response)},
-            "/v1/models": {"GET": self._models},
+            "/v1/models": {"GET": self._list_models},
             "/tokenize": {"POST": self._tokenize},
             "/detokenize": {"POST": self._detokenize},
             "/health": {"GET": lambda call: call.answer(200, b"")},
@@ -90,6 +119,7 @@ class Simulator:
             "/load": {"GET": lambda call: call.answer(200, _json({"server_load": self.in_flight}))},
             "/metrics": {"GET": self._tell_metrics},
             "/admin/faults": {"GET": self._tell_faults, "POST": self._set_faults},
+            **self._operations.routes(),
         }
 
     # One call
@@ -116,11 +146,11 @@ class Simulator:
         if call.path != "/metrics" and self._clock() < self._ready_at:
             raise by_status(HTTPStatus.SERVICE_UNAVAILABLE, "The model is loading.")
         if methods is None:
-            raise by_status(HTTPStatus.NOT_FOUND)
+            raise nothing_here(HTTPStatus.NOT_FOUND)
         handler = methods.get(call.method)
         if handler is None:
             allow = b"allow: " + ", ".join(methods).encode("ascii") + b"\r\n"
-            raise by_status(HTTPStatus.METHOD_NOT_ALLOWED, headers=allow)
+            raise nothing_here(HTTPStatus.METHOD_NOT_ALLOWED, headers=allow)
         handler(call)
 
     def _check_key(self, call: Call) -> None:
@@ -204,6 +234,8 @@ class Simulator:
     def withdraw(self, choice: Choice) -> None:
         """Take a choice out of the engine."""
         self.driver.withdraw(choice)
+        if self.feed is not None:
+            self.feed.flush()  # No step may come that tells what it has left behind.
 
     def ended(self, generation: Generation) -> None:
         """Count a request out."""
@@ -211,53 +243,25 @@ class Simulator:
         count = len(generation.choices)
         for choice in generation.choices:
             if choice.is_complete:
-                reason = "length" if choice.plan.finish == "length" else "stop"
+                finish = choice.plan.finish
+                reason = finish if finish in {"length", "abort"} else "stop"
                 self.metrics.request_ended(reason, choice.plan.limit, count)
 
     # Everything else
 
-    def _models(self, call: Call) -> None:
-        length = self.settings.engine.max_model_len
-        created = CREATED
-        permission = {
-            "id": "modelperm-0",
-            "object": "model_permission",
-            "created": created,
-            "allow_create_engine": False,
-            "allow_sampling": True,
-            "allow_logprobs": True,
-            "allow_search_indices": False,
-            "allow_view": True,
-            "allow_fine_tuning": False,
-            "organization": "*",
-            "group": None,
-            "is_blocking": False,
-        }
-        models = [
-            {
-                "id": name,
-                "object": "model",
-                "created": created,
-                "owned_by": "vllm",
-                "root": self.settings.models[0],
-                "parent": None,
-                "max_model_len": length,
-                "permission": [permission],
-            }
-            for name in self.settings.models
-        ]
-        call.answer(200, _json({"object": "list", "data": models}))
+    def _list_models(self, call: Call) -> None:
+        call.answer(200, _json({"object": "list", "data": self.models.cards(CREATED)}))
 
     def _tokenize(self, call: Call) -> None:
         body = _read_tokenize(call.body)
-        self._maker.model(body.model)
+        self.models.name(body.model)
         length = self.settings.engine.max_model_len
         if body.messages is not None:
             text = prompts.chat_text(body.messages, opens=body.add_generation_prompt)
         elif body.prompt is not None:
             text = body.prompt
         else:
-            raise Refused("Field required: prompt", kind="Bad Request", param="prompt")
+            raise Refused("Field required: prompt", kind="Bad Request", param="body.prompt")
         found = prompts.text_tokens(text, length) if text else []
         told = {
             "count": len(found),
@@ -272,7 +276,7 @@ class Simulator:
             body = bodies.decode_detokenize(call.body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise bodies.unreadable(error) from error
-        self._maker.model(body.model)
+        self.models.name(body.model)
         wrong = next((token for token in body.tokens if token < 0), None)
         if wrong is not None:
             raise Refused(f"Token id {wrong} is out of vocabulary", param="tokens")

@@ -249,5 +249,5 @@ def unreadable(error: msgspec.MsgspecError | UnicodeDecodeError | RecursionError
     if isinstance(error, msgspec.ValidationError):
         text = str(error)
         place = _PLACE.search(text) or _MISSING.search(text)
-        return Refused(text, kind="Bad Request", param=place[1] if place else None)
+        return Refused(text, kind="Bad Request", param=f"body.{place[1]}" if place else None)
     return Refused(f"JSON decode error: {error}", kind="Bad Request")

@@ -28,7 +28,10 @@ def check_sampling(body: Body) -> None:
             "top_p must be in (0, 1], got 0.0. (parameter=top_p, value=0.0)", param="top_p"
         )
     if body.n is not None and not 1 <= body.n <= CHOICES_MAX:
-        raise Refused(f"n must be from 1 to {CHOICES_MAX}, got {body.n}.", param="n")
+        rule = "at least 1" if body.n < 1 else f"at most {CHOICES_MAX}"
+        raise Refused(f"n must be {rule}, got {body.n}.")
+    if body.n is not None and body.n > 1 and body.temperature == 0:
+        raise Refused(f"n must be 1 when using greedy sampling, got {body.n}.")
     if body.seed is not None and not -_INT64_MAX - 1 <= body.seed <= _INT64_MAX:
         raise Refused("seed must be a number of 64 bits.", param="seed")
     if not -_INT64_MAX - 1 <= body.priority <= _INT64_MAX:
@@ -37,7 +40,8 @@ def check_sampling(body: Body) -> None:
     _check_stops(body)
     if body.stream_options is not None and not body.stream:
         raise Refused(
-            "Stream options can only be defined when `stream=True`.", param="stream_options"
+            "Stream options can only be defined when `stream=True`. (parameter=stream_options)",
+            param="stream_options",
         )
 
 
@@ -77,7 +81,7 @@ def _check_stops(body: Body) -> None:
     if len(stops) > STOPS_MAX or len(body.stop_token_ids or ()) > STOPS_MAX:
         raise Refused(f"At most {STOPS_MAX} stops are taken.", param="stop")
     if "" in stops:
-        raise Refused("stop cannot contain an empty string.", param="stop")
+        raise Refused("stop cannot contain an empty string.")
 
 
 def stops_of(body: Body) -> tuple[str, ...]:
@@ -95,13 +99,14 @@ def check_priority(priority: int, size: EngineSettings) -> None:
         )
 
 
-def check_logprobs(count: int | None, param: str) -> None:
+def check_logprobs(count: int | None) -> None:
     """Refuse a number of log probabilities that is not offered."""
     if count is not None and not 0 <= count <= LOGPROBS_MAX:
         raise Refused(
-            f"Requested sample logprobs of {count}, which must be from 0 to {LOGPROBS_MAX}. "
-            f"(parameter={param}, value={count})",
-            param=param,
+            f"Requested sample logprobs of {count}, which is "
+            f"{'negative' if count < 0 else f'greater than max allowed: {LOGPROBS_MAX}'} "
+            f"(parameter=logprobs, value={count})",
+            param="logprobs",
         )
 
 
@@ -112,12 +117,14 @@ def output_bound(asked: int | None, min_tokens: int, prompt_tokens: int, length_
         Refused: prompt and output do not fit into the model's length together.
     """
     if asked is not None and asked < 1:
-        raise Refused(f"max_tokens must be at least 1, got {asked}.", param="max_tokens")
+        raise Refused(
+            f"max_tokens must be at least 1, got {asked}. (parameter=max_tokens, value={asked})",
+            param="max_tokens",
+        )
     if asked is not None and asked > length_max:
         raise Refused(
-            f"max_tokens={asked} cannot be greater than max_model_len=max_total_tokens="
-            f"{length_max}. Please request fewer output tokens. "
-            f"(parameter=max_tokens, value={asked})",
+            f"max_tokens={asked} cannot be greater than max_model_len={length_max}. "
+            f"Please request fewer output tokens. (parameter=max_tokens, value={asked})",
             param="max_tokens",
         )
     wanted = asked if asked is not None else 1
@@ -125,10 +132,12 @@ def output_bound(asked: int | None, min_tokens: int, prompt_tokens: int, length_
         raise too_long(asked or 0, prompt_tokens, length_max)
     bound = asked if asked is not None else length_max - prompt_tokens
     if not 0 <= min_tokens <= bound:
-        raise Refused(
-            f"min_tokens must be from 0 to max_tokens={bound}, got {min_tokens}.",
-            param="min_tokens",
+        rule = (
+            "greater than or equal to 0"
+            if min_tokens < 0
+            else f"less than or equal to max_tokens={bound}"
         )
+        raise Refused(f"min_tokens must be {rule}, got {min_tokens}.")
     return bound
 
 

@@ -127,6 +127,15 @@ class Choice:
         else:
             self._deliver_some(self.plan.total)
 
+    def abort(self, generated: int) -> None:
+        """Hear that no more than these tokens will come."""
+        assert self.sequence is not None, "aborted before it was submitted"
+        ids = array("I")
+        ids.frombytes(self.sequence.outputs.ids(0, generated))
+        self.plan.abort(ids)
+        self._before = b""
+        self.ended()
+
     def flow(self) -> None:
         """Go on where the reader was behind; the driver does so itself while tokens come."""
         if self.is_ended and not self.is_complete:
@@ -218,7 +227,7 @@ class Generation:
     @property
     def output_tokens(self) -> int:
         """Count the tokens of all choices."""
-        return sum(choice.plan.total for choice in self.choices)
+        return sum(choice.plan.output_tokens for choice in self.choices)
 
     @property
     def cached_tokens(self) -> int:

@@ -15,9 +15,10 @@ from tidegate.simulator.dice import digest
 from tidegate.simulator.engine.sequence import Request
 from tidegate.simulator.engine.tokens import detokenize
 from tidegate.simulator.generation import Choice, Generation, Runner, Style
+from tidegate.simulator.models import Models
 from tidegate.simulator.orders import Order
 from tidegate.simulator.plans import Limits, Plan
-from tidegate.simulator.refusal import Refused, unknown_model
+from tidegate.simulator.refusal import Refused
 from tidegate.simulator.settings import SimulatorSettings
 from tidegate.simulator.shapes import NoCall, Shape, response_shape, shape_of
 from tidegate.simulator.styles.chat import ChatStyle
@@ -38,34 +39,27 @@ class Maker:
     """Makes answers for one server. `created` tells the time that answers carry."""
 
     def __init__(
-        self, settings: SimulatorSettings, runner: Runner, created: Callable[[], int]
+        self,
+        settings: SimulatorSettings,
+        models: Models,
+        runner: Runner,
+        created: Callable[[], int],
     ) -> None:
         self._settings = settings
         self._runner = runner
         self._created = created
+        self._models = models
         self._model_json = {name: json.dumps(name) for name in settings.models}
         self._seed_key = str(settings.seed).encode()[:64]
-
-    def model(self, name: str | None) -> str:
-        """Return the model that a request means.
-
-        Raises:
-            Refused: 404, it is not served.
-        """
-        if name is None:
-            return self._settings.models[0]
-        if name not in self._model_json:
-            raise unknown_model(name)
-        return name
 
     def chat(self, call: Call, order: Order | None) -> Generation:
         """Return the answer to a chat."""
         body = _read(bodies.decode_chat, call.body)
-        model = self.model(body.model)
+        model = self._models.name(body.model)
         self._check(body)
         if body.messages is None:
-            raise Refused("Field required: messages", kind="Bad Request", param="messages")
-        checks.check_logprobs(body.top_logprobs, "top_logprobs")
+            raise Refused("Field required: messages", kind="Bad Request", param="body.messages")
+        checks.check_logprobs(body.top_logprobs)
         if body.top_logprobs and not body.logprobs:
             raise Refused(
                 "when using `top_logprobs`, `logprobs` must be set to true.", param="top_logprobs"
@@ -89,9 +83,9 @@ class Maker:
     def completion(self, call: Call, order: Order | None) -> Generation:
         """Return the answer to one or several prompts."""
         body = _read(bodies.decode_completion, call.body)
-        model = self.model(body.model)
+        model = self._models.name(body.model)
         self._check(body)
-        checks.check_logprobs(body.logprobs, "logprobs")
+        checks.check_logprobs(body.logprobs)
         if body.suffix:
             raise Refused("suffix is not currently supported", param="suffix")
         length_max = self._settings.engine.max_model_len
@@ -118,9 +112,9 @@ class Maker:
     def response(self, call: Call, order: Order | None) -> Generation:
         """Return a response."""
         body = _read(bodies.decode_response, call.body)
-        model = self.model(body.model)
+        model = self._models.name(body.model)
         if body.input is None:
-            raise Refused("Field required: input", kind="Bad Request", param="input")
+            raise Refused("Field required: input", kind="Bad Request", param="body.input")
         if body.previous_response_id is not None:
             raise Refused(
                 f"Response with id '{body.previous_response_id}' not found.",
@@ -129,6 +123,7 @@ class Maker:
                 param="response_id",
             )
         shared = Body(
+            model=model,
             temperature=body.temperature,
             top_p=body.top_p,
             priority=body.priority,
@@ -159,7 +154,7 @@ class Maker:
     def embedding(self, call: Call, order: Order | None) -> Generation:
         """Return vectors: the engine prefills each input and gives one token."""
         body = _read(bodies.decode_embedding, call.body)
-        model = self.model(body.model)
+        model = self._models.name(body.model)
         checks.check_priority(body.priority, self._settings.engine)
         if body.dimensions is not None and not 1 <= body.dimensions <= DIMENSIONS_MAX:
             raise Refused(f"dimensions must be from 1 to {DIMENSIONS_MAX}.", param="dimensions")
@@ -177,7 +172,7 @@ class Maker:
             dimensions=body.dimensions or DIMENSIONS,
             is_base64=body.encoding_format == "base64",
         )
-        shared = Body(priority=body.priority, ignore_eos=True)
+        shared = Body(model=model, priority=body.priority, ignore_eos=True)
         choices = self._choices(shared, found, 1, None)
         return self._generation(call, style, choices, False, order)
 
@@ -189,16 +184,17 @@ class Maker:
 
     def _names(self, prefix: str, call: Call, asked: str | None, model: str) -> Names:
         """Return the names of an answer: its id is the request's, or follows from its body."""
+        model_json = self._model_json.get(model) or json.dumps(model)
         given = call.headers.get(b"x-request-id", b"").decode("latin-1") or asked
         if not given:
             hashed = blake2b(call.body, digest_size=16, key=self._seed_key).hexdigest()
-            return Names(f'"{prefix}{hashed}"', self._created(), self._model_json[model])
+            return Names(f'"{prefix}{hashed}"', self._created(), model_json)
         if len(given) > REQUEST_ID_CHARACTERS_MAX:
             raise Refused(
                 f"A request id has at most {REQUEST_ID_CHARACTERS_MAX} characters.",
                 param="request_id",
             )
-        return Names(json.dumps(prefix + given), self._created(), self._model_json[model])
+        return Names(json.dumps(prefix + given), self._created(), model_json)
 
     def _choices(
         self, body: Body, found: list["array[int]"], asked: int | None, shape: Shape | None
@@ -242,6 +238,7 @@ class Maker:
                 prompt=prompt,
                 output_tokens=plan.total,
                 priority=body.priority,
+                lora=self._models.lora(body.model),
                 salt=body.cache_salt or "",
                 transfer_ps=settings.transfer_ps(len(prompt)) if is_remote else None,
                 script=plan.script,

@@ -44,9 +44,20 @@ class Plan:
         calls: the functions that it calls; then `marks` tells for each token which one it is of.
         script: the tokens, where they are not drawn.
         limit: how many tokens it might have had.
+        is_aborted: whether the last piece stands for an end that came before its token.
     """
 
-    __slots__ = ("calls", "finish", "limit", "marks", "pieces", "script", "stop_reason", "total")
+    __slots__ = (
+        "calls",
+        "finish",
+        "is_aborted",
+        "limit",
+        "marks",
+        "pieces",
+        "script",
+        "stop_reason",
+        "total",
+    )
 
     def __init__(
         self,
@@ -66,6 +77,24 @@ class Plan:
         self.marks = marks
         self.script: array[int] | None = None
         self.limit = total
+        self.is_aborted = False
+
+    @property
+    def output_tokens(self) -> int:
+        """Return how many tokens come out."""
+        return self.total - self.is_aborted
+
+    def abort(self, ids: Sequence[int]) -> None:
+        """End after these tokens, sooner than it was planned."""
+        generated = len(ids)
+        assert generated < self.total, "aborted after its end"
+        pieces = self.pieces
+        if pieces is None:
+            pieces = [tokens.detokenize([token]) for token in ids]
+        self.pieces = [*pieces[:generated], ""]
+        self.total = generated + 1
+        self.finish, self.stop_reason = "abort", None
+        self.is_aborted = True
 
 
 def free(limits: Limits, *, seed: int, key: str, number: int, median: int) -> Plan:

@@ -83,11 +83,11 @@ def prompts_of(
         Refused: there is none, or they are of several kinds.
     """
     if given is None:
-        raise Refused(f"Field required: {param}", kind="Bad Request", param=param)
+        raise Refused(f"Field required: {param}", kind="Bad Request", param=f"body.{param}")
     if isinstance(given, str):
         return [text_tokens(given, length_max)]
     if not given:
-        raise Refused("The decoder prompt cannot be empty", param=param)
+        raise Refused("You must pass at least one prompt")
     numbers = [item for item in given if isinstance(item, int)]
     if numbers:
         if len(numbers) != len(given):

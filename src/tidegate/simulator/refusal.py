@@ -38,8 +38,18 @@ def by_status(status: HTTPStatus, message: str | None = None, headers: bytes = b
     )
 
 
-def unknown_model(name: str) -> Refused:
-    """Return the refusal of a model that is not served."""
+def nothing_here(status: HTTPStatus, headers: bytes = b"") -> Refused:
+    """Return the refusal of a path or a method, which vLLM's web framework gives by itself."""
+    refusal = by_status(status, headers=headers)
+    refusal.body = orjson.dumps({"detail": status.phrase})
+    return refusal
+
+
+def unknown_model(name: str, known: list[str]) -> Refused:
+    """Return the refusal of a model that is not served, with those that are."""
     return Refused(
-        f"The model `{name}` does not exist.", status=404, kind="NotFoundError", param="model"
+        f"The model `{name}` does not exist. Valid aliases: {', '.join(known)}.",
+        status=404,
+        kind="NotFoundError",
+        param="model",
     )

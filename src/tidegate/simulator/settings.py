@@ -6,6 +6,9 @@ from tidegate.domain.errors import SettingsInvalid
 from tidegate.simulator.engine.cost import PICOSECONDS, Cost
 from tidegate.simulator.engine.presets import preset
 from tidegate.simulator.engine.settings import EngineSettings
+from tidegate.simulator.events.config import KvEventsConfig
+from tidegate.simulator.metrics.fake import FakeMetrics
+from tidegate.simulator.models import ADAPTERS_MAX, AdapterFlag
 from tidegate.simulator.schedule import Plan
 
 USUAL_TOKENS_MAX = 32_768
@@ -30,6 +33,11 @@ class SimulatorSettings:
         startup_seconds: how long after its start it answers everything with 503.
         api_keys: of which requests must carry one; empty for none.
         faults: what goes wrong by the clock.
+        adapters: the LoRA adapters that it begins with; None: it takes none, and has no way to
+            load one.
+        sleep_mode: whether it can be put to sleep.
+        kv_events: where the events of the prefix cache go.
+        fakes: metrics that are told in place of the truth.
     """
 
     models: tuple[str, ...] = ("sim",)
@@ -46,6 +54,10 @@ class SimulatorSettings:
     startup_seconds: float = 0.0
     api_keys: tuple[str, ...] = field(default=(), repr=False)
     faults: Plan = field(default_factory=Plan)
+    adapters: tuple[AdapterFlag, ...] | None = None
+    sleep_mode: bool = False
+    kv_events: KvEventsConfig = field(default_factory=KvEventsConfig)
+    fakes: FakeMetrics | None = None
 
     def __post_init__(self) -> None:
         if not self.models:
@@ -53,6 +65,7 @@ class SimulatorSettings:
         if not all(self.models) or not all(self.api_keys):
             raise SettingsInvalid("Names of models and keys of the simulator can't be empty.")
         self._check_durations()
+        self._check_adapters()
         if not 1 <= self.output_tokens <= USUAL_TOKENS_MAX:
             raise SettingsInvalid(
                 f"Set the simulator's output_tokens from 1 to {USUAL_TOKENS_MAX}."
@@ -74,6 +87,15 @@ class SimulatorSettings:
         for name, seconds in durations.items():
             if not 0 <= seconds < float("inf"):
                 raise SettingsInvalid(f"The simulator's {name} can't be {seconds:g}.")
+
+    def _check_adapters(self) -> None:
+        names = [flag.name for flag in self.adapters or ()]
+        if len({*names, *self.models}) < len(names) + len(set(self.models)):
+            raise SettingsInvalid(
+                "The simulator's adapters need names of their own, other than the models'."
+            )
+        if len(names) > ADAPTERS_MAX:
+            raise SettingsInvalid(f"The simulator takes {ADAPTERS_MAX} adapters at most.")
 
     def transfer_ps(self, tokens: int) -> int:
         """Return how long the keys and values of so many tokens take to come, in picoseconds."""

@@ -18,6 +18,7 @@ class Admission:
     Attributes:
         partial: the sequence whose prompt takes more than one step; at most one has such.
         is_blocked: there was no room for the first in the queue, and nothing became free since.
+        is_held: nobody is let in, whatever there is room for.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Admission:
         self.arriving = Transfers()
         self.partial: Sequence | None = None
         self.is_blocked = False
+        self.is_held = False
 
     def take_in_arrived(self, now_ps: int) -> None:
         """Queue, first of all, the sequences whose blocks have come: one token is left to do."""
@@ -59,7 +61,7 @@ class Admission:
 
     def admit(self, budget: int, chunks: Chunks, now_ps: int) -> None:
         """Let sequences out of the queue as far as there is room for them."""
-        if self.is_blocked or self.partial is not None:
+        if self.is_blocked or self.is_held or self.partial is not None:
             return
         skipped: list[Sequence] = []
         while budget > 0 and self.queue and not self._running.is_full and self.partial is None:

@@ -68,6 +68,7 @@ class Engine:
         self._arriving = self._admission.arriving
         self._decoding = Decoding(cost, settings.block_size)
         self._flight: _Flight | None = None
+        self._frozen_ps: int | None = None
 
     # What is asked of it
 
@@ -89,8 +90,12 @@ class Engine:
     @property
     def next_ps(self) -> int | None:
         """Return when something happens next by itself; None when nothing will."""
+        if self._frozen_ps is not None:
+            return None
         if self._flight is not None:
             return self._flight.end_ps
+        if not self._running and self._admission.is_held:
+            return None
         if self._queue or self._running:
             return self.now_ps
         return self._arriving.next_ps
@@ -127,7 +132,7 @@ class Engine:
 
     def advance(self, until_ps: int) -> int | None:
         """Live until this time; return when something happens next, or None."""
-        while True:
+        while self._frozen_ps is None:
             if self._flight is None and not self._begin(until_ps):
                 break
             assert self._flight is not None
@@ -146,7 +151,7 @@ class Engine:
         need of each single token looks again then.
         """
         flight = self._flight
-        if flight is None or flight.chunks or not self._is_steady:
+        if flight is None or flight.chunks or not self._is_steady or self._frozen_ps is not None:
             return self.next_ps
         # Each sequence takes a block at most every `block_size` steps: so long none is preempted.
         decoding = self._decoding
@@ -156,6 +161,40 @@ class Engine:
         arrival = self._arriving.next_ps
         return until if arrival is None else min(until, arrival)
 
+    # Rest, and what is remembered
+
+    def hold(self, at_ps: int, *, freezes: bool = False) -> None:
+        """Let nobody out of the queue until `resume`; with `freezes`, nothing at all goes on."""
+        self._admission.is_held = True
+        if freezes and self._frozen_ps is None:
+            self._frozen_ps = at_ps
+
+    def resume(self, at_ps: int) -> None:
+        """Go on. A step that was frozen takes as much longer as it stood still."""
+        frozen, self._frozen_ps = self._frozen_ps, None
+        self._admission.is_held = False
+        if self._flight is None:
+            self.now_ps = max(self.now_ps, at_ps)
+        elif frozen is not None:
+            self._flight.end_ps += at_ps - frozen
+
+    def preempt_all(self) -> None:
+        """Send whoever runs back to the queue, in the order in which they came."""
+        for sequence in reversed(tuple(self._running)):
+            self._preempt(sequence)
+
+    def reset_cache(self) -> bool:
+        """Forget every block that can be found; False, and nothing, while any is held."""
+        if not self.pool.forget():
+            return False
+        self._listener.cache_cleared()
+        return True
+
+    def loras(self) -> tuple[list[str], list[str]]:
+        """Return the adapters of who runs, and of who waits."""
+        waiting = dict.fromkeys(item.request.lora for item in self._queue)
+        return self._running.loras(), [name for name in waiting if name is not None]
+
     def sequences(self) -> Iterator[Sequence]:
         """Yield the running sequences in the order in which they began."""
         return iter(self._running)
@@ -164,6 +203,8 @@ class Engine:
 
     def _begin(self, until_ps: int) -> bool:
         """Begin the next step; False where there is nothing to do before `until_ps` has passed."""
+        if not self._running and self._admission.is_held:
+            return False
         if not self._running and not self._queue and not self._await_arrival(until_ps):
             return False
         self._admission.take_in_arrived(self.now_ps)
@@ -251,7 +292,8 @@ class Engine:
         """Say whether the next step only decodes, unless it has an event of its own."""
         if not self._decoding.count or self._admission.partial is not None:
             return False
-        return not self._queue or self._admission.is_blocked or self._running.is_full
+        admission = self._admission
+        return not self._queue or admission.is_blocked or admission.is_held or self._running.is_full
 
     def _skip(self, until_ps: int) -> None:
         """Take all steps up to the next one with an event that end in time."""

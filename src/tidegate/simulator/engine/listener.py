@@ -44,6 +44,9 @@ class Listener:
     def block_removed(self, known: int) -> None:
         """Hear that a block of this hash is gone."""
 
+    def cache_cleared(self) -> None:
+        """Hear that no block can be found any more."""
+
 
 class Listeners(Listener):
     """Several that listen, told one after the other."""
@@ -101,3 +104,8 @@ class Listeners(Listener):
     def block_removed(self, known: int) -> None:
         for member in self._members:
             member.block_removed(known)
+
+    @override
+    def cache_cleared(self) -> None:
+        for member in self._members:
+            member.cache_cleared()

@@ -2,6 +2,7 @@
 
 import heapq
 from collections import OrderedDict
+from collections.abc import Iterator
 
 from tidegate.simulator.engine.sequence import Sequence
 from tidegate.simulator.engine.settings import Policy
@@ -17,6 +18,9 @@ class Queue:
 
     def __len__(self) -> int:
         return len(self._members)
+
+    def __iter__(self) -> Iterator[Sequence]:
+        return iter(self._members.values())
 
     def push(self, sequence: Sequence) -> None:
         """Put a sequence at the end of its kind."""

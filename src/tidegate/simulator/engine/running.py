@@ -33,6 +33,10 @@ class Running:
         lora = sequence.request.lora
         return lora is None or lora in self._loras or len(self._loras) < self._loras_max
 
+    def loras(self) -> list[str]:
+        """Return the adapters that are there."""
+        return list(self._loras)
+
     def enter(self, sequence: Sequence) -> None:
         """Take a sequence in, behind all others."""
         self._turns += 1

@@ -2,6 +2,7 @@
 
 from tidegate.simulator.metrics.histogram import (
     CHOICES,
+    PREEMPTIONS,
     TIMES_BETWEEN,
     TIMES_OF_REQUESTS,
     TIMES_TO_FIRST,
@@ -21,6 +22,7 @@ GAUGES = {
     "engine_sleep_state": "Engine sleep state; the one that holds is 1.",
     "kv_cache_usage_perc": "KV-cache usage. 1 means 100 percent usage.",
     "cache_config_info": "Information of the LLMEngine CacheConfig",
+    "lora_requests_info": "Running stats on lora requests.",
 }
 COUNTERS = {
     "prefix_cache_queries": "Prefix cache queries, in terms of number of queried tokens.",
@@ -34,7 +36,6 @@ COUNTERS = {
     "prompt_tokens_by_source": "Number of prompt tokens by source.",
     "prompt_tokens_cached": "Number of cached prompt tokens (local + external).",
     "prompt_tokens_cached_by_source": "Number of cached prompt tokens by source.",
-    "prompt_tokens_recomputed": "Number of cached tokens recomputed for forward pass.",
     "generation_tokens": "Number of generation tokens processed.",
     "request_success": "Count of successfully processed requests.",
     "admission_rejections": "Number of requests rejected before they were queued.",
@@ -83,6 +84,10 @@ HISTOGRAMS: dict[str, tuple[tuple[float, ...] | None, str]] = {
     "request_decode_time_seconds": (
         TIMES_OF_REQUESTS,
         "Histogram of time spent in DECODE phase for request.",
+    ),
+    "request_num_preemptions": (
+        PREEMPTIONS,
+        "Histogram of the number of preemptions per request.",
     ),
     "request_prefill_kv_computed_tokens": (
         LENGTHS,

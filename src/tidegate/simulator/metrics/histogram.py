@@ -17,6 +17,7 @@ TIMES_OF_REQUESTS = (
 )
 TOKENS_OF_STEPS = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 CHOICES = (1, 2, 5, 10, 20)
+PREEMPTIONS = (1, 2, 3, 4, 5, 10, 20)
 
 
 def one_two_five(largest: int) -> tuple[int, ...]:
@@ -45,6 +46,15 @@ class Histogram:
         """Count a value, once or several times."""
         self.counts[bisect_left(self.bounds, value)] += times
         self.total += value * times
+
+    def fill(self, counts: Sequence[int]) -> None:
+        """Count so many values in each bucket, the missing last ones have none.
+
+        They count for the sum as if they were at the bound, and those above all bounds at the last.
+        """
+        for bucket, count in enumerate(counts[: len(self.counts)]):
+            self.counts[bucket] += count
+            self.total += count * self.bounds[min(bucket, len(self.bounds) - 1)]
 
     def see_evenly(self, first: float, last: float, count: int, times: int) -> None:
         """Count values that go evenly from the first to the last, each so many times."""

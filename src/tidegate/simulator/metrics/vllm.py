@@ -1,7 +1,7 @@
 """The metrics of one engine, under vLLM's names: counted as it goes, written down when scraped."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from typing_extensions import override
 
@@ -9,6 +9,7 @@ from tidegate.simulator.engine.cost import PICOSECONDS
 from tidegate.simulator.engine.engine import Engine
 from tidegate.simulator.engine.listener import Listener
 from tidegate.simulator.engine.sequence import Sequence
+from tidegate.simulator.metrics.fake import FakeMetrics, Fakes, Lora
 from tidegate.simulator.metrics.families import COUNTERS, GAUGES, HISTOGRAMS
 from tidegate.simulator.metrics.histogram import Histogram, one_two_five
 
@@ -24,20 +25,33 @@ class EngineMetrics(Listener):
     """Hears an engine. `settings` are what `cache_config_info` tells, by name.
 
     Attributes:
-        sleep_state: one of `SLEEP_STATES`.
+        sleep_state: one of `SLEEP_STATES`, or empty where it only pauses.
         rejections: requests that were not taken in, by reason.
     """
 
-    def __init__(self, model: str, length_max: int, settings: Mapping[str, object]) -> None:
+    def __init__(
+        self,
+        model: str,
+        length_max: int,
+        settings: Mapping[str, object],
+        *,
+        fakes: Fakes,
+        adapters_max: int | None,
+        now: Callable[[], float],
+    ) -> None:
         self.sleep_state = SLEEP_STATES[0]
         self.rejections: Counter[str] = Counter()
         self._finished_by_reason: Counter[str] = Counter()
         self._labels = f'engine="0",model_name="{_escaped(model)}"'
+        self._model_label = f'model_name="{_escaped(model)}"'
         self._settings = settings
+        self._length_max = length_max
+        self._fakes = fakes
+        self._adapters_max = adapters_max
+        self._now = now
         self._first_tokens = 0
         self._cached_tokens = 0
         self._external_tokens = 0
-        self._recomputed_tokens = 0
         lengths = one_two_five(length_max)
         self._histograms = {
             name: Histogram(lengths if bounds is None else bounds)
@@ -71,8 +85,6 @@ class EngineMetrics(Listener):
     def scheduled(self, sequence: Sequence, at_ps: int) -> None:
         cached = sequence.cached_tokens or 0
         self._cached_tokens += cached
-        if cached and cached == sequence.prompt_tokens - 1:
-            self._recomputed_tokens += 1
         if sequence.request.transfer_ps is not None:
             self._external_tokens += max(0, sequence.prompt_tokens - 1 - cached)
 
@@ -101,6 +113,7 @@ class EngineMetrics(Listener):
         found["request_max_num_generation_tokens"].see(output)
         computed = sequence.prompt_tokens - (sequence.cached_tokens or 0)
         found["request_prefill_kv_computed_tokens"].see(computed)
+        found["request_num_preemptions"].see(sequence.preemptions)
 
     def request_ended(self, reason: str, tokens_max: int, choices: int) -> None:
         """Hear what a request asked for, and why one of its answers ended."""
@@ -112,30 +125,84 @@ class EngineMetrics(Listener):
 
     def text(self, engine: Engine) -> bytes:
         """Return everything in the text format of Prometheus."""
-        values = self._gauges(engine) | self._counters(engine)
+        told = self._fakes.told
+        if told is None:
+            values = self._gauges(engine) | self._counters(engine)
+            histograms = self._histograms
+        else:
+            values = self._faked(told)
+            histograms = told.filled(self._length_max)
         lines: list[str] = []
         for name, about in GAUGES.items():
-            lines += self._family(f"vllm:{name}", "gauge", about, values.get(name))
+            if name == "lora_requests_info":
+                lines += self._loras(engine, about)
+            else:
+                lines += self._family(f"vllm:{name}", "gauge", about, values.get(name))
         for name, about in COUNTERS.items():
             lines += self._family(f"vllm:{name}_total", "counter", about, values[name])
-        for name, histogram in self._histograms.items():
+        for name, histogram in histograms.items():
             about = HISTOGRAMS[name][1]
             lines += (f"# HELP vllm:{name} {about}", f"# TYPE vllm:{name} histogram")
             lines += histogram.lines(f"vllm:{name}", self._labels + ",")
         return ("\n".join(lines) + "\n").encode()
 
     def _gauges(self, engine: Engine) -> dict[str, Values]:
+        return self._load(engine.running, engine.waiting, engine.kv_usage)
+
+    def _load(self, running: float, waiting: float, usage: float) -> dict[str, Values]:
         return {
-            "num_requests_running": _bare(engine.running),
-            "num_requests_waiting": _bare(engine.waiting),
-            "num_requests_waiting_by_reason": {
-                "reason": {"capacity": engine.waiting, "deferred": 0}
-            },
+            "num_requests_running": _bare(running),
+            "num_requests_waiting": _bare(waiting),
+            "num_requests_waiting_by_reason": {"reason": {"capacity": waiting, "deferred": 0}},
             "engine_sleep_state": {
                 "sleep_state": {state: state == self.sleep_state for state in SLEEP_STATES}
             },
-            "kv_cache_usage_perc": _bare(engine.kv_usage),
+            "kv_cache_usage_perc": _bare(usage),
         }
+
+    def _faked(self, told: FakeMetrics) -> dict[str, Values]:
+        """Return what was made up; nothing of what happened."""
+        gauge = self._fakes.gauge
+        load = self._load(
+            round(gauge(told.running_requests)),
+            round(gauge(told.waiting_requests)),
+            gauge(told.kv_cache_usage),
+        )
+        reasons = dict.fromkeys(REASONS, 0.0) | {
+            name: float(count) for name, count in told.request_success_total.items()
+        }
+        return (
+            load
+            | _nothing()
+            | {
+                "prefix_cache_queries": _bare(told.prefix_cache_queries),
+                "prefix_cache_hits": _bare(told.prefix_cache_hits),
+                "prompt_tokens": _bare(sum(told.request_prompt_tokens)),
+                "generation_tokens": _bare(sum(told.request_generation_tokens)),
+                "request_success": {"finished_reason": reasons},
+            }
+        )
+
+    def _loras(self, engine: Engine, about: str) -> Iterator[str]:
+        """Yield the adapters in use, if there can be any; the value is a time, as in vLLM."""
+        if self._fakes.told is not None:
+            lora = self._fakes.lora()
+            if lora is None:
+                return
+        elif self._adapters_max is None:
+            return
+        else:
+            running, waiting = engine.loras()
+            lora = Lora(",".join(running), ",".join(waiting), self._now())
+        yield f"# HELP vllm:lora_requests_info {about}"
+        yield "# TYPE vllm:lora_requests_info gauge"
+        told = {
+            "max_lora": str(self._adapters_max or 1),
+            "running_lora_adapters": lora.running,
+            "waiting_lora_adapters": lora.waiting,
+        }
+        labels = ",".join([f'{name}="{_escaped(value)}"' for name, value in told.items()])
+        yield f"vllm:lora_requests_info{{{labels}}} {float(lora.timestamp)!r}"
 
     def _counters(self, engine: Engine) -> dict[str, Values]:
         counts = engine.counts
@@ -146,8 +213,7 @@ class EngineMetrics(Listener):
         by_source = {"local_compute": float(counts.prompt_tokens)} | cached
         reasons = {reason: float(self._finished_by_reason[reason]) for reason in REASONS}
         rejections = {reason: float(self.rejections[reason]) for reason in REJECTIONS}
-        nothing = _bare(0)
-        return dict.fromkeys(COUNTERS, nothing) | {
+        return _nothing() | {
             "prefix_cache_queries": _bare(counts.cache_queries),
             "prefix_cache_hits": _bare(counts.cache_hits),
             "external_prefix_cache_queries": _bare(self._external_tokens),
@@ -157,7 +223,6 @@ class EngineMetrics(Listener):
             "prompt_tokens_by_source": {"source": by_source},
             "prompt_tokens_cached": _bare(sum(cached.values())),
             "prompt_tokens_cached_by_source": {"source": cached},
-            "prompt_tokens_recomputed": _bare(self._recomputed_tokens),
             "generation_tokens": _bare(counts.generated_tokens),
             "request_success": {"finished_reason": reasons},
             "admission_rejections": {"reason": rejections},
@@ -170,10 +235,23 @@ class EngineMetrics(Listener):
             told = [f'{key}="{_escaped(str(value))}"' for key, value in self._settings.items()]
             yield f'{name}{{{",".join(told)},engine="0"}} 1.0'
             return
+        # Who was not let in was of no engine.
+        labels = self._model_label if "admission" in name else self._labels
         for label, each in values.items():
             for text, value in each.items():
-                extra = f',{label}="{text}"' if label else ""
-                yield f"{name}{{{self._labels}{extra}}} {float(value)!r}"
+                extra = f',{label}="{_escaped(text)}"' if label else ""
+                yield f"{name}{{{labels}{extra}}} {float(value)!r}"
+
+
+def _nothing() -> dict[str, Values]:
+    """Return every counter at 0, with the labels that it has."""
+    sources = {"local_cache_hit": 0.0, "external_kv_transfer": 0.0}
+    return dict.fromkeys(COUNTERS, _bare(0)) | {
+        "prompt_tokens_by_source": {"source": {"local_compute": 0.0} | sources},
+        "prompt_tokens_cached_by_source": {"source": sources},
+        "request_success": {"finished_reason": dict.fromkeys(REASONS, 0.0)},
+        "admission_rejections": {"reason": dict.fromkeys(REJECTIONS, 0.0)},
+    }
 
 
 def _bare(value: float) -> Values:

@@ -9,33 +9,38 @@ from tidegate.simulator.styles import logprobs
 from tidegate.simulator.styles.texts import (
     DONE,
     FINGERPRINT,
+    LAST_FINGERPRINT,
     Names,
     content,
     content_json,
     stop_reason_json,
+    stream_usage_json,
     transfer_json,
     usage_json,
 )
 
 _DELTA = (
     'data: {"id":%s,"object":"chat.completion.chunk","created":%d,"model":%s,'
-    '"choices":[{"index":%d,"delta":{%s},"logprobs":%s,"finish_reason":%s%s}]%s}\n\n'
+    '"choices":[{"index":%d,"delta":{%s},"logprobs":%s,"finish_reason":%s%s}]%s%s}\n\n'
 )
 _USAGE = (
     'data: {"id":%s,"object":"chat.completion.chunk","created":%d,"model":%s,'
-    '"choices":[],"usage":%s}\n\n'
+    f'"choices":[],"usage":%s,"system_fingerprint":"{FINGERPRINT}"}}\n\n'
 )
 _WHOLE = (
     '{"id":%s,"object":"chat.completion","created":%d,"model":%s,"choices":[%s],'
     '"service_tier":null,"system_fingerprint":"%s","usage":%s,"prompt_logprobs":null,'
-    '"prompt_token_ids":null,"kv_transfer_params":%s}'
+    '"prompt_token_ids":null,"prompt_text":null,"kv_transfer_params":%s,'
+    '"ec_transfer_params":null,"metrics":null}'
 )
 _CHOICE = (
     '{"index":%d,"message":{"role":"assistant","content":%s,"refusal":null,"annotations":null,'
-    '"audio":null,"function_call":null,"tool_calls":%s,"reasoning":null},"logprobs":%s,'
-    '"finish_reason":"%s","stop_reason":%s,"token_ids":null}'
+    '"audio":null,"function_call":null,%s"reasoning":null},"logprobs":%s,'
+    '"finish_reason":"%s","stop_reason":%s,"token_ids":null,"routed_experts":null}'
 )
 _NO_IDS = ',"token_ids":null'
+_NO_PROMPT = ',"prompt_token_ids":null,"prompt_text":null'
+_CREATED_TOKENS = ',"created_cache_tokens":0'
 
 
 class ChatStyle(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +62,8 @@ class ChatStyle(msgspec.Struct, frozen=True, kw_only=True):
 
     def first(self, choice: Choice) -> bytes:
         """Return the event of the role, and of what is echoed."""
-        opening = self._event(choice, '"role":"assistant","content":""', "null", "", 0)
+        role = '"role":"assistant","content":""'
+        opening = self._event(choice, role, "null", "", 0, after=_NO_PROMPT)
         if self.echo:
             opening += self._event(choice, f'"content":{json.dumps(self.echo)}', "null", "", 0)
         return opening.encode()
@@ -72,7 +78,7 @@ class ChatStyle(msgspec.Struct, frozen=True, kw_only=True):
                     "null",
                     _NO_IDS,
                     place + 1,
-                    self._logprobs(choice, place),
+                    probabilities=self._logprobs(choice, place),
                 )
                 for place in range(start, stop)
             ]
@@ -88,7 +94,8 @@ class ChatStyle(msgspec.Struct, frozen=True, kw_only=True):
             f'"{choice.plan.finish}"',
             ending,
             end + 1,
-            self._logprobs(choice, end),
+            probabilities=self._logprobs(choice, end),
+            after="" if self.with_usage else LAST_FINGERPRINT,
         )
         return self.delta(choice, start, end) + event.encode()
 
@@ -97,7 +104,7 @@ class ChatStyle(msgspec.Struct, frozen=True, kw_only=True):
         if not self.with_usage:
             return DONE
         names = self.names
-        usage = _USAGE % (names.id, names.created, names.model, usage_json(generation))
+        usage = _USAGE % (names.id, names.created, names.model, self._usage(generation))
         return usage.encode() + DONE
 
     def whole(self, generation: Generation) -> bytes:
@@ -111,24 +118,31 @@ class ChatStyle(msgspec.Struct, frozen=True, kw_only=True):
                 names.model,
                 ",".join([self._choice(choice) for choice in generation.choices]),
                 FINGERPRINT,
-                usage_json(generation),
+                usage_json(generation, created=0),
                 transfer_json(generation, is_prefill=self.is_prefill, engine_id=names.id[1:-1]),
             )
         ).encode()
 
-    def _event(
+    @staticmethod
+    def _usage(generation: Generation) -> str:
+        return stream_usage_json(generation, extra=_CREATED_TOKENS)
+
+    def _event(  # noqa: PLR0913 - what an event consists of
         self,
         choice: Choice,
         delta: str,
         finish: str,
         ending: str = _NO_IDS,
         tokens_so_far: int = 0,
+        *,
         probabilities: str = "null",
+        after: str = "",
     ) -> str:
         names = self.names
         usage = ""
         if self.with_usage_always:
-            usage = f',"usage":{usage_json(choice.generation, tokens_so_far)}'
+            told = stream_usage_json(choice.generation, tokens_so_far, extra=_CREATED_TOKENS)
+            usage = f',"usage":{told}'
         return _DELTA % (
             names.id,
             names.created,
@@ -139,6 +153,7 @@ class ChatStyle(msgspec.Struct, frozen=True, kw_only=True):
             finish,
             ending,
             usage,
+            after,
         )
 
     def _logprobs(self, choice: Choice, place: int) -> str:
@@ -162,9 +177,9 @@ class ChatStyle(msgspec.Struct, frozen=True, kw_only=True):
 
     def _choice(self, choice: Choice) -> str:
         plan = choice.plan
-        calls, text = "[]", "null"
+        calls, text = "", "null"
         if plan.calls:
-            calls = json.dumps(
+            told_calls = json.dumps(
                 [
                     {
                         "id": call.id,
@@ -178,6 +193,7 @@ class ChatStyle(msgspec.Struct, frozen=True, kw_only=True):
                     if index in plan.marks[: plan.total]
                 ]
             )
+            calls = f'"tool_calls":{told_calls},'
         elif self.echo:
             text = json.dumps(self.echo + content(choice, 0, plan.total))
         else:

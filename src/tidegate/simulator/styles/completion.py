@@ -10,10 +10,12 @@ from tidegate.simulator.styles import logprobs
 from tidegate.simulator.styles.texts import (
     DONE,
     FINGERPRINT,
+    LAST_FINGERPRINT,
     Names,
     content,
     content_json,
     stop_reason_json,
+    stream_usage_json,
     transfer_json,
     usage_json,
 )
@@ -21,18 +23,20 @@ from tidegate.simulator.styles.texts import (
 _EVENT = (
     'data: {"id":%s,"object":"text_completion","created":%d,"model":%s,'
     '"choices":[{"index":%d,"text":%s,"logprobs":%s,"finish_reason":%s,"stop_reason":%s,'
-    '"prompt_token_ids":null,"token_ids":null}]%s}\n\n'
+    '"prompt_token_ids":null,"token_ids":null}]%s%s}\n\n'
 )
 _USAGE = (
-    'data: {"id":%s,"object":"text_completion","created":%d,"model":%s,"choices":[],"usage":%s}\n\n'
+    'data: {"id":%s,"object":"text_completion","created":%d,"model":%s,"choices":[],"usage":%s'
+    f',"system_fingerprint":"{FINGERPRINT}"}}\n\n'
 )
 _WHOLE = (
     '{"id":%s,"object":"text_completion","created":%d,"model":%s,"choices":[%s],'
-    '"service_tier":null,"system_fingerprint":"%s","usage":%s,"kv_transfer_params":%s}'
+    '"service_tier":null,"system_fingerprint":"%s","usage":%s,"kv_transfer_params":%s,'
+    '"ec_transfer_params":null,"metrics":null}'
 )
 _CHOICE = (
     '{"index":%d,"text":%s,"logprobs":%s,"finish_reason":"%s","stop_reason":%s,"token_ids":null,'
-    '"prompt_logprobs":null,"prompt_token_ids":null}'
+    '"prompt_logprobs":null,"prompt_token_ids":null,"routed_experts":null}'
 )
 
 
@@ -88,6 +92,7 @@ class CompletionStyle(msgspec.Struct, frozen=True, kw_only=True):
             f'"{choice.plan.finish}"',
             self._logprobs(choice, end, end + 1),
             end + 1,
+            after="" if self.with_usage else LAST_FINGERPRINT,
         )
         return self.delta(choice, start, end) + event.encode()
 
@@ -96,7 +101,7 @@ class CompletionStyle(msgspec.Struct, frozen=True, kw_only=True):
         if not self.with_usage:
             return DONE
         names = self.names
-        usage = _USAGE % (names.id, names.created, names.model, usage_json(generation))
+        usage = _USAGE % (names.id, names.created, names.model, stream_usage_json(generation))
         return usage.encode() + DONE
 
     def whole(self, generation: Generation) -> bytes:
@@ -119,12 +124,19 @@ class CompletionStyle(msgspec.Struct, frozen=True, kw_only=True):
         return self.echoes[choice.index // self.choices_each] if self.echoes else ""
 
     def _event(
-        self, choice: Choice, text: str, finish: str, probabilities: str, tokens_so_far: int
+        self,
+        choice: Choice,
+        text: str,
+        finish: str,
+        probabilities: str,
+        tokens_so_far: int,
+        *,
+        after: str = "",
     ) -> str:
         names = self.names
         usage = ""
         if self.with_usage_always:
-            usage = f',"usage":{usage_json(choice.generation, tokens_so_far)}'
+            usage = f',"usage":{stream_usage_json(choice.generation, tokens_so_far)}'
         reason = stop_reason_json(choice) if finish != "null" else "null"
         return _EVENT % (
             names.id,
@@ -136,6 +148,7 @@ class CompletionStyle(msgspec.Struct, frozen=True, kw_only=True):
             finish,
             reason,
             usage,
+            after,
         )
 
     def _logprobs(self, choice: Choice, start: int, stop: int) -> str:

@@ -9,6 +9,11 @@ from tidegate.simulator.plans import ToolCall
 from tidegate.simulator.styles.texts import Names, content
 
 Item = dict[str, object]
+# What vLLM repeats or could tell, and the simulator has nothing to say about.
+_NULLS = (
+    *("max_tool_calls", "prompt", "reasoning", "top_logprobs", "user", "kv_transfer_params"),
+    *("ec_transfer_params", "input_messages", "output_messages"),
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -39,7 +44,7 @@ class ResponseStyle:
                 item_id=self._message_id,
                 output_index=0,
                 content_index=0,
-                part=_part(""),
+                part={**_part(""), "logprobs": []},
             )
         return events
 
@@ -63,8 +68,8 @@ class ResponseStyle:
 
     def end(self, generation: Generation) -> bytes:
         """Return the whole response once more, as the last event."""
-        response = self._finished(generation)
-        return self._event(f"response.{response['status']}", response=response)
+        # It is named so as well where the response is incomplete.
+        return self._event("response.completed", response=self._finished(generation))
 
     def whole(self, generation: Generation) -> bytes:
         """Return a whole response."""
@@ -134,7 +139,6 @@ class ResponseStyle:
             "object": "response",
             "model": json.loads(names.model),
             "status": status,
-            "error": None,
             "incomplete_details": {"reason": "max_output_tokens"} if is_cut else None,
             "output": [] if generation is None else self._output(generation.choices[0]),
             "usage": None if generation is None else _usage(generation),
@@ -142,6 +146,9 @@ class ResponseStyle:
             "service_tier": "auto",
             "truncation": "disabled",
             "previous_response_id": None,
+            **dict.fromkeys(_NULLS),
+            "presence_penalty": 0.0,
+            "frequency_penalty": 0.0,
             **self.asked,
         }
 
@@ -162,6 +169,7 @@ class ResponseStyle:
             "role": "assistant",
             "status": status,
             "content": [_part(text)],
+            "phase": None,
         }
 
 
@@ -190,8 +198,18 @@ def _usage(generation: Generation) -> Item:
     prompt, output = generation.prompt_tokens, generation.output_tokens
     return {
         "input_tokens": prompt,
-        "input_tokens_details": {"cached_tokens": generation.cached_tokens},
+        "input_tokens_details": {
+            "cached_tokens": generation.cached_tokens,
+            "cache_write_tokens": 0,
+            "input_tokens_per_turn": [],
+            "cached_tokens_per_turn": [],
+        },
         "output_tokens": output,
-        "output_tokens_details": {"reasoning_tokens": 0, "tool_output_tokens": 0},
+        "output_tokens_details": {
+            "reasoning_tokens": 0,
+            "tool_output_tokens": 0,
+            "output_tokens_per_turn": [],
+            "tool_output_tokens_per_turn": [],
+        },
         "total_tokens": prompt + output,
     }

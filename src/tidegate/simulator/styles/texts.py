@@ -10,6 +10,7 @@ from tidegate.simulator.generation import Choice, Generation
 
 VERSION = "0.32.0"
 FINGERPRINT = f"vllm-{VERSION}-simulated"
+LAST_FINGERPRINT = f',"system_fingerprint":"{FINGERPRINT}"'
 DONE = b"data: [DONE]\n\n"
 BLOCK_OF_TRANSFER = 16
 
@@ -56,16 +57,27 @@ def stop_reason_json(choice: Choice) -> str:
     return "null" if reason is None else json.dumps(reason)
 
 
-def usage_json(generation: Generation, output: int | None = None) -> str:
-    """Return the usage in the vocabulary of completions; `output` tokens so far, or all."""
-    prompt = generation.prompt_tokens
-    if output is None:
-        output = generation.output_tokens
+def usage_json(generation: Generation, *, created: int | None = None) -> str:
+    """Return the usage of a whole reply in the vocabulary of completions."""
+    counts, cached = _counts(generation, generation.output_tokens), generation.cached_tokens
     return (
-        f'{{"prompt_tokens":{prompt},"total_tokens":{prompt + output},'
-        f'"completion_tokens":{output},'
-        f'"prompt_tokens_details":{{"cached_tokens":{generation.cached_tokens}}}}}'
+        f'{{{counts},"prompt_tokens_details":{{"cached_tokens":{cached},'
+        f'"created_cache_tokens":{json.dumps(created)},"multimodal_tokens":null}},'
+        '"completion_tokens_details":null}'
     )
+
+
+def stream_usage_json(generation: Generation, output: int | None = None, extra: str = "") -> str:
+    """Return the usage in an event; `output` tokens so far, or all. What is null is left out."""
+    counts = _counts(generation, generation.output_tokens if output is None else output)
+    cached = generation.cached_tokens
+    return f'{{{counts},"prompt_tokens_details":{{"cached_tokens":{cached}{extra}}}}}'
+
+
+def _counts(generation: Generation, output: int) -> str:
+    prompt = generation.prompt_tokens
+    total = prompt + output
+    return f'"prompt_tokens":{prompt},"total_tokens":{total},"completion_tokens":{output}'
 
 
 def transfer_json(generation: Generation, *, is_prefill: bool, engine_id: str) -> str:

@@ -38,6 +38,7 @@ class Call:
     Attributes:
         method: of the request, in capitals.
         path: without the query.
+        query: what follows the question mark.
         headers: by lower-case name; of several of one name the last.
         body: whole.
         reply_headers: rows that any reply carries.
@@ -53,6 +54,7 @@ class Call:
         "headers",
         "method",
         "path",
+        "query",
         "reply_headers",
         "work",
     )
@@ -67,6 +69,7 @@ class Call:
         body: bytes,
         keeps_alive: bool,
         is_framed: bool,
+        query: str = "",
     ) -> None:
         self.method = method
         self.path = path
@@ -74,6 +77,7 @@ class Call:
         self.body = body
         self.reply_headers = b""
         self.work: Work | None = None
+        self.query = query
         self._wire = wire
         self._closes = not keeps_alive
         self._is_framed = is_framed

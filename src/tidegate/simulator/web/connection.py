@@ -218,6 +218,7 @@ class Connection(asyncio.Protocol):
             self,
             method=parser.get_method().decode("ascii"),
             path=_path_of(self._url),
+            query=self._url.partition(b"?")[2].decode("latin-1"),
             headers=self._headers,
             body=self._body[0] if len(self._body) == 1 else b"".join(self._body),
             keeps_alive=parser.should_keep_alive(),

@@ -25,9 +25,9 @@ def whole(
     status: int, body: bytes, *, kind: bytes = JSON, headers: bytes = b"", closes: bool = False
 ) -> bytes:
     """Return a reply of known length. `headers` are rows, each with its line end."""
-    return b"%bcontent-type: %b\r\ncontent-length: %d\r\n%b%b\r\n%b" % (
+    return b"%b%bcontent-length: %d\r\n%b%b\r\n%b" % (
         _status_line(status),
-        kind,
+        b"content-type: %b\r\n" % kind if body else b"",
         len(body),
         headers,
         _CLOSE if closes else b"",
