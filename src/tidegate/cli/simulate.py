@@ -62,19 +62,12 @@ def simulate(  # noqa: PLR0913 - one parameter for each flag
     fake_metrics: flags.Fake = None,
 ) -> None:
     """Serve vLLM's API on 127.0.0.1 from a simulated engine that makes its answers up."""
-    found = preset(preset_name)
-    cost = _cost(found.cost, cost_csv, token_latency).scaled(time_factor)
-    size = _size(
-        _base(scheduling_policy, block_size, max_loras, caches=not no_prefix_caching),
-        max_num_seqs,
-        max_num_batched_tokens,
-        found.kv_tokens // max(1, block_size) if num_gpu_blocks is None else num_gpu_blocks,
-        max_model_len,
-    )
+    base = _base(scheduling_policy, block_size, max_loras, caches=not no_prefix_caching)
+    blocks = num_gpu_blocks if num_gpu_blocks is not None else _blocks(preset_name, block_size)
     settings = SimulatorSettings(
         models=_names(served_model_name) or _names(model) or ("sim",),
-        engine=size,
-        cost=cost,
+        engine=_size(base, max_num_seqs, max_num_batched_tokens, blocks, max_model_len),
+        cost=_cost(preset_name, cost_csv, token_latency).scaled(time_factor),
         output_tokens=output_tokens,
         seed=seed,
         latency_seconds=latency,
@@ -152,7 +145,11 @@ def _size(
     )
 
 
-def _cost(cost: Cost, table: Path | None, token_latency: float) -> Cost:
+def _blocks(preset_name: str, block_size: int) -> int:
+    return preset(preset_name).kv_tokens // max(1, block_size)
+
+
+def _cost(preset_name: str, table: Path | None, token_latency: float) -> Cost:
     if token_latency < 0:
         raise SettingsInvalid(f"--token-latency can't be {token_latency:g}.")
     if table is not None and token_latency:
@@ -163,7 +160,7 @@ def _cost(cost: Cost, table: Path | None, token_latency: float) -> Cost:
         return Cost.of_seconds(
             fixed=token_latency, prefill_token=0.0, decode_seq=0.0, context_token=0.0
         )
-    return cost
+    return preset(preset_name).cost
 
 
 def _measured(table: Path) -> list[Measured]:
