@@ -31,6 +31,12 @@ WRONG = [
     ["--cost-csv", "absent.csv"],
     ["--faults", "absent.yaml"],
     ["--served-model-name", " "],
+    ["--lora-modules", "poet=/path"],
+    ["--enable-lora", "--lora-modules", "poet"],
+    ["--max-loras", "0"],
+    ["--kv-events-config", "{"],
+    ["--kv-events-config", '{"enable_kv_cache_events": true, "endpoint": "nowhere"}'],
+    ["--fake-metrics", '{"running-requests": "jump"}'],
 ]
 
 
