@@ -2,11 +2,27 @@
 
 import argparse
 import json
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 from _simulator_streams import leaks, streamed
 from _simulator_theory import cache_error, fleet_speed, is_deterministic, queue_against_theory
+
+RECORDINGS = Path(__file__).parent.parent / "tests" / "data" / "parity"
+
+
+def parity_failures() -> int:
+    """Return the differences from recorded real servers that are not on the documented list."""
+    failures = 0
+    for recording in sorted(RECORDINGS.glob("*.json")):
+        command = [sys.executable, "-m", "tidegate.testing.parity", "--replay", str(recording)]
+        said = subprocess.run(command, capture_output=True, text=True, check=False)
+        found = json.loads(said.stdout.splitlines()[-1].removeprefix("RESULT "))
+        print(f"parity with {recording.stem}: {found}", flush=True)
+        failures += found["parity_failures"]
+    return failures
 
 
 def main() -> None:
@@ -31,6 +47,7 @@ def main() -> None:
     figures["ttft_error_vs_mm1"] = round(queue_against_theory(options.requests), 4)
     figures["deterministic"] = is_deterministic()
     figures["prefix_hit_rate_error"] = cache_error()
+    figures["parity_failures"] = parity_failures()
     print("RESULT " + json.dumps(figures))
 
 
