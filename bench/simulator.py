@@ -16,7 +16,7 @@ RECORDINGS = Path(__file__).parent.parent / "tests" / "data" / "parity"
 def parity_failures() -> int:
     """Return the differences from recorded real servers that are not on the documented list."""
     failures = 0
-    for recording in sorted(RECORDINGS.glob("*.json")):
+    for recording in (RECORDINGS / "llamacpp.json", RECORDINGS / "vllm.json"):
         command = [sys.executable, "-m", "tidegate.testing.parity", "--replay", str(recording)]
         said = subprocess.run(command, capture_output=True, text=True, check=False)
         found = json.loads(said.stdout.splitlines()[-1].removeprefix("RESULT "))
