@@ -1,5 +1,6 @@
 """Rows of every form, and what is said of a row that can't be read."""
 
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,7 +10,7 @@ import pytest
 from tidegate.domain.errors import Refused
 from tidegate.offline import parquet
 from tidegate.offline.job import Form, form_of
-from tidegate.offline.rows import COLUMNS_MAX, ROW_BYTES_MAX, read_columns, read_rows
+from tidegate.offline.rows import COLUMNS_MAX, ROW_BYTES_MAX, pieces_of, read_columns, read_rows
 
 
 def written(folder: Path, name: str, content: bytes) -> Path:
@@ -80,6 +81,14 @@ def test_what_is_no_row_is_told_by_its_place(
 def test_a_file_that_is_not_there_is_told(tmp_path: Path, name: str) -> None:
     with pytest.raises(Refused, match="There is no file"):
         values(tmp_path / name)
+
+
+def test_what_can_be_read_only_once_is_refused_unread(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path in (pipe, Path("/dev/zero")):
+        with pytest.raises(Refused, match="not a file: write it into a file first"):
+            next(pieces_of(path))
 
 
 def test_columns_have_a_bound(tmp_path: Path) -> None:

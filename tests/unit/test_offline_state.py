@@ -1,5 +1,6 @@
 """The folder of a run: one process at a time, one input, one set of options."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,6 +90,7 @@ def test_places_that_can_not_be_used_are_refused(job: Job, tmp_path: Path) -> No
     for target, said in (
         (tmp_path / "no" / "out", "There is no folder"),
         (tmp_path, "is a folder"),
+        (Path("-"), "must be a file"),
         (job.source, "must be different files"),
     ):
         with pytest.raises(Refused, match=said), open_state(replace(job, target=target)):
@@ -98,6 +100,18 @@ def test_places_that_can_not_be_used_are_refused(job: Job, tmp_path: Path) -> No
         open_state(replace(job, errors=tmp_path / "no" / "e")),
     ):
         pass
+
+
+def test_a_device_is_not_replaced_by_results(job: Job, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for changed in (replace(job, target=pipe), replace(job, errors=pipe)):
+        with (
+            pytest.raises(Refused, match="is no ordinary file"),
+            open_state(replace(changed, restart=True)),
+        ):
+            pass
+    assert pipe.is_fifo()
 
 
 def test_a_place_where_no_folder_can_be_made_is_told_as_such(job: Job) -> None:

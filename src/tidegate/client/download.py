@@ -219,6 +219,8 @@ class _Fetch:
 def _check_target(target: Path, *, overwrite: bool) -> None:
     if target.is_dir():
         raise LocalFileUnfit(f"{target} is a directory: name a file by --output.")
+    if target.exists() and not target.is_file():
+        raise LocalFileUnfit(f"{target} is no ordinary file: name another one by --output.")
     if target.exists() and not overwrite:
         raise LocalFileUnfit(f"{target} exists: name another file by --output, or add --overwrite.")
 

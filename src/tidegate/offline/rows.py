@@ -33,8 +33,11 @@ def pieces_of(path: Path) -> Iterator[bytes]:
     """Yield the bytes of a file.
 
     Raises:
-        Refused: it can't be read.
+        Refused: it can't be read, or is a pipe or a device.
     """
+    if path.is_fifo() or path.is_char_device() or path.is_block_device():
+        # What it gave once it would not give again, and a file is read more than once.
+        raise Refused(f"{path} is a pipe or a device, not a file: write it into a file first.")
     try:
         with path.open("rb") as file:
             while piece := file.read(READ_BYTES):

@@ -140,11 +140,17 @@ def open_state(job: Job) -> Iterator[State]:
 
 
 def _check_places(job: Job) -> None:
+    if str(job.target) == "-":
+        raise Refused("The output must be a file, so that a run can go on: name one.")
     if not job.target.parent.is_dir():
         raise Refused(f"There is no folder {job.target.parent}: make it, or choose another output.")
     if job.target.is_dir():
         raise Refused(f"{job.target} is a folder: name a file for the output.")
     errors = job.errors_file
+    for path in (job.target, errors):
+        # Files are replaced as a whole, which would remove a device such as /dev/null.
+        if path is not None and path.exists() and not path.is_file():
+            raise Refused(f"{path} is no ordinary file: name another one.")
     if errors is not None and not errors.parent.is_dir():
         raise Refused(f"There is no folder {errors.parent}: make it, or choose another --errors.")
     places = [path.resolve() for path in (job.source, job.target, errors) if path is not None]

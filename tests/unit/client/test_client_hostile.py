@@ -1,6 +1,7 @@
 """Whatever answers at the address, a user reads one clear sentence, within the time allowed."""
 
 import asyncio
+import os
 import re
 import ssl
 from collections.abc import AsyncIterator
@@ -12,6 +13,7 @@ import pytest
 from tidegate.client.batches import get_batch, list_batches
 from tidegate.client.download import download
 from tidegate.client.errors import (
+    LocalFileUnfit,
     ServerRefused,
     ServerStrange,
     ServerUnreachable,
@@ -231,6 +233,15 @@ async def test_content_that_cannot_be_trusted_is_refused(
         with pytest.raises(ServerStrange, match=words):
             await download(server, "file-x", tmp_path / "out", overwrite=False, on_progress=quiet)
     assert not (tmp_path / "out").exists()
+
+
+async def test_a_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    async with playing([]) as server:
+        with pytest.raises(LocalFileUnfit, match="no ordinary file"):
+            await download(server, "file-x", pipe, overwrite=True, on_progress=quiet)
+    assert pipe.is_fifo()
 
 
 async def test_only_one_process_downloads_to_a_place(tmp_path: Path) -> None:
