@@ -24,13 +24,15 @@ FLEET_PRESET = "llama-70b-h100x8"
 OUTPUT_TOKENS = 256
 
 
-def fleet_speed(simulated_seconds: float) -> dict[str, float]:
+def fleet_speed(simulated_seconds: float, block_size: int = 16) -> dict[str, float]:
     """Run eight engines at 80% of 64 running sequences; return simulated over real seconds."""
     found: dict[str, float] = {}
 
     async def live() -> None:
         ready = preset(FLEET_PRESET)
-        size = EngineSettings(kv_blocks=ready.kv_tokens // 16, max_num_seqs=RUNNING)
+        size = EngineSettings(
+            kv_blocks=ready.kv_tokens // block_size, block_size=block_size, max_num_seqs=RUNNING
+        )
         fleet = Fleet([LoopEngine(f"engine-{n}", size, ready.cost, seed=1) for n in range(ENGINES)])
         chance = random.Random(1)
         make = shared_prompts(

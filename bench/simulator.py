@@ -43,6 +43,8 @@ def main() -> None:
         figures["slot_leaks_after_disconnects"] = leaks(folder, 1_000)
     print(f"{options.simulated:g} seconds of eight engines ...", flush=True)
     figures |= fleet_speed(options.simulated)
+    wide = fleet_speed(options.simulated, block_size=32)
+    figures["virtual_speedup_blocks_of_32"] = wide["virtual_speedup"]
     print(f"{options.requests} requests before one server ...", flush=True)
     figures["ttft_error_vs_mm1"] = round(queue_against_theory(options.requests), 4)
     figures["deterministic"] = is_deterministic()

@@ -32,6 +32,10 @@ class Calendar:
         else:
             found.append(sequence)
 
+    def count(self, step: int) -> int:
+        """Return how many entries a step has."""
+        return len(self._entries.get(step, ()))
+
     def take(self, step: int) -> list[Sequence]:
         """Take out the entries of a step."""
         return self._entries.pop(step, [])
@@ -79,11 +83,6 @@ class Decoding:
         """Forget what was due up to this step."""
         self.growing.pass_over(step)
         self.finishing.pass_over(step)
-
-    def quiet_steps(self, step: int) -> int:
-        """Return how many steps after this one have nothing due."""
-        # A sequence that decodes has an entry in both.
-        return min(self.growing.next, self.finishing.next) - step - 1
 
     def time_of(self, steps: int, step: int) -> int:
         """Return the picoseconds of so many steps after `step`, if they only decode.

@@ -296,18 +296,19 @@ class Engine:
         return not self._queue or admission.is_blocked or admission.is_held or self._running.is_full
 
     def _skip(self, until_ps: int) -> None:
-        """Take all steps up to the next one with an event that end in time."""
+        """Take all steps that end in time, before the next in which a sequence ends."""
         decoding, step = self._decoding, self.step
         arrival = self._arriving.next_ps
         if arrival is not None:
             until_ps = min(until_ps, arrival - 1)
-        steps = decoding.fitting(decoding.quiet_steps(step), step, until_ps - self.now_ps)
+        quiet = decoding.finishing.next - step - 1
+        steps = self._grow_through(decoding.fitting(quiet, step, until_ps - self.now_ps))
         if steps < 1:
             return
         first = decoding.time_of(1, step)
         last = first + self.cost.context_token_ps * decoding.count * (steps - 1)
         self.now_ps += decoding.time_of(steps, step)
-        self.step += steps
+        self.step = step + steps
         self.counts.steps += steps
         self.counts.generated_tokens += decoding.count * steps
         self._listener.stepped(
@@ -318,6 +319,21 @@ class Engine:
             prefilled=0,
             ended_ps=self.now_ps,
         )
+
+    def _grow_through(self, steps: int) -> int:
+        """Hand out the blocks of the next so many steps; return for how many there are enough."""
+        growing, start = self._decoding.growing, self.step
+        end = start + steps
+        while growing.next <= end:
+            due = growing.next
+            if growing.count(due) > self.pool.free:
+                end = due - 1
+                break
+            self.step = due - 1
+            self._grow()
+            growing.pass_over(due)
+        self.step = start
+        return end - start
 
     # Blocks
 
