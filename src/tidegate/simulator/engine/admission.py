@@ -1,5 +1,7 @@
 """How sequences come in: out of the queue, from elsewhere, and through their prompts in chunks."""
 
+from dataclasses import dataclass
+
 from tidegate.simulator.engine.counts import Counts
 from tidegate.simulator.engine.listener import Listener
 from tidegate.simulator.engine.memory import Memory
@@ -10,6 +12,16 @@ from tidegate.simulator.engine.settings import EngineSettings
 from tidegate.simulator.engine.transfers import Transfers
 
 Chunks = list[tuple[Sequence, int]]
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """A step that has begun: when it ends, and whose prompts it computes."""
+
+    took_ps: int
+    end_ps: int
+    decoding: int
+    chunks: Chunks
 
 
 class Admission:

@@ -8,9 +8,8 @@ costs the same whether one or ten thousand sequences run; steps without an event
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from tidegate.simulator.engine.admission import Admission, Chunks
+from tidegate.simulator.engine.admission import Admission, Chunks, Flight
 from tidegate.simulator.engine.cost import Cost
 from tidegate.simulator.engine.counts import Counts
 from tidegate.simulator.engine.decoding import Decoding
@@ -19,16 +18,6 @@ from tidegate.simulator.engine.memory import Memory
 from tidegate.simulator.engine.running import Running
 from tidegate.simulator.engine.sequence import Request, Sequence, State
 from tidegate.simulator.engine.settings import EngineSettings, Policy
-
-
-@dataclass(slots=True, eq=False)
-class _Flight:
-    """A step that has begun: when it ends, and whose prompts it computes."""
-
-    took_ps: int
-    end_ps: int
-    decoding: int
-    chunks: Chunks
 
 
 class Engine:
@@ -67,7 +56,7 @@ class Engine:
         self._queue = self._admission.queue
         self._arriving = self._admission.arriving
         self._decoding = Decoding(cost, settings.block_size)
-        self._flight: _Flight | None = None
+        self._flight: Flight | None = None
         self._frozen_ps: int | None = None
 
     # What is asked of it
@@ -226,7 +215,7 @@ class Engine:
             decode_seqs=decoding.count,
             context_tokens=decoding.context(self.step + 1),
         )
-        self._flight = _Flight(took, self.now_ps + took, decoding.count, chunks)
+        self._flight = Flight(took, self.now_ps + took, decoding.count, chunks)
         return True
 
     def _await_arrival(self, until_ps: int) -> bool:
@@ -237,7 +226,7 @@ class Engine:
         self.now_ps = max(self.now_ps, arrival)
         return True
 
-    def _complete(self, flight: _Flight) -> None:
+    def _complete(self, flight: Flight) -> None:
         self._flight = None
         self.step += 1
         self.now_ps = flight.end_ps
