@@ -336,8 +336,9 @@ class Engine:
         if len(due) > 1:
             due.sort(key=_turn)
         for sequence in due:
-            if sequence.state is not State.DECODING or not self._is_due(sequence):
-                continue
+            place = sequence.tokens + self.step - sequence.started
+            if sequence.state is not State.DECODING or place != len(sequence.blocks) * size:
+                continue  # The entry is out of date.
             self._memory.store(sequence, len(sequence.blocks) * size)
             if not self.pool.free:
                 preempted = True
@@ -346,10 +347,6 @@ class Engine:
                 self._memory.lengthen(sequence, 1)
                 self._decoding.growing.note(self.step + 1 + size, sequence)
         return preempted
-
-    def _is_due(self, sequence: Sequence) -> bool:
-        place = sequence.tokens + self.step - sequence.started
-        return place == len(sequence.blocks) * self.settings.block_size
 
     def _make_room(self, blocks: int, for_whom: Sequence) -> bool:
         """Preempt until so many blocks are free, or it was its own turn; say whether one was."""
