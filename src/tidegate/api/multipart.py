@@ -55,6 +55,7 @@ class FormReader:
         self._limits = limits
         self._events: list[FormEvent] = []
         self._parts = 0
+        self._begun = False
         self._ended = False
         self._header_name = b""
         self._header_value = b""
@@ -87,6 +88,11 @@ class FormReader:
             Refused: the form is malformed or passes a bound.
         """
         self._events = []
+        if not self._begun:
+            # The parser passes over line ends before a form, but takes what follows them for the
+            # first boundary in one way or another as the bytes are cut.
+            piece = piece.lstrip(b"\r\n")
+            self._begun = bool(piece)
         try:
             self._parser.write(piece)
         except FormParserError as exc:
