@@ -19,7 +19,8 @@ from tidegate.stores.base import Commit, Plan, ShardCommit
 class Hold:
     """Who may work on a unit. `epoch` counts the claims ever taken; an ended unit keeps its last.
 
-    A unit that was never claimed or was handed back has no owner and `expires_at` 0.
+    A unit that was never claimed or was handed back has no owner and `expires_at` 0; one whose
+    lines run again keeps its owner with `expires_at` 0 and a higher epoch (PROTOCOL 19).
     `not_before` keeps others away for a while after a hand-back. `crashes` counts the claims that
     another owner took over although they had not been handed back.
     """

@@ -48,9 +48,19 @@ def mended_shard(shard: Shard, repair: ShardRepair) -> Shard:
 
 
 def reopened(hold: Hold) -> Hold:
-    """Return the hold of a mended shard: free, under a higher epoch. It was no crash."""
+    """Return the hold of a mended shard: free, under a higher epoch.
+
+    Who held it stays on record where it had not ended. Nobody can tell now whether they still live:
+    were they forgotten, a crash before the repair would never count (PROTOCOL 20). It counts when
+    another owner takes over, and not when they take the shard anew themselves.
+    """
     return replace(
-        hold, owner=None, epoch=hold.epoch + 1, expires_at=0.0, not_before=None, ended=False
+        hold,
+        owner=None if hold.ended else hold.owner,
+        epoch=hold.epoch + 1,
+        expires_at=0.0,
+        not_before=None,
+        ended=False,
     )
 
 

@@ -260,7 +260,8 @@ class Upkeep(ABC):
         """Make lines of a batch run again whose results are gone.
 
         Each shard gets its new bits, is open again, and has its epoch raised, so that whoever
-        held it writes no more; the counts and usage go down, and the files lose the parts. Writers
+        held it writes no more (where another owner takes an open shard after it, that counts as
+        lost by a crash); the counts and usage go down, and the files lose the parts. Writers
         whose bytes are gone are fenced, so that nothing is added to a blob that is lost.
         False, and nothing changes, where the batch has no open shard or one of the expectations
         no longer holds.

@@ -90,9 +90,11 @@ def _mend_shard(connection: apsw.Connection, before: Shard, request: ShardRepair
     hold = units.get_hold(connection, unit)
     assert hold is not None, unit
     results.save_shard(connection, shard)
+    free = mending.reopened(hold)
     values: dict[str, Value] = {
         **unit_values(unit),
-        "epoch": mending.reopened(hold).epoch,
+        "owner": free.owner,
+        "epoch": free.epoch,
         "undone": shard.plan.lines - count_done(shard.done),
     }
     write(connection, SQL["reopen_unit"], values)

@@ -47,5 +47,5 @@ ORDER BY s.number;
 
 -- reopen_unit --
 UPDATE unit SET
-    owner = NULL, epoch = :epoch, expires_at = 0, not_before = NULL, ended = 0, undone = :undone
+    owner = :owner, epoch = :epoch, expires_at = 0, not_before = NULL, ended = 0, undone = :undone
 WHERE batch_id = :batch_id AND kind = :kind AND number = :number;

@@ -169,7 +169,7 @@ class RepairContract:
         assert (file.bytes, parts, file.growing) == (0, (), True)
         assert await store.unreferenced([ERROR.blob]) == [ERROR.blob]
         again = await claim_shard(store, "bert")
-        assert (again.claim.epoch, again.shard.crashes) == (3, 0)
+        assert again.claim.epoch == 3
         assert not any(is_done(again.shard.done, index) for index in range(3))
         await run_on(store, again)
 
@@ -231,7 +231,8 @@ class RepairContract:
         shard, _ = await store.get_shards("batch_1")
         assert (shard.ended, shard.epoch) == (False, 2)
         assert [offer.shards for offer in await store.list_offers()] == [2]
-        first, second = await claim_shards(store)
+        first, second = await claim_shards(store, "bert")
+        assert first.shard.crashes == 0, "its owner had ended it"
         commit = a_commit(result(second, [2]), segment="segment-3")
         assert await store.commit(commit) == [Verdict.ACCEPTED]
         assert (await store.get_batch(TENANT, "batch_1")).status is Status.IN_PROGRESS
@@ -291,6 +292,30 @@ class RepairContract:
         )
         assert not await store.repair(repair)
         assert (await store.get_parts(TENANT, OUTPUT))[1] == parts
+
+    async def test_a_crash_before_a_repair_counts_once_another_takes_over(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        (_, claimed), _ = await damaged(store)
+        assert await store.repair(repair_of(claimed))
+        assert [shard.crashes for shard in await store.get_shards("batch_1")] == [0, 0]
+        assert (await claim_shard(store, "bert")).shard.crashes == 1
+        clock.turn(LEASE)
+        assert (await claim_shard(store, "cleo")).shard.is_quarantined
+
+    async def test_who_takes_a_repaired_shard_anew_did_not_crash(self, store: Store) -> None:
+        (_, claimed), _ = await damaged(store)
+        assert await store.repair(repair_of(claimed))
+        again = await claim_shard(store, claimed.claim.owner)
+        assert again.shard.crashes == 0
+        await store.hand_back([again.claim])
+        assert (await claim_shard(store, "bert")).shard.crashes == 0
+
+    async def test_a_repair_of_what_nobody_held_was_no_crash(self, store: Store) -> None:
+        (_, claimed), _ = await damaged(store)
+        await store.hand_back([claimed.claim])
+        assert await store.repair(repair_of(claimed))
+        assert (await claim_shard(store, "bert")).shard.crashes == 0
 
     async def test_deaths_are_remembered(self, store: Store) -> None:
         (_, claimed), _ = await damaged(store)
