@@ -119,14 +119,13 @@ class Claims(LedgerMachine):
         )
 
     @precondition(lambda self: self.claims)
-    @rule(data=st.data(), pause=st.none() | st.just(5.0))
-    def hand_back(self, data: st.DataObject, pause: float | None) -> None:
+    @rule(data=st.data(), wait=st.sampled_from([0.0, 5.0]))
+    def hand_back(self, data: st.DataObject, wait: float) -> None:
         claim = data.draw(st.sampled_from(self.claims))
-        not_before = None if pause is None else self.clock.now() + pause
-        run(self.store.hand_back([claim], not_before=not_before))
+        run(self.store.hand_back([claim], wait_seconds=wait))
         hold = self.units[claim.unit]
         if hold.kept and hold.claim == claim:
-            hold.kept, hold.free_at = False, not_before or 0.0
+            hold.kept, hold.free_at = False, self.clock.now() + wait
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data())

@@ -143,8 +143,7 @@ def test_a_small_batch_gets_a_cell_though_a_large_one_holds_them_all() -> None:
         await lose_many(world, small.id, settings, shards=1_000)
         want = Want(batch_id=small.id, model="m", limit=1)
         (held,) = await world.store.claim_shards("before", [want], lease_seconds=1.0)
-        later = world.clock.now() + 20.0
-        await world.store.hand_back([held.shards[0].claim], not_before=later)
+        await world.store.hand_back([held.shards[0].claim], wait_seconds=20.0)
         cells = Cells(takes(5.0))
         async with world.processor(alone(cells), settings):
             await asyncio.sleep(19.0)

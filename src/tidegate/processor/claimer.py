@@ -100,8 +100,7 @@ class Claimer:
             return False
         # A batch that is let in soon looks again soon, so that it finds the cell before others do.
         wait = self._settings.claims.poll_seconds if self._free_cell(waiting) else CELL_WAIT_SECONDS
-        not_before = self._tools.clock.now() + wait
-        await self._tools.store.hand_back(waiting, not_before=not_before)
+        await self._tools.store.hand_back(waiting, wait_seconds=wait)
         return True
 
     def _free_cell(self, waiting: Sequence[Claim]) -> bool:
@@ -288,8 +287,7 @@ class Claimer:
         # its lines wait until the blob is restored, and must not be claimed in a tight loop.
         self._tools.keeper.drop(claimed.claim)
         self._tools.observer.plan_missing(batch)
-        not_before = self._tools.clock.now() + MISSING_PLAN_SECONDS
-        await self._tools.store.hand_back([claimed.claim], not_before=not_before)
+        await self._tools.store.hand_back([claimed.claim], wait_seconds=MISSING_PLAN_SECONDS)
         await self._tools.store.note_waiting(batch.id, PLAN_MISSING)
 
     # Giving back

@@ -115,9 +115,8 @@ class Closer:
     async def _return(self, shard: OpenShard) -> None:
         endpoint = shard.endpoint
         wait = endpoint.pause_left(asyncio.get_running_loop().time()) if endpoint else 0.0
-        not_before = self._tools.clock.now() + wait if wait > 0 else None
         await insist(
-            lambda: self._tools.store.hand_back([shard.claim], not_before=not_before),
+            lambda: self._tools.store.hand_back([shard.claim], wait_seconds=wait),
             self._tools.chance,
             self._tools.storage,
         )

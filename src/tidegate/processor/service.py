@@ -156,7 +156,6 @@ class Processor:
             WholeBatchTools(
                 store=tools.store,
                 signals=tools.signals,
-                clock=tools.clock,
                 keeper=tools.keeper,
                 observer=tools.observer,
                 storage=self._storage,

@@ -14,7 +14,6 @@ from tidegate.processor.observer import Observer
 from tidegate.processor.planner import Planner
 from tidegate.processor.settings import Claims
 from tidegate.processor.storage import Storage
-from tidegate.runtime.clock import Clock
 from tidegate.signals.base import WORK, Signals, batch_topic
 from tidegate.stores.base import ClaimedBatch, Store
 
@@ -27,7 +26,6 @@ class WholeBatchTools:
 
     store: Store
     signals: Signals
-    clock: Clock
     keeper: Keeper
     observer: Observer
     storage: Storage
@@ -103,7 +101,7 @@ class WholeBatch:
         tools = self._tools
         loop = asyncio.get_running_loop()
         started = loop.time()
-        not_before: float | None = None
+        wait_seconds = 0.0
         try:
             async with tools.cut.bounds():
                 batch = await tools.planner.plan(held)
@@ -112,7 +110,7 @@ class WholeBatch:
             pass
         except StorageFull as error:
             tools.storage.refused(error)
-            not_before = tools.clock.now() + FULL_DISK_SECONDS
+            wait_seconds = FULL_DISK_SECONDS
         except ClaimLost:
             # Cancelled meanwhile (then it is claimed again and ended), or planned by another.
             tools.observer.claim_lost("planning")
@@ -123,10 +121,10 @@ class WholeBatch:
             tools.signals.notify(batch_topic(batch.id))
             tools.signals.notify(WORK)
             return
-        await self._hand_back(held, not_before=not_before)
+        await self._hand_back(held, wait_seconds=wait_seconds)
 
-    async def _hand_back(self, held: ClaimedBatch, *, not_before: float | None = None) -> None:
+    async def _hand_back(self, held: ClaimedBatch, *, wait_seconds: float = 0.0) -> None:
         """Let others claim it. Without an answer the claim expires by itself."""
         with suppress(StoreUnavailable, StorageFull):
-            await self._tools.store.hand_back([held.claim], not_before=not_before)
+            await self._tools.store.hand_back([held.claim], wait_seconds=wait_seconds)
         self._tools.signals.notify(WORK)

@@ -270,7 +270,8 @@ class Store(Upkeep):
         """Return what shards could be claimed now, one offer for each batch and model.
 
         A shard is claimable when it has not ended, nobody holds it (or the claim has expired), and
-        its `not_before` has passed or its batch is ending (cancelling, or past `expires_at`).
+        the wait of its last hand-back is over or its batch is ending (cancelling, or past
+        `expires_at`).
         """
 
     @abstractmethod
@@ -288,10 +289,11 @@ class Store(Upkeep):
         """Extend claims from now, also expired ones that nobody took; return those lost."""
 
     @abstractmethod
-    async def hand_back(self, claims: Sequence[Claim], *, not_before: float | None = None) -> None:
-        """Give up claims so that others may take them at once, or from `not_before` on.
+    async def hand_back(self, claims: Sequence[Claim], *, wait_seconds: float = 0.0) -> None:
+        """Give up claims so that others may take them at once, or `wait_seconds` from now.
 
-        Claims that were lost are passed over.
+        The wait is counted by the ledger's clock, and the first one stands where a hand-back is
+        repeated. Claims that were lost are passed over.
         """
 
     # What a holder writes

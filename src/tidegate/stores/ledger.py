@@ -4,6 +4,7 @@ The back-ends load rows, call these, and write what they return, so that they ca
 Nothing here reads a clock: `now` is the ledger's time, `at` an instant chosen by the caller.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,8 +22,8 @@ class Hold:
 
     A unit that was never claimed or was handed back has no owner and `expires_at` 0; one whose
     lines run again keeps its owner with `expires_at` 0 and a higher epoch (PROTOCOL 19).
-    `not_before` keeps others away for a while after a hand-back. `crashes` counts the claims that
-    another owner took over although they had not been handed back.
+    `not_before`, an instant of the ledger's clock, keeps others away for a while after a hand-back.
+    `crashes` counts the claims that another owner took over although they had not been handed back.
     """
 
     owner: str | None = None
@@ -75,9 +76,16 @@ def fenced(hold: Hold) -> Hold:
     )
 
 
-def handed_back(hold: Hold, not_before: float | None) -> Hold:
+def handed_back(hold: Hold, now: float, wait_seconds: float) -> Hold:
     """Return the hold after its owner gave it up; the epoch stays until the next claim."""
+    not_before = after_wait(now, wait_seconds)
     return replace(hold, owner=None, expires_at=0.0, not_before=not_before)
+
+
+def after_wait(now: float, wait_seconds: float) -> float | None:
+    """Return from when on a unit that is handed back may be claimed; None where that is at once."""
+    assert 0.0 <= wait_seconds < math.inf, wait_seconds
+    return now + wait_seconds if wait_seconds > 0.0 else None
 
 
 def is_kept(hold: Hold | None, claim: Claim) -> bool:

@@ -235,12 +235,13 @@ class MemoryStore(MemoryUpkeep, Store):
         return lost
 
     @override
-    async def hand_back(self, claims: Sequence[Claim], *, not_before: float | None = None) -> None:
+    async def hand_back(self, claims: Sequence[Claim], *, wait_seconds: float = 0.0) -> None:
+        now = self._clock.now()
         for claim in claims:
             kept = self._kept(claim)
             if kept is not None:
                 job, hold = kept
-                job.put(claim.unit, ledger.handed_back(hold, not_before))
+                job.put(claim.unit, ledger.handed_back(hold, now, wait_seconds))
 
     @override
     async def plan_batch(self, claim: Claim, plan: Plan, *, at: float) -> Batch:

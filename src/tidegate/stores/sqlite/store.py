@@ -15,6 +15,7 @@ from tidegate.domain.file import File, Part, Purpose
 from tidegate.domain.shard import Verdict
 from tidegate.domain.share import Offer
 from tidegate.runtime.clock import Clock
+from tidegate.stores import ledger
 from tidegate.stores.base import ClaimedBatch, ClaimedShards, Commit, Page, Plan, Store, Want
 from tidegate.stores.executor import Executor, Lane
 from tidegate.stores.sqlite import batches, claims, connection, files, results, units
@@ -190,8 +191,12 @@ class SqliteStore(SqliteUpkeep, Store):
         )
 
     @override
-    async def hand_back(self, claims: Sequence[Claim], *, not_before: float | None = None) -> None:
-        await self._write(lambda db: units.hand_back(db, claims, not_before))
+    async def hand_back(self, claims: Sequence[Claim], *, wait_seconds: float = 0.0) -> None:
+        await self._write(
+            lambda db: units.hand_back(
+                db, claims, ledger.after_wait(self._clock.now(), wait_seconds)
+            )
+        )
 
     @override
     async def plan_batch(self, claim: Claim, plan: Plan, *, at: float) -> Batch:

@@ -52,7 +52,7 @@ def renew(connection: apsw.Connection, claims: Sequence[Claim], expires_at: floa
 def hand_back(
     connection: apsw.Connection, claims: Sequence[Claim], not_before: float | None
 ) -> None:
-    """Give up the claims that are kept."""
+    """Give up the claims that are kept; others may take them at once, or from `not_before` on."""
     for claim in claims:
         values = {**claim_values(claim), "not_before": not_before}
         write(connection, SQL["hand_back"], values)

@@ -314,12 +314,11 @@ class Agreement(RuleBasedStateMachine):
         )
         self.both(lambda s: s.renew(claims, lease_seconds=15))
 
-    @rule(data=st.data(), pause=st.sampled_from([None, 5.0, 8000.0]))
-    def hand_back(self, data: st.DataObject, pause: float | None) -> None:
+    @rule(data=st.data(), wait=st.sampled_from([0.0, 5.0, 8000.0]))
+    def hand_back(self, data: st.DataObject, wait: float) -> None:
         claim = self.pick_claim(data, set(Kind))
-        not_before = None if pause is None else self.clock.now() + pause
         if claim is not None:
-            self.both(lambda s: s.hand_back([claim], not_before=not_before))
+            self.both(lambda s: s.hand_back([claim], wait_seconds=wait))
 
     @invariant()
     def all_that_can_be_read_is_equal(self) -> None:

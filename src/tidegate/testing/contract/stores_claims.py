@@ -152,10 +152,10 @@ class ListOffersContract:
         await store.hand_back([one.claim for one in claimed])
         assert [offer.shards for offer in await store.list_offers()] == [1]
 
-    async def test_not_before_holds_an_offer_back(self, store: Store, clock: ManualClock) -> None:
+    async def test_a_wait_holds_an_offer_back(self, store: Store, clock: ManualClock) -> None:
         await planned(store, shards=[("m", 1), ("m", 1)])
         claimed = await claim_shard(store)
-        await store.hand_back([claimed.claim], not_before=START + 30)
+        await store.hand_back([claimed.claim], wait_seconds=30)
         assert [offer.shards for offer in await store.list_offers()] == [1]
         clock.turn(29.5)
         assert [offer.shards for offer in await store.list_offers()] == [1]
@@ -167,7 +167,7 @@ class ListOffersContract:
     ) -> None:
         await planned(store)
         claimed = await claim_shard(store)
-        await store.hand_back([claimed.claim], not_before=START + 2 * WINDOW)
+        await store.hand_back([claimed.claim], wait_seconds=2 * WINDOW)
         assert await store.list_offers() == []
         clock.turn(WINDOW - 0.5)
         assert await store.list_offers() == []
@@ -177,7 +177,7 @@ class ListOffersContract:
     async def test_a_cancelled_batch_is_ending(self, store: Store) -> None:
         await planned(store)
         claimed = await claim_shard(store)
-        await store.hand_back([claimed.claim], not_before=START + 30)
+        await store.hand_back([claimed.claim], wait_seconds=30)
         await store.cancel_batch(TENANT, "batch_1", at=START)
         assert [offer.ending for offer in await store.list_offers()] == [True]
         assert len(await claim_shards(store)) == 1
@@ -256,7 +256,7 @@ class ClaimShardsContract:
     ) -> None:
         await planned(store)
         claimed = await claim_shard(store)
-        await store.hand_back([claimed.claim], not_before=START + 1)
+        await store.hand_back([claimed.claim], wait_seconds=1)
         clock.turn(0.5)
         assert await claim_shards(store, "bert") == ()
         clock.turn(0.5)

@@ -189,7 +189,7 @@ class RepairContract:
         commit = a_commit(result(claimed, [2], sequence=2), segment="segment-3")
         assert await store.commit(commit) == [Verdict.STALE]
         assert await store.renew([claimed.claim], lease_seconds=LEASE) == [claimed.claim.unit]
-        await store.hand_back([claimed.claim], not_before=START + 99)
+        await store.hand_back([claimed.claim], wait_seconds=99)
         assert (await claim_shard(store, "bert")).shard.plan.number == 1
 
     async def test_a_segment_whose_lines_are_gone_is_not_answered_as_recorded(

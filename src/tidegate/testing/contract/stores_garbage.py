@@ -263,7 +263,7 @@ class CondemnPlansContract:
         await store.create_batch(a_batch())
         claim = (await claim_planning(store)).claim
         plan = plan_of(claim)
-        await store.hand_back([claim], not_before=START + 5)
+        await store.hand_back([claim], wait_seconds=5)
         assert await store.condemn([plan.blob], idle_before=OLD) == [plan.blob]
         await refusal(store.plan_batch(claim, plan, at=START), ClaimLost)
         assert await store.claim_planning("bert", lease_seconds=LEASE) is None, "it must wait"

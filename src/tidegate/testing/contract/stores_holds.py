@@ -76,7 +76,7 @@ class ClaimFinalizingContract:
         await planned(store)
         await run_whole(store)
         claimed = await claim_finalizing(store)
-        await store.hand_back([claimed.claim], not_before=START + 2 * WINDOW)
+        await store.hand_back([claimed.claim], wait_seconds=2 * WINDOW)
         clock.turn(2 * WINDOW - 0.5)
         assert await store.claim_finalizing("bert", lease_seconds=LEASE) is None
         clock.turn(0.5)
@@ -167,10 +167,41 @@ class HandBackContract:
         await store.hand_back([planning.claim])
         assert (await claim_planning(store, "bert")).claim.epoch == 2
 
+    async def test_a_wait_is_counted_by_the_ledger_and_ends_to_the_moment(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        await planned(store)
+        for off_seconds in (0.0, -5_000.0, 5_000.0):
+            claimed = await claim_shard(store)
+            clock.turn(LEASE / 2)
+            # Whatever the caller believes about the time: nothing that it knows is an instant.
+            believed = replace(claimed.claim, expires_at=clock.now() + off_seconds)
+            await store.hand_back([believed], wait_seconds=30)
+            clock.turn(29.75)
+            assert await claim_shards(store, "bert") == ()
+            clock.turn(0.25)
+            await store.hand_back([(await claim_shard(store, "bert")).claim])
+
+    async def test_no_wait_is_none(self, store: Store) -> None:
+        await planned(store)
+        await store.hand_back([(await claim_shard(store)).claim], wait_seconds=0)
+        await claim_shard(store, "bert")
+
+    async def test_the_first_wait_stands_where_a_hand_back_is_repeated(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        await planned(store)
+        claimed = await claim_shard(store)
+        await store.hand_back([claimed.claim], wait_seconds=10)
+        clock.turn(9)
+        await store.hand_back([claimed.claim], wait_seconds=10)
+        clock.turn(1)
+        await claim_shard(store, "bert")
+
     async def test_planning_waits_too_unless_the_batch_is_ending(self, store: Store) -> None:
         await store.create_batch(a_batch())
         planning = await claim_planning(store)
-        await store.hand_back([planning.claim], not_before=START + 1)
+        await store.hand_back([planning.claim], wait_seconds=1)
         assert await store.claim_planning("bert", lease_seconds=LEASE) is None
         await store.cancel_batch(TENANT, "batch_1", at=START)
         await claim_planning(store, "bert")

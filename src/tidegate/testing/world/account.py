@@ -187,10 +187,10 @@ class Account:
             self.right(claim.unit).expires_at = self._clock.now() + lease_seconds
 
     async def after_hand_back(
-        self, _answer: None, claims: Sequence[Claim], *, not_before: float | None = None
+        self, _answer: None, claims: Sequence[Claim], *, wait_seconds: float = 0.0
     ) -> None:
         """Hear of claims that were given up: they may be granted again at once."""
-        assert not_before is None or not_before > 0.0, not_before
+        assert wait_seconds >= 0.0, wait_seconds
         for claim in claims:
             if self._may_write(claim):
                 self.right(claim.unit).expires_at = 0.0
