@@ -38,11 +38,15 @@ class ResultLine(msgspec.Struct):
 
 @dataclass(slots=True)
 class Right:
-    """Who may write for a unit: the owner of the highest epoch granted, until it is fenced."""
+    """Who may write for a unit: the owner of the highest epoch granted, until it is fenced.
+
+    `refused`: a commit under it was, so that its holder lets go of what had come back.
+    """
 
     epoch: int = 0
     owner: str = ""
     fenced: bool = False
+    refused: bool = False
     expires_at: float = 0.0
     granted_at: float = 0.0
 
@@ -203,15 +207,24 @@ class Account:
         followed = claim.epoch == right.epoch + 1 and not right.fenced
         if followed and now < right.expires_at:
             raise Broken(f"{claim} was granted at {now}, though {right} has not expired")
-        was_held = not right.fenced and right.expires_at > 0.0 and right.owner != owner
-        if was_held and self.could_renew and self.could_renew(right.owner, right.granted_at):
-            raise Broken(f"{right} expired under a processor that was alive and well: {claim}")
+        if right.owner != owner:
+            self.check_may_expire(right)
         self._rights[claim.unit] = Right(
             claim.epoch,
             owner,
             expires_at=now + lease_seconds,
             granted_at=asyncio.get_running_loop().time(),
         )
+
+    def check_may_expire(self, right: Right) -> None:
+        """Hear that a right is ended by others, because it has expired.
+
+        Raises:
+            Broken: its holder was alive and well, and could have renewed it.
+        """
+        was_held = not right.fenced and right.expires_at > 0.0
+        if was_held and self.could_renew and self.could_renew(right.owner, right.granted_at):
+            raise Broken(f"{right} expired under a processor that was alive and well")
 
     def _may_write(self, claim: Claim) -> bool:
         right = self.right(claim.unit)

@@ -71,7 +71,7 @@ class Exposure:
             self._landed[sent.line] = Sent(sent.line, sent.epoch, sent.owner, now)
 
     def _check_bound(self) -> None:
-        self._landed = {line: sent for line, sent in self._landed.items() if self._counts(sent)}
+        self._landed = {line: sent for line, sent in self._landed.items() if self._waits(sent)}
         count = len(self._landed) + sum(1 for sent in self._flying if self._counts(sent))
         self.most = max(self.most, count)
         if count > self._lines_max:
@@ -94,9 +94,13 @@ class Exposure:
 
     def _has_result(self, sent: Sent) -> bool:
         landed = self._landed.get(sent.line)
-        if landed is not None and self._counts(landed):
+        if landed is not None and self._waits(landed):
             return True
         return sent.line[1] in self._account.recorded[sent.line[0]]
+
+    def _waits(self, landed: Sent) -> bool:
+        """Say whether what came back is kept for its commit: not if one was refused already."""
+        return self._counts(landed) and not self._right(landed.line).refused
 
     def _counts(self, sent: Sent) -> bool:
         """Say whether a crash would repeat the line: the right stands, no result is recorded."""

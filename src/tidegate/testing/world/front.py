@@ -60,7 +60,7 @@ class Front:
         if isinstance(outcome.error, StorageBroken):
             # What the server does when it hears of it.
             host.note("ends, because its disk is broken")
-            host.alive = False
+            host.end_all()
             raise NoReply(what)
         if outcome.error is not None:
             raise outcome.error

@@ -13,6 +13,7 @@ from tidegate.stores.base import Store
 from tidegate.testing.loop import LoopClock
 from tidegate.testing.world.account import Account
 from tidegate.testing.world.broken import Complaints
+from tidegate.testing.world.fencing import Fencing
 from tidegate.testing.world.holdings import Holdings
 from tidegate.testing.world.host import Host
 from tidegate.testing.world.odds import Odds
@@ -66,7 +67,13 @@ class Ground:
         self.holdings = Holdings(self.raw_store, self.blobs, self.clock)
         self.blobs.holdings = self.holdings
         self.account = Account(self.raw_store, self.holdings, self.clock)
-        self.store = watched(self.raw_store, self.account, self.holdings, self.complaints)
+        self.store = watched(
+            self.raw_store,
+            self.complaints,
+            self.account,
+            Fencing(self.account, self.clock),
+            self.holdings,
+        )
         self.signals: Signals = MemorySignals()
         self.calm = False
         self.calm_since: float | None = None

@@ -132,10 +132,14 @@ class Host:
         """End this process here and now."""
         if self.alive:
             self.note(f"CRASHES {where}")
-            self.alive = False
-            for task in list(self.tasks):
-                task.cancel()
+            self.end_all()
         await self._vanish()
+
+    def end_all(self) -> None:
+        """End this process with everything that runs on it: whoever waits for it hears nothing."""
+        self.alive = False
+        for task in list(self.tasks):
+            task.cancel()
 
     async def _call_over(
         self, cut: Cut, name: str, ask: Callable[[], Awaitable[object]]

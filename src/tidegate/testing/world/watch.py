@@ -10,6 +10,7 @@ from tidegate.blobs.memory import MemoryBlobs
 from tidegate.stores.base import Store
 from tidegate.testing.world.account import Account
 from tidegate.testing.world.broken import Broken, Complaints
+from tidegate.testing.world.fencing import Fencing
 from tidegate.testing.world.holdings import Holdings
 
 
@@ -45,9 +46,15 @@ class _Watched:
         return call
 
 
-def watched(store: Store, account: Account, holdings: Holdings, complaints: Complaints) -> Store:
+def watched(
+    store: Store,
+    complaints: Complaints,
+    account: Account,
+    fencing: Fencing,
+    holdings: Holdings,
+) -> Store:
     """Return the same ledger, with an account that hears of each effect."""
-    port: object = _Watched(store, (account, holdings), complaints)
+    port: object = _Watched(store, (account, fencing, holdings), complaints)
     return cast("Store", port)
 
 
