@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+import msgspec
+
 from tidegate.domain.usage import Usage
 
 CRASHES_TO_QUARANTINE = 2
@@ -63,14 +65,16 @@ class Verdict(StrEnum):
     REPEATED_LINE = "repeated_line"  # At least one line already has its result.
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tally:
-    """What one commit adds to the counts of the batch."""
+_NO_USAGE = Usage()
+
+
+class Tally(msgspec.Struct, frozen=True, kw_only=True):
+    """What one line, or one commit, adds to the counts of the batch."""
 
     completed: int = 0
     failed: int = 0
     expired: int = 0
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = _NO_USAGE
 
     def __add__(self, other: "Tally") -> "Tally":
         return Tally(

@@ -1,11 +1,13 @@
 """Token counts, in the Responses vocabulary that the Batch object uses for every endpoint."""
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
-    """Tokens of one or many lines. All counts are whole tokens and never negative."""
+class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Tokens of one or many lines. All counts are whole tokens and never negative.
+
+    One is made for each reply: a struct costs a tenth of what a frozen dataclass does.
+    """
 
     input_tokens: int = 0
     cached_tokens: int = 0

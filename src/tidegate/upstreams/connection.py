@@ -20,8 +20,9 @@ from tidegate.domain.errors import (
     TimedOut,
     UpstreamFault,
 )
-from tidegate.upstreams.base import Call, Reply
+from tidegate.upstreams.base import Call, Receiver, Reply, Unanswered
 from tidegate.upstreams.framing import Body, Head, HeadReader, body_for
+from tidegate.upstreams.quick import QuickReplies
 from tidegate.upstreams.settings import HttpSettings
 from tidegate.upstreams.tls import reason
 
@@ -34,10 +35,6 @@ REPLAY_SECONDS_MAX = 1.0
 
 STATUS_SWITCHING = 101
 STATUS_FINAL_MIN = 200
-
-
-class Unanswered(ReplyBroken):
-    """A reused connection was closed before one byte of the reply: the call may be replayed."""
 
 
 class Keeper(Protocol):
@@ -67,18 +64,23 @@ class Connection(asyncio.Protocol):
         due: the loop's time at which `expire` is wanted; infinite when nothing is awaited.
     """
 
-    __slots__ = ("_body", "_call", "_head", "_heard", "_interims", "_keeper", "_loop", "_reader",
-                 "_sent_at", "_settings", "_total_due", "_transport", "_used", "_waiter",
-                 "due")  # fmt: skip
+    __slots__ = ("_body", "_call", "_head", "_heard", "_interims", "_keeper", "_loop", "_quick",
+                 "_reader", "_receiver", "_sent_at", "_settings", "_total_due", "_transport",
+                 "_used", "due")  # fmt: skip
 
     def __init__(
-        self, keeper: Keeper, settings: HttpSettings, loop: asyncio.AbstractEventLoop
+        self,
+        keeper: Keeper,
+        settings: HttpSettings,
+        loop: asyncio.AbstractEventLoop,
+        quick: QuickReplies,
     ) -> None:
         self._keeper = keeper
         self._settings = settings
         self._loop = loop
+        self._quick = quick
         self._transport: asyncio.Transport | None = None
-        self._waiter: asyncio.Future[Reply] | None = None
+        self._receiver: Receiver | None = None
         self._call: Call | None = None
         self._reader: HeadReader | None = None
         self._head: Head | None = None
@@ -96,53 +98,50 @@ class Connection(asyncio.Protocol):
         return self._transport is not None and not self._transport.is_closing()
 
     def start(
-        self, head: bytes, call: Call, *, now: float, total_due: float
-    ) -> "asyncio.Future[Reply]":
-        """Write a request and return what its reply will be set on, or its fault.
+        self, head: bytes, call: Call, receiver: Receiver, *, now: float, total_due: float
+    ) -> None:
+        """Write a request whose reply, or fault, the receiver will hear of.
 
         Args:
             head: all that goes before the body.
             call: the call whose head it is.
+            receiver: hears once; at once, if the connection is no longer open.
             now: the loop's time.
             total_due: the loop's time at which to give up.
         """
-        assert self._waiter is None, "two calls on one connection"
-        assert self._transport is not None, "a call on no connection"
-        waiter = self._loop.create_future()
-        if self._transport.is_closing():
+        transport = self._transport
+        assert self._receiver is None, "two calls on one connection"
+        assert transport is not None, "a call on no connection"
+        if transport.is_closing():
             # The server hung up as soon as we came: nothing more would be heard of this one.
-            waiter.set_exception(
+            receiver.on_reply(
                 ConnectFailed("The upstream closed the connection before the call was sent.")
             )
-            return waiter
-        self._waiter = waiter
+            return
+        self._receiver = receiver
         self._call = call
-        self._reader = HeadReader(self._settings.limits)
         self._heard = False
         self._interims = 0
         self._sent_at = now
         self._total_due = total_due
-        self.due = min(now + self._settings.timeouts.first_byte_seconds, total_due)
+        due = now + self._settings.timeouts.first_byte_seconds
+        self.due = min(total_due, due)
         self._keeper.watch(self.due)
         body = call.body
         if len(body) <= JOINED_BYTES_MAX:
-            self._transport.write(head + body)
+            transport.write(head + body)
         else:
-            self._transport.writelines((head, body))
-        return waiter
+            transport.writelines((head, body))
 
-    def abandon(self, waiter: "asyncio.Future[Reply]") -> None:
+    def abandon(self, receiver: Receiver) -> None:
         """Hear that nobody waits for this reply any more: it must reach nobody else."""
-        if self._waiter is waiter:
-            self._waiter = None
+        if self._receiver is receiver:
+            self._receiver = None
             self.close()
-        elif waiter.done() and not waiter.cancelled():
-            # The fault came together with the cancel; asking for it marks it as seen.
-            waiter.exception()
 
     def expire(self, now: float) -> None:
         """Act on `due` having passed: fail the call, or close the idle connection."""
-        if self._waiter is None:
+        if self._receiver is None:
             self.close()
             return
         timeouts = self._settings.timeouts
@@ -163,10 +162,10 @@ class Connection(asyncio.Protocol):
 
     def fail(self, fault: UpstreamFault) -> None:
         """End the call with a fault, if there is one under way, and close the connection."""
-        waiter, self._waiter = self._waiter, None
+        receiver, self._receiver = self._receiver, None
         self.close()
-        if waiter is not None and not waiter.done():
-            waiter.set_exception(fault)
+        if receiver is not None:
+            receiver.on_reply(fault)
 
     def close(self) -> None:
         """Close at once. Twice is harmless."""
@@ -186,12 +185,17 @@ class Connection(asyncio.Protocol):
     @override
     def data_received(self, data: bytes) -> None:
         """Read on, and end the call when its reply is whole."""
-        if self._waiter is None:
+        if self._receiver is None:
             # Nobody asked: what the server says next could be taken for an answer.
             self.close()
             return
-        self._heard = True
         try:
+            if not self._heard:
+                self._heard = True
+                reply = self._read_quickly(data)
+                if reply is not None:
+                    self._finish(reply, reusable=True)
+                    return
             extra = self._read(data)
         except UpstreamFault as fault:
             self.fail(fault)
@@ -201,15 +205,15 @@ class Connection(asyncio.Protocol):
             self.due = min(idle_due, self._total_due)
             self._keeper.watch(self.due)
         else:
-            self._finish(reusable=extra == 0)
+            self._finish(self._whole(), reusable=extra == 0 and self._keeps_alive)
 
     @override
     def eof_received(self) -> None:
         """Hear that the server sends no more; some replies end so."""
-        if self._waiter is None:
+        if self._receiver is None:
             self.close()
         elif self._body is not None and self._body.ends_at_close:
-            self._finish(reusable=False)
+            self._finish(self._whole(), reusable=False)
         else:
             self.fail(self._ended(None))
 
@@ -217,10 +221,19 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Hear that the connection is gone."""
         self._keeper.lost(self)
-        if self._waiter is not None:
+        if self._receiver is not None:
             self.fail(self._ended(exc))
 
     # Reading
+
+    def _read_quickly(self, data: bytes) -> Reply | None:
+        """Return the reply, where all of a plain one came in one piece; else make ready to read."""
+        assert self._call is not None, "a reply without a request"
+        # A reply to HEAD has no body, whatever its headers say.
+        reply = self._quick.read(data) if self._call.method != "HEAD" else None
+        if reply is None:
+            self._reader = HeadReader(self._settings.limits)
+        return reply
 
     def _read(self, data: bytes) -> int | None:
         """Return how many bytes lie beyond the end of the reply; None when it has not ended."""
@@ -250,24 +263,32 @@ class Connection(asyncio.Protocol):
             )
         self._reader = HeadReader(self._settings.limits)
 
-    def _finish(self, *, reusable: bool) -> None:
-        """Hand the reply over and go free, or close."""
-        waiter, head, body, transport = self._waiter, self._head, self._body, self._transport
-        assert waiter is not None, "a reply that nobody waits for"
+    @property
+    def _keeps_alive(self) -> bool:
+        return self._head is not None and self._head.keeps_alive
+
+    def _whole(self) -> Reply:
+        """Return the reply that was read piece by piece."""
+        head, body = self._head, self._body
         assert head is not None, "a reply without a head"
         assert body is not None, "a reply without a body"
+        return Reply(status=head.status, headers=head.headers, body=body.content())
+
+    def _finish(self, reply: Reply, *, reusable: bool) -> None:
+        """Hand the reply over and go free, or close."""
+        receiver, transport = self._receiver, self._transport
+        assert receiver is not None, "a reply that nobody waits for"
         assert transport is not None, "a reply from nowhere"
-        self._waiter = self._call = self._reader = self._head = self._body = None
-        if not waiter.done():
-            waiter.set_result(Reply(status=head.status, headers=head.headers, body=body.content()))
+        self._receiver = self._call = self._reader = self._head = self._body = None
         # A server that answers before it has read the request will find the rest of it in the way.
-        if reusable and head.keeps_alive and transport.get_write_buffer_size() == 0:
+        if reusable and transport.get_write_buffer_size() == 0:
             self._used = True
             self.due = self._loop.time() + self._settings.timeouts.keep_alive_seconds
             self._keeper.watch(self.due)
             self._keeper.released(self)
         else:
             self.close()
+        receiver.on_reply(reply)
 
     def _ended(self, exc: Exception | None) -> UpstreamFault:
         """Return the fault of a connection that ended before the reply did."""

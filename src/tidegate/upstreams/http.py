@@ -8,11 +8,11 @@ import asyncio
 
 from typing_extensions import override
 
-from tidegate.upstreams.base import Call, Reply, Upstream
-from tidegate.upstreams.connection import Unanswered
+from tidegate.upstreams.base import Call, Receiver, Reply, Sending, Unanswered, Upstream
 from tidegate.upstreams.headers import RequestHeads
 from tidegate.upstreams.pool import Pool
 from tidegate.upstreams.settings import HttpSettings
+from tidegate.upstreams.waiter import Waiter
 
 
 class HttpUpstream(Upstream):
@@ -34,6 +34,21 @@ class HttpUpstream(Upstream):
         return self._pool
 
     @override
+    def begin(self, call: Call, receiver: Receiver) -> Sending | None:
+        """Send a call on a connection that is free now, if there is one.
+
+        Raises:
+            Refused: the call's method, path or headers may not be sent; not one byte was.
+        """
+        head = self._heads.head(call)
+        now = self._pool.now()
+        connection = self._pool.ready(now)
+        if connection is None:
+            return None
+        connection.start(head, call, receiver, now=now, total_due=now + self._total_seconds)
+        return connection
+
+    @override
     async def send(self, call: Call) -> Reply:
         """Send a call and read its whole reply, whatever its status.
 
@@ -49,26 +64,28 @@ class HttpUpstream(Upstream):
             ReplyTooLarge: a bound was passed.
         """
         head = self._heads.head(call)
-        pool = self._pool
-        now = pool.now()
-        total_due = now + self._total_seconds
-        connection = pool.ready(now)
-        if connection is None:
-            connection = await pool.acquire(total_due)
-            now = pool.now()
-        waiter = connection.start(head, call, now=now, total_due=total_due)
+        total_due = self._pool.now() + self._total_seconds
         try:
-            return await waiter
+            return await self._carry(head, call, total_due, afresh=False)
         except Unanswered:
-            connection = await pool.acquire(total_due, fresh=True)
-        except (asyncio.CancelledError, GeneratorExit):
-            connection.abandon(waiter)
-            raise
-        waiter = connection.start(head, call, now=pool.now(), total_due=total_due)
+            return await self._carry(head, call, total_due, afresh=True)
+
+    @override
+    async def send_afresh(self, call: Call) -> Reply:
+        """Send a call that was `Unanswered` once more, on a fresh connection."""
+        total_due = self._pool.now() + self._total_seconds
+        return await self._carry(self._heads.head(call), call, total_due, afresh=True)
+
+    async def _carry(self, head: bytes, call: Call, total_due: float, *, afresh: bool) -> Reply:
+        pool = self._pool
+        connection = await pool.acquire(total_due, fresh=afresh)
+        waiter = Waiter()
+        connection.start(head, call, waiter, now=pool.now(), total_due=total_due)
         try:
-            return await waiter
+            return await waiter.future
         except (asyncio.CancelledError, GeneratorExit):
             connection.abandon(waiter)
+            waiter.forget()
             raise
 
     @override

@@ -12,6 +12,7 @@ from collections import OrderedDict
 
 from tidegate.domain.errors import ConnectFailed, ReplyBroken, TimedOut
 from tidegate.upstreams.connection import Connection
+from tidegate.upstreams.quick import QuickReplies
 from tidegate.upstreams.settings import HttpSettings, Origin
 from tidegate.upstreams.tls import make_context, reason
 
@@ -35,6 +36,7 @@ class Pool:
         self._queue: OrderedDict[asyncio.Future[None], None] = OrderedDict()
         self._opening = 0
         self._closed = False
+        self._quick = QuickReplies(settings.limits)
         self._timer: asyncio.TimerHandle | None = None
         self._armed_for = math.inf
         self._empty = asyncio.Event()
@@ -165,7 +167,7 @@ class Pool:
         try:
             async with scope:
                 _, connection = await loop.create_connection(
-                    lambda: Connection(self, self._settings, loop),
+                    lambda: Connection(self, self._settings, loop, self._quick),
                     origin.host,
                     origin.port,
                     ssl=self._tls,

@@ -9,9 +9,11 @@ from typing_extensions import override
 
 from tidegate.domain.errors import ConnectFailed, ReplyBroken, TimedOut, UpstreamFault
 from tidegate.testing.hostile_server import plain_reply
-from tidegate.upstreams.base import Call, Reply
-from tidegate.upstreams.connection import REPLAY_SECONDS_MAX, Connection, Unanswered
-from tidegate.upstreams.settings import HttpSettings, Timeouts
+from tidegate.upstreams.base import Call, Reply, Unanswered
+from tidegate.upstreams.connection import REPLAY_SECONDS_MAX, Connection
+from tidegate.upstreams.quick import QuickReplies
+from tidegate.upstreams.settings import HttpSettings, Limits, Timeouts
+from tidegate.upstreams.waiter import Waiter
 
 CALL = Call(path="/v1/x", body=b"{}")
 FAR = 1e12
@@ -79,12 +81,22 @@ class Bench:
             url="http://host", timeouts=Timeouts(first_byte_seconds=5, total_seconds=100)
         )
         self.loop = asyncio.get_running_loop()
-        self.connection = Connection(self.owner, settings, self.loop)
+        self._waiters: dict[asyncio.Future[Reply], Waiter] = {}
+        quick = QuickReplies(settings.limits)
+        self.connection = Connection(self.owner, settings, self.loop, quick)
         self.connection.connection_made(self.wire)
 
     def start(self) -> asyncio.Future[Reply]:
+        waiter = Waiter()
+        self._waiters[waiter.future] = waiter
         now = self.loop.time()
-        return self.connection.start(b"POST\r\n\r\n", CALL, now=now, total_due=FAR)
+        self.connection.start(b"POST\r\n\r\n", CALL, waiter, now=now, total_due=FAR)
+        return waiter.future
+
+    def abandon(self, future: asyncio.Future[Reply]) -> None:
+        waiter = self._waiters.pop(future)
+        self.connection.abandon(waiter)
+        waiter.forget()
 
 
 def outcome(waiter: asyncio.Future[Reply]) -> UpstreamFault:
@@ -99,7 +111,7 @@ async def test_a_cancel_that_comes_after_the_reply_harms_no_other_call() -> None
     bench.connection.data_received(plain_reply(b"first"))
     second = bench.start()
     # Only now does the first call hear that it was cancelled.
-    bench.connection.abandon(first)
+    bench.abandon(first)
     assert not bench.wire.aborted
     bench.connection.data_received(plain_reply(b"second"))
     assert ((await first).body, (await second).body) == (b"first", b"second")
@@ -111,7 +123,7 @@ async def test_a_reply_to_a_cancelled_call_frees_the_connection() -> None:
     waiter = bench.start()
     waiter.cancel()
     bench.connection.data_received(plain_reply(b"late"))
-    bench.connection.abandon(waiter)
+    bench.abandon(waiter)
     assert bench.owner.events == ["made", "released"]
     assert not bench.wire.aborted
 
@@ -120,7 +132,7 @@ async def test_a_cancelled_call_closes_the_connection() -> None:
     bench = Bench()
     waiter = bench.start()
     waiter.cancel()
-    bench.connection.abandon(waiter)
+    bench.abandon(waiter)
     assert bench.wire.aborted
     bench.connection.data_received(plain_reply(b"late"))
     bench.connection.connection_lost(None)
@@ -133,7 +145,7 @@ async def test_a_fault_that_nobody_waits_for_is_not_complained_about() -> None:
     bench.loop.set_exception_handler(lambda _, context: complaints.append(context))
     waiter = bench.start()
     bench.connection.connection_lost(None)
-    bench.connection.abandon(waiter)
+    bench.abandon(waiter)
     del waiter
     await asyncio.sleep(0)
     assert complaints == []
@@ -210,6 +222,7 @@ async def test_a_connection_that_closed_before_the_call_fails_it_at_once() -> No
 
 
 async def test_closing_without_a_transport_is_harmless() -> None:
-    connection = Connection(Owner(), HttpSettings(url="http://host"), asyncio.get_running_loop())
+    settings, quick = HttpSettings(url="http://host"), QuickReplies(Limits())
+    connection = Connection(Owner(), settings, asyncio.get_running_loop(), quick)
     connection.close()
     assert not connection.is_open

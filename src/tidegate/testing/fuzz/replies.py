@@ -13,6 +13,7 @@ from tidegate.testing.fuzz.target import Target
 from tidegate.testing.loop import run_virtual
 from tidegate.upstreams.base import Call, Reply
 from tidegate.upstreams.connection import Connection
+from tidegate.upstreams.quick import QuickReplies
 from tidegate.upstreams.settings import HttpSettings, Limits
 
 LIMITS = Limits(
@@ -121,25 +122,38 @@ class _Line:
         settings = HttpSettings(url="http://host", limits=LIMITS)
         self.loop = asyncio.get_running_loop()
         self.wire = _Wire()
-        self.connection = Connection(_Keeper(), settings, self.loop)
+        quick = QuickReplies(settings.limits)
+        self.connection = Connection(_Keeper(), settings, self.loop, quick)
         self.connection.connection_made(self.wire)
         self.last: Reply | str = "nothing asked"
 
     def hear(self, pieces: list[bytes]) -> Reply | str:
         """Send a call, hear these bytes and then the end; return the reply or the fault."""
-        waiter = self.connection.start(HEAD, CALL, now=self.loop.time(), total_due=FAR)
+        waiter = _Hearer()
+        self.connection.start(HEAD, CALL, waiter, now=self.loop.time(), total_due=FAR)
         for piece in pieces:
-            if waiter.done() or not self.connection.is_open:
+            if waiter.heard is not None or not self.connection.is_open:
                 break
             self.connection.data_received(piece)
         else:
-            if not waiter.done():
+            if waiter.heard is None:
                 self.connection.eof_received()
-        assert waiter.done(), "nobody will ever hear of this call"
-        fault = waiter.exception()
-        assert fault is None or isinstance(fault, UpstreamFault), fault
-        self.last = waiter.result() if fault is None else f"{type(fault).__name__}: {fault}"
+        heard = waiter.heard
+        assert heard is not None, "nobody will ever hear of this call"
+        self.last = heard if isinstance(heard, Reply) else f"{type(heard).__name__}: {heard}"
         return self.last
+
+
+class _Hearer:
+    """Hears once."""
+
+    def __init__(self) -> None:
+        self.heard: Reply | UpstreamFault | None = None
+
+    def on_reply(self, result: Reply | UpstreamFault) -> None:
+        """Keep what came."""
+        assert self.heard is None, "told twice"
+        self.heard = result
 
 
 class _Keeper:
