@@ -9,7 +9,7 @@ import re
 import socket
 import ssl
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -90,8 +90,15 @@ class HostileServer:
         closed: for each connection an event, set once it is gone.
     """
 
-    def __init__(self, *scripts: Script, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        *scripts: Script,
+        tls: ssl.SSLContext | None = None,
+        on_tls: Callable[[ssl.SSLObject], None] | None = None,
+    ) -> None:
+        """Take the scripts; `on_tls` is shown each TLS session once it is agreed on."""
         assert scripts, "a server without a script"
+        self._on_tls = on_tls
         self._scripts = scripts
         self._tls = tls
         self._server: asyncio.Server | None = None
@@ -134,6 +141,9 @@ class HostileServer:
         task = asyncio.current_task()
         assert task is not None, "played outside a task"
         self._players.add(task)
+        if self._on_tls is not None:
+            session: ssl.SSLObject = writer.get_extra_info("ssl_object")
+            self._on_tls(session)
         try:
             for step in script:
                 await player.play(step)

@@ -62,11 +62,12 @@ class Connection(asyncio.Protocol):
 
     Attributes:
         due: the loop's time at which `expire` is wanted; infinite when nothing is awaited.
+        retires_at: the loop's time from which on it takes no other call.
     """
 
     __slots__ = ("_body", "_call", "_head", "_heard", "_interims", "_keeper", "_loop", "_quick",
                  "_reader", "_receiver", "_sent_at", "_settings", "_total_due", "_transport",
-                 "_used", "due")  # fmt: skip
+                 "_used", "due", "retires_at")  # fmt: skip
 
     def __init__(
         self,
@@ -91,6 +92,7 @@ class Connection(asyncio.Protocol):
         self._sent_at = 0.0
         self._total_due = math.inf
         self.due = math.inf
+        self.retires_at = math.inf
 
     @property
     def is_open(self) -> bool:
@@ -276,7 +278,7 @@ class Connection(asyncio.Protocol):
 
     def _finish(self, reply: Reply, *, reusable: bool) -> None:
         """Hand the reply over and go free, or close."""
-        receiver, transport = self._receiver, self._transport
+        receiver, head, transport = self._receiver, self._head, self._transport
         assert receiver is not None, "a reply that nobody waits for"
         assert transport is not None, "a reply from nowhere"
         self._receiver = self._call = self._reader = self._head = self._body = None
@@ -284,6 +286,8 @@ class Connection(asyncio.Protocol):
         if reusable and transport.get_write_buffer_size() == 0:
             self._used = True
             self.due = self._loop.time() + self._settings.timeouts.keep_alive_seconds
+            if head is not None and head.kept_seconds is not None:
+                self.due = min(self.due, self._loop.time() + head.kept_seconds)
             self._keeper.watch(self.due)
             self._keeper.released(self)
         else:

@@ -20,6 +20,10 @@ BODYLESS_STATUSES = frozenset({204, 304})
 NO_REPLY = "What the upstream sent does not begin as an HTTP/1 reply does."
 SIZE_DIGITS_MAX = 16  # Hexadecimal digits of a chunk size, leading zeros included.
 
+# How much earlier than a server we give an idle connection up: the reply and the next call travel.
+KEEP_ALIVE_MARGIN_SECONDS = 1.0
+
+_KEEP_ALIVE = re.compile(r"(?:^|[,;\s])timeout\s*=\s*\"?([0-9]{1,9})(?![0-9])", re.IGNORECASE)
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
 _TRAILER_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*")
 _VERSION_KEEPING = b"HTTP/1.1 "
@@ -50,6 +54,8 @@ class Head:
         headers: the headers.
         keeps_alive: whether the connection may serve another call after this reply.
         codings: how many transfer-encoding headers there were.
+        kept_seconds: how long the server may be believed to keep the connection open after this
+            reply; None when it does not say.
     """
 
     __slots__ = (
@@ -59,6 +65,7 @@ class Head:
         "count_max",
         "headers",
         "keeps_alive",
+        "kept_seconds",
         "status",
     )
 
@@ -66,6 +73,7 @@ class Head:
         self.status = 0
         self.headers: dict[str, str] = {}
         self.keeps_alive = True
+        self.kept_seconds: float | None = None
         self.complete = False
         self.codings = 0
         self.count = 0
@@ -162,7 +170,20 @@ class HeadReader:
             raise ReplyBroken(f"The upstream answered with the impossible status {head.status}.")
         if self._start != _VERSION_KEEPING:
             head.keeps_alive = False
+        if "keep-alive" in head.headers:
+            _heed_keep_alive(head)
         return head
+
+
+def _heed_keep_alive(head: Head) -> None:
+    """Believe what a server says of how long it keeps idle connections."""
+    said = _KEEP_ALIVE.search(head.headers["keep-alive"])
+    if said is None:
+        return
+    # Its time runs from when it sent the reply, and so ends before ours.
+    head.kept_seconds = int(said[1]) - KEEP_ALIVE_MARGIN_SECONDS
+    if head.kept_seconds <= 0:
+        head.keeps_alive = False
 
 
 class Body(Protocol):

@@ -8,6 +8,7 @@ import asyncio
 
 from typing_extensions import override
 
+from tidegate.upstreams.addresses import Resolve, resolve
 from tidegate.upstreams.base import Call, Receiver, Reply, Sending, Unanswered, Upstream
 from tidegate.upstreams.headers import RequestHeads
 from tidegate.upstreams.pool import Pool
@@ -18,15 +19,17 @@ from tidegate.upstreams.waiter import Waiter
 class HttpUpstream(Upstream):
     """Sends calls to one HTTP server."""
 
-    def __init__(self, settings: HttpSettings) -> None:
+    def __init__(self, settings: HttpSettings, *, resolve: Resolve = resolve) -> None:
         """Take the settings; reads the files that `settings.tls` names, opens no connection.
+
+        `resolve` finds the addresses of a name.
 
         Raises:
             SettingsInvalid: a file of `settings.tls` can't be used.
         """
         self._total_seconds = settings.timeouts.total_seconds
         self._heads = RequestHeads(settings)
-        self._pool = Pool(settings)
+        self._pool = Pool(settings, resolve)
 
     @property
     def pool(self) -> Pool:

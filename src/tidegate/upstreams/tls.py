@@ -1,9 +1,14 @@
 """Whom to trust over TLS, and how to mend it when that fails."""
 
+import asyncio
 import ssl
 
 from tidegate.domain.errors import SettingsInvalid
-from tidegate.upstreams.settings import TlsSettings
+from tidegate.upstreams.settings import TlsSettings, TlsVersion
+
+_VERSIONS = {TlsVersion.TLS_1_2: ssl.TLSVersion.TLSv1_2, TlsVersion.TLS_1_3: ssl.TLSVersion.TLSv1_3}
+# What tells one state of a file from another: inode, size, and when it was last changed.
+Fingerprint = tuple[tuple[int, int, int] | None, ...]
 
 
 def make_context(settings: TlsSettings) -> ssl.SSLContext:
@@ -19,6 +24,7 @@ def make_context(settings: TlsSettings) -> ssl.SSLContext:
             f"tls.ca_file ({settings.ca_file}) can't be read as certificates in PEM form: "
             f"{reason(exc)}."
         ) from exc
+    context.minimum_version = _VERSIONS[settings.version_min]
     if not settings.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -33,6 +39,61 @@ def make_context(settings: TlsSettings) -> ssl.SSLContext:
             ) from exc
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+def fingerprint(settings: TlsSettings) -> Fingerprint:
+    """Return what changes when one of the files is replaced; None stands for a missing one."""
+    found: list[tuple[int, int, int] | None] = []
+    for path in (settings.ca_file, settings.cert_file, settings.key_file):
+        try:
+            stat = path.stat() if path is not None else None
+        except OSError:
+            stat = None
+        found.append((stat.st_ino, stat.st_size, stat.st_ctime_ns) if stat is not None else None)
+    return tuple(found)
+
+
+class TlsFiles:
+    """The context for new connections, made anew when one of its files was replaced.
+
+    While the files can't be read, as in the middle of being replaced, the last context serves.
+
+    Attributes:
+        trouble: why the files that are there now are not in use, with how to mend it; or None.
+    """
+
+    def __init__(self, settings: TlsSettings) -> None:
+        """Read the files.
+
+        Raises:
+            SettingsInvalid: one of them can't be used.
+        """
+        self._settings = settings
+        # Taken first: a file that is replaced while it is read is seen to be another afterwards.
+        self._fingerprint = fingerprint(settings)
+        self._context = make_context(settings)
+        self._reading = asyncio.Lock()
+        self.trouble: str | None = None
+
+    async def current(self) -> ssl.SSLContext:
+        """Return the context for the next connection."""
+        if fingerprint(self._settings) != self._fingerprint:
+            async with self._reading:
+                await self._read_anew()
+        return self._context
+
+    async def _read_anew(self) -> None:
+        found = fingerprint(self._settings)
+        if found == self._fingerprint:
+            return
+        try:
+            # Some authorities fill large files: reading them is no work for the loop.
+            self._context = await asyncio.to_thread(make_context, self._settings)
+        except SettingsInvalid as exc:
+            self.trouble = f"What was read before is still used: {exc}"
+        else:
+            self.trouble = None
+        self._fingerprint = found
 
 
 def reason(exc: OSError) -> str:

@@ -222,3 +222,47 @@ async def test_a_call_that_is_cancelled_in_its_replay_closes_that_connection_too
             task.cancel()
         await server.closed[1].wait()
         assert (await upstream.send(CALL)).body == b"next"
+
+
+# How long the server says that it keeps a connection
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        (b"timeout=3", 2.0),
+        (b"timeout=2, max=100", 1.0),
+        (b"max=5, Timeout=3", 2.0),
+        (b'timeout = "3"', 2.0),
+        (b"timeout=5", 4.0),
+        (b"timeout=999999999", 4.0),
+        (b"timeout=9999999999", 4.0),
+        (b"timeout=-3", 4.0),
+        (b"mytimeout=2", 4.0),
+        (b"", 4.0),
+    ],
+)
+async def test_a_shorter_time_of_the_server_is_believed(
+    connect: Connect, said: bytes, seconds: float
+) -> None:
+    async with HostileServer(answers(plain_reply(b"a", b"Keep-Alive: " + said))) as server:
+        upstream = connect(HttpSettings(url=server.url, timeouts=PATIENT))
+        before = upstream.pool.now()
+        await upstream.send(CALL)
+        after = upstream.pool.now()
+        connection = upstream.pool.ready(after)
+        assert connection is not None
+        assert before + seconds <= connection.due <= after + seconds
+        connection.close()
+
+
+@pytest.mark.parametrize("said", [b"timeout=1", b"timeout=0"])
+async def test_a_connection_that_the_server_keeps_no_time_is_not_used_again(
+    connect: Connect, said: bytes
+) -> None:
+    reply = plain_reply(b"a", b"keep-alive: " + said)
+    async with HostileServer(answers(reply, reply)) as server:
+        upstream = connect(HttpSettings(url=server.url, timeouts=PATIENT))
+        for _ in range(2):
+            await upstream.send(CALL)
+        assert len(server.received) == 2

@@ -3,6 +3,8 @@
 import asyncio
 import socket
 from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
 
 import pytest
 
@@ -21,6 +23,7 @@ from tidegate.testing.hostile_server import (
 )
 from tidegate.upstreams.base import Call
 from tidegate.upstreams.http import HttpUpstream
+from tidegate.upstreams.pool import Pool
 from tidegate.upstreams.settings import HttpSettings, Limits, Timeouts
 
 Connect = Callable[[HttpSettings], HttpUpstream]
@@ -35,6 +38,10 @@ async def reached(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
         while not condition():  # noqa: ASYNC110 -- counters have no event to wait for
             await asyncio.sleep(0)
+
+
+def _later(pool: Pool, than: float) -> bool:
+    return pool.now() > than
 
 
 async def test_the_latest_connection_is_used_first(connect: Connect) -> None:
@@ -155,6 +162,44 @@ async def test_an_idle_connection_is_not_used_past_its_time(connect: Connect) ->
         connection.due = pool.now() - 0.001
         assert pool.ready(pool.now()) is None
         assert not connection.is_open
+
+
+async def test_a_connection_takes_no_call_past_its_age(connect: Connect) -> None:
+    async with HostileServer((READ,)) as server:
+        pool = connect(HttpSettings(url=server.url, timeouts=PATIENT)).pool
+        connection = await pool.acquire(pool.now() + 20)
+        pool.released(connection)
+        now = pool.now()
+        connection.retires_at = now + 0.001
+        assert pool.ready(now) is connection
+        pool.released(connection)
+        connection.retires_at = now
+        assert pool.ready(now) is None
+        assert not connection.is_open
+
+
+async def test_ages_of_connections_lie_apart_and_within_the_bound(connect: Connect) -> None:
+    async with HostileServer((READ,)) as server:
+        timeouts = Timeouts(connection_age_seconds=1_000.0)
+        pool = connect(HttpSettings(url=server.url, timeouts=timeouts)).pool
+        before = pool.now()
+        due = before + 20
+        ends = sorted([(await pool.acquire(due)).retires_at for _ in range(20)])
+        assert before + 750 <= ends[0]
+        assert ends[-1] <= pool.now() + 1_000
+        assert all(later - sooner > 1 for sooner, later in pairwise(ends))
+
+
+async def test_an_old_connection_is_replaced_between_two_calls(connect: Connect) -> None:
+    async with HostileServer(answers(*[plain_reply(b"a")] * 3)) as server:
+        settings = HttpSettings(url=server.url, timeouts=Timeouts(connection_age_seconds=1e-6))
+        upstream = connect(settings)
+        for number in range(3):
+            assert (await upstream.send(CALL)).body == b"a"
+            assert len(server.received) == number + 1
+            # A loop may tell the time in milliseconds.
+            sent = upstream.pool.now()
+            await reached(partial(_later, upstream.pool, sent))
 
 
 async def test_who_comes_as_another_is_woken_is_not_forgotten(connect: Connect) -> None:

@@ -3,6 +3,7 @@
 The certificates are made for these tests alone and guard nothing.
 """
 
+import shutil
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -21,12 +22,14 @@ from tidegate.testing.hostile_server import (
 )
 from tidegate.upstreams.base import Call
 from tidegate.upstreams.http import HttpUpstream
-from tidegate.upstreams.settings import HttpSettings, Timeouts, TlsSettings
+from tidegate.upstreams.settings import HttpSettings, Timeouts, TlsSettings, TlsVersion
+from tidegate.upstreams.tls import TlsFiles, make_context
 
 Connect = Callable[[HttpSettings], HttpUpstream]
 
 FOLDER = Path(__file__).parent / "certificates"
 AUTHORITY = FOLDER / "authority.pem"
+ANOTHER_AUTHORITY = FOLDER / "another_authority.pem"
 CALL = Call(path="/v1/x", body=b"{}")
 PATIENT = Timeouts(total_seconds=20.0)
 READ = ReadRequest()
@@ -114,3 +117,122 @@ async def test_a_server_that_is_silent_in_the_handshake_meets_the_limit(connect:
         assert isinstance(fault, TimedOut)
         assert fault.phase == "connect"
         await server.closed[0].wait()
+
+
+async def test_the_server_is_told_by_which_name_it_was_called(connect: Connect) -> None:
+    names: list[str | None] = []
+    context = served()
+    context.sni_callback = lambda _socket, name, _context: names.append(name)
+    async with HostileServer(answers(plain_reply(b"a")), tls=context) as server:
+        settings = HttpSettings(
+            url=f"https://localhost:{server.port}",
+            timeouts=PATIENT,
+            tls=TlsSettings(ca_file=AUTHORITY),
+        )
+        assert (await connect(settings).send(CALL)).body == b"a"
+        assert names == ["localhost"]
+
+
+@pytest.mark.parametrize(
+    ("version_min", "server_max", "goes"),
+    [
+        (TlsVersion.TLS_1_2, ssl.TLSVersion.TLSv1_2, True),
+        (TlsVersion.TLS_1_3, ssl.TLSVersion.TLSv1_2, False),
+        (TlsVersion.TLS_1_3, ssl.TLSVersion.TLSv1_3, True),
+    ],
+)
+async def test_an_older_version_than_the_least_is_refused(
+    connect: Connect, version_min: TlsVersion, server_max: ssl.TLSVersion, *, goes: bool
+) -> None:
+    context = served()
+    context.maximum_version = server_max
+    async with HostileServer(answers(plain_reply(b"a")), tls=context) as server:
+        settings = HttpSettings(
+            url=server.url,
+            timeouts=PATIENT,
+            tls=TlsSettings(ca_file=AUTHORITY, version_min=version_min),
+        )
+        if goes:
+            assert (await connect(settings).send(CALL)).body == b"a"
+        else:
+            fault = await expect_fault(connect(settings), CALL, ConnectFailed)
+            assert "tls.version_min" in str(fault)
+
+
+def test_nothing_older_than_tls_1_2_is_spoken() -> None:
+    assert make_context(TlsSettings()).minimum_version is ssl.TLSVersion.TLSv1_2
+
+
+# Files that are replaced
+
+
+def put(source: str, place: Path) -> Path:
+    """Replace a file as an operator's tools do: in one step."""
+    aside = place.with_suffix(".aside")
+    shutil.copy(FOLDER / source, aside)
+    return aside.replace(place)
+
+
+async def test_new_connections_show_the_new_certificate(connect: Connect, tmp_path: Path) -> None:
+    cert = put("client.pem", tmp_path / "me.pem")
+    context = served(asks=True)
+    context.load_verify_locations(ANOTHER_AUTHORITY)
+    shown: list[str] = []
+
+    def note(tls: ssl.SSLObject) -> None:
+        peer = tls.getpeercert()
+        assert peer is not None
+        shown.append(str(dict(row[0] for row in peer["subject"])["commonName"]))  # type: ignore[misc]  # typeshed's rows are unions
+
+    reply = plain_reply(b"a", b"connection: close")
+    async with HostileServer(answers(reply), tls=context, on_tls=note) as server:
+        upstream = connect(trusting(server, cert_file=cert))
+        await upstream.send(CALL)
+        put("another_client.pem", cert)
+        await upstream.send(CALL)
+        assert shown == ["client", "another client"]
+
+
+async def test_new_connections_trust_the_new_authority(connect: Connect, tmp_path: Path) -> None:
+    authority = put("authority.pem", tmp_path / "ca.pem")
+    async with HostileServer(answers(plain_reply(b"a")), tls=served("another_server")) as server:
+        upstream = connect(
+            HttpSettings(url=server.url, timeouts=PATIENT, tls=TlsSettings(ca_file=authority))
+        )
+        fault = await expect_fault(upstream, CALL, ConnectFailed)
+        assert "set tls.ca_file" in str(fault)
+        put("another_authority.pem", authority)
+        assert (await upstream.send(CALL)).body == b"a"
+
+
+async def test_files_that_are_broken_meanwhile_change_nothing_and_are_told(
+    connect: Connect, tmp_path: Path
+) -> None:
+    authority = put("authority.pem", tmp_path / "ca.pem")
+    reply = plain_reply(b"a", b"connection: close")
+    async with HostileServer(answers(reply), tls=served()) as server:
+        tls = TlsSettings(ca_file=authority)
+        upstream = connect(HttpSettings(url=server.url, timeouts=PATIENT, tls=tls))
+        assert (await upstream.send(CALL)).body == b"a"
+        authority.write_text("half a certifi")
+        assert (await upstream.send(CALL)).body == b"a"
+        authority.unlink()
+        assert (await upstream.send(CALL)).body == b"a"
+    fault = await expect_fault(upstream, CALL, ConnectFailed)
+    assert "What was read before is still used: tls.ca_file" in str(fault)
+
+
+async def test_files_are_read_once_for_each_change(tmp_path: Path) -> None:
+    authority = put("authority.pem", tmp_path / "ca.pem")
+    files = TlsFiles(TlsSettings(ca_file=authority))
+    first = await files.current()
+    assert await files.current() is first
+    put("another_authority.pem", authority)
+    second = await files.current()
+    assert second is not first
+    authority.unlink()
+    assert await files.current() is second
+    assert files.trouble is not None
+    put("authority.pem", authority)
+    assert await files.current() is not second
+    assert files.trouble is None
