@@ -1,0 +1,3 @@
+module tidegate.dev/bench
+
+go 1.24
