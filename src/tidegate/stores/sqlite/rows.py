@@ -151,8 +151,9 @@ _STILL = [name for name in _PLAIN if name in _SETTLED - _JSON]
 def progress_values(batch: Batch) -> dict[str, Value]:
     """Return the columns that name a batch and hold what changes while it runs."""
     values: dict[str, Value] = {name: getattr(batch, name) for name in _MOVING}
-    for part in (batch.counts, batch.usage):
-        values |= {field.name: getattr(part, field.name) for field in fields(part)}
+    counts, usage = batch.counts, batch.usage
+    values |= {field.name: getattr(counts, field.name) for field in fields(counts)}
+    values |= {name: getattr(usage, name) for name in usage.__struct_fields__}
     return values
 
 
