@@ -1,16 +1,21 @@
 """`python -m tidegate.cell`: the child process of a cell in front of an HTTP model server.
 
+`python -m tidegate.cell plan` is that of a cell in which a batch is planned.
+
 Composed here and not in the wiring, so that a child starts without the API, the stores and
 everything else that it has no need of.
 """
 
 import sys
+import tempfile
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 import uvloop
 
 from tidegate.processor.outcome import judge_reply
+from tidegate.processor.plan_door import PlanDoor, PlanTask
 from tidegate.upstreams.base import Call, Reply
 from tidegate.upstreams.cell_child import Rehearse, own_output, serve, stand_alone
 from tidegate.upstreams.cell_process import CellSettings, ProcessCell
@@ -22,6 +27,11 @@ FRAMING_BYTES = 64 * 1024
 # How much later than the upstream's own time-out a child counts as hung.
 HUNG_SECONDS = 30.0
 COMMAND = (sys.executable, "-P", "-m", "tidegate.cell")
+PLAN_COMMAND = (*COMMAND, "plan")
+# Until a child that reads a line, judges all of them or cuts a slice counts as hung.
+PLAN_SECONDS = 120.0
+# What one problem of a batch takes at most: names in it are bounded.
+PROBLEM_BYTES = 8 * 1024
 
 
 def http_cell(
@@ -39,6 +49,34 @@ def http_cell(
             start_seconds=start_seconds,
         )
     )
+
+
+def plan_cell(
+    task: PlanTask, *, scratch: Path, memory_bytes_max: int, start_seconds: float
+) -> ProcessCell:
+    """Return a cell in which one batch is planned; it sorts in the folder `scratch`."""
+    planning = task.planning
+    largest = max(planning.shard_bytes_max, planning.line_bytes_max)
+    return ProcessCell(
+        CellSettings(
+            command=PLAN_COMMAND,
+            detail=msgspec.msgpack.encode((task, str(scratch))),
+            memory_bytes_max=memory_bytes_max,
+            answer_bytes_max=largest + PROBLEM_BYTES * planning.errors_max + FRAMING_BYTES,
+            answer_seconds=PLAN_SECONDS,
+            start_seconds=start_seconds,
+        )
+    )
+
+
+def open_plan(detail: bytes) -> PlanDoor:
+    """Open the door to the planning that `plan_cell` described."""
+    task, scratch = msgspec.msgpack.decode(detail, type=tuple[PlanTask, str])
+
+    def make_scratch() -> BinaryIO:
+        return tempfile.TemporaryFile(dir=scratch)
+
+    return PlanDoor(task, make_scratch)
 
 
 def open_http(detail: bytes) -> HttpUpstream:
@@ -60,6 +98,10 @@ def rehearse(call: Call, reply: Reply) -> None:
     judge_reply(reply, call.headers.get("x-request-id", ""), b'""', starting=True)
 
 
+def _no_rehearsal(_call: Call, _reply: Reply) -> None:
+    """Look at nothing: what plans a batch has judged all that there is."""
+
+
 def _plain(value: object) -> str:
     assert isinstance(value, Path), value
     return str(value)
@@ -72,10 +114,13 @@ def _rich(kind: type, value: object) -> object:
 
 def main() -> None:
     """Be the child of a cell."""
-    run: Rehearse = rehearse
     out = own_output()
     stand_alone()
-    uvloop.run(serve(open_http, run, out=out))
+    if sys.argv[1:] == ["plan"]:
+        uvloop.run(serve(open_plan, _no_rehearsal, out=out))
+    else:
+        run: Rehearse = rehearse
+        uvloop.run(serve(open_http, run, out=out))
 
 
 if __name__ == "__main__":

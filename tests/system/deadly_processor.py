@@ -1,7 +1,8 @@
 """A real processor whose door to the model dies of one sort of line, and takes its process along.
 
-`deadly_processor.py DATA BATCH` works on the ledger and the blobs under DATA until BATCH has ended;
-`deadly_processor.py cell` is the child process of one of its cells.
+Of another sort whatever reads it dies. `deadly_processor.py DATA BATCH` works on the ledger and the
+blobs under DATA until BATCH has ended; `deadly_processor.py cell` is the child process of one of
+its cells, `deadly_processor.py plan` of one in which a batch is planned.
 """
 
 import asyncio
@@ -11,14 +12,19 @@ import signal
 import sys
 import tempfile
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from typing_extensions import override
 
 from tidegate.blobs.filesystem import FilesystemBlobs
+from tidegate.cell import open_plan, plan_cell
+from tidegate.domain.batch import Problem
+from tidegate.processor import scan
 from tidegate.processor.endpoints import Endpoint, Routes
 from tidegate.processor.keeper import ThreadKeeper
 from tidegate.processor.observer import Observer
+from tidegate.processor.plan_door import PlanTask
 from tidegate.processor.service import Processor, Tools
 from tidegate.processor.settings import Claims, Planning, Settings
 from tidegate.runtime.clock import SystemClock
@@ -30,12 +36,22 @@ from tidegate.stores.sqlite import SqliteStore
 from tidegate.testing.deployment import TENANT, ok
 from tidegate.upstreams.base import Call, Reply, Upstream
 from tidegate.upstreams.catalogue import Catalogue
-from tidegate.upstreams.cell_child import own_output, serve, stand_alone
+from tidegate.upstreams.cell_child import OpenUpstream, own_output, serve, stand_alone
 from tidegate.upstreams.cell_process import CellSettings, ProcessCell
+from tidegate.wire.jsonl import Line, read_line
 
 SETTINGS = Settings(
     claims=Claims(lease_seconds=1.0, poll_seconds=0.05), planning=Planning(shard_lines_max=20)
 )
+
+
+def read_or_die(number: int, raw: bytes, *, endpoint: str) -> Line | Problem:
+    """Read a line, and kill this process where the marker stands in it."""
+    if b"unreadable" in raw:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return read_line(number, raw, endpoint=endpoint)
+
+
 CELL = CellSettings(
     command=(sys.executable, "-P", __file__, "cell"),
     memory_bytes_max=2**30,
@@ -58,6 +74,12 @@ class Deadly(Upstream):
     @override
     async def aclose(self) -> None:
         return
+
+
+def open_plan_cell(task: PlanTask, scratch: Path) -> ProcessCell:
+    """Return a cell whose child is this very program."""
+    cell = plan_cell(task, scratch=scratch, memory_bytes_max=2**30, start_seconds=30.0)
+    return ProcessCell(replace(cell.settings, command=(sys.executable, "-P", __file__, "plan")))
 
 
 def open_store(data: Path) -> Store:
@@ -88,6 +110,7 @@ async def work(data: Path, batch_id: str) -> None:
                 make_scratch=tempfile.TemporaryFile,
                 models=Catalogue({}, None),
                 owner=ids.make("processor_"),
+                open_plan_cell=lambda task: open_plan_cell(task, data),
             ),
         )
         async with asyncio.TaskGroup() as group:
@@ -97,10 +120,18 @@ async def work(data: Path, batch_id: str) -> None:
             processor.stop()
 
 
+def be_child(open_upstream: OpenUpstream) -> None:
+    """Answer the calls of a processor."""
+    out = own_output()
+    stand_alone()
+    asyncio.run(serve(open_upstream, lambda _, __: None, out=out))
+
+
 if __name__ == "__main__":
+    vars(scan)["read_line"] = read_or_die
     if sys.argv[1] == "cell":
-        out = own_output()
-        stand_alone()
-        asyncio.run(serve(lambda _: Deadly(), lambda _, __: None, out=out))
+        be_child(lambda _: Deadly())
+    elif sys.argv[1] == "plan":
+        be_child(open_plan)
     else:
         asyncio.run(work(Path(sys.argv[1]), sys.argv[2]))

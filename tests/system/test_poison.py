@@ -67,3 +67,18 @@ async def test_a_deadly_line_ends_as_an_error_and_all_others_complete(tmp_path: 
     assert codes == {"processor_crashed": 1}
     assert found["deadly"].error is not None
     assert [list(shard.deaths.values()) for shard in shards if shard.deaths] == [[2]]
+
+
+async def test_a_file_that_no_process_survives_to_read_fails_its_batch(tmp_path: Path) -> None:
+    deadly = request_line("deadly", content="unreadable")
+    async with deployment(tmp_path) as world:
+        batch_id = (await world.submit([*lines(70), deadly])).id
+    async with asyncio.timeout(90):
+        ends = await supervise(tmp_path, batch_id)
+    assert ends == [-signal.SIGKILL, -signal.SIGKILL, 0]
+    async with deployment(tmp_path) as world:
+        batch = await world.get(batch_id)
+    assert (batch.status, batch.counts.total) == (Status.FAILED, 0)
+    assert [(problem.code, problem.line) for problem in batch.problems] == [
+        ("processor_crashed", 71)
+    ]

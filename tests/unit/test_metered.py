@@ -11,6 +11,8 @@ from tidegate.telemetry.logs import (
     ENDPOINT_PAUSED,
     ENDPOINT_RESUMED,
     LINE_BLAMED,
+    PLANNING_DIED,
+    PLANNING_QUARANTINED,
     SHARD_QUARANTINED,
     STORAGE_FREED,
     STORAGE_FULL,
@@ -51,17 +53,22 @@ def test_what_runs_alone_is_counted_and_logged() -> None:
         metered.cell_not_started(CellNotStarted("No room."))
         metered.line_blamed("batch_1", 12)
         metered.in_quarantine(2)
+        metered.planned_alone("batch_2")
+        metered.planning_died("batch_2", "line 3", CellDied("It is gone, too."))
     assert [log["event"] for log in logs] == [
         SHARD_QUARANTINED,
         CELL_DIED,
         CELL_NOT_STARTED,
         LINE_BLAMED,
+        PLANNING_QUARANTINED,
+        PLANNING_DIED,
     ]
     assert (logs[0]["batch"], logs[0]["shard"]) == ("batch_1", 7)
     assert (logs[1]["line"], logs[1]["reason"]) == (12, "It is gone.")
+    assert (logs[5]["batch"], logs[5]["place"]) == ("batch_2", "line 3")
     text = generate_latest(registry).decode()
     assert "tidegate_quarantined_lines_total 1.0" in text
-    assert "tidegate_cell_deaths_total 1.0" in text
+    assert "tidegate_cell_deaths_total 2.0" in text
     assert "tidegate_quarantined_shards 2.0" in text
 
 

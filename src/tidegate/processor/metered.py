@@ -18,6 +18,8 @@ from tidegate.telemetry.logs import (
     ENDPOINT_RESUMED,
     LINE_BLAMED,
     PLAN_MISSING,
+    PLANNING_DIED,
+    PLANNING_QUARANTINED,
     SHARD_QUARANTINED,
     STORAGE_FREED,
     STORAGE_FULL,
@@ -76,6 +78,15 @@ class Metered(Observer):
     @override
     def commit(self, lines: int, seconds: float) -> None:
         self._metrics.commit(lines, seconds)
+
+    @override
+    def planned_alone(self, batch_id: str) -> None:
+        self._log.warning(PLANNING_QUARANTINED, batch=batch_id)
+
+    @override
+    def planning_died(self, batch_id: str, place: str, death: CellDied) -> None:
+        self._metrics.cell_died()
+        self._log.warning(PLANNING_DIED, batch=batch_id, place=place, reason=str(death))
 
     @override
     def plan_missing(self, batch: Batch) -> None:

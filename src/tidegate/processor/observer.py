@@ -32,6 +32,12 @@ class Observer:
     def planned(self, batch: Batch, seconds: float) -> None:
         """A batch was validated and planned, or ended by its validation."""
 
+    def planned_alone(self, batch_id: str) -> None:
+        """A batch is being planned in a child process, since processors died while they did."""
+
+    def planning_died(self, batch_id: str, place: str, death: CellDied) -> None:
+        """A child process died while it planned a batch; `place` says what it was doing."""
+
     def plan_missing(self, batch: Batch) -> None:
         """A shard was claimed whose plan can't be read."""
 

@@ -6,30 +6,38 @@ One pass over the input and one over the sorted lines; memory is bounded whateve
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
-from contextlib import ExitStack
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
 from typing import Protocol
 
-from tidegate.blobs.base import BlobStore, BlobWriter
+from tidegate.blobs.base import BlobStore
 from tidegate.domain.batch import Batch, Problem, Status
 from tidegate.domain.blob_names import PlanBlob
-from tidegate.domain.errors import BlobMissing, ClaimLost, UpstreamFault
+from tidegate.domain.errors import BlobMissing, CellDied, ClaimLost, UpstreamFault
 from tidegate.domain.file import Part
-from tidegate.domain.shard import ShardPlan
+from tidegate.domain.shard import CRASHES_TO_QUARANTINE, ShardPlan
 from tidegate.processor.endpoints import Routes
 from tidegate.processor.insist import insist
+from tidegate.processor.observer import Observer
+from tidegate.processor.plan_alone import PAUSE_SECONDS, Attempt, Deaths
+from tidegate.processor.plan_door import PlanTask
 from tidegate.processor.problems import Problems
-from tidegate.processor.scan import SLICE_LINES, Scan
+from tidegate.processor.scan import Scan
 from tidegate.processor.settings import Planning, UnknownModel
+from tidegate.processor.slices import Slice, slices
 from tidegate.processor.sorter import ScratchMaker
 from tidegate.processor.storage import Storage
 from tidegate.runtime.clock import Clock
 from tidegate.runtime.identity import IdMaker
 from tidegate.stores.base import ClaimedBatch, Plan, Store
+from tidegate.upstreams.cell import Cell
 
 READ_BYTES = 2**20
 SLICE_BYTES = 2**16
+
+
+OpenPlanCell = Callable[[PlanTask], Cell]
 
 
 class Models(Protocol):
@@ -57,6 +65,8 @@ class PlannerTools:
     storage: Storage
     make_scratch: ScratchMaker
     models: Models
+    observer: Observer
+    open_plan_cell: OpenPlanCell
 
 
 class Planner:
@@ -72,6 +82,7 @@ class Planner:
         Raises:
             ClaimLost: another processor plans it now, or the user cancelled it meanwhile.
             StorageFull: the plan or the scratch files found no room.
+            CellNotStarted: it is to be planned in a child process, and there is none to be had.
         """
         tools, batch = self._tools, held.batch
         if batch.status is Status.CANCELLING or tools.clock.now() >= batch.expires_at:
@@ -80,6 +91,14 @@ class Planner:
         if parts is None:
             return await self._end(held, [_no_file(batch)])
         served = await self._served()
+        if held.crashes >= CRASHES_TO_QUARANTINE:
+            return await self._plan_alone(held, parts, served)
+        return await self._plan_here(held, parts, served)
+
+    async def _plan_here(
+        self, held: ClaimedBatch, parts: tuple[Part, ...], served: frozenset[str] | None
+    ) -> Batch:
+        tools, batch = self._tools, held.batch
         with ExitStack() as stack:
             found = Problems(self._settings.errors_max)
             scan = Scan(
@@ -98,7 +117,33 @@ class Planner:
             problems = found.listed() if whole is None else [whole]
             if problems:
                 return await self._end(held, problems)
-            return await self._write(held, scan)
+            return await self._write(held, slices(scan, self._settings))
+
+    async def _plan_alone(
+        self, held: ClaimedBatch, parts: tuple[Part, ...], served: frozenset[str] | None
+    ) -> Batch:
+        """Plan in a child process, for planning this batch may kill (PROTOCOL 20)."""
+        tools, batch = self._tools, held.batch
+        task = PlanTask(planning=self._settings, endpoint=batch.endpoint, served=served)
+        deaths = Deaths()
+        tools.observer.planned_alone(batch.id)
+        while True:
+            attempt = Attempt(tools.open_plan_cell(task), self._settings)
+            try:
+                problems = await attempt.read(_pieces(tools.blobs, parts))
+                if problems:
+                    return await self._end(held, problems)
+                return await self._write(held, attempt.slices())
+            except BlobMissing:
+                return await self._end(held, [_no_file(batch)])
+            except CellDied as death:
+                tools.observer.planning_died(batch.id, attempt.place, death)
+                problem = deaths.record(attempt)
+                if problem is not None:
+                    return await self._end(held, [problem])
+            finally:
+                await attempt.aclose()
+            await asyncio.sleep(PAUSE_SECONDS * (0.5 + tools.chance.random()))
 
     async def _served(self) -> frozenset[str] | None:
         """Return the models that are served, where that decides; None where nobody can tell.
@@ -125,16 +170,24 @@ class Planner:
             tools.storage,
         )
 
-    async def _write(self, held: ClaimedBatch, scan: Scan) -> Batch:
+    async def _write(self, held: ClaimedBatch, found: AsyncGenerator[Slice, None]) -> Batch:
         tools = self._tools
         name = plan_blob(held)
-        async with tools.blobs.writer(name) as writer:
-            cutter = _Cutter(self._settings, writer)
-            for index, (key, record) in enumerate(scan.lines.merged()):
-                await cutter.add(key.partition(b"\0")[0].decode(), scan.records.get(record))
-                if index % SLICE_LINES == 0:
-                    await asyncio.sleep(0)
-            shards = await cutter.finish()
+        shards: list[ShardPlan] = []
+        offset = 0
+        async with tools.blobs.writer(name) as writer, aclosing(found) as pieces:
+            async for piece in pieces:
+                await writer.write(piece.data)
+                shards.append(
+                    ShardPlan(
+                        number=len(shards),
+                        model=piece.model,
+                        offset=offset,
+                        length=len(piece.data),
+                        lines=piece.lines,
+                    )
+                )
+                offset += len(piece.data)
             await writer.finish()
         plan = Plan(
             blob=name,
@@ -158,52 +211,6 @@ class Planner:
 def plan_blob(held: ClaimedBatch) -> str:
     """Return the name of the plan that this claim may write; the epoch fences it (PROTOCOL 18)."""
     return PlanBlob(batch_id=held.batch.id, epoch=held.claim.epoch).name
-
-
-class _Cutter:
-    """The second pass: writes records in order and notes where each shard begins and ends."""
-
-    def __init__(self, settings: Planning, writer: BlobWriter) -> None:
-        self._settings = settings
-        self._writer = writer
-        self._shards: list[ShardPlan] = []
-        self._model = ""
-        self._held: list[bytes] = []
-        self._length = 0
-        self._offset = 0
-
-    async def add(self, model: str, record: bytes) -> None:
-        """Take the next record."""
-        full = (
-            len(self._held) >= self._settings.shard_lines_max
-            or self._length + len(record) > self._settings.shard_bytes_max
-        )
-        if self._held and (full or model != self._model):
-            await self._cut()
-        self._model = model
-        self._held.append(record)
-        self._length += len(record)
-
-    async def finish(self) -> list[ShardPlan]:
-        """Cut what is left and return every shard."""
-        if self._held:
-            await self._cut()
-        return self._shards
-
-    async def _cut(self) -> None:
-        self._shards.append(
-            ShardPlan(
-                number=len(self._shards),
-                model=self._model,
-                offset=self._offset,
-                length=self._length,
-                lines=len(self._held),
-            )
-        )
-        await self._writer.write(b"".join(self._held))
-        self._offset += self._length
-        self._held = []
-        self._length = 0
 
 
 async def _pieces(blobs: BlobStore, parts: tuple[Part, ...]) -> AsyncIterator[bytes]:

@@ -23,7 +23,7 @@ from tidegate.upstreams.cell import Cell
 
 T = TypeVar("T")
 
-# When others may look again at a shard for which no cell is free.
+# When others may look again at a shard, or a planning, for which no cell is free.
 CELL_WAIT_SECONDS = 3.0
 
 

@@ -83,12 +83,20 @@ class Scan:
 
     async def _take(self, found: Iterator[tuple[int, bytes | None]]) -> None:
         for number, raw in found:
-            self._found += 1
-            if self._found <= self._settings.lines_max:
-                wrote = self._judge_line(number, raw)
-                if wrote or self._found % SLICE_LINES == 0:
-                    await asyncio.sleep(0)
+            if self.take(number, raw):
+                await asyncio.sleep(0)
         await asyncio.sleep(0)
+
+    def take(self, number: int, raw: bytes | None) -> bool:
+        """Judge one line that is not blank; None stands for one that is too long.
+
+        Return True where others should have their turn after it.
+        """
+        self._found += 1
+        if self._found > self._settings.lines_max:
+            return False
+        wrote = self._judge_line(number, raw)
+        return wrote or self._found % SLICE_LINES == 0
 
     def _judge_line(self, number: int, raw: bytes | None) -> bool:
         line = self._judged(number, raw)
@@ -117,12 +125,12 @@ class Scan:
     async def judge(self) -> Problem | None:
         """Return what is wrong with the file as a whole; else look for duplicates among its lines.
 
-        Call it once, after `read`.
+        Call it once, after `read` or the last `take`.
         """
         if self._found == 0:
             return _EMPTY
         if self._found > self._settings.lines_max:
-            return _too_many(self._found, self._settings.lines_max)
+            return too_many(self._found, self._settings.lines_max)
         if len(self._models) > self._settings.models_max:
             return _too_many_models(len(self._models), self._settings.models_max)
         await self._find_duplicates()
@@ -148,7 +156,8 @@ _EMPTY = Problem(
 )
 
 
-def _too_many(found: int, lines_max: int) -> Problem:
+def too_many(found: int, lines_max: int) -> Problem:
+    """Return what is said of a file of too many lines."""
     return Problem(
         code="too_many_tasks",
         message=f"The file has {found} requests; a batch takes {lines_max} at most. Split it.",

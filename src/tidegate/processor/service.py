@@ -18,7 +18,8 @@ from tidegate.processor.held import Held
 from tidegate.processor.keeper import Keeper
 from tidegate.processor.observer import Observer
 from tidegate.processor.open_shard import OpenShard
-from tidegate.processor.planner import Models, Planner, PlannerTools
+from tidegate.processor.plan_door import PlanCell, PlanDoor, PlanTask
+from tidegate.processor.planner import Models, OpenPlanCell, Planner, PlannerTools
 from tidegate.processor.quarantine import Quarantine
 from tidegate.processor.run import Budget, Run
 from tidegate.processor.settings import Settings
@@ -29,13 +30,17 @@ from tidegate.runtime.clock import Clock
 from tidegate.runtime.identity import IdMaker
 from tidegate.signals.base import WORK, Signals
 from tidegate.stores.base import Store
+from tidegate.upstreams.cell import Cell
 
 PLANNERS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
-    """What the wiring gives to a processor. `owner` is fresh for each process start."""
+    """What the wiring gives to a processor. `owner` is fresh for each process start.
+
+    Without `open_plan_cell` every batch is planned in this very process, whatever it may do to it.
+    """
 
     store: Store
     blobs: BlobStore
@@ -49,6 +54,7 @@ class Tools:
     make_scratch: ScratchMaker
     models: Models
     owner: str
+    open_plan_cell: OpenPlanCell | None = None
 
 
 class Processor:
@@ -149,6 +155,8 @@ class Processor:
                 storage=self._storage,
                 make_scratch=tools.make_scratch,
                 models=tools.models,
+                observer=tools.observer,
+                open_plan_cell=self.open_plan_cell,
             ),
         )
         return WholeBatch(
@@ -166,6 +174,12 @@ class Processor:
                 owner=tools.owner,
             ),
         )
+
+    def open_plan_cell(self, task: PlanTask) -> Cell:
+        """Return a cell for the planning of a batch that may kill."""
+        if self._tools.open_plan_cell is not None:
+            return self._tools.open_plan_cell(task)
+        return PlanCell(PlanDoor(task, self._tools.make_scratch))
 
     # Running and stopping
 

@@ -5,13 +5,14 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from tidegate.domain.errors import ClaimLost, StorageFull, StoreUnavailable
+from tidegate.domain.errors import CellNotStarted, ClaimLost, StorageFull, StoreUnavailable
 from tidegate.processor.census import Census
 from tidegate.processor.closer import Closer
 from tidegate.processor.cut import Cut
 from tidegate.processor.keeper import Keeper
 from tidegate.processor.observer import Observer
 from tidegate.processor.planner import Planner
+from tidegate.processor.quarantine import CELL_WAIT_SECONDS
 from tidegate.processor.settings import Claims
 from tidegate.processor.storage import Storage
 from tidegate.signals.base import WORK, Signals, batch_topic
@@ -111,6 +112,9 @@ class WholeBatch:
         except StorageFull as error:
             tools.storage.refused(error)
             wait_seconds = FULL_DISK_SECONDS
+        except CellNotStarted as error:
+            tools.observer.cell_not_started(error)
+            wait_seconds = CELL_WAIT_SECONDS
         except ClaimLost:
             # Cancelled meanwhile (then it is claimed again and ended), or planned by another.
             tools.observer.claim_lost("planning")

@@ -37,10 +37,14 @@ class Page(Generic[T]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimedBatch:
-    """A planning or finalizing claim, with the batch as it was when the claim was taken."""
+    """A planning or finalizing claim, with the batch as it was when the claim was taken.
+
+    `crashes` counts the claims on this unit that were lost by a crash before (PROTOCOL 20).
+    """
 
     claim: Claim
     batch: Batch
+    crashes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

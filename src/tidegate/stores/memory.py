@@ -331,8 +331,9 @@ class MemoryStore(MemoryUpkeep, Store):
         if oldest is None:
             return None
         unit = Unit(batch_id=oldest.id, kind=kind)
-        claim = take(self._jobs[oldest.id], unit, owner, self._clock.now() + lease_seconds)
-        return ClaimedBatch(claim=claim, batch=oldest)
+        job = self._jobs[oldest.id]
+        claim = take(job, unit, owner, self._clock.now() + lease_seconds)
+        return ClaimedBatch(claim=claim, batch=oldest, crashes=job.hold(unit).crashes)
 
     def _record(self, job: Job, outcome: ledger.Outcome, at: float) -> None:
         for shard in outcome.shards:

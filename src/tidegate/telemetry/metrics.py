@@ -352,7 +352,7 @@ class _Quarantine:
         )
         self.deaths = Counter(
             "tidegate_cell_deaths_total",
-            "Child processes that died while they carried a line.",
+            "Child processes that died while they carried a line or planned a batch.",
             registry=registry,
         )
         self.shards = Gauge(

@@ -17,6 +17,7 @@ from tidegate.domain.file import File, Part, Purpose
 from tidegate.processor.endpoints import Endpoint, Routes
 from tidegate.processor.keeper import TaskKeeper
 from tidegate.processor.observer import Observer
+from tidegate.processor.planner import OpenPlanCell
 from tidegate.processor.service import Processor, Tools
 from tidegate.processor.settings import Settings
 from tidegate.runtime.clock import Clock
@@ -190,7 +191,11 @@ class Deployment:
 
     @asynccontextmanager
     async def processor(
-        self, routes: Routes | Mapping[str, Answer] | Answer, settings: Settings | None = None
+        self,
+        routes: Routes | Mapping[str, Answer] | Answer,
+        settings: Settings | None = None,
+        *,
+        open_plan_cell: OpenPlanCell | None = None,
     ) -> AsyncIterator[Processor]:
         """Run a processor; it is stopped, and has handed everything back, at the end."""
         chosen = settings or Settings()
@@ -211,6 +216,7 @@ class Deployment:
                 make_scratch=io.BytesIO,
                 models=Catalogue({}, gateway),
                 owner=self.ids.make("proc_"),
+                open_plan_cell=open_plan_cell,
             ),
         )
         async with asyncio.TaskGroup() as group:

@@ -1,12 +1,15 @@
 """Deadly lines in virtual time: cells that die of them, and processors that do."""
 
 import asyncio
+import io
 from collections.abc import Awaitable, Callable
 
 from typing_extensions import override
 
 from tidegate.domain.errors import CellDied
 from tidegate.processor.endpoints import Endpoint, Routes
+from tidegate.processor.plan_door import PlanCell, PlanDoor, PlanTask
+from tidegate.processor.planner import OpenPlanCell
 from tidegate.processor.settings import Settings
 from tidegate.stores.base import Want
 from tidegate.testing.deployment import Deployment
@@ -68,6 +71,49 @@ class Cells:
         return MemoryCell(self)
 
 
+class PlanCells:
+    """Opens cells in which batches are planned, and lets them die of calls.
+
+    Attributes:
+        dies_of: says of a call whether the cell that gets it dies of it.
+        opened: how many there were; `open` of them are open now.
+        calls: what was sent through any of them, in this order.
+        deaths: how often one died.
+    """
+
+    def __init__(self, dies_of: Callable[[Call], bool] = lambda _: False) -> None:
+        self.dies_of = dies_of
+        self.opened = 0
+        self.open = 0
+        self.calls: list[Call] = []
+        self.deaths = 0
+
+    def __call__(self, task: PlanTask) -> Cell:
+        """Open a cell."""
+        self.opened += 1
+        self.open += 1
+        return _MortalPlanCell(PlanDoor(task, io.BytesIO), self)
+
+
+class _MortalPlanCell(PlanCell):
+    def __init__(self, door: PlanDoor, cells: PlanCells) -> None:
+        super().__init__(door)
+        self._cells = cells
+
+    @override
+    async def send(self, call: Call) -> Reply:
+        self._cells.calls.append(call)
+        if self._cells.dies_of(call):
+            self._cells.deaths += 1
+            raise CellDied("The child process was ended by SIGKILL (simulated).")
+        return await super().send(call)
+
+    @override
+    async def aclose(self) -> None:
+        self._cells.open -= 1
+        await super().aclose()
+
+
 class Lives:
     """A machine on which processors run, one after the other, whenever one has been killed.
 
@@ -85,8 +131,10 @@ class Lives:
         *,
         is_deadly: Callable[[Call], bool] = lambda _: False,
         settings: Settings | None = None,
+        open_plan_cell: OpenPlanCell | None = None,
     ) -> None:
         self._world = world
+        self._open_plan_cell = open_plan_cell
         self._answer = answer
         self._is_deadly = is_deadly
         self._settings = settings
@@ -109,7 +157,9 @@ class Lives:
 
     async def _live(self) -> None:
         endpoint = Endpoint("e", MemoryUpstream(self._answer_here), open_cell=self.cells)
-        async with self._world.processor(Routes(default=endpoint), self._settings):
+        async with self._world.processor(
+            Routes(default=endpoint), self._settings, open_plan_cell=self._open_plan_cell
+        ):
             await asyncio.Event().wait()
 
     async def _answer_here(self, call: Call) -> Reply:

@@ -24,7 +24,7 @@ from tidegate.blobs.disk import Disk
 from tidegate.blobs.files import Files, SystemFiles
 from tidegate.blobs.filesystem import FilesystemBlobs
 from tidegate.blobs.memory import MemoryBlobs
-from tidegate.cell import http_cell
+from tidegate.cell import http_cell, plan_cell
 from tidegate.config import BlobsKind, Gateway, Settings, StoreKind, is_loopback
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.processor.endpoints import Endpoint, Routes
@@ -271,6 +271,12 @@ def make_processor(
             make_scratch=make_scratch,
             models=_catalogue(routes),
             owner=ports.ids.make("processor_"),
+            open_plan_cell=partial(
+                plan_cell,
+                scratch=scratch,
+                memory_bytes_max=settings.processor.cells.memory_bytes_max,
+                start_seconds=settings.processor.cells.start_seconds,
+            ),
         ),
     )
 

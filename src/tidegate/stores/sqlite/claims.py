@@ -75,8 +75,11 @@ def claim_oldest(
         return None
     row = batches.get_row(connection, oldest.batch_id)
     assert row is not None, oldest
-    claim = units.take(connection, Unit(batch_id=row.id, kind=kind), owner, now + lease_seconds)
-    return ClaimedBatch(claim=claim, batch=row.batch())
+    unit = Unit(batch_id=row.id, kind=kind)
+    claim = units.take(connection, unit, owner, now + lease_seconds)
+    hold = units.get_hold(connection, unit)
+    assert hold is not None, unit
+    return ClaimedBatch(claim=claim, batch=row.batch(), crashes=hold.crashes)
 
 
 def list_offers(connection: apsw.Connection, now: float) -> list[Offer]:

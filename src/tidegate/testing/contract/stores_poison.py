@@ -8,7 +8,9 @@ from tidegate.stores.base import Store
 from tidegate.testing.contract.stores import (
     LEASE,
     ManualClock,
+    a_batch,
     a_commit,
+    claim_planning,
     claim_shard,
     claim_shards,
     planned,
@@ -68,6 +70,21 @@ class CrashesContract:
         assert await store.renew([claimed.claim], lease_seconds=LEASE) == []
         await store.hand_back([claimed.claim])
         assert (await claim_shard(store, "bert")).shard.crashes == 0
+
+    async def test_the_crashes_of_a_planning_are_counted_alike(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        await store.create_batch(a_batch("batch_1"))
+        assert (await claim_planning(store, "anna")).crashes == 0
+        clock.turn(LEASE)
+        assert (await claim_planning(store, "anna")).crashes == 0
+        clock.turn(LEASE)
+        claimed = await claim_planning(store, "bert")
+        assert claimed.crashes == 1
+        await store.hand_back([claimed.claim])
+        assert (await claim_planning(store, "cleo")).crashes == 1
+        clock.turn(LEASE)
+        assert (await claim_planning(store, "dora")).crashes == 2
 
     async def test_a_fenced_claim_is_one_crash_whoever_comes_next(
         self, store: Store, clock: ManualClock

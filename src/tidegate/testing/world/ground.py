@@ -81,6 +81,7 @@ class Ground:
         self.endpoint_limit = self.chance.choice([1, 3, 8])
         self.poison: set[str] = set()
         self.unlucky: set[tuple[str, str]] = set()
+        self.unlucky_plans: set[str] = set()
         self._hosts: list[Host] = []
 
     def fork(self) -> random.Random:

@@ -18,6 +18,7 @@ from tidegate.runtime.limiter import AimdSettings
 from tidegate.testing.world.ground import FAULTS_SECONDS, MODELS, Ground
 from tidegate.testing.world.host import Host
 from tidegate.testing.world.model_server import ModelServer, SimulatedCell
+from tidegate.testing.world.planning import SimulatedPlanCell
 from tidegate.testing.world.ports import HostBlobs, HostSignals, behind
 from tidegate.upstreams.catalogue import Catalogue
 
@@ -133,6 +134,7 @@ class Machines:
                 make_scratch=io.BytesIO,
                 models=Catalogue({}, None),
                 owner=owner,
+                open_plan_cell=partial(SimulatedPlanCell, host, ground),
             ),
         )
 
