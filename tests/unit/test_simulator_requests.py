@@ -223,9 +223,6 @@ BAD: list[tuple[str, dict[str, object], str | None]] = [
     (CHAT, {"messages": MESSAGES, "tool_choice": "required"}, "tool_choice"),
     (CHAT, {"messages": MESSAGES, "response_format": {"type": "json_schema"}}, "response_format"),
     (CHAT, {"messages": MESSAGES, "response_format": {"type": "xml"}}, "response_format"),
-    (CHAT, {"messages": MESSAGES, "structured_outputs": {}}, "structured_outputs"),
-    (CHAT, {"messages": MESSAGES, "structured_outputs": {"choice": []}}, "structured_outputs"),
-    (CHAT, {"messages": MESSAGES, "structured_outputs": {"regex": "a*"}}, "structured_outputs"),
     (
         CHAT,
         {"messages": MESSAGES, "request_id": "x" * (REQUEST_ID_CHARACTERS_MAX + 1)},

@@ -2,17 +2,17 @@
 
 import json
 import math
+from datetime import UTC, datetime
 
 import pytest
 
 from tidegate.simulator import schemas
+from tidegate.simulator.leaves import TEXT_CHARACTERS_MAX, Json
 from tidegate.simulator.refusal import Refused
 from tidegate.simulator.schemas import (
     DEPTH_MAX,
     GIVEN_BYTES_MAX,
     ITEMS_MAX,
-    TEXT_CHARACTERS_MAX,
-    Json,
 )
 
 SEEDS = range(40)
@@ -77,8 +77,8 @@ def check_node(node: object, depth: int = 0) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_value_fits_a_large_schema(seed: int) -> None:
-    text = schemas.write(PERSON, seed, "p")
-    assert text == schemas.write(PERSON, seed, "p")
+    text = schemas.write(PERSON, seed, "p").text
+    assert text == schemas.write(PERSON, seed, "p").text
     found = json.loads(text)
     assert isinstance(PERSON, dict)
     assert list(found) == list(PERSON["properties"])  # type: ignore[arg-type]  # a dict, see above
@@ -92,7 +92,7 @@ def test_a_value_fits_a_large_schema(seed: int) -> None:
     assert [type(item) for item in found["pair"]] == [int, bool]
     assert found["both"]["a"] is None
     assert isinstance(found["both"]["b"], bool)
-    assert found["when"] == "2026-01-02T03:04:05Z"
+    assert datetime.fromisoformat(found["when"]).tzinfo is UTC
     assert found["many"] is None or isinstance(found["many"], str)
 
 
@@ -131,7 +131,7 @@ def test_a_value_fits_a_large_schema(seed: int) -> None:
 def test_small_schemas(schema: Json, fits: object) -> None:
     assert callable(fits)
     for seed in range(12):
-        value = json.loads(schemas.write(schema, seed, "p"))
+        value = json.loads(schemas.write(schema, seed, "p").text)
         assert fits(value), value
 
 
@@ -142,7 +142,6 @@ def test_small_schemas(schema: Json, fits: object) -> None:
         None,
         False,
         {"type": "colour"},
-        {"type": "string", "pattern": "a+"},
         {"not": {}},
         {"enum": []},
         {"anyOf": []},
@@ -186,5 +185,5 @@ def test_a_schema_that_is_no_json_is_refused() -> None:
 
 def test_no_number_is_infinite() -> None:
     for seed in range(50):
-        value = json.loads(schemas.write({"type": "number"}, seed, "p"))
+        value = json.loads(schemas.write({"type": "number"}, seed, "p").text)
         assert math.isfinite(value)

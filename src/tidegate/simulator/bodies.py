@@ -37,6 +37,9 @@ class ResponseFormat(msgspec.Struct, frozen=True):
 
     type: str = "text"
     json_schema: JsonSchema | None = None
+    format: msgspec.Raw = ABSENT
+    structures: msgspec.Raw = ABSENT
+    triggers: list[str] | None = None
 
 
 class StructuredOutputs(msgspec.Struct, frozen=True):
@@ -211,6 +214,7 @@ class ResponseBody(msgspec.Struct, frozen=True):
     tools: list[ResponseTool] | None = None
     tool_choice: str | ResponseToolChoice | None = None
     parallel_tool_calls: bool | None = True
+    structured_outputs: StructuredOutputs | None = None
     priority: int = 0
     cache_salt: str | None = None
     request_id: str | None = None

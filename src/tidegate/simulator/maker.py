@@ -11,6 +11,7 @@ import msgspec
 
 from tidegate.simulator import bodies, checks, plans, prompts
 from tidegate.simulator.bodies import Body, ChatBody, KvTransfer
+from tidegate.simulator.constraints import Shape
 from tidegate.simulator.dice import digest
 from tidegate.simulator.engine.sequence import Request
 from tidegate.simulator.engine.tokens import detokenize
@@ -20,7 +21,7 @@ from tidegate.simulator.orders import Order
 from tidegate.simulator.plans import Limits, Plan
 from tidegate.simulator.refusal import Refused
 from tidegate.simulator.settings import SimulatorSettings
-from tidegate.simulator.shapes import NoCall, Shape, response_shape, shape_of
+from tidegate.simulator.shapes import NoCall, response_shape, shape_of
 from tidegate.simulator.styles.chat import ChatStyle
 from tidegate.simulator.styles.completion import CompletionStyle
 from tidegate.simulator.styles.embedding import EmbeddingStyle

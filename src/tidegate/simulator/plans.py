@@ -111,13 +111,24 @@ def free(limits: Limits, *, seed: int, key: str, number: int, median: int) -> Pl
     return plan
 
 
-def written(limits: Limits, text: str) -> Plan:
-    """Return the plan of an answer with this text, as much of it as fits."""
+class Wording(msgspec.Struct, frozen=True):
+    """A text in pieces that are a token each, which several plans can share."""
+
+    pieces: list[str]
+    ids: "array[int]"
+
+
+def wording(text: str) -> Wording:
+    """Return a text as its tokens; the empty one is a token without text."""
     pieces = tokens.pieces(text) or [""]
-    plan = _cut(pieces, limits)
-    if limits.stops:
-        ids = array("I", [tokens.token_of(piece) for piece in pieces[: plan.total]])
-        _stop_early(plan, limits, ids, pieces)
+    return Wording(pieces, array("I", [tokens.token_of(piece) for piece in pieces]))
+
+
+def written(limits: Limits, words: Wording) -> Plan:
+    """Return the plan of an answer with these words, as many of them as fit."""
+    plan = _cut(words, limits)
+    if limits.stops or limits.stop_ids:
+        _stop_early(plan, limits, words.ids[: plan.total], words.pieces)
     return plan
 
 
@@ -129,18 +140,20 @@ def calling(limits: Limits, calls: tuple[ToolCall, ...], finish: str) -> Plan:
         arguments = tokens.pieces(call.arguments)
         pieces += ["", *arguments]
         marks += [index] * (len(arguments) + 1)
-    plan = _cut(pieces, limits)
+    ids = array("I", [tokens.token_of(piece) for piece in pieces])
+    plan = _cut(Wording(pieces, ids), limits)
     plan.calls, plan.marks = calls, marks
     if plan.finish == "stop":
         plan.finish = finish
     return plan
 
 
-def _cut(pieces: list[str], limits: Limits) -> Plan:
-    total = min(len(pieces), limits.tokens_max)
-    plan = Plan(total, "stop" if total == len(pieces) else "length", pieces=pieces)
+def _cut(words: Wording, limits: Limits) -> Plan:
+    total = min(len(words.pieces), limits.tokens_max)
+    is_whole = total == len(words.pieces)
+    plan = Plan(total, "stop" if is_whole else "length", pieces=words.pieces)
     plan.limit = limits.tokens_max
-    plan.script = array("I", [tokens.token_of(piece) for piece in pieces])
+    plan.script = words.ids
     return plan
 
 

@@ -1,8 +1,6 @@
-"""What an answer must be, where the request says so: a call of a function, JSON, one of a few."""
+"""What an answer must be, where the request says so: calls of functions, or a text of a form."""
 
-from collections.abc import Callable, Sequence
-
-import msgspec
+from collections.abc import Sequence
 
 from tidegate.simulator import schemas
 from tidegate.simulator.bodies import (
@@ -14,19 +12,15 @@ from tidegate.simulator.bodies import (
     ResponseToolChoice,
     Tool,
 )
+from tidegate.simulator.constraints import Shape, constraint, json_shape, object_shape
 from tidegate.simulator.dice import Dice, digest
-from tidegate.simulator.plans import Limits, Plan, ToolCall, calling, written
+from tidegate.simulator.leaves import Json
+from tidegate.simulator.plans import Limits, Plan, ToolCall, calling
 from tidegate.simulator.refusal import Refused
+from tidegate.simulator.variants import varied
 
 TOOLS_MAX = 256
-_ANY_OBJECT: schemas.Json = {
-    "type": "object",
-    "minProperties": 2,
-    "additionalProperties": {"type": "string"},
-}
-
-# Makes the plan of a choice from its number, where it is not free words.
-Shape = Callable[[int, Limits], Plan]
+_NOT_THERE = "Tool choice 'function' not found in 'tools' parameter. (parameter=tool_choice)"
 
 
 def shape_of(body: Body) -> Shape | None:
@@ -35,86 +29,82 @@ def shape_of(body: Body) -> Shape | None:
     Raises:
         Refused: it is nothing that the simulator can make.
     """
-    if isinstance(body, ChatBody) and body.tools:
-        found = calls_shape(_functions(body.tools), _named(body.tool_choice), body)
-        if found is not None:
-            return found
-    elif isinstance(body, ChatBody) and _is_forced(body.tool_choice):
-        raise Refused("When using `tool_choice`, `tools` must be set.", param="tool_choice")
-    form = body.response_format
-    if form is not None and form.type == "json_schema":
-        if form.json_schema is None or not form.json_schema.definition:
-            raise Refused("response_format needs a json_schema.", param="response_format")
-        return json_shape(form.json_schema.definition, "response_format")
-    if form is not None and form.type == "json_object":
-        return _object_shape
-    if form is not None and form.type != "text":
+    text = constraint(body.response_format, body.structured_outputs)
+    if not isinstance(body, ChatBody):
+        return text
+    _check_chosen(body)
+    if not body.tools or (text is not None and not _is_forced(body.tool_choice)):
+        # A text that is constrained can't be a call.
+        return text
+    return calls_shape(_functions(body.tools), _named(body.tool_choice), body) or text
+
+
+def _check_chosen(body: ChatBody) -> None:
+    """Refuse a choice of tools that makes no sense, in vLLM's words."""
+    choice, asked = body.tool_choice, body.structured_outputs
+    if body.tools == []:
         raise Refused(
-            f"The simulator does not offer the response_format {form.type!r}.",
-            param="response_format",
+            "`tools` must not be an empty array. Either provide at least one tool or omit the "
+            "field entirely. (parameter=tools)",
+            param="tools",
         )
-    return _structured(body)
-
-
-def _structured(body: Body) -> Shape | None:
-    asked = body.structured_outputs
-    if asked is None:
-        return None
-    if asked.choice is not None:
-        return choice_shape(asked.choice)
-    if asked.json and bytes(asked.json) != b"null":
-        return json_shape(asked.json, "structured_outputs")
-    if asked.json_object:
-        return _object_shape
-    if asked.regex or asked.grammar or asked.structural_tag:
+    if choice not in {None, "none"} and body.tools is None:
         raise Refused(
-            "The simulator offers structured_outputs by choice, json and json_object only.",
-            param="structured_outputs",
+            "When using `tool_choice`, `tools` must be set. (parameter=tool_choice)",
+            param="tool_choice",
         )
-    raise Refused(
-        "You must use one kind of structured outputs constraint but none are specified.",
-        param="structured_outputs",
-    )
-
-
-def choice_shape(choices: Sequence[str]) -> Shape:
-    """Return the shape of one of some texts."""
-    if not choices:
-        raise Refused("Choice '[]' cannot be an empty list", param="structured_outputs")
-    return lambda number, limits: written(limits, choices[Dice(number).roll(len(choices))])
-
-
-def json_shape(data: msgspec.Raw, param: str) -> Shape:
-    """Return the shape of JSON that a schema accepts; that there is some is tried at once."""
-    schema = schemas.parse(data, param)
-    schemas.write(schema, 0, param)
-    return lambda number, limits: written(limits, schemas.write(schema, number, param))
-
-
-def _object_shape(number: int, limits: Limits) -> Plan:
-    return written(limits, schemas.write(_ANY_OBJECT, number, "response_format"))
+    if asked is not None and isinstance(choice, NamedTool):
+        raise Refused(
+            "You can only either use constraints for structured outputs or tools, not both."
+        )
 
 
 # Functions
 
 
 def response_shape(body: ResponseBody) -> Shape | None:
-    """Return what a response must be, or None for anything."""
+    """Return what a response must be, or None for anything.
+
+    Raises:
+        Refused: it is nothing that the simulator can make.
+    """
+    text = _response_text(body)
     functions = [
         Function(tool.name, tool.parameters)
         for tool in body.tools or ()
         if tool.type == "function" and tool.name
     ]
-    if functions:
-        found = calls_shape(functions, _named(body.tool_choice), body)
-        if found is not None:
-            return found
+    if not functions:
+        _check_without_tools(body)
+        return text
+    if text is not None and not _is_forced(body.tool_choice):
+        return text
+    return calls_shape(functions, _named(body.tool_choice), body) or text
+
+
+def _check_without_tools(body: ResponseBody) -> None:
+    if body.tool_choice == "required":
+        raise Refused(
+            "Tool choice 'required' must be specified with 'tools' parameter. "
+            "(parameter=tool_choice)",
+            param="tool_choice",
+        )
+    if isinstance(body.tool_choice, ResponseToolChoice):
+        raise Refused(_NOT_THERE, param="tool_choice")
+
+
+def _response_text(body: ResponseBody) -> Shape | None:
     form = body.text.format if body.text is not None else None
-    if form is not None and form.type == "json_schema":
+    if form is None:
+        return constraint(None, body.structured_outputs)
+    if body.structured_outputs is not None:
+        raise Refused(
+            "Cannot specify both structured_outputs and text.format (parameter=structured_outputs)",
+            param="structured_outputs",
+        )
+    if form.type == "json_schema":
         return json_shape(form.definition, "text")
-    if form is not None and form.type == "json_object":
-        return _object_shape
-    return None
+    return object_shape() if form.type == "json_object" else None
 
 
 def _functions(tools: Sequence[Tool]) -> list[Function]:
@@ -129,15 +119,15 @@ def _named(choice: str | NamedTool | ResponseToolChoice | None) -> tuple[str, st
         return "named", choice.name
     if choice not in {None, "auto", "none", "required"}:
         raise Refused(
-            "Invalid value for `tool_choice`: only named tools, "
-            '"none", "auto" or "required" are supported.',
+            f"Invalid value for `tool_choice`: {choice}! Only named tools, "
+            '"none", "auto" or "required" are supported. (parameter=tool_choice)',
             param="tool_choice",
         )
     return choice or "auto", None
 
 
-def _is_forced(choice: str | NamedTool | None) -> bool:
-    return isinstance(choice, NamedTool) or choice == "required"
+def _is_forced(choice: str | NamedTool | ResponseToolChoice | None) -> bool:
+    return isinstance(choice, NamedTool | ResponseToolChoice) or choice == "required"
 
 
 def calls_shape(
@@ -152,31 +142,33 @@ def calls_shape(
     way, name = chosen
     if len(functions) > TOOLS_MAX:
         raise Refused(f"At most {TOOLS_MAX} tools are taken.", param="tools")
-    if name is not None:
-        functions = [function for function in functions if function.name == name]
-        if not functions:
-            raise Refused(f"The tool '{name}' is not among the tools.", param="tool_choice")
     if way == "none":
         return None
-    known = [
-        schemas.parse(function.parameters, "tools") if function.parameters else {}
-        for function in functions
-    ]
+    if way == "named":
+        functions = _of_name(functions, name, body)
+    known = [_schema(function) for function in functions]
     for schema in known:
-        schemas.write(schema or {}, 0, "tools")
+        schemas.write(schema, 0, "tools")
     several = way != "named" and len(functions) > 1 and body.parallel_tool_calls is not False
 
-    def shape(number: int, limits: Limits) -> Plan:
+    def make(number: int) -> tuple[tuple[ToolCall, ...], int]:
         dice = Dice(number)
-        if way == "auto" and dice.roll(2):
-            raise NoCall
+        dice.roll(2)
         count = 1 + (dice.roll(2) if several else 0)
         first = dice.roll(len(functions))
-        calls = [
-            _call(functions[place % len(functions)], known[place % len(functions)], number, place)
-            for place in range(first, first + count)
+        places = [place % len(functions) for place in range(first, first + count)]
+        made = [
+            _call(functions[each], known[each], number, place)
+            for place, each in enumerate(places, start=first)
         ]
-        return calling(limits, tuple(calls), "stop" if way == "named" else "tool_calls")
+        return tuple(call for call, _ in made), sum(work for _, work in made)
+
+    calls = varied(make)
+
+    def shape(number: int, limits: Limits) -> Plan:
+        if way == "auto" and Dice(number).roll(2):
+            raise NoCall
+        return calling(limits, calls(number), "stop" if way == "named" else "tool_calls")
 
     return shape
 
@@ -185,11 +177,32 @@ class NoCall(Exception):
     """The answer is free words after all."""
 
 
-def _call(function: Function, schema: schemas.Json, number: int, place: int) -> ToolCall:
-    own = digest(number, place)
-    wanted: schemas.Json = schema or {"type": "object", "additionalProperties": False}
-    return ToolCall(
-        f"chatcmpl-tool-{own:016x}{digest(own):016x}",
-        function.name,
-        schemas.write(wanted, own, "tools"),
+def _of_name(
+    functions: Sequence[Function], name: str | None, body: ChatBody | ResponseBody
+) -> list[Function]:
+    found = [function for function in functions if function.name == name]
+    if not found:
+        raise Refused(_missing(body), param="tool_choice")
+    return found
+
+
+def _missing(body: ChatBody | ResponseBody) -> str:
+    if isinstance(body, ResponseBody):
+        return _NOT_THERE
+    return (
+        "The tool specified in `tool_choice` does not match any of the specified `tools` "
+        "(parameter=tool_choice)"
     )
+
+
+def _schema(function: Function) -> Json:
+    found = schemas.parse(function.parameters, "tools") if function.parameters else None
+    return found or {"type": "object", "additionalProperties": False}
+
+
+def _call(function: Function, schema: Json, number: int, place: int) -> tuple[ToolCall, int]:
+    """Return a call, and how much work its arguments were."""
+    own = digest(number, place)
+    written = schemas.write(schema, own, "tools")
+    name = f"chatcmpl-tool-{own:016x}{digest(own):016x}"
+    return ToolCall(name, function.name, written.text), written.work
