@@ -15,7 +15,7 @@ from tidegate.signals.memory import MemorySignals
 from tidegate.stores.base import ClaimedShard, Store, Want
 from tidegate.stores.memory import MemoryStore
 from tidegate.testing.breaks import broken
-from tidegate.testing.collecting import HOUR, collector_of, planned, results_of
+from tidegate.testing.collecting import HOUR, collector_of, commit_of, planned, results_of
 from tidegate.testing.deployment import Deployment, request_line
 from tidegate.testing.loop import LoopClock, run_virtual
 from tidegate.testing.world.account import Account
@@ -172,6 +172,21 @@ def test_a_fenced_writer_may_be_tidied_up_after_while_its_owner_works_on() -> No
         assert not world.account.right(second.claim.unit).fenced
         await world.begin_writer("writer_2")
         assert await failed(world, second, "writer_2") == [Verdict.ACCEPTED]
+
+    told(story)
+
+
+def test_a_repeated_segment_may_be_stale_once_its_results_were_lost_and_only_then() -> None:
+    async def story(world: Watched) -> None:
+        batch, (first, _) = await world.begin()
+        commit = await commit_of(world.deployment, batch, first, WRITER, bad=True)
+        for _repeat in range(2):
+            assert await world.store.commit(commit) == [Verdict.ACCEPTED]
+        with broken("08-segment"), pytest.raises(Broken, match="and then ended when it was"):
+            await world.store.commit(commit)
+        await world.blobs.vanish(f"results/{batch.id}/{WRITER}.errors")
+        await world.collector.collect()
+        assert await world.store.commit(commit) == [Verdict.STALE]
 
     told(story)
 

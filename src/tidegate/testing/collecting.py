@@ -153,7 +153,14 @@ async def planned(deployment: Deployment, batch: Batch, *, shards: int) -> Batch
 async def results_of(
     deployment: Deployment, batch: Batch, held: ClaimedShard, writer: str, *, bad: bool = False
 ) -> list[Verdict]:
-    """Commit the results of both lines of a shard under a writer's name; return the answer.
+    """Commit the results of both lines of a shard under a writer's name; return the answer."""
+    return await deployment.store.commit(await commit_of(deployment, batch, held, writer, bad=bad))
+
+
+async def commit_of(
+    deployment: Deployment, batch: Batch, held: ClaimedShard, writer: str, *, bad: bool = False
+) -> Commit:
+    """Write the results of both lines of a shard under a writer's name; return their commit.
 
     Bad ones go into the error file.
     """
@@ -182,14 +189,12 @@ async def results_of(
         errors=slice_of_both if bad else None,
         tally=Tally(failed=len(lines)) if bad else Tally(completed=len(lines)),
     )
-    return await deployment.store.commit(
-        Commit(
-            segment_id=deployment.ids.make("seg_"),
-            batch_id=batch.id,
-            shards=(part,),
-            at=deployment.clock.now(),
-            writer=writer,
-        )
+    return Commit(
+        segment_id=deployment.ids.make("seg_"),
+        batch_id=batch.id,
+        shards=(part,),
+        at=deployment.clock.now(),
+        writer=writer,
     )
 
 

@@ -335,8 +335,12 @@ class Account:
         for shard in repair.shards:
             unit = Unit(batch_id=repair.batch_id, kind=Kind.SHARD, number=shard.number)
             right = self.right(unit)
-            # Another collector's repeat of it changes nothing, though the shard was claimed since.
-            right.fenced = right.fenced or right.epoch <= shard.epoch
+            if right.epoch > shard.epoch:
+                # Another collector's repeat of it changes nothing: the shard was claimed since.
+                continue
+            right.fenced = True
+            # Whoever still waits for the answer to its latest segment hears that it is stale.
+            self._latest.pop((repair.batch_id, shard.number), None)
         await self._holdings.repaired(repair)
         batch = job.batch
         data = self._holdings.content(batch.output_file_id)
