@@ -340,7 +340,7 @@ _ALL = (
     Break(
         "04-part", 4, "shards lie with who may not send their lines", _held_without_part, first=29
     ),
-    Break("05-planner", 5, "a replaced planner may still record its plan", _any_planner, first=77),
+    Break("05-planner", 5, "a replaced planner may still record its plan", _any_planner, first=125),
     Break("06-sort", 6, "sorted runs on scratch are forgotten", _runs_forgotten),
     Break("07-hold", 7, "a batch does not hold its input", _input_not_held),
     Break("08-bitmap", 8, "a line that is done may be recorded again", _no_bitmap),
