@@ -160,7 +160,7 @@ class Claims(LedgerMachine):
         batch_id, owner = data.draw(st.sampled_from(sorted(self.writers)))
         name = self.writers[batch_id, owner]
         blob = ResultBlob(batch_id=batch_id, writer=name, label="uncommitted").name
-        gone = run(self.store.condemn([blob], idle_before=self.clock.now()))
+        gone = run(self.store.condemn([blob], idle_seconds=0))
         holds = [self.units[unit] for unit in self.shards(batch_id)]
         held = [
             hold

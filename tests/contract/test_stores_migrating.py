@@ -115,9 +115,9 @@ async def test_all_that_was_there_is_there(new: Path, old: Path, clock: ManualCl
 async def test_what_was_at_work_goes_on(old: Path, clock: ManualClock) -> None:
     async with opened(old, clock) as store:
         late = a_blob("late", writer="anna")
-        assert await store.condemn([late], idle_before=START) == [], "its owner lives"
+        assert await store.condemn([late], idle_seconds=1) == [], "its owner lives"
         clock.turn(LEASE)
-        assert await store.condemn([late], idle_before=START) == [late]
+        assert await store.condemn([late], idle_seconds=1) == [late]
         (taken,) = await claim_shards(store, "bert")
         assert (taken.shard.crashes, taken.shard.deaths, taken.shard.suspect) == (1, {}, None)
         await store.begin_writer("writer_b", batch_id="batch_1", owner="bert", at=START)
@@ -129,10 +129,10 @@ async def test_what_was_at_work_goes_on(old: Path, clock: ManualClock) -> None:
 
 async def test_what_has_had_its_time_goes(old: Path, clock: ManualClock) -> None:
     async with opened(old, clock) as store:
-        assert await store.release_files(["file-x", "file-in"], keep_until=START) == ["file-x"]
-        assert await store.purge(created_before=START + 1, limit=9) == Purged(files=1, uploads=1)
-        (over,) = await store.list_old_batches(ended_before=START + 9, limit=9)
+        assert await store.release_files(["file-x", "file-in"], keep_seconds=0) == ["file-x"]
+        assert await store.purge(age_seconds=0, limit=9) == Purged(files=1, uploads=1)
+        (over,) = await store.list_old_batches(ended_seconds=0, limit=9)
         assert over.batch_id == "batch_3"
         assert await store.drop_batches(["batch_1", "batch_3"]) == 1
         pending = "uploads/pending"
-        assert await store.condemn([pending], idle_before=START + 1) == [pending]
+        assert await store.condemn([pending], idle_seconds=0) == [pending]

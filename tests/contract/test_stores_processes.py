@@ -86,7 +86,7 @@ async def commit(store, number):
     return await store.commit(request) == ["accepted"]
 
 async def condemn(store, number):
-    return await store.condemn([blob(number)], idle_before=START) == [blob(number)]
+    return await store.condemn([blob(number)], idle_seconds=1) == [blob(number)]
 
 async def main(verb):
     clock = ManualClock(START + 60)

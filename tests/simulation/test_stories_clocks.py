@@ -6,14 +6,17 @@ from dataclasses import replace
 import pytest
 
 from tidegate.blobs.base import BlobWriter
+from tidegate.collector.settings import Settings
 from tidegate.domain.errors import BlobMissing, StorageFull
 from tidegate.processor.claimer import MISSING_PLAN_SECONDS
 from tidegate.processor.whole_batch import FULL_DISK_SECONDS
-from tidegate.testing.deployment import Deployment
+from tidegate.testing.collecting import DAY, HOUR, collector_of
+from tidegate.testing.deployment import TENANT, Deployment
 from tidegate.testing.loop import LoopClock
 from tidegate.testing.stories import at_once, lines, now, told
 
-WRONG_CLOCKS = pytest.mark.parametrize("skew_seconds", [0.0, 3600.0, -3600.0])
+WRONG_CLOCKS = pytest.mark.parametrize("skew_seconds", [0.0, HOUR, -HOUR])
+WILD_CLOCKS = pytest.mark.parametrize("skew_seconds", [0.0, 40 * DAY, -40 * DAY])
 AWAY_SECONDS = 5.0
 
 
@@ -87,5 +90,51 @@ def test_a_planning_without_room_is_tried_again_in_time(skew_seconds: float) -> 
             ended = await world.end_of(batch.id, within_seconds=2 * FULL_DISK_SECONDS)
         assert now() > FULL_DISK_SECONDS
         assert ended.counts.completed == 3
+
+    told(story)
+
+
+@WILD_CLOCKS
+def test_a_wrong_collector_deletes_nothing_under_a_download(skew_seconds: float) -> None:
+    async def story(world: Deployment) -> None:
+        collector = collector_of(on_host(world, skew_seconds), Settings(download_seconds_max=60.0))
+        file_id = await world.upload(b"0123")
+        await world.store.delete_file(TENANT, file_id)
+        assert (await collector.collect()).files_released == 1
+        await asyncio.sleep(59.75)
+        assert (await collector.collect()).blobs_deleted == 0
+        await asyncio.sleep(0.25)
+        assert (await collector.collect()).blobs_deleted == 1
+
+    told(story)
+
+
+@WILD_CLOCKS
+def test_a_wrong_collector_gives_up_no_upload_that_is_under_way(skew_seconds: float) -> None:
+    async def story(world: Deployment) -> None:
+        collector = collector_of(on_host(world, skew_seconds), Settings(upload_seconds_max=60.0))
+        at, blob = world.clock.now(), "uploads/u"
+        await world.store.begin_upload("u", tenant=TENANT, blob=blob, at=at)
+        await world.blobs.put(blob, b"0123")
+        await asyncio.sleep(59.75)
+        assert (await collector.collect()).blobs_deleted == 0
+        await asyncio.sleep(0.25)
+        assert (await collector.collect()).blobs_deleted == 1
+
+    told(story)
+
+
+@WILD_CLOCKS
+def test_a_wrong_collector_keeps_what_ended_its_time(skew_seconds: float) -> None:
+    async def story(world: Deployment) -> None:
+        collector = collector_of(on_host(world, skew_seconds), Settings(retention_seconds=60.0))
+        await world.cancel((await world.submit(lines(1))).id)
+        claimed = await world.store.claim_planning("before", lease_seconds=1.0)
+        assert claimed is not None
+        await world.store.end_unplanned(claimed.claim, problems=[], at=world.clock.now())
+        await asyncio.sleep(59.75)
+        assert (await collector.collect()).batches_dropped == 0
+        await asyncio.sleep(0.25)
+        assert (await collector.collect()).batches_dropped == 1
 
     told(story)

@@ -43,7 +43,7 @@ class Watched(MemoryStore):
             for number, hold in claims.items():
                 job.holds[number] = type(hold)(epoch=hold.epoch)
             name = ResultBlob(batch_id=commit.batch_id, writer=commit.writer, label="unused").name
-            assert await self.condemn([name], idle_before=0.0) == [name]
+            assert await self.condemn([name], idle_seconds=0) == [name]
             job.holds.update(claims)
         verdicts = await super().commit(commit)
         self.refused += Verdict.ACCEPTED not in verdicts

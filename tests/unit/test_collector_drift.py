@@ -267,8 +267,7 @@ def test_what_is_released_in_the_midst_of_a_pass_is_no_drift() -> None:
         async def late(*, after: str, limit: int) -> object:
             found = await references(after=after, limit=limit)
             await deployment.store.delete_file("default", file_id)
-            now = deployment.clock.now()
-            await deployment.store.release_files([file_id], keep_until=now)
+            await deployment.store.release_files([file_id], keep_seconds=0)
             await deployment.blobs.delete(blob)
             deployment.store.list_references = references  # type: ignore[method-assign]  # once
             return found

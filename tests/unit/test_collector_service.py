@@ -54,9 +54,9 @@ def test_a_stop_is_obeyed_between_two_pieces() -> None:
         collector = collector_of(deployment, SETTINGS)
         release = deployment.store.release_files
 
-        async def stopping(file_ids: list[str], *, keep_until: float) -> list[str]:
+        async def stopping(file_ids: list[str], *, keep_seconds: float) -> list[str]:
             collector.stop()
-            return await release(file_ids, keep_until=keep_until)
+            return await release(file_ids, keep_seconds=keep_seconds)
 
         setattr(deployment.store, "release_files", stopping)  # noqa: B010 -- a stop in mid-round
         await collector.run()

@@ -89,9 +89,9 @@ class Compaction(Duty):
         except StorageFull:
             await self._withdraw(upload_id, blob)
             raise
-        keep_until = tools.clock.now() + self._settings.download_seconds_max
+        keep_seconds = self._settings.download_seconds_max
         if await tools.store.swap_parts(
-            upload_id, file.id, old=[*before, *run], new=[*before, new], keep_until=keep_until
+            upload_id, file.id, old=[*before, *run], new=[*before, new], keep_seconds=keep_seconds
         ):
             return new
         await self._withdraw(upload_id, blob)

@@ -24,9 +24,11 @@ class Expiry(Duty):
         while True:
             await self._pace.turn()
             found = await tools.store.list_unused_files(limit=PIECE)
-            keep_until = tools.clock.now() + self._settings.download_seconds_max
+            keep_seconds = self._settings.download_seconds_max
             ids = [file.file_id for file in found]
-            gone = set(await tools.store.release_files(ids, keep_until=keep_until)) if ids else ()
+            gone = (
+                set(await tools.store.release_files(ids, keep_seconds=keep_seconds)) if ids else ()
+            )
             piece = _report([file for file in found if file.file_id in gone])
             tools.observer.released(piece.files_released, piece.bytes_released)
             done += piece

@@ -16,8 +16,8 @@ class _Deleting(Duty):
     async def _delete(self, names: Sequence[str]) -> Report:
         """Delete those of these blobs that the ledger gives up for good."""
         tools = self._tools
-        idle_before = tools.clock.now() - self._settings.upload_seconds_max
-        condemned = await tools.store.condemn(names, idle_before=idle_before) if names else []
+        idle_seconds = self._settings.upload_seconds_max
+        condemned = await tools.store.condemn(names, idle_seconds=idle_seconds) if names else []
         size = 0
         for name in condemned:
             size += await self._length(name)

@@ -12,22 +12,23 @@ class Retention(Duty):
 
     @override
     async def plan(self) -> Report:
-        old = await self._tools.store.list_old_batches(ended_before=self._before(), limit=LOOK_MAX)
+        old = await self._tools.store.list_old_batches(
+            ended_seconds=self._settings.retention_seconds, limit=LOOK_MAX
+        )
         return Report(batches_dropped=len(old))
 
     @override
     async def act(self) -> Report:
         return await self._drop() + await self._purge()
 
-    def _before(self) -> float:
-        return self._tools.clock.now() - self._settings.retention_seconds
-
     async def _drop(self) -> Report:
         store = self._tools.store
         done = Report()
         while True:
             await self._pace.turn()
-            old = await store.list_old_batches(ended_before=self._before(), limit=PIECE)
+            old = await store.list_old_batches(
+                ended_seconds=self._settings.retention_seconds, limit=PIECE
+            )
             count = await store.drop_batches([batch.batch_id for batch in old]) if old else 0
             self._tools.observer.dropped(count)
             done += Report(batches_dropped=count)
@@ -38,7 +39,9 @@ class Retention(Duty):
         done = Report()
         while True:
             await self._pace.turn()
-            gone = await self._tools.store.purge(created_before=self._before(), limit=PIECE)
+            gone = await self._tools.store.purge(
+                age_seconds=self._settings.retention_seconds, limit=PIECE
+            )
             count = gone.files + gone.uploads
             done += Report(rows_purged=count)
             if not count:

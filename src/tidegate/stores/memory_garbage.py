@@ -33,8 +33,9 @@ class MemoryGarbage(Upkeep):
         return self._unreferenced(names)
 
     @override
-    async def condemn(self, names: Sequence[str], *, idle_before: float) -> list[str]:
-        return [name for name in self._unreferenced(names) if self._may_go(name, idle_before)]
+    async def condemn(self, names: Sequence[str], *, idle_seconds: float) -> list[str]:
+        idle_since = self._clock.now() - idle_seconds
+        return [name for name in self._unreferenced(names) if self._may_go(name, idle_since)]
 
     @override
     async def list_retained(self, *, limit: int) -> list[str]:
@@ -62,22 +63,23 @@ class MemoryGarbage(Upkeep):
                 needed.add(job.batch.plan_blob)
         return needed
 
-    def _retain(self, blobs: set[str], until: float) -> None:
+    def _retain(self, blobs: set[str], keep_seconds: float) -> None:
+        until = self._clock.now() + keep_seconds
         for blob in blobs:
             self._retained[blob] = max(until, self._retained.get(blob, until))
 
-    def _may_go(self, name: str, idle_before: float) -> bool:
+    def _may_go(self, name: str, idle_since: float) -> bool:
         match parse(name):
             case None:
                 return False
             case UploadBlob(upload_id=upload_id):
-                return self._upload_goes(upload_id, name, idle_before)
+                return self._upload_goes(upload_id, name, idle_since)
             case PlanBlob(batch_id=batch_id, epoch=epoch):
                 return self._plan_goes(batch_id, epoch)
             case ResultBlob(batch_id=batch_id, writer=writer):
                 return self._results_go(batch_id, writer)
 
-    def _upload_goes(self, upload_id: str, name: str, idle_before: float) -> bool:
+    def _upload_goes(self, upload_id: str, name: str, idle_since: float) -> bool:
         now = self._clock.now()
         if upload_id not in self._uploads:  # Nobody may begin it now: its bytes are about to go.
             self._uploads[upload_id] = Upload("", name, now, abandoned=True)
@@ -87,7 +89,7 @@ class MemoryGarbage(Upkeep):
             if key == upload_id or upload.blob == name
         ]
         pending = [upload for upload in uploads if upload.is_pending]
-        if any(upload.created_at >= idle_before for upload in pending):
+        if any(upload.created_at > idle_since for upload in pending):
             return False
         for upload in pending:
             upload.abandoned = True

@@ -73,14 +73,14 @@ class MemoryUpkeep(MemoryGarbage):
         ]
 
     @override
-    async def release_files(self, file_ids: Sequence[str], *, keep_until: float) -> list[str]:
+    async def release_files(self, file_ids: Sequence[str], *, keep_seconds: float) -> list[str]:
         gone: list[str] = []
         for file_id in dict.fromkeys(file_ids):
             entry = self._files.get(file_id)
             if entry is None:
                 continue
             if self._why_unused(entry):
-                self._retain({part.blob for part in entry.parts}, keep_until)
+                self._retain({part.blob for part in entry.parts}, keep_seconds)
                 entry.release()
             if entry.released:
                 gone.append(file_id)
@@ -94,12 +94,13 @@ class MemoryUpkeep(MemoryGarbage):
         return sorted(overdue, key=place)[:limit]
 
     @override
-    async def list_old_batches(self, *, ended_before: float, limit: int) -> list[OldBatch]:
+    async def list_old_batches(self, *, ended_seconds: float, limit: int) -> list[OldBatch]:
         assert limit > 0, limit
+        ended_by = self._clock.now() - ended_seconds
         found = [
             OldBatch(batch_id=job.batch.id, tenant=job.batch.tenant, ended_at=at)
             for job in self._jobs.values()
-            if (at := ended_at(job.batch)) is not None and at < ended_before
+            if (at := ended_at(job.batch)) is not None and at <= ended_by
         ]
         return sorted(found, key=lambda old: (old.ended_at, old.batch_id))[:limit]
 
@@ -119,8 +120,9 @@ class MemoryUpkeep(MemoryGarbage):
         return dropped
 
     @override
-    async def purge(self, *, created_before: float, limit: int) -> Purged:
+    async def purge(self, *, age_seconds: float, limit: int) -> Purged:
         assert limit > 0, limit
+        created_by = self._clock.now() - age_seconds
         newest: dict[str, float] = {}
         for upload in self._uploads.values():
             if upload.file_id is not None:
@@ -131,13 +133,13 @@ class MemoryUpkeep(MemoryGarbage):
             entry.file
             for entry in self._files.values()
             if entry.released
-            and max(entry.file.created_at, newest.get(entry.file.id, -1.0)) < created_before
+            and max(entry.file.created_at, newest.get(entry.file.id, -1.0)) <= created_by
         ]
         gone = {file.id for file in sorted(files, key=place)[:limit]}
         abandoned = sorted(
             (upload.created_at, key)
             for key, upload in self._uploads.items()
-            if upload.abandoned and upload.created_at < created_before
+            if upload.abandoned and upload.created_at <= created_by
         )
         uploads = [key for _, key in abandoned[:limit]]
         uploads += [key for key, upload in self._uploads.items() if upload.file_id in gone]
@@ -175,7 +177,7 @@ class MemoryUpkeep(MemoryGarbage):
         *,
         old: Sequence[Part],
         new: Sequence[Part],
-        keep_until: float,
+        keep_seconds: float,
     ) -> bool:
         upload, entry = self._uploads.get(upload_id), self._files.get(file_id)
         if upload is not None and upload.file_id is not None:
@@ -189,7 +191,7 @@ class MemoryUpkeep(MemoryGarbage):
         assert upload.tenant == entry.file.tenant, "the upload of another tenant"
         entry.parts = merged([*new, *entry.parts[len(old) :]])
         upload.file_id = file_id
-        self._retain({part.blob for part in old} - self._needed(), keep_until)
+        self._retain({part.blob for part in old} - self._needed(), keep_seconds)
         return True
 
     # Drift

@@ -151,12 +151,12 @@ class Upkeep(ABC):
         """Return files that are deleted or expired, held by no live batch, and not yet released."""
 
     @abstractmethod
-    async def release_files(self, file_ids: Sequence[str], *, keep_until: float) -> list[str]:
+    async def release_files(self, file_ids: Sequence[str], *, keep_seconds: float) -> list[str]:
         """Let go of the bytes of those that are still unused; return their ids.
 
-        Those that were released before are among them. Their blobs are retained until
-        `keep_until` for whoever is reading them, or longer where that was asked for. What is left
-        of a file is a row without parts that marks its place in lists.
+        Those that were released before are among them. Their blobs are retained for
+        `keep_seconds` from now for whoever is reading them, or longer where that was asked for.
+        What is left of a file is a row without parts that marks its place in lists.
         """
 
     @abstractmethod
@@ -164,8 +164,8 @@ class Upkeep(ABC):
         """Return batches that are not terminal though their window has closed, the oldest first."""
 
     @abstractmethod
-    async def list_old_batches(self, *, ended_before: float, limit: int) -> list[OldBatch]:
-        """Return batches that became terminal before this instant, the oldest first."""
+    async def list_old_batches(self, *, ended_seconds: float, limit: int) -> list[OldBatch]:
+        """Return batches that have been terminal for at least so long, the oldest first."""
 
     @abstractmethod
     async def drop_batches(self, batch_ids: Sequence[str]) -> int:
@@ -175,11 +175,11 @@ class Upkeep(ABC):
         """
 
     @abstractmethod
-    async def purge(self, *, created_before: float, limit: int) -> Purged:
+    async def purge(self, *, age_seconds: float, limit: int) -> Purged:
         """Remove rows of released files, and of uploads that are over and name no file.
 
         An upload is over when it was abandoned, or when the file that it became is purged. Only
-        rows that were made before this instant go, and a file only together with its uploads. At
+        rows that are at least so old go, and a file only together with its uploads. At
         most `limit` files go at once, and at most `limit` abandoned uploads.
         """
 
@@ -194,11 +194,11 @@ class Upkeep(ABC):
         """
 
     @abstractmethod
-    async def condemn(self, names: Sequence[str], *, idle_before: float) -> list[str]:
+    async def condemn(self, names: Sequence[str], *, idle_seconds: float) -> list[str]:
         """Fence whoever could still make a row that points to these blobs; return what may go.
 
         Of the unreferenced ones: the blob of an upload once that is finished or abandoned (one
-        pending since before `idle_before` is abandoned here); a plan once its epoch is superseded
+        pending for at least `idle_seconds` is abandoned here); a plan once its epoch is superseded
         or its planning has ended (an expired claim's epoch is raised here); results once their
         writer can commit no more: it was fenced before, its batch is gone or has no open shard,
         or it is fenced here because its owner holds no live claim of the batch (the epochs of
@@ -228,14 +228,14 @@ class Upkeep(ABC):
         *,
         old: Sequence[Part],
         new: Sequence[Part],
-        keep_until: float,
+        keep_seconds: float,
     ) -> bool:
         """Replace the first parts of a file by others of the same bytes; finish the upload.
 
         False, and nothing changes, where the file's parts don't begin with `old`, the file is
         hidden, or the upload is not pending. Each new part lies in the upload's blob or in one of
         `old`. The blobs that no row needs after it are retained
-        until `keep_until`. A repeat of what was done answers True.
+        for `keep_seconds` from now. A repeat of what was done answers True.
         """
 
     # Drift (PROTOCOL 19)

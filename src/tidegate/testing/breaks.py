@@ -305,7 +305,7 @@ def _not_fenced(patches: Patches) -> None:
 
 
 def _by_age(patches: Patches) -> None:
-    def may_go(_self: memory_garbage.MemoryGarbage, _name: str, _idle_before: float) -> bool:
+    def may_go(_self: memory_garbage.MemoryGarbage, _name: str, _idle_since: float) -> bool:
         return True
 
     patches.put(memory_garbage.MemoryGarbage, "_may_go", may_go)

@@ -47,7 +47,7 @@ def list_unused_files(connection: apsw.Connection, *, now: float, limit: int) ->
 
 
 def release_files(
-    connection: apsw.Connection, file_ids: Sequence[str], *, now: float, keep_until: float
+    connection: apsw.Connection, file_ids: Sequence[str], *, now: float, keep_seconds: float
 ) -> list[str]:
     """Let go of the bytes of unused files; see `Upkeep.release_files`."""
     gone: list[str] = []
@@ -58,7 +58,7 @@ def release_files(
         if not row.released:
             if not _is_unused(connection, row, now):
                 continue
-            values: dict[str, Value] = {"file_id": file_id, "until": keep_until}
+            values: dict[str, Value] = {"file_id": file_id, "until": now + keep_seconds}
             write(connection, SQL["retain_parts"], values)
             write(connection, files.SQL["remove_parts"], values)
             write(connection, SQL["release_file"], values)
@@ -73,12 +73,10 @@ def list_overdue(connection: apsw.Connection, *, now: float, limit: int) -> list
     return [row.batch() for row in select(connection, SQL["list_overdue"], values, BatchRow)]
 
 
-def list_old_batches(
-    connection: apsw.Connection, *, ended_before: float, limit: int
-) -> list[OldBatch]:
+def list_old_batches(connection: apsw.Connection, *, ended_by: float, limit: int) -> list[OldBatch]:
     """Return batches that ended long ago; see `Upkeep.list_old_batches`."""
     assert limit > 0, limit
-    values: dict[str, Value] = {"ended_before": ended_before, "limit": limit}
+    values: dict[str, Value] = {"ended_by": ended_by, "limit": limit}
     rows = select(connection, SQL["list_old_batches"], values, _OldRow)
     return [OldBatch(batch_id=row.id, tenant=row.tenant, ended_at=row.ended_at) for row in rows]
 
@@ -99,10 +97,10 @@ def drop_batches(connection: apsw.Connection, batch_ids: Sequence[str]) -> int:
     return dropped
 
 
-def purge(connection: apsw.Connection, *, created_before: float, limit: int) -> Purged:
+def purge(connection: apsw.Connection, *, created_by: float, limit: int) -> Purged:
     """Remove rows that nobody can ask for any more; see `Upkeep.purge`."""
     assert limit > 0, limit
-    values: dict[str, Value] = {"created_before": created_before, "limit": limit}
+    values: dict[str, Value] = {"created_by": created_by, "limit": limit}
     uploads = write(connection, SQL["remove_abandoned_uploads"], values)
     rows = select(connection, SQL["list_purgeable_files"], values, _NameRow)
     for row in rows:

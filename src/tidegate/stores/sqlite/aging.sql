@@ -49,7 +49,7 @@ LIMIT :limit;
 -- list_old_batches --
 SELECT id, tenant, coalesce(completed_at, failed_at, expired_at, cancelled_at) AS ended_at
 FROM batch
-WHERE coalesce(completed_at, failed_at, expired_at, cancelled_at) < :ended_before
+WHERE coalesce(completed_at, failed_at, expired_at, cancelled_at) <= :ended_by
 ORDER BY coalesce(completed_at, failed_at, expired_at, cancelled_at), id
 LIMIT :limit;
 
@@ -68,9 +68,9 @@ DELETE FROM batch WHERE id = :batch_id;
 -- list_purgeable_files --
 SELECT f.id FROM file AS f
 WHERE
-    f.released = 1 AND f.created_at < :created_before
+    f.released = 1 AND f.created_at <= :created_by
     AND NOT EXISTS (
-        SELECT 1 FROM upload AS u WHERE u.file_id = f.id AND u.created_at >= :created_before
+        SELECT 1 FROM upload AS u WHERE u.file_id = f.id AND u.created_at > :created_by
     )
 ORDER BY f.created_at, f.id
 LIMIT :limit;
@@ -84,7 +84,7 @@ DELETE FROM file WHERE id = :file_id;
 -- remove_abandoned_uploads --
 DELETE FROM upload WHERE id IN (
     SELECT id FROM upload
-    WHERE state = 'abandoned' AND created_at < :created_before
+    WHERE state = 'abandoned' AND created_at <= :created_by
     ORDER BY created_at, id
     LIMIT :limit
 );

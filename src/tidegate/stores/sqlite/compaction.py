@@ -25,7 +25,7 @@ class Swap:
     file_id: str
     old: Sequence[Part]
     new: Sequence[Part]
-    keep_until: float
+    keep_seconds: float
 
 
 class _FragmentedRow(msgspec.Struct, frozen=True, array_like=True):
@@ -72,7 +72,7 @@ def swap_parts(connection: apsw.Connection, swap: Swap, now: float) -> bool:
     files.set_parts(connection, row.file(), merged([*swap.new, *parts[count:]]))
     files.mark_finished(connection, swap.upload_id, swap.file_id)
     for blob in sorted({part.blob for part in swap.old}):
-        _retain_unneeded(connection, blob, row.tenant, swap.keep_until)
+        _retain_unneeded(connection, blob, row.tenant, now + swap.keep_seconds)
     return True
 
 

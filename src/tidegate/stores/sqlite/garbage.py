@@ -59,17 +59,17 @@ def unreferenced(connection: apsw.Connection, names: Sequence[str], now: float) 
 
 
 def condemn(
-    connection: apsw.Connection, names: Sequence[str], *, now: float, idle_before: float
+    connection: apsw.Connection, names: Sequence[str], *, now: float, idle_seconds: float
 ) -> list[str]:
     """Fence the writers of unreferenced blobs; see `Upkeep.condemn`."""
     return [
         name
         for name in unreferenced(connection, names, now)
-        if _may_go(connection, name, now=now, idle_before=idle_before)
+        if _may_go(connection, name, now=now, idle_seconds=idle_seconds)
     ]
 
 
-def _may_go(connection: apsw.Connection, name: str, *, now: float, idle_before: float) -> bool:
+def _may_go(connection: apsw.Connection, name: str, *, now: float, idle_seconds: float) -> bool:
     match parse(name):
         case None:
             return False
@@ -78,7 +78,7 @@ def _may_go(connection: apsw.Connection, name: str, *, now: float, idle_before: 
                 "id": upload_id,
                 "blob": name,
                 "now": now,
-                "idle_before": idle_before,
+                "idle_since": now - idle_seconds,
             }
             return _upload_goes(connection, values)
         case PlanBlob(batch_id=batch_id, epoch=epoch):

@@ -18,7 +18,7 @@ ON CONFLICT (id) DO NOTHING;
 
 -- count_busy_uploads --
 SELECT count(*) FROM upload
-WHERE (blob = :blob OR id = :id) AND state = 'pending' AND created_at >= :idle_before;
+WHERE (blob = :blob OR id = :id) AND state = 'pending' AND created_at > :idle_since;
 
 -- abandon_uploads --
 UPDATE upload SET state = 'abandoned' WHERE (blob = :blob OR id = :id) AND state = 'pending';

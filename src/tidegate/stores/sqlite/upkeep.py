@@ -75,9 +75,9 @@ class SqliteUpkeep(Upkeep):
         )
 
     @override
-    async def release_files(self, file_ids: Sequence[str], *, keep_until: float) -> list[str]:
+    async def release_files(self, file_ids: Sequence[str], *, keep_seconds: float) -> list[str]:
         return await self._write(
-            lambda db: aging.release_files(db, file_ids, now=self._now(), keep_until=keep_until)
+            lambda db: aging.release_files(db, file_ids, now=self._now(), keep_seconds=keep_seconds)
         )
 
     @override
@@ -85,9 +85,9 @@ class SqliteUpkeep(Upkeep):
         return await self._read(lambda db: aging.list_overdue(db, now=self._now(), limit=limit))
 
     @override
-    async def list_old_batches(self, *, ended_before: float, limit: int) -> list[OldBatch]:
+    async def list_old_batches(self, *, ended_seconds: float, limit: int) -> list[OldBatch]:
         return await self._read(
-            lambda db: aging.list_old_batches(db, ended_before=ended_before, limit=limit)
+            lambda db: aging.list_old_batches(db, ended_by=self._now() - ended_seconds, limit=limit)
         )
 
     @override
@@ -95,9 +95,9 @@ class SqliteUpkeep(Upkeep):
         return await self._write(lambda db: aging.drop_batches(db, batch_ids))
 
     @override
-    async def purge(self, *, created_before: float, limit: int) -> Purged:
+    async def purge(self, *, age_seconds: float, limit: int) -> Purged:
         return await self._write(
-            lambda db: aging.purge(db, created_before=created_before, limit=limit)
+            lambda db: aging.purge(db, created_by=self._now() - age_seconds, limit=limit)
         )
 
     @override
@@ -105,9 +105,9 @@ class SqliteUpkeep(Upkeep):
         return await self._read(lambda db: garbage.unreferenced(db, names, self._now()))
 
     @override
-    async def condemn(self, names: Sequence[str], *, idle_before: float) -> list[str]:
+    async def condemn(self, names: Sequence[str], *, idle_seconds: float) -> list[str]:
         return await self._write(
-            lambda db: garbage.condemn(db, names, now=self._now(), idle_before=idle_before)
+            lambda db: garbage.condemn(db, names, now=self._now(), idle_seconds=idle_seconds)
         )
 
     @override
@@ -134,10 +134,10 @@ class SqliteUpkeep(Upkeep):
         *,
         old: Sequence[Part],
         new: Sequence[Part],
-        keep_until: float,
+        keep_seconds: float,
     ) -> bool:
         swap = compaction.Swap(
-            upload_id=upload_id, file_id=file_id, old=old, new=new, keep_until=keep_until
+            upload_id=upload_id, file_id=file_id, old=old, new=new, keep_seconds=keep_seconds
         )
         return await self._write(lambda db: compaction.swap_parts(db, swap, self._now()))
 

@@ -13,7 +13,6 @@ from tidegate.domain.claim import Kind
 from tidegate.domain.file import Part
 from tidegate.domain.shard import Shard, Tally, count_done, is_done, no_lines_done, with_done
 from tidegate.stores.upkeep import FileRepair, Fragmented, Repair, ShardRepair
-from tidegate.testing.contract.stores import START
 from tidegate.testing.contract.stores_agreement import (
     ALL_FILES,
     BATCHES,
@@ -24,7 +23,7 @@ from tidegate.testing.contract.stores_agreement import (
 from tidegate.testing.contract.stores_machine import run
 
 OWNERS = st.sampled_from(["anna", "bert", "cleo"])
-SECONDS = st.sampled_from([-1.0, 0.0, 20.0])
+SECONDS = st.sampled_from([0.0, 20.0])
 
 
 class UpkeepAgreement(Agreement):
@@ -94,15 +93,13 @@ class UpkeepAgreement(Agreement):
         if not files:
             return
         file = data.draw(st.sampled_from(files))
-        until = self.clock.now() + seconds
         self.both(lambda s: s.delete_file(file.tenant, file.file_id))
-        self.both(lambda s: s.release_files([file.file_id], keep_until=until))
+        self.both(lambda s: s.release_files([file.file_id], keep_seconds=seconds))
 
     @rule(file_ids=st.lists(st.sampled_from(ALL_FILES), max_size=8), seconds=SECONDS)
     def release(self, file_ids: list[str], seconds: float) -> None:
         """Let go of files, of which most are in use."""
-        until = self.clock.now() + seconds
-        self.both(lambda s: s.release_files(file_ids, keep_until=until))
+        self.both(lambda s: s.release_files(file_ids, keep_seconds=seconds))
 
     @rule(
         batch_ids=st.just(BATCHES) | st.lists(st.sampled_from([*BATCHES, NOBODY]), max_size=2),
@@ -113,10 +110,10 @@ class UpkeepAgreement(Agreement):
         states = self.both(lambda s: s.get_states(batch_ids)) or {}
         self.dropped |= {key for key in batch_ids if key not in states and key in self.created}
 
-    @rule(before=st.sampled_from([START, START + 1e9]), limit=st.integers(1, 3))
-    def purge(self, before: float, limit: int) -> None:
+    @rule(age=st.sampled_from([0.0, 15.0, 1e9]), limit=st.integers(1, 3))
+    def purge(self, age: float, limit: int) -> None:
         """Remove rows. An upload id may be used again then, as it never is in truth."""
-        self.both(lambda s: s.purge(created_before=before, limit=limit))
+        self.both(lambda s: s.purge(age_seconds=age, limit=limit))
         self.condemned = {name for name in self.condemned if not name.startswith("uploads/")}
 
     @rule(data=st.data(), idle=st.booleans())
@@ -124,8 +121,8 @@ class UpkeepAgreement(Agreement):
         """Give away what nobody needs and nobody will."""
         some = st.lists(st.sampled_from(self.names()), max_size=12)
         names = self.names() if data.draw(st.booleans()) else data.draw(some)
-        before = self.clock.now() + 1 if idle else START - 0.5
-        self.condemned |= set(self.both(lambda s: s.condemn(names, idle_before=before)) or ())
+        seconds = 0.0 if idle else 1e9
+        self.condemned |= set(self.both(lambda s: s.condemn(names, idle_seconds=seconds)) or ())
 
     @rule(batch_id=st.sampled_from(BATCHES[2:]), owner=OWNERS, pause=st.sampled_from([0.0, 15.0]))
     def plan_late(self, batch_id: str, owner: str, pause: float) -> None:
@@ -137,7 +134,7 @@ class UpkeepAgreement(Agreement):
         self.claims.append(claimed.claim)
         plan = plan_of(claimed.claim, ["m"])
         self.clock.turn(pause)
-        self.condemned |= set(self.both(lambda s: s.condemn([plan.blob], idle_before=0.0)) or ())
+        self.condemned |= set(self.both(lambda s: s.condemn([plan.blob], idle_seconds=1e9)) or ())
         self.both(lambda s: s.plan_batch(claimed.claim, plan, at=self.clock.now()))
 
     @rule(data=st.data())
@@ -167,12 +164,12 @@ class UpkeepAgreement(Agreement):
         if trouble != "not begun":
             self.both(lambda s: s.begin_upload(upload_id, tenant=file.tenant, blob=blob, at=at))
         if trouble == "condemned":
-            self.condemned |= set(self.both(lambda s: s.condemn([blob], idle_before=at + 1)) or ())
+            self.condemned |= set(self.both(lambda s: s.condemn([blob], idle_seconds=0)) or ())
         new = [Part(blob=blob, offset=0, length=sum(part.length for part in old))]
         for _ in range(2):
             self.both(
                 lambda s: s.swap_parts(
-                    upload_id, file.file_id, old=old, new=new, keep_until=at + seconds
+                    upload_id, file.file_id, old=old, new=new, keep_seconds=seconds
                 )
             )
 
@@ -229,7 +226,7 @@ class UpkeepAgreement(Agreement):
         self.both(lambda s: s.unreferenced(names))
         self.both(lambda s: s.list_overdue(limit=3))
         self.both(lambda s: s.list_unused_files(limit=4))
-        self.both(lambda s: s.list_old_batches(ended_before=self.clock.now(), limit=3))
+        self.both(lambda s: s.list_old_batches(ended_seconds=5, limit=3))
         self.both(lambda s: s.list_retained(limit=5))
         self.both(lambda s: s.list_fragmented(parts_min=2, limit=3))
         self.both(lambda s: s.list_references(after="plans/batch_1", limit=3))

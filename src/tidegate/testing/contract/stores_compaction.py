@@ -22,10 +22,10 @@ from tidegate.testing.contract.stores import (
     result,
     upload,
 )
-from tidegate.testing.contract.stores_garbage import OLD, begin
+from tidegate.testing.contract.stores_garbage import begin
 
 OUTPUT = "file-batch_1-output"
-KEEP = START + 60
+KEEP_SECONDS = 60
 LINES = 20
 
 
@@ -94,7 +94,7 @@ class ListFragmentedContract:
         claimed = await fragmented(store, 4)
         old = (await parts_of(store))[:3]
         new = one_part(await begin(store, "u"), old)
-        await store.swap_parts("u", OUTPUT, old=old, new=new, keep_until=KEEP)
+        await store.swap_parts("u", OUTPUT, old=old, new=new, keep_seconds=KEEP_SECONDS)
         (found,) = await store.list_fragmented(parts_min=2, limit=9)
         assert (found.parts, found.bytes) == (2, 40)
         await append(store, claimed, 4, a_part(4))
@@ -109,7 +109,7 @@ class SwapPartsContract:
         before, old = await store.get_parts(TENANT, OUTPUT)
         new = one_part(await begin(store, "u"), old[:3])
         await append(store, claimed, 5, a_part(5))
-        assert await store.swap_parts("u", OUTPUT, old=old[:3], new=new, keep_until=KEEP)
+        assert await store.swap_parts("u", OUTPUT, old=old[:3], new=new, keep_seconds=KEEP_SECONDS)
         await append(store, claimed, 6, a_part(6, 7))
         file, kept = await store.get_parts(TENANT, OUTPUT)
         assert list(kept) == [*new, *old[3:], a_part(5), a_part(6, 7)]
@@ -121,7 +121,7 @@ class SwapPartsContract:
         old = await parts_of(store)
         name = await begin(store, "u")
         new = [old[0], *one_part(name, old[1:3]), old[3]]
-        assert await store.swap_parts("u", OUTPUT, old=old, new=new, keep_until=KEEP)
+        assert await store.swap_parts("u", OUTPUT, old=old, new=new, keep_seconds=KEEP_SECONDS)
         assert await parts_of(store) == new
         blobs = [part.blob for part in old]
         assert await store.unreferenced(blobs) == []
@@ -133,7 +133,7 @@ class SwapPartsContract:
         old = await parts_of(store)
         name = await begin(store, "u")
         new = [Part(blob=name, offset=10 * number, length=10) for number in range(3)]
-        assert await store.swap_parts("u", OUTPUT, old=old, new=new, keep_until=KEEP)
+        assert await store.swap_parts("u", OUTPUT, old=old, new=new, keep_seconds=KEEP_SECONDS)
         assert await parts_of(store) == one_part(name, old)
 
     async def test_a_repeat_of_what_was_done_is_true(self, store: Store) -> None:
@@ -141,7 +141,7 @@ class SwapPartsContract:
         old = await parts_of(store)
         new = one_part(await begin(store, "u"), old)
         for number in (3, 4):
-            assert await store.swap_parts("u", OUTPUT, old=old, new=new, keep_until=KEEP)
+            assert await store.swap_parts("u", OUTPUT, old=old, new=new, keep_seconds=KEEP_SECONDS)
             await append(store, claimed, number, a_part(number))
         assert await parts_of(store) == [*new, a_part(3), a_part(4)]
         assert not await store.abandon_upload("u")
@@ -152,7 +152,7 @@ class SwapPartsContract:
         await fragmented(store, 3)
         old = await parts_of(store)
         new = one_part(await begin(store, "u"), old)
-        await store.swap_parts("u", OUTPUT, old=old, new=new, keep_until=KEEP)
+        await store.swap_parts("u", OUTPUT, old=old, new=new, keep_seconds=KEEP_SECONDS)
         blobs = [part.blob for part in old]
         clock.turn(59)
         assert await store.unreferenced([*blobs, new[0].blob]) == []
@@ -168,7 +168,7 @@ class SwapPartsContract:
         await fragmented(store, 1, "batch_2")  # Its only blob is also the first of the other.
         old = await parts_of(store)
         new = one_part(await begin(store, "u"), old)
-        await store.swap_parts("u", OUTPUT, old=old, new=new, keep_until=KEEP)
+        await store.swap_parts("u", OUTPUT, old=old, new=new, keep_seconds=KEEP_SECONDS)
         clock.turn(60)
         assert await store.list_retained(limit=9) == [part.blob for part in old[1:]]
 
@@ -186,10 +186,12 @@ class SwapPartsContract:
         ]
         for parts in wrong:
             new = one_part(name, parts)
-            assert not await store.swap_parts("u", OUTPUT, old=parts, new=new, keep_until=KEEP)
+            assert not await store.swap_parts(
+                "u", OUTPUT, old=parts, new=new, keep_seconds=KEEP_SECONDS
+            )
         assert await parts_of(store) == old
         new = one_part(name, old)
-        assert await store.swap_parts("u", OUTPUT, old=old, new=new, keep_until=KEEP)
+        assert await store.swap_parts("u", OUTPUT, old=old, new=new, keep_seconds=KEEP_SECONDS)
 
     async def test_a_last_part_that_grew_meanwhile_changes_nothing(self, store: Store) -> None:
         claimed = await fragmented(store, 2)
@@ -198,7 +200,7 @@ class SwapPartsContract:
         grown = await parts_of(store)
         assert grown == [old[0], replace(old[1], length=14)]
         new = one_part(await begin(store, "u"), old)
-        assert not await store.swap_parts("u", OUTPUT, old=old, new=new, keep_until=KEEP)
+        assert not await store.swap_parts("u", OUTPUT, old=old, new=new, keep_seconds=KEEP_SECONDS)
         assert await parts_of(store) == grown
 
     async def test_a_hidden_file_is_left_alone(self, store: Store, clock: ManualClock) -> None:
@@ -208,7 +210,9 @@ class SwapPartsContract:
         clock.turn(1)
         new = one_part(await begin(store, "u"), [INPUT])
         for file_id in ("file-a", "file-b", "file-unknown"):
-            assert not await store.swap_parts("u", file_id, old=[INPUT], new=new, keep_until=KEEP)
+            assert not await store.swap_parts(
+                "u", file_id, old=[INPUT], new=new, keep_seconds=KEEP_SECONDS
+            )
         assert await store.abandon_upload("u"), "it is still pending"
 
     async def test_an_upload_that_is_not_pending_changes_nothing(self, store: Store) -> None:
@@ -217,10 +221,14 @@ class SwapPartsContract:
         old = await parts_of(store)
         name = await begin(store, "u")
         new = one_part(name, old)
-        assert not await store.swap_parts("never", OUTPUT, old=old, new=new, keep_until=KEEP)
-        assert await store.condemn([name], idle_before=OLD) == [name]
+        assert not await store.swap_parts(
+            "never", OUTPUT, old=old, new=new, keep_seconds=KEEP_SECONDS
+        )
+        assert await store.condemn([name], idle_seconds=0) == [name]
         for upload_id in ("u", "upload-file-in"):
-            assert not await store.swap_parts(upload_id, OUTPUT, old=old, new=new, keep_until=KEEP)
+            assert not await store.swap_parts(
+                upload_id, OUTPUT, old=old, new=new, keep_seconds=KEEP_SECONDS
+            )
         assert await parts_of(store) == old
 
     async def test_of_two_at_once_one_wins(self, store: Store) -> None:
@@ -230,7 +238,11 @@ class SwapPartsContract:
         answers = await asyncio.gather(
             *(
                 store.swap_parts(
-                    f"u{number}", OUTPUT, old=old, new=one_part(name, old), keep_until=KEEP
+                    f"u{number}",
+                    OUTPUT,
+                    old=old,
+                    new=one_part(name, old),
+                    keep_seconds=KEEP_SECONDS,
                 )
                 for number, name in enumerate(names)
             )
@@ -239,7 +251,7 @@ class SwapPartsContract:
         winner = names[answers.index(True)]
         assert await parts_of(store) == one_part(winner, old)
         losers = [name for name in names if name != winner]
-        assert await store.condemn(names, idle_before=OLD) == losers
+        assert await store.condemn(names, idle_seconds=0) == losers
 
     async def test_a_thousand_parts_become_one(self, store: Store) -> None:
         parts = [
@@ -250,6 +262,6 @@ class SwapPartsContract:
         file = replace(await upload(store), id="file-many", bytes=sum(p.length for p in parts))
         await store.finish_upload("many", file, parts)
         new = one_part(await begin(store, "u"), parts)
-        assert await store.swap_parts("u", "file-many", old=parts, new=new, keep_until=START)
+        assert await store.swap_parts("u", "file-many", old=parts, new=new, keep_seconds=0)
         assert await store.get_parts(TENANT, "file-many") == (file, tuple(new))
         assert len(await store.list_retained(limit=1000)) == 500

@@ -67,7 +67,7 @@ class ReferencesContract:
         found = await store.list_references(after="", limit=9)
         assert found == [Reference(blob="results/batch_1", bytes_needed=30)]
         await store.delete_file(TENANT, OUTPUT)
-        await store.release_files([OUTPUT], keep_until=START + 60)
+        await store.release_files([OUTPUT], keep_seconds=60)
         assert await store.list_references(after="", limit=9) == []
 
     async def test_a_blob_says_whose_it_is(self, store: Store) -> None:

@@ -22,7 +22,6 @@ from tidegate.testing.contract.stores import (
     run_whole,
     writer_of,
 )
-from tidegate.testing.contract.stores_garbage import OLD
 from tidegate.testing.contract.stores_upkeep import run_to_end
 from tidegate.testing.contract.stores_writers import a_blob
 
@@ -34,7 +33,7 @@ class CondemnResultsContract:
         await planned(store)
         claimed = await claim_shard(store, "anna")
         clock.turn(LEASE - 1)
-        assert await store.condemn([a_blob()], idle_before=OLD) == []
+        assert await store.condemn([a_blob()], idle_seconds=0) == []
         part = Part(blob=a_blob(), offset=0, length=10)
         commit = a_commit(result(claimed, [0], output=part))
         assert await store.commit(commit) == [Verdict.ACCEPTED]
@@ -46,7 +45,7 @@ class CondemnResultsContract:
         mine = await claim_shards(store, "anna", limit=2)
         clock.turn(LEASE)
         for _ in range(2):
-            assert await store.condemn([a_blob()], idle_before=OLD) == [a_blob()]
+            assert await store.condemn([a_blob()], idle_seconds=0) == [a_blob()]
         commit = a_commit(*(result(one, [0]) for one in mine))
         assert await store.commit(commit) == [Verdict.STALE] * 2
         claims = [one.claim for one in mine]
@@ -66,7 +65,7 @@ class CondemnResultsContract:
         clock.turn(LEASE - 1)
         await claim_shard(store, "anna")
         clock.turn(1)
-        assert await store.condemn([a_blob()], idle_before=OLD) == []
+        assert await store.condemn([a_blob()], idle_seconds=0) == []
         assert await store.commit(a_commit(result(first, [0]))) == [Verdict.ACCEPTED]
 
     async def test_claims_of_others_and_of_other_batches_do_not_count(
@@ -78,7 +77,7 @@ class CondemnResultsContract:
         stopped = await claim_shard(store, "bert")
         clock.turn(LEASE)
         await claim_shard(store, "anna", batch_id="batch_2")
-        assert await store.condemn([a_blob()], idle_before=OLD) == [a_blob()]
+        assert await store.condemn([a_blob()], idle_seconds=0) == [a_blob()]
         # Nobody asked about a writer of the other's: it was stopped, and may still commit.
         await store.begin_writer("writer_bert", batch_id="batch_1", owner="bert", at=START)
         commit = a_commit(result(stopped, [0]), writer="writer_bert")
@@ -88,7 +87,7 @@ class CondemnResultsContract:
         await planned(store)
         claimed = await claim_shard(store, "anna")
         await store.hand_back([claimed.claim])
-        assert await store.condemn([a_blob()], idle_before=OLD) == [a_blob()]
+        assert await store.condemn([a_blob()], idle_seconds=0) == [a_blob()]
         assert await store.commit(a_commit(result(claimed, [0]))) == [Verdict.STALE]
         again = await claim_shard(store, "anna")
         assert (again.shard.epoch, again.shard.crashes) == (2, 0)
@@ -96,10 +95,10 @@ class CondemnResultsContract:
 
     async def test_a_fenced_writer_keeps_nothing_back(self, store: Store) -> None:
         await planned(store)
-        assert await store.condemn([a_blob("one")], idle_before=OLD) == [a_blob("one")]
+        assert await store.condemn([a_blob("one")], idle_seconds=0) == [a_blob("one")]
         await claim_shard(store, "anna")
         names = [a_blob("two"), a_blob("one")]
-        assert await store.condemn(names, idle_before=OLD) == names
+        assert await store.condemn(names, idle_seconds=0) == names
 
     async def test_several_blobs_of_one_writer_go_together(
         self, store: Store, clock: ManualClock
@@ -110,7 +109,7 @@ class CondemnResultsContract:
         await store.commit(a_commit(result(claimed, [0], output=part)))
         clock.turn(LEASE)
         names = [a_blob("c"), a_blob("kept"), a_blob("a")]
-        assert await store.condemn(names, idle_before=OLD) == [names[0], names[2]]
+        assert await store.condemn(names, idle_seconds=0) == [names[0], names[2]]
         (shard, _) = await store.get_shards("batch_1")
         assert (shard.epoch, shard.crashes) == (2, 1)
 
@@ -123,40 +122,40 @@ class CondemnResultsContract:
         await store.commit(a_commit(result(claimed, [0], output=kept[0], errors=kept[1])))
         names = [part.blob for part in kept]
         clock.turn(LEASE)
-        assert await store.condemn(names, idle_before=OLD) == []
+        assert await store.condemn(names, idle_seconds=0) == []
         taken = await claim_shard(store, "bert")
         assert taken.shard.epoch == 2, "nobody is fenced over bytes that are needed"
         await run_to_end_of(store, taken)
-        assert await store.condemn(names, idle_before=OLD) == []
+        assert await store.condemn(names, idle_seconds=0) == []
         await store.drop_batches(["batch_1"])
-        assert await store.condemn(names, idle_before=OLD) == []
+        assert await store.condemn(names, idle_seconds=0) == []
 
     async def test_nothing_can_be_added_to_a_batch_without_open_shards(self, store: Store) -> None:
         await planned(store)
         await run_whole(store)
-        assert await store.condemn([a_blob()], idle_before=OLD) == [a_blob()]
+        assert await store.condemn([a_blob()], idle_seconds=0) == [a_blob()]
         finalizing = await store.claim_finalizing("anna", lease_seconds=LEASE)
         assert finalizing is not None
-        assert await store.condemn([a_blob()], idle_before=OLD) == [a_blob()]
+        assert await store.condemn([a_blob()], idle_seconds=0) == [a_blob()]
         await store.finish_batch(finalizing.claim, at=START)
-        assert await store.condemn([a_blob()], idle_before=OLD) == [a_blob()]
+        assert await store.condemn([a_blob()], idle_seconds=0) == [a_blob()]
 
     async def test_results_of_a_batch_that_is_gone_go(self, store: Store) -> None:
         await planned(store)
         await run_to_end(store)
         await store.drop_batches(["batch_1"])
         names = [a_blob(), a_blob(batch_id="batch_x")]
-        assert await store.condemn(names, idle_before=OLD) == names
+        assert await store.condemn(names, idle_seconds=0) == names
 
     async def test_a_writer_that_was_never_begun_goes_and_never_begins(self, store: Store) -> None:
         await planned(store)
         claimed = await claim_shard(store)
         name = a_blob(writer="writer_x")
-        assert await store.condemn([name], idle_before=OLD) == [name]
+        assert await store.condemn([name], idle_seconds=0) == [name]
         await store.begin_writer("writer_x", batch_id="batch_1", owner="anna", at=START)
         commit = a_commit(result(claimed, [0]), writer="writer_x")
         assert await store.commit(commit) == [Verdict.STALE]
-        assert await store.condemn([name], idle_before=OLD) == [name]
+        assert await store.condemn([name], idle_seconds=0) == [name]
 
     async def test_a_name_that_carries_its_owner_is_judged_by_the_owner(
         self, store: Store, clock: ManualClock
@@ -164,9 +163,9 @@ class CondemnResultsContract:
         await planned(store)
         claimed = await claim_shard(store, "anna")
         name = a_blob(writer="anna")
-        assert await store.condemn([name], idle_before=OLD) == []
+        assert await store.condemn([name], idle_seconds=0) == []
         clock.turn(LEASE)
-        assert await store.condemn([name], idle_before=OLD) == [name]
+        assert await store.condemn([name], idle_seconds=0) == [name]
         assert await store.commit(a_commit(result(claimed, [0]))) == [Verdict.STALE]
 
     async def test_a_planner_may_begin_before_there_are_shards(
@@ -176,16 +175,16 @@ class CondemnResultsContract:
         planning = (await claim_planning(store, "anna")).claim
         await store.begin_writer("writer_a", batch_id="batch_1", owner="anna", at=START)
         name = a_blob(writer="writer_a")
-        assert await store.condemn([name], idle_before=OLD) == []
+        assert await store.condemn([name], idle_seconds=0) == []
         clock.turn(LEASE)
-        assert await store.condemn([name], idle_before=OLD) == [name]
+        assert await store.condemn([name], idle_seconds=0) == [name]
         assert await store.renew([planning], lease_seconds=LEASE) == [planning.unit]
 
     async def test_a_writer_of_another_batch_never_goes(self, store: Store) -> None:
         await planned(store)
         await planned(store, a_batch("batch_2"))
         name = a_blob(batch_id="batch_2", writer=writer_of("batch_1"))
-        assert await store.condemn([name], idle_before=OLD) == []
+        assert await store.condemn([name], idle_seconds=0) == []
 
     async def test_of_a_commit_and_a_fence_at_once_one_wins(
         self, store: Store, clock: ManualClock
@@ -204,7 +203,7 @@ class CondemnResultsContract:
             return await store.commit(request) == [Verdict.ACCEPTED]
 
         async def condemn(n: int) -> bool:
-            return bool(await store.condemn([a_blob(writer=f"writer_{n}")], idle_before=OLD))
+            return bool(await store.condemn([a_blob(writer=f"writer_{n}")], idle_seconds=0))
 
         # The last shard stays open, for a batch without one gives everything away.
         answers = await asyncio.gather(

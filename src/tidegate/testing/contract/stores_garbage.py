@@ -25,8 +25,6 @@ from tidegate.testing.contract.stores import (
 )
 from tidegate.testing.contract.stores_upkeep import run_to_end
 
-OLD = START + 1e6  # Nothing pending is younger.
-
 
 def a_file(upload_id: str, length: int = 10) -> tuple[File, list[Part]]:
     """Return what finishes an upload: a file in the upload's blob."""
@@ -69,9 +67,9 @@ class UnreferencedContract:
         for file_id in ("file-a", "file-b"):
             await store.delete_file(TENANT, file_id)
             assert await store.unreferenced([INPUT.blob]) == []
-        await store.release_files(["file-a"], keep_until=START)
+        await store.release_files(["file-a"], keep_seconds=0)
         assert await store.unreferenced([INPUT.blob]) == []
-        await store.release_files(["file-b"], keep_until=START)
+        await store.release_files(["file-b"], keep_seconds=0)
         assert await store.unreferenced([INPUT.blob]) == [INPUT.blob]
 
     async def test_results_are_needed_though_their_batch_is_gone(self, store: Store) -> None:
@@ -105,7 +103,7 @@ class RetainedContract:
             await begin(store, upload_id)
             file = await store.finish_upload(upload_id, *a_file(upload_id))
             await store.delete_file(TENANT, file.id)
-            await store.release_files([file.id], keep_until=START + seconds)
+            await store.release_files([file.id], keep_seconds=seconds)
         clock.turn(30)
         blobs = [f"uploads/{upload_id}" for upload_id in "bcea"]
         assert await store.list_retained(limit=4) == blobs
@@ -119,10 +117,10 @@ class RetainedContract:
         name = await begin(store, "u")
         file = await store.finish_upload("u", *a_file("u"))
         await store.delete_file(TENANT, file.id)
-        await store.release_files([file.id], keep_until=START + 60)
-        assert await store.condemn([name], idle_before=OLD) == []
+        await store.release_files([file.id], keep_seconds=60)
+        assert await store.condemn([name], idle_seconds=0) == []
         await store.forget_retained([name])
-        assert await store.condemn([name], idle_before=OLD) == [name]
+        assert await store.condemn([name], idle_seconds=0) == [name]
 
     async def test_what_is_needed_again_is_listed_but_not_condemned(self, store: Store) -> None:
         await begin(store, "u")
@@ -131,66 +129,70 @@ class RetainedContract:
         await store.begin_upload("v", tenant=TENANT, blob=parts[0].blob, at=START)
         await store.finish_upload("v", replace(file, id="file-v"), parts)
         await store.delete_file(TENANT, file.id)
-        await store.release_files([file.id], keep_until=START)
+        await store.release_files([file.id], keep_seconds=0)
         assert await store.list_retained(limit=9) == [parts[0].blob]
-        assert await store.condemn([parts[0].blob], idle_before=OLD) == []
+        assert await store.condemn([parts[0].blob], idle_seconds=0) == []
 
 
 class CondemnUploadsContract:
     """What `condemn` promises of the blobs of uploads."""
 
-    async def test_a_young_upload_stays(self, store: Store) -> None:
+    async def test_a_young_upload_stays(self, store: Store, clock: ManualClock) -> None:
         name = await begin(store, "u")
-        assert await store.condemn([name], idle_before=START) == []
+        clock.turn(59.75)
+        assert await store.condemn([name], idle_seconds=60) == []
         file, parts = a_file("u")
         assert await store.finish_upload("u", file, parts) == file
 
-    async def test_one_pending_for_long_is_abandoned(self, store: Store) -> None:
+    async def test_one_pending_for_long_is_abandoned(
+        self, store: Store, clock: ManualClock
+    ) -> None:
         name = await begin(store, "u")
+        clock.turn(60)
         for _ in range(2):
-            assert await store.condemn([name], idle_before=START + 1) == [name]
+            assert await store.condemn([name], idle_seconds=60) == [name]
         await refusal(store.finish_upload("u", *a_file("u")), ClaimLost)
         await begin(store, "u")
         await refusal(store.finish_upload("u", *a_file("u")), ClaimLost)
-        assert await store.condemn([name], idle_before=START) == [name]
+        assert await store.condemn([name], idle_seconds=1) == [name]
 
     async def test_a_file_keeps_its_blob(self, store: Store) -> None:
         name = await begin(store, "u")
         file = await store.finish_upload("u", *a_file("u"))
-        assert await store.condemn([name], idle_before=OLD) == []
+        assert await store.condemn([name], idle_seconds=0) == []
         await store.delete_file(TENANT, file.id)
-        assert await store.condemn([name], idle_before=OLD) == []
-        await store.release_files([file.id], keep_until=START)
-        assert await store.condemn([name], idle_before=START) == [name]
+        assert await store.condemn([name], idle_seconds=0) == []
+        await store.release_files([file.id], keep_seconds=0)
+        assert await store.condemn([name], idle_seconds=1) == [name]
 
     async def test_bytes_that_a_finished_upload_left_out_go(self, store: Store) -> None:
         name = await begin(store, "u")
         await store.finish_upload("u", *a_file("u", 0))
-        assert await store.condemn([name], idle_before=START) == [name]
+        assert await store.condemn([name], idle_seconds=1) == [name]
 
     async def test_an_abandoned_upload_goes(self, store: Store) -> None:
         name = await begin(store, "u")
         await store.abandon_upload("u")
-        assert await store.condemn([name], idle_before=START) == [name]
+        assert await store.condemn([name], idle_seconds=1) == [name]
 
     async def test_one_that_was_never_begun_goes_and_never_begins(self, store: Store) -> None:
         name = UploadBlob(upload_id="u").name
-        assert await store.condemn([name], idle_before=START) == [name]
+        assert await store.condemn([name], idle_seconds=1) == [name]
         await begin(store, "u")
         await refusal(store.finish_upload("u", *a_file("u")), ClaimLost)
-        assert await store.condemn([name], idle_before=START) == [name]
+        assert await store.condemn([name], idle_seconds=1) == [name]
 
     async def test_one_that_was_purged_goes(self, store: Store) -> None:
         name = await begin(store, "u")
         await store.abandon_upload("u")
-        await store.purge(created_before=OLD, limit=9)
-        assert await store.condemn([name], idle_before=START) == [name]
+        await store.purge(age_seconds=0, limit=9)
+        assert await store.condemn([name], idle_seconds=1) == [name]
 
     async def test_whoever_writes_this_blob_is_asked(self, store: Store) -> None:
         name = UploadBlob(upload_id="u").name
         await store.begin_upload("other", tenant=TENANT, blob=name, at=START)
-        assert await store.condemn([name], idle_before=START) == []
-        assert await store.condemn([name], idle_before=START + 1) == [name]
+        assert await store.condemn([name], idle_seconds=1) == []
+        assert await store.condemn([name], idle_seconds=0) == [name]
         file, parts = a_file("u")
         await refusal(store.finish_upload("other", file, parts), ClaimLost)
 
@@ -198,13 +200,13 @@ class CondemnUploadsContract:
         await planned(store)
         names = ["", "a", "uploads/", "uploads/a/b", "plans/batch_9", "results/batch_9/w"]
         assert await store.unreferenced(names) == names
-        assert await store.condemn(names, idle_before=OLD) == []
-        assert await store.condemn([], idle_before=OLD) == []
+        assert await store.condemn(names, idle_seconds=0) == []
+        assert await store.condemn([], idle_seconds=0) == []
 
     async def test_those_that_may_go_come_in_their_order_and_once(self, store: Store) -> None:
         names = [f"uploads/{letter}" for letter in "cabc"]
         await begin(store, "b")
-        assert await store.condemn(names, idle_before=START) == ["uploads/c", "uploads/a"]
+        assert await store.condemn(names, idle_seconds=1) == ["uploads/c", "uploads/a"]
 
     async def test_of_an_end_and_a_fence_at_once_one_wins(self, store: Store) -> None:
         names = [await begin(store, f"u{number}") for number in range(20)]
@@ -217,7 +219,7 @@ class CondemnUploadsContract:
             return True
 
         async def condemn(name: str) -> bool:
-            return await store.condemn([name], idle_before=OLD) == [name]
+            return await store.condemn([name], idle_seconds=0) == [name]
 
         calls = [
             call
@@ -242,7 +244,7 @@ class CondemnPlansContract:
         claim = (await claim_planning(store)).claim
         plan = plan_of(claim)
         clock.turn(LEASE - 1)
-        assert await store.condemn([plan.blob], idle_before=OLD) == []
+        assert await store.condemn([plan.blob], idle_seconds=0) == []
         assert (await store.plan_batch(claim, plan, at=START)).is_planned
 
     async def test_an_expired_claim_is_fenced(self, store: Store, clock: ManualClock) -> None:
@@ -251,7 +253,7 @@ class CondemnPlansContract:
         plan = plan_of(claim)
         clock.turn(LEASE)
         for _ in range(2):
-            assert await store.condemn([plan.blob], idle_before=OLD) == [plan.blob]
+            assert await store.condemn([plan.blob], idle_seconds=0) == [plan.blob]
         await refusal(store.plan_batch(claim, plan, at=START), ClaimLost)
         await refusal(store.end_unplanned(claim, problems=[], at=START), ClaimLost)
         assert await store.renew([claim], lease_seconds=LEASE) == [claim.unit]
@@ -264,7 +266,7 @@ class CondemnPlansContract:
         claim = (await claim_planning(store)).claim
         plan = plan_of(claim)
         await store.hand_back([claim], wait_seconds=5)
-        assert await store.condemn([plan.blob], idle_before=OLD) == [plan.blob]
+        assert await store.condemn([plan.blob], idle_seconds=0) == [plan.blob]
         await refusal(store.plan_batch(claim, plan, at=START), ClaimLost)
         assert await store.claim_planning("bert", lease_seconds=LEASE) is None, "it must wait"
 
@@ -276,9 +278,9 @@ class CondemnPlansContract:
         clock.turn(LEASE)
         claim = (await claim_planning(store, "bert")).claim
         new = plan_of(claim)
-        assert await store.condemn([old.blob, new.blob], idle_before=OLD) == [old.blob]
+        assert await store.condemn([old.blob, new.blob], idle_seconds=0) == [old.blob]
         await store.plan_batch(claim, new, at=START)
-        assert await store.condemn([old.blob, new.blob], idle_before=OLD) == [old.blob]
+        assert await store.condemn([old.blob, new.blob], idle_seconds=0) == [old.blob]
 
     async def test_the_plan_of_a_batch_stays_until_it_ends(
         self, store: Store, clock: ManualClock
@@ -289,11 +291,11 @@ class CondemnPlansContract:
         await store.plan_batch(claim, plan, at=START)
         clock.turn(LEASE * 9)
         other = replace(plan, blob=PlanBlob(batch_id="batch_1", epoch=9).name)
-        assert await store.condemn([plan.blob, other.blob], idle_before=OLD) == [other.blob]
+        assert await store.condemn([plan.blob, other.blob], idle_seconds=0) == [other.blob]
         await run_to_end(store)
-        assert await store.condemn([plan.blob], idle_before=OLD) == [plan.blob]
+        assert await store.condemn([plan.blob], idle_seconds=0) == [plan.blob]
         await store.drop_batches(["batch_1"])
-        assert await store.condemn([plan.blob], idle_before=OLD) == [plan.blob]
+        assert await store.condemn([plan.blob], idle_seconds=0) == [plan.blob]
 
     async def test_a_name_that_somebody_will_write_stays(
         self, store: Store, clock: ManualClock
@@ -302,12 +304,12 @@ class CondemnPlansContract:
         name = PlanBlob(batch_id="batch_1", epoch=2).name
         await claim_planning(store)
         clock.turn(LEASE)
-        assert await store.condemn([name], idle_before=OLD) == []
+        assert await store.condemn([name], idle_seconds=0) == []
         assert (await claim_planning(store)).claim.epoch == 2
 
     async def test_the_plan_of_an_unknown_batch_goes(self, store: Store) -> None:
         name = PlanBlob(batch_id="batch_x", epoch=1).name
-        assert await store.condemn([name], idle_before=OLD) == [name]
+        assert await store.condemn([name], idle_seconds=0) == [name]
 
     async def test_of_a_plan_and_a_fence_at_once_one_wins(
         self, store: Store, clock: ManualClock
@@ -326,7 +328,7 @@ class CondemnPlansContract:
             return True
 
         async def condemn(claim: Claim) -> bool:
-            return bool(await store.condemn([plan_of(claim).blob], idle_before=OLD))
+            return bool(await store.condemn([plan_of(claim).blob], idle_seconds=0))
 
         answers = await asyncio.gather(
             *(call(claim) for claim in claims[:5] for call in (plan, condemn)),

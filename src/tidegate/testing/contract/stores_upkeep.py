@@ -115,7 +115,7 @@ class ReleaseFilesContract:
         await upload(store, "file-a", created_at=START + 1)
         await upload(store, "file-b")
         await store.delete_file(TENANT, "file-a")
-        assert await store.release_files(["file-a"], keep_until=START) == ["file-a"]
+        assert await store.release_files(["file-a"], keep_seconds=0) == ["file-a"]
         await refusal(store.get_file(TENANT, "file-a"), NotFound)
         await refusal(store.get_parts(TENANT, "file-a"), NotFound)
         await refusal(store.delete_file(TENANT, "file-a"), NotFound)
@@ -131,9 +131,9 @@ class ReleaseFilesContract:
         await planned(store)
         files = ["file-in", "file-b", OUTPUT, "file-unknown"]
         await run_whole(store)
-        assert await store.release_files(files, keep_until=LATER) == []
+        assert await store.release_files(files, keep_seconds=1e6) == []
         clock.turn(WINDOW)  # The input has expired, and the batch still holds it.
-        assert await store.release_files(files, keep_until=LATER) == []
+        assert await store.release_files(files, keep_seconds=1e6) == []
         assert await store.get_input("batch_1") == (INPUT,)
         assert (await store.get_parts(TENANT, OUTPUT))[0].bytes > 0
         assert await store.unreferenced([INPUT.blob]) == []
@@ -144,13 +144,13 @@ class ReleaseFilesContract:
         await store.delete_file(TENANT, "file-a")
         for _ in range(2):
             asked = ["file-b", "file-a", "file-a"]
-            assert await store.release_files(asked, keep_until=START) == ["file-a"]
-        assert await store.release_files([], keep_until=START) == []
+            assert await store.release_files(asked, keep_seconds=0) == ["file-a"]
+        assert await store.release_files([], keep_seconds=0) == []
 
     async def test_its_blobs_are_kept_for_readers(self, store: Store, clock: ManualClock) -> None:
         await upload(store, "file-a")
         await store.delete_file(TENANT, "file-a")
-        await store.release_files(["file-a"], keep_until=START + 60)
+        await store.release_files(["file-a"], keep_seconds=60)
         clock.turn(59)
         assert await store.unreferenced([INPUT.blob]) == []
         assert await store.list_retained(limit=9) == []
@@ -162,7 +162,7 @@ class ReleaseFilesContract:
         for file_id, until in (("file-a", 60), ("file-b", 20), ("file-c", 70)):
             await upload(store, file_id)
             await store.delete_file(TENANT, file_id)
-            await store.release_files([file_id], keep_until=START + until)
+            await store.release_files([file_id], keep_seconds=until)
         clock.turn(69)
         assert await store.unreferenced([INPUT.blob]) == []
         clock.turn(1)
@@ -173,7 +173,7 @@ class ReleaseFilesContract:
     ) -> None:
         await upload(store, expires_at=START + 10)
         clock.turn(10)
-        assert await store.release_files(["file-in"], keep_until=START) == ["file-in"]
+        assert await store.release_files(["file-in"], keep_seconds=0) == ["file-in"]
         clock.turn(-10)
         await refusal(store.get_parts(TENANT, "file-in"), NotFound)
         await store.create_batch(a_batch())
@@ -185,15 +185,15 @@ class ReleaseFilesContract:
         await store.delete_file(TENANT, "file-in")
         await run_to_end(store)
         assert await store.get_input("batch_1") == (INPUT,)
-        await store.release_files(["file-in"], keep_until=START)
+        await store.release_files(["file-in"], keep_seconds=0)
         assert await store.get_input("batch_1") is None
-        await store.purge(created_before=LATER, limit=9)
+        await store.purge(age_seconds=0, limit=9)
         assert await store.get_input("batch_1") is None
 
     async def test_an_upload_still_names_its_released_file(self, store: Store) -> None:
         file = await upload(store)
         await store.delete_file(TENANT, "file-in")
-        await store.release_files(["file-in"], keep_until=START)
+        await store.release_files(["file-in"], keep_seconds=0)
         assert await store.finish_upload("upload-file-in", file, [INPUT]) == file
         assert not await store.abandon_upload("upload-file-in")
         assert await store.unreferenced([INPUT.blob]) == [INPUT.blob]
@@ -228,7 +228,7 @@ class OldBatchesContract:
         await store.finish_batch((await claim_finalizing(store)).claim, at=START)
         assert await store.list_overdue(limit=9) == []
 
-    async def test_batches_are_old_by_their_end(self, store: Store) -> None:
+    async def test_batches_are_old_by_their_end(self, store: Store, clock: ManualClock) -> None:
         await planned(store, a_batch("batch_1", tenant="tenant-two"))
         await run_to_end(store, at=START + 9)
         for number, at in ((2, 5.0), (3, 7.0)):
@@ -242,10 +242,13 @@ class OldBatchesContract:
             OldBatch(batch_id="batch_3", tenant=TENANT, ended_at=START + 7),
             OldBatch(batch_id="batch_1", tenant="tenant-two", ended_at=START + 9),
         ]
-        assert await store.list_old_batches(ended_before=LATER, limit=3) == old
-        assert await store.list_old_batches(ended_before=LATER, limit=2) == old[:2]
-        assert await store.list_old_batches(ended_before=START + 9, limit=9) == old[:2]
-        assert await store.list_old_batches(ended_before=START + 5, limit=9) == []
+        clock.turn(9)
+        assert await store.list_old_batches(ended_seconds=0, limit=3) == old
+        assert await store.list_old_batches(ended_seconds=0, limit=2) == old[:2]
+        assert await store.list_old_batches(ended_seconds=2, limit=9) == old[:2]
+        assert await store.list_old_batches(ended_seconds=4.25, limit=9) == []
+        clock.turn(0.25)
+        assert await store.list_old_batches(ended_seconds=4.25, limit=9) == old[:1]
 
     async def test_only_terminal_batches_are_dropped(self, store: Store) -> None:
         await store.create_batch(a_batch("batch_0", idempotency_key="k", created_at=START - 1))
@@ -307,31 +310,38 @@ class OldBatchesContract:
 class PurgeContract:
     """What `purge` promises."""
 
-    async def test_released_files_go_with_their_uploads(self, store: Store) -> None:
+    async def test_released_files_go_with_their_uploads(
+        self, store: Store, clock: ManualClock
+    ) -> None:
         for file_id in ("file-a", "file-b"):
             await upload(store, file_id)
         file = await upload(store, "file-c")
         for file_id in ("file-a", "file-b"):
             await store.delete_file(TENANT, file_id)
-        await store.release_files(["file-a"], keep_until=START)
-        assert await store.purge(created_before=START, limit=9) == Purged()
-        assert await store.purge(created_before=START + 1, limit=9) == Purged(files=1, uploads=1)
-        assert await store.purge(created_before=START + 1, limit=9) == Purged()
+        await store.release_files(["file-a"], keep_seconds=0)
+        clock.turn(0.75)
+        assert await store.purge(age_seconds=1, limit=9) == Purged()
+        clock.turn(0.25)
+        assert await store.purge(age_seconds=1, limit=9) == Purged(files=1, uploads=1)
+        assert await store.purge(age_seconds=1, limit=9) == Purged()
         after = store.list_files(TENANT, after="file-a", limit=1, ascending=True, purpose=None)
         await refusal(after, NotFound)
         page = await store.list_files(TENANT, after="file-b", limit=9, ascending=True, purpose=None)
         assert page.items == (file,)
         await refusal(store.finish_upload("upload-file-a", file, [INPUT]), ClaimLost)
 
-    async def test_a_file_waits_for_the_youngest_of_its_uploads(self, store: Store) -> None:
+    async def test_a_file_waits_for_the_youngest_of_its_uploads(
+        self, store: Store, clock: ManualClock
+    ) -> None:
         await upload(store)
         await store.begin_upload("u", tenant=TENANT, blob="uploads/u", at=START + 5)
         new = [Part(blob="uploads/u", offset=0, length=INPUT.length)]
-        assert await store.swap_parts("u", "file-in", old=[INPUT], new=new, keep_until=START)
+        assert await store.swap_parts("u", "file-in", old=[INPUT], new=new, keep_seconds=0)
         await store.delete_file(TENANT, "file-in")
-        await store.release_files(["file-in"], keep_until=START)
-        assert await store.purge(created_before=START + 5, limit=9) == Purged()
-        assert await store.purge(created_before=START + 6, limit=9) == Purged(files=1, uploads=2)
+        await store.release_files(["file-in"], keep_seconds=0)
+        clock.turn(6)
+        assert await store.purge(age_seconds=2, limit=9) == Purged()
+        assert await store.purge(age_seconds=1, limit=9) == Purged(files=1, uploads=2)
 
     async def test_abandoned_uploads_go_and_pending_ones_stay(self, store: Store) -> None:
         for upload_id in ("u", "v", "w"):
@@ -340,12 +350,12 @@ class PurgeContract:
             )
         await store.abandon_upload("u")
         await store.abandon_upload("v")
-        assert await store.purge(created_before=START, limit=9) == Purged()
-        assert await store.purge(created_before=LATER, limit=9) == Purged(uploads=2)
+        assert await store.purge(age_seconds=1, limit=9) == Purged()
+        assert await store.purge(age_seconds=0, limit=9) == Purged(uploads=2)
         await upload(store, "file-in")
-        assert await store.purge(created_before=LATER, limit=9) == Purged()
+        assert await store.purge(age_seconds=0, limit=9) == Purged()
         assert await store.abandon_upload("w")
-        assert await store.purge(created_before=LATER, limit=9) == Purged(uploads=1)
+        assert await store.purge(age_seconds=0, limit=9) == Purged(uploads=1)
 
     async def test_a_limit_is_kept(self, store: Store) -> None:
         for number in range(3):
@@ -354,6 +364,6 @@ class PurgeContract:
             await store.begin_upload(f"u{number}", tenant=TENANT, blob="uploads/u", at=START)
             await store.abandon_upload(f"u{number}")
         files = [f"file-{number}" for number in range(3)]
-        await store.release_files(files, keep_until=START)
-        assert await store.purge(created_before=LATER, limit=2) == Purged(files=2, uploads=4)
-        assert await store.purge(created_before=LATER, limit=2) == Purged(files=1, uploads=2)
+        await store.release_files(files, keep_seconds=0)
+        assert await store.purge(age_seconds=0, limit=2) == Purged(files=2, uploads=4)
+        assert await store.purge(age_seconds=0, limit=2) == Purged(files=1, uploads=2)

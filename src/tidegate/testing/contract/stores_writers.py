@@ -36,7 +36,7 @@ async def fence(store: Store, clock: ManualClock, batch_id: str = "batch_1") -> 
     """Let every claim expire, and fence the writer of a batch over bytes that no row needs."""
     clock.turn(LEASE)
     name = a_blob("unused", batch_id=batch_id)
-    assert await store.condemn([name], idle_before=0.0) == [name]
+    assert await store.condemn([name], idle_seconds=0) == [name]
 
 
 class BeginWriterContract:

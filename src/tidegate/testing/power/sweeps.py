@@ -23,34 +23,34 @@ async def compact(acts: Acts, file_id: str) -> None:
             await writer.write(await acts.blobs.read(part.blob, part.offset, part.length))
         length = await writer.finish()
     new = [Part(blob=blob, offset=0, length=length)]
-    swapped = await acts.store.swap_parts(upload_id, file_id, old=old, new=new, keep_until=now)
+    swapped = await acts.store.swap_parts(upload_id, file_id, old=old, new=new, keep_seconds=0.0)
     assert swapped, "somebody else changed the file"
 
 
 async def sweep(acts: Acts) -> None:
     """Let go of files that nobody needs, and delete every blob that may go."""
-    store, blobs, now = acts.store, acts.blobs, acts.clock.now()
+    store, blobs = acts.store, acts.blobs
     unused = [file.file_id for file in await store.list_unused_files(limit=_LIMIT)]
-    await store.release_files(unused, keep_until=now)
+    await store.release_files(unused, keep_seconds=0.0)
     retained = await store.list_retained(limit=_LIMIT)
     for name in await store.unreferenced(retained):
         await blobs.delete(name)
     await store.forget_retained(retained)
-    for name in await store.condemn(await blobs.list_names(""), idle_before=now + 1.0):
+    for name in await store.condemn(await blobs.list_names(""), idle_seconds=0.0):
         await blobs.delete(name)
     await blobs.remove_leftovers()
 
 
 async def forget(acts: Acts) -> None:
     """Remove every batch that has ended."""
-    old = await acts.store.list_old_batches(ended_before=acts.clock.now() + 1.0, limit=_LIMIT)
+    old = await acts.store.list_old_batches(ended_seconds=0.0, limit=_LIMIT)
     dropped = await acts.store.drop_batches([batch.batch_id for batch in old])
     assert dropped == len(old)
 
 
 async def purge(acts: Acts) -> None:
     """Remove the rows of files and uploads that are over."""
-    await acts.store.purge(created_before=acts.clock.now() + 1.0, limit=_LIMIT)
+    await acts.store.purge(age_seconds=0.0, limit=_LIMIT)
 
 
 async def check_swept(acts: Acts) -> None:

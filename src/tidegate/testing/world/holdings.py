@@ -187,7 +187,7 @@ class Holdings:
     # Garbage
 
     async def after_release_files(
-        self, answer: Sequence[str], _file_ids: Sequence[str], *, keep_until: float
+        self, answer: Sequence[str], _file_ids: Sequence[str], *, keep_seconds: float
     ) -> None:
         """Hear that the ledger let go of the bytes of files that nobody may need."""
         for file_id in answer:
@@ -199,7 +199,7 @@ class Holdings:
                 raise Broken(f"{file_id} was released, though it is needed: {kept}")
             kept.released = True
             for part in kept.parts:
-                self._retained[part.blob] = keep_until
+                self._retained[part.blob] = self._clock.now() + keep_seconds
 
     async def after_swap_parts(
         self,
@@ -209,7 +209,7 @@ class Holdings:
         *,
         old: Sequence[Part],
         new: Sequence[Part],
-        keep_until: float,
+        keep_seconds: float,
     ) -> None:
         """Hear of a compaction: the same bytes, elsewhere."""
         if not answer or file_id not in self.files:
@@ -217,16 +217,16 @@ class Holdings:
         for part in new:
             self.refer(part.blob)
         for part in old:
-            self._retained[part.blob] = keep_until
+            self._retained[part.blob] = self._clock.now() + keep_seconds
         kept = self.files[file_id]
         if not kept.deleted:
             await self._check(file_id, kept)
 
     async def after_condemn(
-        self, answer: Sequence[str], _names: Sequence[str], *, idle_before: float
+        self, answer: Sequence[str], _names: Sequence[str], *, idle_seconds: float
     ) -> None:
         """Hear which blobs may go: from now on no row may ever point to them."""
-        assert idle_before > 0.0, idle_before
+        assert idle_seconds >= 0.0, idle_seconds
         for name in answer:
             self.check_gone(name)
 
