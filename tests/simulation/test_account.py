@@ -111,7 +111,7 @@ async def failed(world: Watched, held: ClaimedShard, writer: str) -> list[Verdic
 
 
 async def condemn(world: Watched, name: str) -> None:
-    assert await world.store.condemn([name], idle_before=1.0) == [name]
+    assert await world.store.condemn([name], idle_seconds=0) == [name]
 
 
 def test_more_lines_than_the_valves_allow_are_noticed() -> None:
@@ -195,7 +195,7 @@ def test_a_collector_that_fences_a_claim_that_lives_is_noticed() -> None:
     async def story(world: Watched) -> None:
         await world.begin()
         name = await write_unseen(world, "seg_1")
-        assert await world.store.condemn([name], idle_before=1.0) == []
+        assert await world.store.condemn([name], idle_seconds=0) == []
         with broken("18-fence"), pytest.raises(Broken, match="has not expired"):
             await condemn(world, name)
 

@@ -39,14 +39,14 @@ class Fencing:
         self._owners.setdefault(writer, owner)
 
     async def after_condemn(
-        self, answer: Sequence[str], _names: Sequence[str], *, idle_before: float
+        self, answer: Sequence[str], _names: Sequence[str], *, idle_seconds: float
     ) -> None:
         """Hear which blobs may go.
 
         Raises:
             Broken: whoever could still have committed one of them holds a claim that lives.
         """
-        assert idle_before > 0.0, idle_before
+        assert idle_seconds >= 0.0, idle_seconds
         for name in answer:
             match parse(name):
                 case PlanBlob(batch_id=batch_id, epoch=epoch):
