@@ -20,7 +20,7 @@ ENDED = {"completed", "failed", "expired", "cancelled"}
 STOP_SECONDS_MAX = 40.0
 JOB_SECONDS_MAX = 600.0
 # Each look costs the process under test some of the CPU that is measured: few of them.
-PLANNING_POLL_SECONDS = 0.004
+PLANNING_POLL_SECONDS = 0.01
 DISPATCH_POLL_SECONDS = 0.025
 COMMAND = (sys.executable, "-P", "-m", "tidegate")
 

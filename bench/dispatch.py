@@ -96,6 +96,7 @@ def main() -> None:
     head = next(job for job in cells if (job.body_bytes, job.concurrency) == plan.head)
     _show(cells)
     result = _summary(cells[head], commits) | {
+        "ratio_to_go_client_max": _worst(cells),
         "cells": {job.name: _figures(costs) for job, costs in cells.items()},
         "rounds": rounds,
         "quick": options.quick,
@@ -206,6 +207,12 @@ def _ratio(costs: Mapping[str, Sequence[Cost]], name: str, other: str) -> float 
     return round(
         statistics.median(a.cpu_us_per_request / b.cpu_us_per_request for a, b in pairs), 3
     )
+
+
+def _worst(cells: Mapping[Job, Costs]) -> float | None:
+    """Return the largest ratio to the bar over all cells: the head cell is not the hardest one."""
+    ratios = [_ratio(costs, OURS, GO) for costs in cells.values()]
+    return max((ratio for ratio in ratios if ratio is not None), default=None)
 
 
 def _ours(costs: Mapping[str, Sequence[Cost]]) -> list[OurCost]:

@@ -61,6 +61,7 @@ def test_the_short_form_measures_everybody_who_is_there(tmp_path: Path) -> None:
     assert set(cell["cpu_us_per_request"]) == expected
     assert all(value > 0 for value in cell["cpu_us_per_request"].values())
     assert (result["ratio_to_go_client"] is not None) == ("Go client" in expected)
+    assert result["ratio_to_go_client_max"] == result["ratio_to_go_client"]
     assert (result["ratio_tls"] is not None) == ("tidegate, TLS" in expected)
     assert (result["ratio_to_aiohttp"] is not None) == ("aiohttp" in expected)
     assert 0 < result["ratio_to_httpx"] < 1
