@@ -13,7 +13,12 @@ import zmq
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.runtime.web import bind
 from tidegate.simulator.engine.settings import EngineSettings
-from tidegate.simulator.events.config import BUFFER_STEPS_MAX, KvEventsConfig, kv_events_from
+from tidegate.simulator.events.config import (
+    BUFFER_STEPS_MAX,
+    OWN_ENDPOINT,
+    KvEventsConfig,
+    kv_events_from,
+)
 from tidegate.simulator.events.feed import Batch, BlockRemoved, BlockStored
 from tidegate.simulator.events.publisher import END, REPLAYED_AT_ONCE, Publisher
 from tidegate.simulator.models import AdapterFlag
@@ -97,7 +102,7 @@ def endpoints(server: Simulated) -> tuple[str, str]:
     config = server.server.kv_events
     assert config is not None
     assert config.replay_endpoint is not None
-    return config.endpoint, config.replay_endpoint
+    return config.address, config.replay_endpoint
 
 
 async def receive(socket: "zmq.Socket[bytes]") -> Frames:
@@ -298,7 +303,7 @@ async def test_a_subscriber_that_does_not_read_misses_batches_and_holds_nobody_u
         slow = context.socket(zmq.SUB)
         slow.set_hwm(1)
         slow.setsockopt(zmq.SUBSCRIBE, b"")
-        slow.connect(publisher.config.endpoint)
+        slow.connect(publisher.config.address)
         async with asyncio.timeout(WAIT_SECONDS):
             while not slow.poll(0):
                 publisher.publish(Batch(0.0, []))
@@ -378,9 +383,18 @@ def test_what_the_flag_says_is_checked() -> None:
     assert not kv_events_from('{"enable_kv_cache_events":true,"publisher":"null"}').is_on
     assert not KvEventsConfig(endpoint="tcp://10.0.0.1:5557").binds
     assert KvEventsConfig(endpoint="ipc:///tmp/x").binds
+    assert KvEventsConfig(endpoint="tcp://*:5557").binds
     for text in ("x", "[]", '{"publisher":"kafka"}', '{"buffer_steps":0}', '{"hwm":0}', '{"x":1}'):
         with pytest.raises(SettingsInvalid, match="kv-events-config"):
             kv_events_from(text)
     assert KvEventsConfig(buffer_steps=BUFFER_STEPS_MAX).buffer_steps == BUFFER_STEPS_MAX
     with pytest.raises(ValueError, match="buffer_steps"):
         KvEventsConfig(buffer_steps=BUFFER_STEPS_MAX + 1)
+
+
+def test_who_names_no_endpoint_is_heard_on_this_machine_alone() -> None:
+    config = kv_events_from('{"enable_kv_cache_events": true}')
+    assert config.is_on
+    assert config.binds
+    assert config.address == OWN_ENDPOINT
+    assert OWN_ENDPOINT.startswith("tcp://127.0.0.1:")

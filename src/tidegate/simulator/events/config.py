@@ -7,16 +7,18 @@ import msgspec
 from tidegate.domain.errors import SettingsInvalid
 
 BUFFER_STEPS_MAX = 1_000_000
+OWN_ENDPOINT = "tcp://127.0.0.1:5557"
 
 
 class KvEventsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """vLLM's own members, with its defaults.
+    """vLLM's own members, with its defaults but for the endpoint.
 
     Attributes:
         enable_kv_cache_events: whether events are made at all.
         publisher: `zmq` or `null`; not given, it follows from the switch.
         endpoint: where batches are published: bound where it has a wildcard or is ipc or inproc,
-            connected to elsewhere.
+            connected to elsewhere. Not given, `OWN_ENDPOINT` is bound: vLLM's `tcp://*:5557` would
+            tell every machine around what prompts say.
         replay_endpoint: where old batches can be asked for; always bound.
         buffer_steps: how many batches can be asked for.
         hwm: how many batches wait for one slow subscriber; it misses what is more.
@@ -26,7 +28,7 @@ class KvEventsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     enable_kv_cache_events: bool = False
     publisher: Literal["null", "zmq"] | None = None
-    endpoint: str = "tcp://*:5557"
+    endpoint: str | None = None
     replay_endpoint: str | None = None
     buffer_steps: int = 10_000
     hwm: int = 100_000
@@ -45,10 +47,16 @@ class KvEventsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.enable_kv_cache_events and self.publisher != "null"
 
     @property
+    def address(self) -> str:
+        """Return where batches are published."""
+        return self.endpoint or OWN_ENDPOINT
+
+    @property
     def binds(self) -> bool:
         """Say whether the publisher binds, or connects to a subscriber that does."""
         return (
-            "*" in self.endpoint
+            not self.endpoint
+            or "*" in self.endpoint
             or "::" in self.endpoint
             or self.endpoint.startswith(("ipc://", "inproc://"))
         )

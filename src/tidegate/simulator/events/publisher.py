@@ -47,7 +47,7 @@ class Publisher:
         try:
             self._pub = self._context.socket(zmq.PUB)
             self._pub.set_hwm(config.hwm)
-            endpoint = _opened(self._pub, config.endpoint, binds=config.binds)
+            endpoint = _opened(self._pub, config.address, binds=config.binds)
             replay = None
             if config.replay_endpoint is not None:
                 self._replay = self._context.socket(zmq.ROUTER)
