@@ -201,9 +201,9 @@ async def test_a_completion_echoes_and_streams(sdk: openai.AsyncOpenAI) -> None:
     assert choice.text.startswith("Once ")
     assert choice.logprobs is not None
     assert choice.logprobs.tokens is not None
-    assert "Once" + "".join(choice.logprobs.tokens) == choice.text
+    assert "".join(choice.logprobs.tokens) == choice.text
     assert choice.logprobs.text_offset is not None
-    assert choice.logprobs.text_offset[0] == len("Once")
+    assert choice.logprobs.text_offset[:2] == [0, len("Once")]
     stream = await sdk.completions.create(model="sim", prompt="Once", max_tokens=3, stream=True)
     assert "Once" + "".join([chunk.choices[0].text async for chunk in stream]) == choice.text
 

@@ -123,6 +123,9 @@ class Body(msgspec.Struct, frozen=True):
     kv_transfer_params: KvTransfer | None = None
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
+    prompt_logprobs: int | None = None
+    use_beam_search: bool = False
+    length_penalty: float = 1.0
     metadata: msgspec.Raw = ABSENT
 
 
@@ -137,6 +140,7 @@ class ChatBody(Body, frozen=True):
     tools: list[Tool] | None = None
     tool_choice: str | NamedTool | None = None
     parallel_tool_calls: bool | None = True
+    add_generation_prompt: bool = True
     chat_template_kwargs: msgspec.Raw = ABSENT
 
 

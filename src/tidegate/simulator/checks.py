@@ -2,14 +2,17 @@
 
 import math
 
-from tidegate.simulator.bodies import Body
+from tidegate.simulator.bodies import Body, ChatBody, CompletionBody
 from tidegate.simulator.engine.settings import EngineSettings, Policy
+from tidegate.simulator.engine.tokens import VOCABULARY
 from tidegate.simulator.refusal import Refused
 
 CHOICES_MAX = 4_096
 LOGPROBS_MAX = 20
 STOPS_MAX = 64
 SALT_CHARACTERS_MAX = 1_024
+ECHO_CHARACTERS_MAX = 16 * 1024 * 1024
+LIKELY_MAX = 1_000_000
 TOKEN_ID_MAX = (1 << 32) - 1
 _INT64_MAX = (1 << 63) - 1
 
@@ -30,7 +33,7 @@ def check_sampling(body: Body) -> None:
     if body.n is not None and not 1 <= body.n <= CHOICES_MAX:
         rule = "at least 1" if body.n < 1 else f"at most {CHOICES_MAX}"
         raise Refused(f"n must be {rule}, got {body.n}.")
-    if body.n is not None and body.n > 1 and body.temperature == 0:
+    if body.n is not None and body.n > 1 and body.temperature == 0 and not body.use_beam_search:
         raise Refused(f"n must be 1 when using greedy sampling, got {body.n}.")
     if body.seed is not None and not -_INT64_MAX - 1 <= body.seed <= _INT64_MAX:
         raise Refused("seed must be a number of 64 bits.", param="seed")
@@ -99,14 +102,86 @@ def check_priority(priority: int, size: EngineSettings) -> None:
         )
 
 
-def check_logprobs(count: int | None) -> None:
-    """Refuse a number of log probabilities that is not offered."""
-    if count is not None and not 0 <= count <= LOGPROBS_MAX:
+def check_logprobs(name: str, count: int | None) -> None:
+    """Refuse a number of log probabilities that is not offered; `name` is the member's."""
+    _check_not_negative(name, count)
+    check_top("logprobs", "sample logprobs", count)
+
+
+def check_prompt_logprobs(body: Body) -> None:
+    """Refuse a number of log probabilities of the prompt that is not offered."""
+    count = body.prompt_logprobs
+    if count is not None and body.stream and (count > 0 or count == -1):
         raise Refused(
-            f"Requested sample logprobs of {count}, which is "
-            f"{'negative' if count < 0 else f'greater than max allowed: {LOGPROBS_MAX}'} "
-            f"(parameter=logprobs, value={count})",
+            "`prompt_logprobs` are not available when `stream=True`. (parameter=prompt_logprobs)",
+            param="prompt_logprobs",
+        )
+    _check_not_negative("prompt_logprobs", count)
+    check_top("prompt_logprobs", "prompt logprobs", count)
+
+
+def _check_not_negative(name: str, count: int | None) -> None:
+    if count is not None and count < -1:
+        raise Refused(
+            f"`{name}` must be a positive value or -1. (parameter={name}, value={count})",
+            param=name,
+        )
+
+
+def check_top(name: str, what: str, count: int | None) -> None:
+    """Refuse so many likely tokens; -1 stands for the whole vocabulary."""
+    asked = VOCABULARY if count == -1 else count or 0
+    if asked > LOGPROBS_MAX:
+        raise Refused(
+            f"Requested {what} of {asked}, which is greater than max allowed: {LOGPROBS_MAX} "
+            f"(parameter={name}, value={asked})",
+            param=name,
+        )
+
+
+def check_chat(body: ChatBody) -> None:
+    """Refuse what makes no sense in a chat."""
+    check_logprobs("top_logprobs", body.top_logprobs)
+    check_prompt_logprobs(body)
+    if body.top_logprobs and not body.logprobs:
+        raise Refused(
+            "when using `top_logprobs`, `logprobs` must be set to true. (parameter=top_logprobs)",
+            param="top_logprobs",
+        )
+
+
+def check_completion(body: CompletionBody) -> None:
+    """Refuse what makes no sense in a completion."""
+    check_logprobs("logprobs", body.logprobs)
+    check_prompt_logprobs(body)
+    if body.use_beam_search and body.echo and body.logprobs is not None:
+        raise Refused(
+            "`echo` with `logprobs` is not supported with beam search because beam search does "
+            "not compute prompt logprobs. (parameter=echo)",
+            param="echo",
+        )
+    if body.use_beam_search and body.stream:
+        raise Refused("Streaming is not currently supported with beam search")
+    if body.suffix:
+        raise Refused("suffix is not currently supported", param="suffix")
+
+
+def check_size(likely: int, echoed: int) -> None:
+    """Refuse an answer that would tell too many likely tokens, or repeat too much.
+
+    Args:
+        likely: how many likely tokens it tells, of all places together.
+        echoed: how many characters of prompts it repeats.
+    """
+    if likely > LIKELY_MAX:
+        raise Refused(
+            f"An answer tells {LIKELY_MAX} likely tokens at most, and this would be {likely}: ask "
+            "for fewer logprobs, tokens or choices.",
             param="logprobs",
+        )
+    if echoed > ECHO_CHARACTERS_MAX:
+        raise Refused(
+            f"An answer repeats {ECHO_CHARACTERS_MAX} characters of prompts at most.", param="echo"
         )
 
 

@@ -10,11 +10,12 @@ from typing import TypeVar
 import msgspec
 
 from tidegate.simulator import bodies, checks, plans, prompts
+from tidegate.simulator.beams import check_beams, limits_of_beam, ranked
 from tidegate.simulator.bodies import Body, ChatBody, KvTransfer
 from tidegate.simulator.constraints import Shape
 from tidegate.simulator.dice import digest
+from tidegate.simulator.echoing import chat_echo, echoes, likely, likely_of_prompts, texts_of
 from tidegate.simulator.engine.sequence import Request
-from tidegate.simulator.engine.tokens import detokenize
 from tidegate.simulator.generation import Choice, Generation, Runner, Style
 from tidegate.simulator.models import Models
 from tidegate.simulator.orders import Order
@@ -25,6 +26,7 @@ from tidegate.simulator.shapes import NoCall, response_shape, shape_of
 from tidegate.simulator.styles.chat import ChatStyle
 from tidegate.simulator.styles.completion import CompletionStyle
 from tidegate.simulator.styles.embedding import EmbeddingStyle
+from tidegate.simulator.styles.prompted import prompted
 from tidegate.simulator.styles.response import ResponseStyle
 from tidegate.simulator.styles.texts import Names
 from tidegate.simulator.web.call import Call
@@ -60,25 +62,32 @@ class Maker:
         self._check(body)
         if body.messages is None:
             raise Refused("Field required: messages", kind="Bad Request", param="body.messages")
-        checks.check_logprobs(body.top_logprobs)
-        if body.top_logprobs and not body.logprobs:
-            raise Refused(
-                "when using `top_logprobs`, `logprobs` must be set to true.", param="top_logprobs"
-            )
-        text = prompts.chat_text(body.messages, preamble=_tools_text(body))
+        checks.check_chat(body)
+        text = prompts.chat_text(
+            body.messages, preamble=_tools_text(body), opens=body.add_generation_prompt
+        )
         prompt = prompts.text_tokens(text, self._settings.engine.max_model_len)
         asked = body.max_completion_tokens
         asked = body.max_tokens if asked is None else asked
         options = body.stream_options
+        top = body.prompt_logprobs
+        if top is None and body.echo:
+            top = body.top_logprobs or 0
+        if body.use_beam_search:
+            top = None
         style = ChatStyle(
             names=self._names("chatcmpl-", call, body.request_id, model),
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
             with_usage=options is not None and options.include_usage,
             with_usage_always=options is not None and options.continuous_usage_stats,
             is_prefill=_is_prefill(body.kv_transfer_params),
-            echo=prompts.content_text(body.messages[-1].content) if body.echo else "",
+            echo=chat_echo(body),
+            prompt=None if top is None else prompted(prompt, text),
+            prompt_logprobs=top or 0,
         )
-        choices = self._choices(body, [prompt], asked, shape_of(body))
+        choices = self._choices(body, [prompt], asked, shape_of(body), reads_cache=top is None)
+        told = likely(choices, style.logprobs) + likely_of_prompts([prompt], top)
+        checks.check_size(told, len(style.echo) * len(choices))
         return self._generation(call, style, choices, body.stream, order)
 
     def completion(self, call: Call, order: Order | None) -> Generation:
@@ -86,17 +95,17 @@ class Maker:
         body = _read(bodies.decode_completion, call.body)
         model = self._models.name(body.model)
         self._check(body)
-        checks.check_logprobs(body.logprobs)
-        if body.suffix:
-            raise Refused("suffix is not currently supported", param="suffix")
+        checks.check_completion(body)
         length_max = self._settings.engine.max_model_len
         found = prompts.prompts_of(body.prompt, length_max, "prompt")
         asked = body.max_tokens if body.max_tokens is not None else COMPLETION_TOKENS
-        if body.echo and asked == 0:
-            raise Refused(
-                "The simulator can't echo without an answer: set max_tokens to 1 or more.",
-                param="max_tokens",
-            )
+        is_echo_only = bool(body.echo) and asked == 0
+        top = body.prompt_logprobs
+        if top is None and body.echo:
+            top = body.logprobs
+        if body.use_beam_search:
+            top = None
+        given = texts_of(body.prompt, found)
         options = body.stream_options
         style = CompletionStyle(
             names=self._names("cmpl-", call, body.request_id, model),
@@ -104,10 +113,18 @@ class Maker:
             with_usage=options is not None and options.include_usage,
             with_usage_always=options is not None and options.continuous_usage_stats,
             is_prefill=_is_prefill(body.kv_transfer_params),
-            echoes=_echoes(body, found) if body.echo else (),
+            echoes=echoes(given, found) if body.echo else (),
             choices_each=body.n or 1,
+            prompts=() if top is None else tuple(map(prompted, found, given)),
+            prompt_logprobs=top,
+            is_echo_only=is_echo_only,
         )
-        choices = self._choices(body, found, asked, shape_of(body))
+        choices = self._choices(
+            body, found, 1 if is_echo_only else asked, shape_of(body), reads_cache=top is None
+        )
+        told = likely(choices, body.logprobs)
+        told += (body.n or 1) * likely_of_prompts(found, top)
+        checks.check_size(told, (body.n or 1) * sum(map(len, style.echoes)))
         return self._generation(call, style, choices, body.stream, order)
 
     def response(self, call: Call, order: Order | None) -> Generation:
@@ -198,17 +215,30 @@ class Maker:
         return Names(json.dumps(prefix + given), self._created(), model_json)
 
     def _choices(
-        self, body: Body, found: list["array[int]"], asked: int | None, shape: Shape | None
+        self,
+        body: Body,
+        found: list["array[int]"],
+        asked: int | None,
+        shape: Shape | None,
+        *,
+        reads_cache: bool = True,
     ) -> list[Choice]:
         """Return `n` choices for each prompt, with everything that they will say."""
         each = body.n or 1
         if each * len(found) > checks.CHOICES_MAX:
             raise Refused(f"A request may ask for {checks.CHOICES_MAX} answers at most.", param="n")
         limits = [self._limits(body, len(prompt), asked) for prompt in found]
-        return [
-            self._choice(body, index, found[place], limits[place], shape)
+        if body.use_beam_search:
+            check_beams(body)
+            shape, limits = None, [limits_of_beam(each) for each in limits]
+        choices = [
+            self._choice(body, index, found[place], limits[place], shape, reads_cache=reads_cache)
             for index, (place, _) in enumerate(product(range(len(found)), range(each)))
         ]
+        if not body.use_beam_search:
+            return choices
+        groups = [choices[start : start + each] for start in range(0, len(choices), each)]
+        return [beam for group in groups for beam in ranked(group, body.length_penalty)]
 
     def _limits(self, body: Body, prompt_tokens: int, asked: int | None) -> Limits:
         length_max = self._settings.engine.max_model_len
@@ -223,7 +253,14 @@ class Maker:
         )
 
     def _choice(
-        self, body: Body, index: int, prompt: "array[int]", limits: Limits, shape: Shape | None
+        self,
+        body: Body,
+        index: int,
+        prompt: "array[int]",
+        limits: Limits,
+        shape: Shape | None,
+        *,
+        reads_cache: bool,
     ) -> Choice:
         settings = self._settings
         hashed = blake2b(prompt.tobytes(), digest_size=16, key=self._key_of(body.seed))
@@ -243,6 +280,7 @@ class Maker:
                 salt=body.cache_salt or "",
                 transfer_ps=settings.transfer_ps(len(prompt)) if is_remote else None,
                 script=plan.script,
+                reads_cache=reads_cache,
             ),
         )
 
@@ -298,14 +336,3 @@ def _tools_text(body: ChatBody) -> str:
 
 def _is_prefill(transfer: KvTransfer | None) -> bool:
     return transfer is not None and transfer.do_remote_decode
-
-
-def _echoes(body: bodies.CompletionBody, found: list["array[int]"]) -> tuple[str, ...]:
-    given = body.prompt
-    texts = [given] if isinstance(given, str) else list(given or ())
-    if len(texts) != len(found):
-        texts = [""] * len(found)
-    return tuple(
-        text if isinstance(text, str) and text else detokenize(prompt)
-        for text, prompt in zip(texts, found, strict=True)
-    )

@@ -106,7 +106,8 @@ class Admission:
         self._memory.share(sequence, known)
         if sequence.cached_tokens is None:
             sequence.cached_tokens = hits
-            self._counts.cache_queries += sequence.tokens
+            if sequence.request.reads_cache:
+                self._counts.cache_queries += sequence.tokens
             self._counts.cache_hits += hits
         if remote:
             self._await_transfer(sequence, now_ps)

@@ -40,7 +40,7 @@ class Memory:
 
     def known(self, sequence: Sequence) -> list[int]:
         """Return the blocks of its beginning that are there; its last token is computed anyway."""
-        if not self._caches:
+        if not self._caches or not sequence.request.reads_cache:
             return []
         size = self._size
         return self.pool.find(sequence.hashes((sequence.tokens - 1) // size, size))

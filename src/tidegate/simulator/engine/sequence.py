@@ -18,7 +18,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     `key` names the request in whatever is drawn for it. `transfer_ps` is how long the keys and
     values of the prompt take to arrive where another engine has prefilled it (None: they are
     computed here). `salt` keeps its blocks apart from those of others. `script` holds the tokens
-    that come out where they are not drawn, as many as come out at least.
+    that come out where they are not drawn, as many as come out at least. Without `reads_cache` the
+    whole prompt is computed, whatever is known of it.
     """
 
     key: str
@@ -29,6 +30,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     salt: str = ""
     transfer_ps: int | None = None
     script: "array[int] | None" = None
+    reads_cache: bool = True
 
     def __post_init__(self) -> None:
         assert len(self.prompt) > 0, "a prompt has at least one token"

@@ -6,6 +6,7 @@ import msgspec
 
 from tidegate.simulator.generation import Choice, Generation
 from tidegate.simulator.styles import logprobs
+from tidegate.simulator.styles.prompted import Prompted, prompt_json
 from tidegate.simulator.styles.texts import (
     DONE,
     FINGERPRINT,
@@ -29,7 +30,7 @@ _USAGE = (
 )
 _WHOLE = (
     '{"id":%s,"object":"chat.completion","created":%d,"model":%s,"choices":[%s],'
-    '"service_tier":null,"system_fingerprint":"%s","usage":%s,"prompt_logprobs":null,'
+    '"service_tier":null,"system_fingerprint":"%s","usage":%s,"prompt_logprobs":%s,'
     '"prompt_token_ids":null,"prompt_text":null,"kv_transfer_params":%s,'
     '"ec_transfer_params":null,"metrics":null}'
 )
@@ -44,7 +45,10 @@ _CREATED_TOKENS = ',"created_cache_tokens":0'
 
 
 class ChatStyle(msgspec.Struct, frozen=True, kw_only=True):
-    """Writes chats. `logprobs` is how many likely tokens are told, or None for none at all."""
+    """Writes chats. `logprobs` is how many likely tokens are told, or None for none at all.
+
+    `prompt` is told with `prompt_logprobs` likely tokens for each of its own, if it is given.
+    """
 
     names: Names
     logprobs: int | None = None
@@ -52,6 +56,8 @@ class ChatStyle(msgspec.Struct, frozen=True, kw_only=True):
     with_usage_always: bool = False
     is_prefill: bool = False
     echo: str = ""
+    prompt: Prompted | None = None
+    prompt_logprobs: int = 0
 
     def around_word(self, choice: Choice) -> tuple[bytes, bytes] | None:
         """Return what stands around a word in its event."""
@@ -119,6 +125,7 @@ class ChatStyle(msgspec.Struct, frozen=True, kw_only=True):
                 ",".join([self._choice(choice) for choice in generation.choices]),
                 FINGERPRINT,
                 usage_json(generation, created=0),
+                "null" if self.prompt is None else prompt_json(self.prompt, self.prompt_logprobs),
                 transfer_json(generation, is_prefill=self.is_prefill, engine_id=names.id[1:-1]),
             )
         ).encode()

@@ -6,7 +6,8 @@ import msgspec
 
 from tidegate.simulator.engine.tokens import WORD_CHARACTERS
 from tidegate.simulator.generation import Choice, Generation
-from tidegate.simulator.styles import logprobs
+from tidegate.simulator.styles.logprobs import Rows
+from tidegate.simulator.styles.prompted import Prompted, prompt_json
 from tidegate.simulator.styles.texts import (
     DONE,
     FINGERPRINT,
@@ -36,14 +37,16 @@ _WHOLE = (
 )
 _CHOICE = (
     '{"index":%d,"text":%s,"logprobs":%s,"finish_reason":"%s","stop_reason":%s,"token_ids":null,'
-    '"prompt_logprobs":null,"prompt_token_ids":null,"routed_experts":null}'
+    '"prompt_logprobs":%s,"prompt_token_ids":null,"routed_experts":null}'
 )
 
 
 class CompletionStyle(msgspec.Struct, frozen=True, kw_only=True):
     """Writes completions. `echoes` holds, for each prompt, the text that comes before the answer.
 
-    `choices_each` is how many choices there are for each prompt.
+    `choices_each` is how many choices there are for each prompt. `prompts` are told with
+    `prompt_logprobs` likely tokens for each of theirs, where that is a number. With `is_echo_only`
+    nothing of the answer is told but its end.
     """
 
     names: Names
@@ -53,6 +56,9 @@ class CompletionStyle(msgspec.Struct, frozen=True, kw_only=True):
     is_prefill: bool = False
     echoes: tuple[str, ...] = ()
     choices_each: int = 1
+    prompts: tuple[Prompted, ...] = ()
+    prompt_logprobs: int | None = None
+    is_echo_only: bool = False
 
     def around_word(self, choice: Choice) -> tuple[bytes, bytes] | None:
         """Return what stands around a word in its event."""
@@ -62,11 +68,9 @@ class CompletionStyle(msgspec.Struct, frozen=True, kw_only=True):
         return before.encode(), after.encode()
 
     def first(self, choice: Choice) -> bytes:
-        """Return the event of what is echoed."""
-        echo = self._echo(choice)
-        if not echo:
-            return b""
-        return self._event(choice, json.dumps(echo), "null", "null", 0).encode()
+        """Return nothing: what is echoed comes along with the first token."""
+        del choice
+        return b""
 
     def delta(self, choice: Choice, start: int, stop: int) -> bytes:
         """Return an event for each of these tokens."""
@@ -74,7 +78,7 @@ class CompletionStyle(msgspec.Struct, frozen=True, kw_only=True):
             [
                 self._event(
                     choice,
-                    content_json(choice, place, place + 1),
+                    self._text_json(choice, place, place + 1),
                     "null",
                     self._logprobs(choice, place, place + 1),
                     place + 1,
@@ -88,7 +92,7 @@ class CompletionStyle(msgspec.Struct, frozen=True, kw_only=True):
         end = choice.plan.total - 1
         event = self._event(
             choice,
-            content_json(choice, end, end + 1),
+            self._text_json(choice, end, end + 1),
             f'"{choice.plan.finish}"',
             self._logprobs(choice, end, end + 1),
             end + 1,
@@ -107,13 +111,15 @@ class CompletionStyle(msgspec.Struct, frozen=True, kw_only=True):
     def whole(self, generation: Generation) -> bytes:
         """Return a whole completion."""
         names = self.names
+        top = self.prompt_logprobs
+        told = [] if top is None else [prompt_json(prompt, top) for prompt in self.prompts]
         return (
             _WHOLE
             % (
                 names.id,
                 names.created,
                 names.model,
-                ",".join([self._choice(choice) for choice in generation.choices]),
+                ",".join([self._choice(choice, told) for choice in generation.choices]),
                 FINGERPRINT,
                 usage_json(generation),
                 transfer_json(generation, is_prefill=self.is_prefill, engine_id=names.id[1:-1]),
@@ -122,6 +128,15 @@ class CompletionStyle(msgspec.Struct, frozen=True, kw_only=True):
 
     def _echo(self, choice: Choice) -> str:
         return self.echoes[choice.index // self.choices_each] if self.echoes else ""
+
+    def _text_json(self, choice: Choice, start: int, stop: int) -> str:
+        """Return the text of some tokens, after what is echoed where they begin the answer."""
+        echo = "" if start else self._echo(choice)
+        if self.is_echo_only:
+            return json.dumps(echo)
+        if not echo:
+            return content_json(choice, start, stop)
+        return json.dumps(echo + content(choice, start, stop))
 
     def _event(
         self,
@@ -152,23 +167,29 @@ class CompletionStyle(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def _logprobs(self, choice: Choice, start: int, stop: int) -> str:
-        if self.logprobs is None:
+        top = self.logprobs
+        if top is None:
             return "null"
-        drawn = choice.plan.pieces is None
-        before = start * WORD_CHARACTERS if drawn else len(content(choice, 0, start))
-        offset = len(self._echo(choice)) + before
-        return logprobs.completion_json(choice, start, stop, top=self.logprobs, offset=offset)
-
-    def _choice(self, choice: Choice) -> str:
-        plan = choice.plan
         echo = self._echo(choice)
-        text = content_json(choice, 0, plan.total)
-        if echo:
-            text = json.dumps(echo + content(choice, 0, plan.total))
+        if not start:
+            rows = Rows()
+            if echo:
+                rows.add_prompt(self.prompts[choice.index // self.choices_each], top)
+        else:
+            drawn = choice.plan.pieces is None
+            before = start * WORD_CHARACTERS if drawn else len(content(choice, 0, start))
+            rows = Rows(len(echo) + before)
+        if not self.is_echo_only:
+            rows.add_answer(choice, start, stop, top)
+        return rows.told()
+
+    def _choice(self, choice: Choice, told: list[str]) -> str:
+        plan = choice.plan
         return _CHOICE % (
             choice.index,
-            text,
+            self._text_json(choice, 0, plan.total),
             self._logprobs(choice, 0, plan.total),
             plan.finish,
             stop_reason_json(choice),
+            told[choice.index // self.choices_each] if told else "null",
         )
