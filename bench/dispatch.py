@@ -91,9 +91,11 @@ def main() -> None:
             if options.profile_only:
                 return
         arena = open_arena(folder, cores, stack)
-        cells = {job: _cell(job, arena, plan, rounds) for job in _jobs(plan, folder)}
-        commits = {str(rate.lines_per_second): _commits(rate, folder, cores) for rate in plan.rates}
-    head = next(job for job in cells if (job.body_bytes, job.concurrency) == plan.head)
+        jobs = [job for job in _jobs(plan, folder) if not options.head or _is_head(job, plan)]
+        cells = {job: _cell(job, arena, plan, rounds) for job in jobs}
+        rates = [] if options.head else plan.rates
+        commits = {str(rate.lines_per_second): _commits(rate, folder, cores) for rate in rates}
+    head = next(job for job in cells if _is_head(job, plan))
     _show(cells)
     result = _summary(cells[head], commits) | {
         "ratio_to_go_client_max": _worst(cells),
@@ -109,6 +111,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small numbers: a trial, no figures")
     parser.add_argument("--rounds", type=int, help="how often each contestant runs in each cell")
+    parser.add_argument("--head", action="store_true", help="only 2 KB and 256 at once, no rates")
     parser.add_argument(
         "--profile",
         type=Path,
@@ -142,12 +145,15 @@ def _jobs(plan: Plan, folder: Path) -> list[Job]:
     ]
 
 
+def _is_head(job: Job, plan: Plan) -> bool:
+    return (job.body_bytes, job.concurrency) == plan.head
+
+
 def _cell(job: Job, arena: Arena, plan: Plan, rounds: int) -> Costs:
     """Run every contestant once in each round, so that a noisy moment meets all of them."""
-    is_head = (job.body_bytes, job.concurrency) == plan.head
     costs: Costs = defaultdict(list)
     for number in range(rounds):
-        for name, run in contestants(job, arena, all_of_them=is_head).items():
+        for name, run in contestants(job, arena, all_of_them=_is_head(job, plan)).items():
             cost = run()
             costs[name].append(cost)
             print(

@@ -74,10 +74,26 @@ def test_the_short_form_measures_everybody_who_is_there(tmp_path: Path) -> None:
     assert "self time by function" in profile.with_suffix(".txt").read_text()
 
 
-def test_wrong_arguments_are_refused() -> None:
-    done = bench("--rounds", "0")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--rounds", "0"], "--rounds must be at least 1"),
+        (["--profile-only"], "--profile-only needs --profile"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments: list[str], said: str) -> None:
+    done = bench(*arguments)
     assert done.returncode == 2
-    assert "--rounds must be at least 1" in done.stderr
+    assert said in done.stderr
+
+
+@pytest.mark.slow
+def test_the_head_alone_is_one_cell_without_rates() -> None:
+    done = bench("--quick", "--head")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1].removeprefix("RESULT "))
+    assert len(result["cells"]) == 1
+    assert set(result["commits_per_1000_lines"]) == {"full"}
 
 
 def test_every_extra_that_a_benchmark_names_exists_and_is_installed() -> None:
