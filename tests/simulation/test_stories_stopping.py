@@ -9,10 +9,14 @@ import pytest
 
 from tidegate.blobs.base import BlobStore
 from tidegate.domain.batch import Status
+from tidegate.domain.errors import StorageFull
+from tidegate.processor.endpoints import Endpoint, Routes
 from tidegate.processor.settings import Claims, Ends, Planning, Settings
+from tidegate.runtime.limiter import AimdSettings
 from tidegate.testing.deployment import Deployment, model_of, ok
-from tidegate.testing.stories import at_once, lines, meets, now, told
+from tidegate.testing.stories import at_once, fails, lines, meets, now, told
 from tidegate.upstreams.base import Call, Reply
+from tidegate.upstreams.memory import MemoryUpstream
 
 LEASE_SECONDS = 1_000.0
 SETTINGS = Settings(
@@ -51,6 +55,29 @@ async def generation(world: Deployment, server: Server, seconds: float) -> None:
     """Run one processor for a while, then stop it as a restart does."""
     async with world.processor(server.answer, SETTINGS):
         await asyncio.sleep(seconds)
+
+
+def test_a_hand_back_that_is_asked_for_again_and_again_lets_no_other_claim_expire() -> None:
+    async def story(world: Deployment) -> None:
+        server = Server()
+        server.seconds = 120.0
+        settings = Settings(
+            planning=Planning(shard_lines_max=1), ends=Ends(stop_grace_seconds=300.0)
+        )
+        limits = AimdSettings(start=1, min=1, max=1)
+        routes = Routes(default=Endpoint("one", MemoryUpstream(server.answer), limits=limits))
+        fails(world.store, "hand_back", StorageFull("full"), until=100.0)
+        async with world.processor(routes, settings) as processor:
+            batch = await world.submit(lines(2))
+            await asyncio.sleep(1.0)
+            processor.stop()
+            await asyncio.sleep(94.0)
+            offered = await world.store.list_offers()
+            assert not offered, "nothing is handed back, and what flies is held"
+        assert server.calls.total() == 1
+        assert (await world.get(batch.id)).counts.completed == 1
+
+    told(story)
 
 
 def test_a_rolling_restart_under_load_fails_and_repeats_nothing() -> None:

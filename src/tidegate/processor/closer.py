@@ -108,18 +108,23 @@ class Closer:
             for shard in list(run.shards.values()):
                 if shard.state is State.RETURNING and shard.is_settled:
                     run.close(shard, State.CLOSED)
-                    self._tools.keeper.drop(shard.claim)
                     await self._return(shard)
+                    # Only now: a claim that expires meanwhile would count as lost by a crash.
+                    self._tools.keeper.drop(shard.claim)
                     self._tools.signals.notify(WORK)
 
     async def _return(self, shard: OpenShard) -> None:
         endpoint = shard.endpoint
         wait = endpoint.pause_left(asyncio.get_running_loop().time()) if endpoint else 0.0
-        await insist(
-            lambda: self._tools.store.hand_back([shard.claim], wait_seconds=wait),
-            self._tools.chance,
-            self._tools.storage,
-        )
+        tools = self._tools
+
+        async def ask() -> None:
+            # The shard loop waits here as long as the ledger refuses: it is not dead-locked, and
+            # what it holds besides must not expire.
+            tools.keeper.stamp()
+            await tools.store.hand_back([shard.claim], wait_seconds=wait)
+
+        await insist(ask, tools.chance, tools.storage)
 
     def lose(self, claim: Claim) -> None:
         """Drop a shard that another processor holds now."""
