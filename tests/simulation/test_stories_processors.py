@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -70,9 +71,9 @@ def test_the_limit_of_a_server_is_that_of_all_processors(count: int) -> None:
             await asyncio.sleep(1.0)
             batch = await world.submit(lines(2_000))
             await asyncio.sleep(20.0)
-            assert server.in_flight == 8, "nothing of the limit lies idle"
-            parts = sorted(server.by_door.values())
-            assert parts == {2: [4, 4], 3: [2, 3, 3]}[count]
+            # Nothing of the limit lies idle, but for the moment between a reply and the next call.
+            parts = {2: [4, 4], 3: [2, 3, 3]}[count]
+            await until(lambda: sorted(server.by_door.values()) == parts, within_seconds=0.02)
             ended = await world.end_of(batch.id)
         assert ended.counts.completed == 2_000
         assert server.most == 8
@@ -162,6 +163,10 @@ def test_with_less_than_one_call_for_each_some_do_nothing_and_hold_nothing() -> 
     told(story)
 
 
+def serves_one_each(server: Server, number: int) -> bool:
+    return (server.by_door[0], server.by_door[number]) == (1, 1)
+
+
 def test_a_shard_is_handed_on_when_nothing_of_the_limit_is_left_for_it() -> None:
     async def story(world: Deployment) -> None:
         server = Server()
@@ -175,7 +180,7 @@ def test_a_shard_is_handed_on_when_nothing_of_the_limit_is_left_for_it() -> None
                 async with world.processor(server.routes(one), SETTINGS):
                     await asyncio.sleep(3.0)
                     # Each model takes one call: neither processor has both of them.
-                    assert (server.by_door[0], server.by_door[number]) == (1, 1)
+                    await until(partial(serves_one_each, server, number), within_seconds=0.02)
             ended = await world.end_of(batch.id)
         assert ended.counts.completed == 60
         assert set(server.calls.values()) == {1}

@@ -24,7 +24,7 @@ def test_names_that_users_invent_do_not_grow_the_metrics() -> None:
     registry = CollectorRegistry()
     metered = Metered(Metrics(registry))
     for number in range(ENDPOINTS_MAX + 50):
-        metered.attempt(f"gateway/{number}", "nobody")
+        metered.attempts(f"gateway/{number}", "nobody", 1)
         metered.endpoint(f"gateway/{number}", limit=1, in_flight=0, reason=None)
     text = generate_latest(registry).decode()
     counted = [line for line in text.splitlines() if line.startswith("tidegate_attempts_total{")]

@@ -29,7 +29,7 @@ def test_every_name_begins_with_the_product() -> None:
 
 def test_two_processes_in_one_program_do_not_mix(metrics: Metrics) -> None:
     other = Metrics(CollectorRegistry())
-    metrics.attempt("gpu", "served")
+    metrics.attempts("gpu", "served")
     assert 'tidegate_attempts_total{endpoint="gpu",outcome="served"} 1.0' in lines(metrics)
     assert not [line for line in lines(other) if line.startswith("tidegate_attempts_total{")]
 

@@ -37,6 +37,11 @@ def blame_status(status: int) -> Blame:
     return Blame.NOBODY
 
 
+def is_success(status: int) -> bool:
+    """Say whether the request was served."""
+    return status in _OK
+
+
 def is_overload(status: int) -> bool:
     """Say whether the status asks for less work rather than for other work."""
     return status in _OVERLOADED

@@ -75,6 +75,7 @@ class Committer:
         while not run.entries and run.shards:
             run.changed.clear()
             await run.changed.wait()
+        run.gathers = self._settings
         deadline = asyncio.get_running_loop().time() + self._interval
         try:
             async with asyncio.timeout_at(deadline):
@@ -83,6 +84,8 @@ class Committer:
                     await run.changed.wait()
         except TimeoutError:
             return
+        finally:
+            run.gathers = None
 
     @property
     def _is_full(self) -> bool:

@@ -1,12 +1,13 @@
 """Lines to endpoints and back, under three valves: open shards, one global limit, one per endpoint.
 
-A fixed number of lanes carries one line each at a time. A lane takes its next line itself as
-soon as it is free; a lane that finds none parks until it is woken. Nothing here touches the ledger.
+One task starts lines and takes in those that landed, a bounded number at each turn of the event
+loop. A call that its upstream can begin at once costs no task of its own. Nothing here touches the
+ledger.
 """
 
 import asyncio
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
 from tidegate.domain.errors import (
@@ -14,25 +15,23 @@ from tidegate.domain.errors import (
     CellNotStarted,
     ReplyBroken,
     StorageBroken,
-    TimedOut,
     UpstreamFault,
 )
-from tidegate.domain.retry import Blame
-from tidegate.domain.shard import DEATHS_TO_BLAME
 from tidegate.processor.endpoints import Endpoint
+from tidegate.processor.flight import Flight, Landing
 from tidegate.processor.held import Held
+from tidegate.processor.judge import Judge
 from tidegate.processor.observer import Observer
-from tidegate.processor.open_shard import Flight, OpenShard, State
-from tidegate.processor.outcome import Outcome, judge_fault, judge_reply
+from tidegate.processor.open_shard import OpenShard, State
 from tidegate.processor.quarantine import Death, Quarantine
-from tidegate.processor.run import Entry, Run
+from tidegate.processor.run import Run
 from tidegate.processor.settings import Settings
-from tidegate.upstreams.base import Call, Reply
+from tidegate.upstreams.base import Reply
 
-REFUSALS_OF_AN_ODD_ONE = 3
-
-# What became of a flight. None: nobody waits for it here any more.
-Landing = Reply | UpstreamFault | Death | CellNotStarted | None
+# Of either, so many at one turn of the event loop: whatever else waits for it is not held up for
+# more than 5 ms.
+STARTS_AT_ONCE = 100
+LANDINGS_AT_ONCE = 100
 
 
 class Dispatcher:
@@ -50,41 +49,56 @@ class Dispatcher:
     ) -> None:
         self._held = held
         self._valves = settings.valves
-        self._retry = settings.retry
-        self._chance = chance
         self._observer = observer
         self._quarantine = quarantine
+        self._judge = Judge(settings.retry, chance, quarantine)
         self._on_hungry = on_hungry
-        self._parked: deque[asyncio.Future[None]] = deque()
-        self.in_flight = 0
+        self._wake = asyncio.Event()
+        self._flying: set[Flight] = set()
+        self._landings: deque[tuple[Flight, Landing]] = deque()
+        self._ended: Counter[tuple[str, str]] = Counter()
+        self._waiting: list[Endpoint] | None = None
+        self._carriers: asyncio.TaskGroup | None = None
+
+    @property
+    def in_flight(self) -> int:
+        """Count the lines under way."""
+        return len(self._flying)
 
     def pump(self) -> None:
-        """Wake a lane: something may be ready. The lane wakes the next one where there is more."""
-        while self._parked:
-            waiter = self._parked.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
+        """Look for lines to start: something may be ready."""
+        self._wake.set()
 
-    async def lane(self) -> None:
-        """Carry lines one after the other until cancelled."""
-        loop = asyncio.get_running_loop()
-        while True:
-            taken = self._take(loop.time())
-            if taken is None:
-                waiter: asyncio.Future[None] = loop.create_future()
-                self._parked.append(waiter)
-                await waiter
-                continue
-            run, flight = taken
-            if self._parked and flight.endpoint.limiter.has_room:
-                self.pump()
-            await self._fly(run, flight)
+    async def run(self) -> None:
+        """Carry lines until cancelled; then every call under way is abandoned."""
+        try:
+            async with asyncio.TaskGroup() as carriers:
+                self._carriers = carriers
+                while True:
+                    await self._wake.wait()
+                    self._wake.clear()
+                    now = asyncio.get_running_loop().time()
+                    self._take_in(now)
+                    if self._start_some(now) or self._landings:
+                        self._wake.set()
+                        await asyncio.sleep(0)
+        finally:
+            for flight in self._flying:
+                flight.abandon()
 
     # Taking
 
-    def _take(self, now: float) -> tuple[Run, Flight] | None:
-        if self._held.storage.is_full or self.in_flight >= self._valves.in_flight_max:
+    def _start_some(self, now: float) -> bool:
+        """Start what may be started now; say whether there may be more."""
+        for _ in range(STARTS_AT_ONCE):
+            flight = self._take(now)
+            if flight is None:
+                return False
+            self._fly(flight)
+        return True
+
+    def _take(self, now: float) -> Flight | None:
+        if self._held.storage.is_full or len(self._flying) >= self._valves.in_flight_max:
             return None
         turn = self._held.turn
         for _ in range(len(turn)):
@@ -92,7 +106,7 @@ class Dispatcher:
             turn.rotate(-1)
             flight = self._take_from(run, now)
             if flight is not None:
-                return run, flight
+                return flight
         return None
 
     def _take_from(self, run: Run, now: float) -> Flight | None:
@@ -120,11 +134,12 @@ class Dispatcher:
     def _start(
         self, run: Run, shard: OpenShard, index: int, endpoint: Endpoint, size: int, now: float
     ) -> Flight:
-        line = shard.take(index)
-        flight = Flight(shard, index, line, endpoint, now, size)
+        shard.take(index)
+        flight = Flight(run, shard, index, sent_at=now, reserved_bytes=size, tower=self)
         shard.flights[index] = flight
+        run.in_flight += 1
+        self._flying.add(flight)
         endpoint.on_start(now)
-        self.in_flight += 1
         self._held.budget.bytes_held += size
         fresh = shard.fresh
         if fresh == endpoint.window or (not fresh and not run.fresh(shard.model)):
@@ -136,9 +151,26 @@ class Dispatcher:
 
         Without this a slow model could hold every slot while a fast one waits.
         """
-        free = self._valves.in_flight_max - self.in_flight
-        if free * 2 > self._valves.in_flight_max:
+        in_flight_max = self._valves.in_flight_max
+        free = in_flight_max - len(self._flying)
+        if free * 2 > in_flight_max:
             return True
+        if self._waiting is None:
+            # Once for all that start at this turn: who has no more lines then is found out next.
+            self._waiting = self._waiting_endpoints()
+        waiting = self._waiting
+        if not waiting or waiting == [endpoint]:
+            return True
+        share = in_flight_max // len(waiting)
+        reserved = sum(
+            max(0, min(share, other.window) - other.limiter.in_flight)
+            for other in waiting
+            if other is not endpoint
+        )
+        return free > reserved or endpoint.limiter.in_flight < share
+
+    def _waiting_endpoints(self) -> list[Endpoint]:
+        """Return the endpoints for which there are lines that could be sent, each once."""
         waiting = {
             id(shard.endpoint): shard.endpoint
             for run in self._held.runs.values()
@@ -148,214 +180,119 @@ class Dispatcher:
             and shard.state is State.RUNNING
             and not shard.is_quarantined
         }
-        share = self._valves.in_flight_max // max(1, len(waiting))
-        reserved = sum(
-            max(0, min(share, other.window) - other.limiter.in_flight)
-            for other in waiting.values()
-            if other is not endpoint
-        )
-        return free > reserved or endpoint.limiter.in_flight < share
+        return list(waiting.values())
 
     # Flying
 
-    async def _fly(self, run: Run, flight: Flight) -> None:
-        request_id = run.request_id(flight.line.number)
-        call = Call(
-            path=run.batch.endpoint,
-            body=flight.line.body,
-            headers={"x-request-id": request_id, "idempotency-key": request_id},
-        )
-        landing: Landing = None
-        try:
-            landing = await self._carry(flight, call)
-        finally:
-            self._land(flight)
-        self._settle(run, flight, landing)
+    def _fly(self, flight: Flight) -> None:
+        if not flight.shard.is_quarantined:
+            try:
+                flight.sending = flight.endpoint.upstream.begin(flight.call, flight)
+            except Exception as error:  # noqa: BLE001 - the edge of a call: a fault in a door must not stop every batch
+                flight.land(self._stray(error))
+                return
+            if flight.sending is not None:
+                return
+        self._carry_by_task(flight, afresh=False)
 
-    async def _carry(self, flight: Flight, call: Call) -> Landing:
-        scope = flight.scope = asyncio.timeout(None)
+    def _carry_by_task(self, flight: Flight, *, afresh: bool) -> None:
+        assert self._carriers is not None, "the dispatcher is not running"
+        flight.task = self._carriers.create_task(
+            self._carry(flight, afresh=afresh), name=f"carrier of {flight.request_id}"
+        )
+        flight.task.add_done_callback(flight.on_done)
+
+    async def _carry(self, flight: Flight, *, afresh: bool) -> Landing:
         try:
-            async with scope:
-                return await self._send(flight, call)
-        except TimeoutError as error:
-            # Cut by us: nobody waits for this line here any more. Otherwise a stray of the door.
-            return None if scope.expired() else self._stray(error)
+            return await self._send(flight, afresh=afresh)
         except UpstreamFault as fault:
             return fault
         except CellDied as death:
             # Not to be cut: the line stays in flight until the ledger knows of the death.
-            flight.scope = None
+            flight.is_fixed = True
             return await self._quarantine.bury(flight.shard, flight.index, death)
         except StorageBroken:
             raise
         except Exception as error:  # noqa: BLE001 - the edge of a call: a fault in a door must not stop every batch
             return self._stray(error)
 
-    async def _send(self, flight: Flight, call: Call) -> Reply | CellNotStarted | None:
+    async def _send(self, flight: Flight, *, afresh: bool) -> Reply | CellNotStarted | None:
         if flight.shard.is_quarantined:
-            return await self._quarantine.send(flight.shard, flight.index, call)
-        return await flight.endpoint.upstream.send(call)
+            return await self._quarantine.send(flight.shard, flight.index, flight.call)
+        upstream = flight.endpoint.upstream
+        if afresh:
+            return await upstream.send_afresh(flight.call)
+        return await upstream.send(flight.call)
 
     def _stray(self, error: Exception) -> ReplyBroken:
         """Take an error that no upstream should raise for a broken reply, and say so."""
         self._observer.crashed(error)
         return ReplyBroken(f"The call failed in the gateway itself: {type(error).__name__}.")
 
-    def _land(self, flight: Flight) -> None:
-        self.in_flight -= 1
+    def unanswered(self, flight: Flight) -> None:
+        """Send a call once more whose connection was closed just as it was written."""
+        self._carry_by_task(flight, afresh=True)
+
+    # Landing
+
+    def landed(self, flight: Flight, landing: Landing) -> None:
+        """Remember a landing for the next turn."""
+        self._landings.append((flight, landing))
+        self._wake.set()
+
+    def _take_in(self, now: float) -> None:
+        """Settle what has landed, start a line in the place of each, and tell of it.
+
+        One by one, so that a limit in use is seen to be in use, and may grow.
+        """
+        self._waiting = None
+        landings = self._landings
+        for _ in range(min(len(landings), LANDINGS_AT_ONCE)):
+            flight, landing = landings.popleft()
+            outcome = self._settle(flight, landing, now)
+            if outcome is not None:
+                self._ended[flight.endpoint.name, outcome] += 1
+            following = self._take(now)
+            if following is not None:
+                self._fly(following)
+        for (endpoint, outcome), count in self._ended.items():
+            self._observer.attempts(endpoint, outcome, count)
+        self._ended.clear()
+
+    def _settle(self, flight: Flight, landing: Landing, now: float) -> str | None:
+        """Give the line its result or another try; say in a word what became of the call."""
+        run, shard = flight.run, flight.shard
+        self._flying.discard(flight)
+        run.in_flight -= 1
         flight.endpoint.limiter.finish()
         self._held.budget.bytes_held -= flight.reserved_bytes
-        del flight.shard.flights[flight.index]
-
-    def _settle(self, run: Run, flight: Flight, landing: Landing) -> None:
-        shard = flight.shard
-        if shard.state in {State.LOST, State.CLOSED}:
-            self._observer.attempt(flight.endpoint.name, "dropped")
+        del shard.flights[flight.index]
+        if shard.state is State.LOST or shard.state is State.CLOSED:
             self._observer.lines_repeated(1)
-            return
-        match landing:
-            case None:
-                self._observer.attempt(flight.endpoint.name, "cut")
-                shard.put_back(flight.index)
-            case CellNotStarted():
-                self._rest(flight)
-            case Death():
-                self._observer.attempt(flight.endpoint.name, "died")
-                self._mourn(run, flight, landing)
-            case _:
-                self._weigh(run, flight, landing)
+            return "dropped"
+        outcome = self._judged(flight, landing, now)
         self.settle_shard(run, shard)
+        return outcome
+
+    def _judged(self, flight: Flight, landing: Landing, now: float) -> str | None:
+        match landing:
+            case Reply() | UpstreamFault():
+                return self._judge.weigh(flight, landing, now).value
+            case None:
+                flight.shard.put_back(flight.index)
+                return "cut"
+            case CellNotStarted():
+                self._judge.rest(flight)
+                return None
+            case Death():
+                self._judge.mourn(flight, landing)
+                return "died"
 
     def settle_shard(self, run: Run, shard: OpenShard) -> None:
         """Give an ending shard its end lines once nothing of it is in flight."""
         if shard.state is State.ENDING and not shard.flights and shard.undecided:
             run.add_ends(shard)
-        run.changed.set()
-
-    # Alone
-
-    def _mourn(self, run: Run, flight: Flight, death: Death) -> None:
-        """Blame a line that killed often enough; else let it wait until all others have gone."""
-        shard, index = flight.shard, flight.index
-        if death.count >= DEATHS_TO_BLAME:
-            self._quarantine.blame(run, shard, index)
-            return
-        delay = self._retry.delay(max(1, death.count), self._chance.random())
-        shard.sleep_until(index, asyncio.get_running_loop().time() + delay)
-
-    def _rest(self, flight: Flight) -> None:
-        """Leave a shard alone for a while whose child process could not be started."""
-        shard = flight.shard
-        shard.put_back(flight.index)
-        shard.starts_failed += 1
-        delay = self._retry.delay(shard.starts_failed, self._chance.random())
-        shard.rests_until = asyncio.get_running_loop().time() + delay
-
-    # Judging
-
-    def _weigh(self, run: Run, flight: Flight, result: Reply | UpstreamFault) -> None:
-        now = asyncio.get_running_loop().time()
-        outcome = self._judge(run, flight, result, now)
-        self._observer.attempt(flight.endpoint.name, outcome.blame.value)
-        is_odd_one = self._is_odd_one(flight, outcome, result, now)
-        if not (is_odd_one and outcome.overload):
-            self._tell_endpoint(flight, result, outcome, now)
-        if self._is_final(flight, outcome, is_odd_one=is_odd_one):
-            run.finished[flight.shard.model] = run.finished.get(flight.shard.model, 0) + 1
-            run.add(
-                Entry(
-                    flight.shard,
-                    flight.index,
-                    outcome.line,
-                    is_error=outcome.is_error,
-                    tally=outcome.tally,
-                )
-            )
-        else:
-            self._try_again(flight, outcome, now)
-
-    def _judge(
-        self, run: Run, flight: Flight, result: Reply | UpstreamFault, now: float
-    ) -> Outcome:
-        endpoint, line = flight.endpoint, flight.line
-        request_id = run.request_id(line.number)
-        if isinstance(result, Reply):
-            starting = endpoint.is_starting(flight.shard.model, now)
-            return judge_reply(result, request_id, line.custom_id, starting=starting)
-        serves_others = endpoint.served_at > flight.sent_at
-        return judge_fault(result, request_id, line.custom_id, serves_others=serves_others)
-
-    def _is_odd_one(
-        self, flight: Flight, outcome: Outcome, result: Reply | UpstreamFault, now: float
-    ) -> bool:
-        """Say whether the endpoint refuses this line again and again, while it serves others.
-
-        Then the refusal says more of the line than of the endpoint: a content filter's 403, a
-        proxy's 504 for one that takes too long, a quota that only this request would break.
-        """
-        if outcome.blame is not Blame.ENDPOINT or not isinstance(result, Reply):
-            return False
-        shard, index = flight.shard, flight.index
-        before = shard.refused_at.get(index)
-        shard.refused_at[index] = flight.sent_at
-        since = flight.endpoint.on_refused((shard.claim.unit, index), now)
-        if before is None:
-            return False
-        served_others = flight.endpoint.served_at > before
-        # Once it stood out, it still does while nobody else is refused.
-        still_odd = index in shard.refusals and since < before
-        if not served_others and not still_odd:
-            return False
-        shard.refusals[index] = shard.refusals.get(index, 0) + 1
-        return shard.refusals[index] >= REFUSALS_OF_AN_ODD_ONE
-
-    def _tell_endpoint(
-        self, flight: Flight, result: Reply | UpstreamFault, outcome: Outcome, now: float
-    ) -> None:
-        endpoint = flight.endpoint
-        match outcome.blame:
-            case Blame.NOBODY if isinstance(result, Reply):
-                endpoint.on_served(flight.shard.model, now, len(result.body))
-            case Blame.NOBODY | Blame.LINE:
-                endpoint.on_answered()
-                if isinstance(result, TimedOut):
-                    endpoint.limiter.on_overload(flight.sent_at, now)
-            case Blame.ENDPOINT if outcome.overload:
-                endpoint.on_overload(
-                    reason=outcome.reason, sent_at=flight.sent_at, now=now, after=outcome.after
-                )
-            case Blame.ENDPOINT | Blame.UNSURE:
-                endpoint.on_sick(
-                    reason=outcome.reason, sent_at=flight.sent_at, now=now, after=outcome.after
-                )
-
-    def _is_final(self, flight: Flight, outcome: Outcome, *, is_odd_one: bool) -> bool:
-        shard, index = flight.shard, flight.index
-        match outcome.blame:
-            case Blame.NOBODY:
-                return True
-            case Blame.ENDPOINT if is_odd_one and not outcome.overload:
-                shard.unsure[index] = shard.unsure.get(index, 0) + 1
-            case Blame.ENDPOINT:
-                return False
-            case Blame.LINE:
-                shard.attempts[index] = shard.attempts.get(index, 0) + 1
-            case Blame.UNSURE:
-                shard.unsure[index] = shard.unsure.get(index, 0) + 1
-        return (
-            shard.attempts.get(index, 0) >= self._retry.attempts_max
-            or shard.unsure.get(index, 0) >= self._retry.unsure_max
-        )
-
-    def _try_again(self, flight: Flight, outcome: Outcome, now: float) -> None:
-        shard, index = flight.shard, flight.index
-        failures = (
-            shard.attempts.get(index, 0) + shard.unsure.get(index, 0) + shard.refusals.get(index, 0)
-        )
-        delay = self._retry.delay(max(1, failures), self._chance.random())
-        if outcome.after is not None:
-            delay = max(delay, min(outcome.after, self._retry.delay_seconds_max))
-        shard.sleep_until(index, now + delay)
+        run.stir()
 
 
 def next_in_order(shards: Sequence[OpenShard], now: float) -> tuple[OpenShard, int] | None:

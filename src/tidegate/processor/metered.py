@@ -55,8 +55,8 @@ class Metered(Observer):
         )
 
     @override
-    def attempt(self, endpoint: str, outcome: str) -> None:
-        self._metrics.attempt(endpoint, outcome)
+    def attempts(self, endpoint: str, outcome: str, count: int) -> None:
+        self._metrics.attempts(endpoint, outcome, count)
 
     @override
     def claimed(self, kind: str) -> None:

@@ -11,8 +11,8 @@ class Observer:
     Every method is called on the event loop, returns at once and never raises.
     """
 
-    def attempt(self, endpoint: str, outcome: str) -> None:
-        """One call ended: blamed on nobody, line, endpoint or unsure; or cut, or dropped."""
+    def attempts(self, endpoint: str, outcome: str, count: int) -> None:
+        """So many calls ended: blamed on nobody, line, endpoint or unsure; or cut, or dropped."""
 
     def claimed(self, kind: str) -> None:
         """A claim on a planning, a shard or a finalizing was taken."""

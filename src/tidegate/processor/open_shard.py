@@ -1,12 +1,11 @@
 """A shard that this processor holds: which of its lines wait, fly, sleep, or have come back."""
 
-import asyncio
 import heapq
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 from tidegate.domain.shard import DEATHS_TO_BLAME, Shard, is_done
 from tidegate.processor.endpoints import Endpoint
@@ -24,26 +23,12 @@ class State(StrEnum):
     CLOSED = "closed"  # Every line is committed.
 
 
-@dataclass(slots=True, eq=False)
-class Flight:
-    """One line on its way to an endpoint and back. `sent_at` is loop time."""
-
-    shard: "OpenShard"
-    index: int
-    line: PlanLine
-    endpoint: Endpoint
-    sent_at: float
-    reserved_bytes: int
-    scope: asyncio.Timeout | None = None
+class Cuttable(Protocol):
+    """A line under way."""
 
     def cut_at(self, when: float) -> None:
-        """Give the flight until `when` to land; an earlier limit stays."""
-        scope = self.scope
-        if scope is None or scope.expired():
-            return
-        limit = scope.when()
-        if limit is None or when < limit:
-            scope.reschedule(when)
+        """Give it until `when` to land; an earlier limit stays."""
+        ...
 
 
 class OpenShard:
@@ -75,7 +60,7 @@ class OpenShard:
         self.lines = lines
         self.undecided = {i for i in range(plan.lines) if not is_done(held.shard.done, i)}
         self.uncommitted = 0
-        self.flights: dict[int, Flight] = {}
+        self.flights: dict[int, Cuttable] = {}
         self.attempts: dict[int, int] = {}
         self.unsure: dict[int, int] = {}
         self.refusals: dict[int, int] = {}

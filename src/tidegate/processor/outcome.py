@@ -1,6 +1,6 @@
 """What a reply or a fault means for the line and for its endpoint."""
 
-from dataclasses import dataclass
+import msgspec
 
 from tidegate.domain.errors import (
     ConnectFailed,
@@ -8,17 +8,17 @@ from tidegate.domain.errors import (
     TimedOut,
     UpstreamFault,
 )
-from tidegate.domain.retry import Blame, blame_status, is_overload
+from tidegate.domain.retry import Blame, blame_status, is_overload, is_success
 from tidegate.domain.shard import Tally
 from tidegate.upstreams.base import Reply
 from tidegate.wire.results import error_line, read_body, reply_line, wrapped_text
 
 _ONE_FAILED = Tally(failed=1)
 _REASON_CHARACTERS_MAX = 300
+NOT_FOUND = 404
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """A judged attempt. `line` is what the line's result would be if this attempt were its last.
 
     `reason` says in words what is wrong with the endpoint; `after` is its Retry-After in seconds.
@@ -35,38 +35,53 @@ class Outcome:
 
 def judge_reply(reply: Reply, request_id: str, custom_id: bytes, *, starting: bool) -> Outcome:
     """Judge a whole reply. `starting`: the endpoint may not have loaded the model yet."""
-    blame = blame_status(reply.status)
-    if reply.status == 404 and starting and _is_about_model(reply.body):  # noqa: PLR2004 - HTTP's own number
-        blame = Blame.ENDPOINT
+    status = reply.status
     body = read_body(reply.body)
-    is_success = 200 <= reply.status < 300  # noqa: PLR2004 - HTTP's own numbers
-    if body is None and is_success:
+    if is_success(status):
+        if body is None:
+            return _not_json(reply, request_id, custom_id)
         return Outcome(
-            blame=Blame.LINE,
-            line=error_line(
-                request_id,
-                custom_id,
-                code="invalid_reply",
-                message=f"The upstream answered {reply.status} with a body that is not valid JSON.",
-            ),
-            is_error=True,
-            tally=_ONE_FAILED,
+            blame=Blame.NOBODY,
+            line=_line(reply, request_id, custom_id, body.raw),
+            is_error=False,
+            tally=Tally(completed=1, usage=body.usage),
         )
-    text = body.raw if body is not None else wrapped_text(reply.body, reply.status)
+    blame = blame_status(status)
+    if status == NOT_FOUND and starting and _is_about_model(reply.body):
+        blame = Blame.ENDPOINT
+    text = body.raw if body is not None else wrapped_text(reply.body, status)
     return Outcome(
         blame=blame,
-        line=reply_line(
+        line=_line(reply, request_id, custom_id, text),
+        is_error=True,
+        tally=_ONE_FAILED,
+        reason=_reason(reply),
+        overload=is_overload(status),
+        after=_seconds(reply.headers.get("retry-after")),
+    )
+
+
+def _line(reply: Reply, request_id: str, custom_id: bytes, text: bytes) -> bytes:
+    return reply_line(
+        request_id,
+        custom_id,
+        status=reply.status,
+        upstream_id=reply.headers.get("x-request-id", request_id),
+        body=text,
+    )
+
+
+def _not_json(reply: Reply, request_id: str, custom_id: bytes) -> Outcome:
+    return Outcome(
+        blame=Blame.LINE,
+        line=error_line(
             request_id,
             custom_id,
-            status=reply.status,
-            upstream_id=reply.headers.get("x-request-id", request_id),
-            body=text,
+            code="invalid_reply",
+            message=f"The upstream answered {reply.status} with a body that is not valid JSON.",
         ),
-        is_error=not is_success,
-        tally=Tally(completed=1, usage=body.usage) if is_success and body else _ONE_FAILED,
-        reason=_reason(reply),
-        overload=is_overload(reply.status),
-        after=_seconds(reply.headers.get("retry-after")),
+        is_error=True,
+        tally=_ONE_FAILED,
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from tidegate.domain.batch import Batch, Status
 from tidegate.domain.shard import Tally
 from tidegate.processor.open_shard import OpenShard, State
+from tidegate.processor.settings import Commits
 from tidegate.wire.results import error_line
 
 CANCELLED = (
@@ -51,6 +52,7 @@ class Budget:
 class Run:
     """One batch as it is being worked on here.
 
+    `gathers` is set while the committer lets results gather, to what one commit may hold.
     Nothing of it is sent from `ends_at` on, its deadline in seconds of the event loop: whatever
     ends it may only come by a little later, or be held up.
     """
@@ -67,6 +69,12 @@ class Run:
     finished: dict[str, int] = field(default_factory=dict)
     rate: dict[str, float] = field(default_factory=dict)
     ends_at: float = math.inf
+    in_flight: int = 0
+    gathers: Commits | None = None
+    _request_prefix: str = ""
+
+    def __post_init__(self) -> None:
+        self._request_prefix = f"batch_req_{self.batch.id.removeprefix('batch_')}_"
 
     @property
     def id(self) -> str:
@@ -76,10 +84,23 @@ class Run:
     @property
     def is_idle(self) -> bool:
         """Say whether no result can be expected at once: nothing flies, nothing is about to."""
-        return not any(
-            shard.flights or (shard.fresh and shard.state is State.RUNNING)
-            for shard in self.shards.values()
+        return not self.in_flight and not any(
+            shard.fresh and shard.state is State.RUNNING for shard in self.shards.values()
         )
+
+    def stir(self) -> None:
+        """Wake the committer if there is something for it to do now.
+
+        Asked after each line: while results gather for the next commit, most change nothing.
+        """
+        gathers = self.gathers
+        if (
+            gathers is None
+            or len(self.entries) >= gathers.lines_max
+            or self.entries_bytes >= gathers.bytes_max
+            or self.is_idle
+        ):
+            self.changed.set()
 
     def look_at_clock(self, now: float) -> None:
         """Learn when the batch ends, where `now` is the time in Unix seconds."""
@@ -115,7 +136,7 @@ class Run:
         self.entries_bytes += len(entry.line)
         self.budget.bytes_held += len(entry.line)
         self.budget.lines_held += 1
-        self.changed.set()
+        self.stir()
 
     def fresh(self, model: str) -> int:
         """Count the lines of a model that could be sent at once, beside those that run alone."""
@@ -144,4 +165,4 @@ class Run:
 
     def request_id(self, number: int) -> str:
         """Return the id of a request: the same on every attempt, by whatever processor."""
-        return f"batch_req_{self.batch.id.removeprefix('batch_')}_{number}"
+        return f"{self._request_prefix}{number}"

@@ -199,10 +199,7 @@ class Processor:
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as helpers:
             tasks = [helpers.create_task(self._tools.keeper.run(), name="keeper")]
-            tasks += [
-                helpers.create_task(self._dispatcher.lane(), name=f"lane {number}")
-                for number in range(self._settings.valves.in_flight_max)
-            ]
+            tasks.append(helpers.create_task(self._dispatcher.run(), name="dispatcher"))
             tasks.append(helpers.create_task(self._listen(), name="listener"))
             try:
                 # With the ledger or the disk away, commits are asked for without end: one lease

@@ -71,9 +71,9 @@ class Metrics:
 
     # The processor
 
-    def attempt(self, endpoint: str, outcome: str) -> None:
-        """Count one call to a model server, by what became of it."""
-        self._endpoints.attempt(endpoint, outcome)
+    def attempts(self, endpoint: str, outcome: str, count: int = 1) -> None:
+        """Count calls to a model server, by what became of them."""
+        self._endpoints.attempts(endpoint, outcome, count)
 
     def watch_endpoint(
         self,
@@ -275,14 +275,14 @@ class _Endpoints:
         self._children: dict[tuple[str, str], Counter] = {}
         self._names: set[str] = set()
 
-    def attempt(self, endpoint: str, outcome: str) -> None:
-        """Count one call."""
+    def attempts(self, endpoint: str, outcome: str, count: int) -> None:
+        """Count calls."""
         counter = self._children.get((endpoint, outcome))
         if counter is None:
             name = self._bounded(endpoint)
             counter = self._attempts.labels(name, outcome)
             self._children[name, outcome] = counter
-        counter.inc()
+        counter.inc(count)
 
     def _bounded(self, endpoint: str) -> str:
         if endpoint not in self._names:
