@@ -4,8 +4,8 @@ import asyncio
 import io
 import json
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import msgspec
@@ -26,6 +26,7 @@ from tidegate.signals.base import WORK, Signals, batch_topic
 from tidegate.signals.memory import MemorySignals
 from tidegate.stores.base import Store
 from tidegate.stores.memory import MemoryStore
+from tidegate.testing.begun import Begun
 from tidegate.testing.loop import LoopClock
 from tidegate.testing.silent import SilentSignals
 from tidegate.upstreams.base import Call, Reply
@@ -87,17 +88,21 @@ class _Body(msgspec.Struct):
 
 @dataclass(slots=True)
 class Deployment:
-    """Ledger, blobs and signals in memory, and the calls of a user."""
+    """Ledger, blobs and signals in memory, and the calls of a user.
+
+    Where it `begins`, model servers begin most calls at once, as over connections that are free.
+    """
 
     store: Store
     blobs: BlobStore
     signals: Signals
     clock: Clock
     ids: SeededIds
+    begins: bool = False
 
     @classmethod
     def make(cls, *, deaf: bool = False) -> "Deployment":
-        """Return an empty deployment on the running loop; a deaf one has only its polls."""
+        """Return an empty deployment on this loop; a deaf one only polls and begins no calls."""
         clock = LoopClock(asyncio.get_running_loop())
         return cls(
             MemoryStore(clock),
@@ -105,6 +110,7 @@ class Deployment:
             SilentSignals() if deaf else MemorySignals(),
             clock,
             SeededIds(random.Random(0)),
+            begins=not deaf,
         )
 
     async def upload(self, data: bytes) -> str:
@@ -219,12 +225,32 @@ class Deployment:
                 open_plan_cell=open_plan_cell,
             ),
         )
-        async with asyncio.TaskGroup() as group:
-            group.create_task(processor.run(), name="processor")
-            try:
-                yield processor
-            finally:
-                processor.stop()
+        async with asyncio.TaskGroup() as calls:
+            with _begun_calls(chosen_routes, calls) if self.begins else nullcontext():
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(processor.run(), name="processor")
+                    try:
+                        yield processor
+                    finally:
+                        processor.stop()
+
+
+@contextmanager
+def _begun_calls(routes: Routes, tasks: asyncio.TaskGroup) -> Iterator[None]:
+    """Let the doors of a processor begin calls in these tasks."""
+    endpoints = {id(endpoint): endpoint for endpoint in routes.by_model.values()}
+    if routes.default is not None:
+        endpoints[id(routes.default)] = routes.default
+    doors = {key: endpoint.upstream for key, endpoint in endpoints.items()}
+    for endpoint in endpoints.values():
+        begun = Begun(endpoint.upstream, random.Random(endpoint.name), unanswered=0.0)
+        begun.tasks = tasks
+        endpoint.upstream = begun
+    try:
+        yield
+    finally:
+        for key, endpoint in endpoints.items():
+            endpoint.upstream = doors[key]
 
 
 def _routes(answers: Mapping[str, Answer] | Answer) -> Routes:

@@ -15,6 +15,7 @@ from tidegate.processor.observer import Observer
 from tidegate.processor.service import Processor, Tools
 from tidegate.processor.settings import Cells, Claims, Commits, Ends, Planning, Settings, Valves
 from tidegate.runtime.limiter import AimdSettings
+from tidegate.testing.begun import Begun
 from tidegate.testing.world.ground import FAULTS_SECONDS, MODELS, Ground
 from tidegate.testing.world.host import Host
 from tidegate.testing.world.model_server import ModelServer, SimulatedCell
@@ -34,6 +35,7 @@ class Machines:
         self._ground = ground
         self._server = server
         self._hosts: dict[str, Host] = {}
+        self._doors: dict[Host, Begun] = {}
         ground.account.could_renew = self._could_renew
 
     async def keep(self, number: int) -> None:
@@ -44,7 +46,7 @@ class Machines:
             processor = self._processor(host, chance)
             try:
                 async with asyncio.TaskGroup() as group:
-                    served = self._serve(processor, self._collector(host, chance))
+                    served = self._serve(host, processor, self._collector(host, chance))
                     host.tasks.append(group.create_task(served, name=host.name))
                     if chance.random() < _RESTARTED:
                         group.create_task(self._restart(host, processor, chance), name="restart")
@@ -56,8 +58,9 @@ class Machines:
             host.alive = False
             await asyncio.sleep(chance.uniform(0.0, 5.0))
 
-    async def _serve(self, processor: Processor, collector: Collector) -> None:
+    async def _serve(self, host: Host, processor: Processor, collector: Collector) -> None:
         async with asyncio.TaskGroup() as group:
+            self._doors.pop(host).tasks = group
             group.create_task(collector.run(), name="collector")
             await processor.run()
             collector.stop()
@@ -104,13 +107,15 @@ class Machines:
             owner,
             exposed_lines_max=settings.valves.in_flight_max + settings.valves.uncommitted_lines_max,
         )
+        # Of its own chance, so that the rest of the world stays as it is.
+        begun = self._doors[host] = Begun(upstream, random.Random(owner))
         limits = AimdSettings(start=min(4, ground.endpoint_limit), min=1, max=ground.endpoint_limit)
         pauses = PauseSettings(seconds_min=0.2, seconds_max=5.0, starting_seconds=5.0)
         routes = Routes(
             by_model={
                 name: Endpoint(
                     name,
-                    upstream,
+                    begun,
                     limits=limits,
                     pauses=pauses,
                     open_cell=partial(SimulatedCell, upstream, host, ground),
