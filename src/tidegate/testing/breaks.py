@@ -23,8 +23,8 @@ from tidegate.processor import (
     claimer,
     closer,
     committer,
-    dispatcher,
     endpoints,
+    judge,
     keeper,
     open_shard,
     planner,
@@ -330,7 +330,7 @@ def _no_quarantine(patches: Patches) -> None:
 
 
 def _blamed_at_once(patches: Patches) -> None:
-    patches.put(dispatcher, "DEATHS_TO_BLAME", 1)
+    patches.put(judge, "DEATHS_TO_BLAME", 1)
 
 
 _ALL = (
