@@ -33,8 +33,9 @@ from tidegate.processor import (
 )
 from tidegate.processor.insist import insist
 from tidegate.processor.storage import Storage
-from tidegate.stores import ledger, memory, memory_garbage, memory_rows, mending
+from tidegate.stores import fences, ledger, memory, memory_garbage, memory_rows, mending
 from tidegate.stores.base import ClaimedBatch, Store
+from tidegate.stores.fences import Fate
 from tidegate.stores.ledger import Hold
 from tidegate.stores.upkeep import ShardRepair
 
@@ -311,6 +312,13 @@ def _by_age(patches: Patches) -> None:
     patches.put(memory_garbage.MemoryGarbage, "_may_go", may_go)
 
 
+def _whoever_writes(patches: Patches) -> None:
+    def always_fenced(_claims: Iterable[Hold], _now: float) -> Fate:
+        return Fate.FENCE
+
+    patches.put(fences, "writer_fate", always_fenced)
+
+
 def _bits_stay(patches: Patches) -> None:
     def mended_shard(shard: Shard, repair: ShardRepair) -> Shard:
         return replace(mend(shard, repair), done=shard.done)
@@ -340,7 +348,7 @@ _ALL = (
     Break(
         "04-part", 4, "shards lie with who may not send their lines", _held_without_part, first=29
     ),
-    Break("05-planner", 5, "a replaced planner may still record its plan", _any_planner, first=125),
+    Break("05-planner", 5, "a replaced planner may still record its plan", _any_planner, first=120),
     Break("06-sort", 6, "sorted runs on scratch are forgotten", _runs_forgotten),
     Break("07-hold", 7, "a batch does not hold its input", _input_not_held),
     Break("08-bitmap", 8, "a line that is done may be recorded again", _no_bitmap),
@@ -366,6 +374,12 @@ _ALL = (
         18,
         "the collector deletes what no row needs, unfenced",
         _by_age,
+    ),
+    Break(
+        "18-alive",
+        18,
+        "the collector fences whoever writes, though its claims live",
+        _whoever_writes,
     ),
     Break(
         "19-bits",
