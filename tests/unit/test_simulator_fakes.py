@@ -69,10 +69,18 @@ async def fake_and_real(server: Simulated) -> None:
     assert 'running_lora_adapters="late"' in fake
     await server.client.post("/admin/metrics", content=b"null")
     after = (await server.client.get("/metrics")).text
-    drop = "vllm:lora_requests_info"
-    assert [row for row in after.splitlines() if not row.startswith(drop)] == [
-        row for row in real.splitlines() if not row.startswith(drop)
+    # All else is of the process, which lives on.
+    kept = [
+        [
+            row
+            for row in text.splitlines()
+            if row.startswith("vllm:") and not row.startswith("vllm:lora_requests_info")
+        ]
+        for text in (after, real)
     ]
+    assert kept[0] == kept[1]
+    assert "vllm:sleep_mode" in real
+    assert "vllm:sleep_mode" not in fake
 
 
 def test_curves_go_as_they_are_named() -> None:

@@ -1,16 +1,21 @@
 """The metrics have vLLM's names, types, labels and buckets, and count what happened."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from typing_extensions import override
 
 from tidegate.simulator.engine.cost import Cost
+from tidegate.simulator.engine.sequence import State
 from tidegate.simulator.engine.settings import EngineSettings
 from tidegate.simulator.metrics.histogram import Histogram, one_two_five
 from tidegate.simulator.settings import SimulatorSettings
-from tidegate.testing.simulated import Simulated, simulated
+from tidegate.testing.contract.stores import ManualClock
+from tidegate.testing.simulated import WAIT_SECONDS, Simulated, simulated
 
 STEP = Cost.of_seconds(fixed=0.004, prefill_token=0.0, decode_seq=0.0, context_token=0.0)
 SETTINGS = SimulatorSettings(
@@ -24,6 +29,7 @@ FAMILIES = {
     "gauge": {
         *("num_requests_running", "num_requests_waiting", "num_requests_waiting_by_reason"),
         *("engine_sleep_state", "kv_cache_usage_perc", "cache_config_info"),
+        *("num_requests_kv_fetch_by_stage", "sleep_mode_operations_in_flight"),
     },
     "counter": {
         *("prefix_cache_queries", "prefix_cache_hits", "external_prefix_cache_queries"),
@@ -32,6 +38,7 @@ FAMILIES = {
         *("prompt_tokens_cached_by_source", "generation_tokens"),
         *("request_success", "admission_rejections", "estimated_flops_per_gpu"),
         *("estimated_read_bytes_per_gpu", "estimated_write_bytes_per_gpu"),
+        "tool_call_parser_invocations",
     },
     "histogram": {
         *("request_prompt_tokens", "request_generation_tokens", "iteration_tokens_total"),
@@ -41,8 +48,11 @@ FAMILIES = {
         *("request_queue_time_seconds", "request_inference_time_seconds"),
         *("request_prefill_time_seconds", "request_decode_time_seconds"),
         *("request_prefill_kv_computed_tokens", "request_num_preemptions"),
+        "sleep_mode_operation_duration_seconds",
     },
 }
+# Of the server around the engine, without an engine's labels.
+AROUND = ("admission_rejections", "tool_call", "sleep_mode", "http_", "process_", "python_")
 
 
 @pytest.fixture
@@ -54,15 +64,22 @@ async def server() -> AsyncIterator[Simulated]:
 async def test_the_families_are_vllms(server: Simulated) -> None:
     text = (await server.client.get("/metrics")).text
     found: dict[str, set[str]] = {"gauge": set(), "counter": set(), "histogram": set()}
+    created = set()
     for family in text_string_to_metric_families(text):
-        assert family.name.startswith("vllm:")
-        found[family.type].add(family.name.removeprefix("vllm:"))
-        for sample in family.samples:
-            if family.name != "vllm:admission_rejections":
+        name = family.name.removeprefix("vllm:")
+        if not name.startswith(AROUND):
+            for sample in family.samples:
                 assert sample.labels["engine"] == "0"
-            if family.name != "vllm:cache_config_info":
-                assert sample.labels["model_name"] == "first"
+                if name != "cache_config_info":
+                    assert sample.labels["model_name"] == "first"
+        if not family.name.startswith("vllm:"):
+            assert name.startswith(AROUND)
+        elif name.endswith("_created"):
+            created.add(name.removesuffix("_created"))
+        else:
+            found[family.type].add(name)
     assert found == FAMILIES
+    assert created == FAMILIES["counter"] | FAMILIES["histogram"]
     edges = re.findall(r'prompt_tokens_bucket{[^}]*le="([^"]+)"', text)
     assert edges[:8] == ["1.0", "2.0", "5.0", "10.0", "20.0", "50.0", "100.0", "+Inf"]
 
@@ -104,6 +121,109 @@ async def test_times_count_from_the_arrival_with_the_queue(server: Simulated) ->
     )
     assert await server.metric("vllm:request_decode_time_seconds_sum") == pytest.approx(0.072)
     assert await server.metric("vllm:inter_token_latency_seconds_sum") == pytest.approx(0.072)
+
+
+async def test_the_http_interface_is_counted(server: Simulated) -> None:
+    """What somebody hangs up on before it is answered is not."""
+    body = {"prompt": "x", "max_tokens": 2}
+    whole = await server.post("/v1/completions", **body)
+    await server.post("/v1/completions", **body, stream=True)
+    await server.post("/v1/completions", prompt=[])
+    await server.client.get("/nowhere/at/all")
+    await server.client.get("/health")
+    path = 'handler="/v1/completions"'
+    assert await server.metric(f'http_requests_total{{{path},method="POST",status="2xx"}}') == 2
+    assert await server.metric(f'http_requests_total{{{path},method="POST",status="4xx"}}') == 1
+    assert await server.metric('http_requests_total{handler="none",method="GET"') == 1
+    assert 'handler="/health"' not in (await server.client.get("/metrics")).text
+    refused = len((await server.post("/v1/completions", prompt=[])).content)
+    size = await server.metric(f"http_response_size_bytes_sum{{{path}")
+    assert size == len(whole.content) + 2 * refused
+    assert await server.metric(f"http_request_size_bytes_count{{{path}") == 4
+    assert await server.metric("http_request_duration_highr_seconds_count") == 5
+    seconds = await server.metric(f"http_request_duration_seconds_sum{{{path}")
+    assert seconds >= 4 * 0.004  # Two answers of two steps.
+
+
+async def test_the_process_is_told_of(server: Simulated) -> None:
+    assert await server.metric("process_resident_memory_bytes") > 1e6
+    assert await server.metric("process_cpu_seconds_total") > 0
+    assert await server.metric("python_info") == 1
+    assert await server.metric("python_gc_collections_total") > 0
+
+
+async def test_counters_tell_when_they_began() -> None:
+    class Wall(ManualClock):
+        @override
+        def now(self) -> float:
+            return 1_234.5
+
+    async with simulated(SETTINGS, wall=Wall()) as server:
+        for name in ("prompt_tokens", "request_success", "iteration_tokens_total"):
+            rows = (await server.client.get("/metrics")).text.splitlines()
+            told = [row for row in rows if row.startswith(f"vllm:{name}_created{{")]
+            assert {row.rpartition(" ")[2] for row in told} == {"1234.5"}
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses"])
+async def test_answers_in_which_calls_were_looked_for_are_counted(
+    server: Simulated, path: str
+) -> None:
+    function = {"name": "look", "parameters": {"type": "object"}}
+    is_chat = path.endswith("completions")
+    tool = {"type": "function", **({"function": function} if is_chat else function)}
+    body: dict[str, object] = {"tools": [tool], "tool_choice": "required"}
+    body |= {"messages": [{"role": "user", "content": "x"}]} if is_chat else {"input": "x"}
+    kind = "chat_completions" if is_chat else "responses"
+    await server.post(path, **body)
+    streamed = (await server.post(path, **body, stream=True)).text
+    await server.post(path, **body | {"tool_choice": "none"})
+    name = "vllm:tool_call_parser_invocations_total"
+    for mode, count in (("non_streaming", 1), ("streaming", None)):
+        labels = f'mode="{mode}",model_name="first",outcome="tool_call",request_type="{kind}"'
+        found = await server.metric(f"{name}{{{labels}}}")
+        assert found == count if count else found > 1, streamed
+    assert await server.metric(name) == await server.metric(f'{name}{{mode="streaming"') + 1
+
+
+async def test_who_waits_for_keys_and_values_is_told_by_stage() -> None:
+    settings = SimulatorSettings(
+        cost=STEP, transfer_seconds=WAIT_SECONDS, engine=EngineSettings(max_num_seqs=1)
+    )
+    async with simulated(settings) as server, asyncio.TaskGroup() as group:
+        body = {"max_tokens": 9, "kv_transfer_params": {"do_remote_prefill": True}}
+        waiting = group.create_task(
+            server.post("/v1/completions", prompt=[1] * 40, **body), name="remote"
+        )
+        await server.until(lambda: server.simulator.driver.engine.waiting == 1)
+        stage = "vllm:num_requests_kv_fetch_by_stage{"
+        await server.until(
+            lambda: [each.state for each in server.simulator.driver.sequences()] == [State.ARRIVING]
+        )
+        rows = (await server.client.get("/metrics")).text.splitlines()
+        told = [row for row in rows if row.startswith(stage)]
+        assert [row.rpartition(" ")[2] for row in told] == ["0.0", "1.0", "0.0"]
+        reason = "vllm:num_requests_waiting_by_reason{"
+        told = [row for row in rows if row.startswith(reason)]
+        assert [row.rpartition(" ")[2] for row in told] == ["0.0", "1.0"]
+        waiting.cancel()
+
+
+async def test_falling_asleep_is_timed() -> None:
+    async with simulated(replace(SETTINGS, sleep_mode=True)) as server:
+        body = {"prompt": "x", "max_tokens": 50, "ignore_eos": True}
+        async with asyncio.TaskGroup() as group:
+            group.create_task(server.post("/v1/completions", **body), name="request")
+            await server.until(lambda: server.simulator.driver.engine.running == 1)
+            group.create_task(server.client.post("/sleep?mode=wait"), name="sleep")
+            await server.until(lambda: server.simulator.driver.is_paused)
+            sample = 'vllm:sleep_mode_operations_in_flight{operation="sleep"}'
+            assert await server.metric(sample) == 1
+        assert await server.metric(sample) == 0
+        await server.client.post("/wake_up")
+        name = "vllm:sleep_mode_operation_duration_seconds"
+        assert await server.metric(f'{name}_sum{{operation="sleep"}}') > 0.004
+        assert await server.metric(f'{name}_count{{operation="wake"}}') == 1
 
 
 async def test_rejections_are_counted_by_reason() -> None:

@@ -18,7 +18,9 @@ from tidegate.simulator.events.config import KvEventsConfig
 from tidegate.simulator.events.feed import Batch, EventFeed
 from tidegate.simulator.generation import Choice, Generation
 from tidegate.simulator.maker import Maker
+from tidegate.simulator.metrics.cache import cache_settings
 from tidegate.simulator.metrics.fake import Fakes
+from tidegate.simulator.metrics.server import ServerMetrics
 from tidegate.simulator.metrics.vllm import EngineMetrics
 from tidegate.simulator.models import Models
 from tidegate.simulator.operations import Operations
@@ -47,6 +49,7 @@ class Simulator:
         fakes: what the metrics tell in place of the truth.
         feed: makes events of the prefix cache, where somebody takes them.
         metrics: what the engine did.
+        server_metrics: what the server around it did.
         in_flight: how many requests it works on now.
         in_flight_peak: how many it worked on at the most.
     """
@@ -75,16 +78,12 @@ class Simulator:
         self.metrics = EngineMetrics(
             settings.models[0],
             size.max_model_len,
-            {
-                "block_size": size.block_size,
-                "cache_dtype": "auto",
-                "enable_prefix_caching": size.prefix_caching,
-                "num_gpu_blocks": size.kv_blocks,
-            },
+            cache_settings(size),
             fakes=self.fakes,
             adapters_max=None if settings.adapters is None else size.max_loras,
             now=now,
         )
+        self.server_metrics = ServerMetrics(settings.models[0], clock)
         ears: tuple[Listener, ...] = (self.metrics,)
         self.feed: EventFeed | None = None
         if publish is not None:
@@ -102,6 +101,7 @@ class Simulator:
         )
         self._operations = Operations(self, kv_sources)
         self._routes = self._all_routes()
+        self.server_metrics.know(self._routes)
 
     def _all_routes(self) -> Mapping[str, Mapping[str, Handler]]:
         maker = self._maker
@@ -126,6 +126,7 @@ class Simulator:
 
     def handle(self, call: Call) -> None:
         """Answer a call, now or later."""
+        call.ended = self.server_metrics.watch()
         name = call.headers.get(b"x-request-id")
         if name is not None:
             call.reply_headers = b"x-request-id: " + name + b"\r\n"
@@ -241,6 +242,8 @@ class Simulator:
         """Count a request out."""
         self.in_flight -= 1
         count = len(generation.choices)
+        if generation.parses:
+            self.server_metrics.parsed(generation)
         for choice in generation.choices:
             if choice.is_complete:
                 finish = choice.plan.finish
@@ -283,7 +286,9 @@ class Simulator:
         call.answer(200, _json({"prompt": tokens.detokenize(body.tokens)}))
 
     def _tell_metrics(self, call: Call) -> None:
-        call.answer(200, self.metrics.text(self.driver.engine), kind=TEXT)
+        told = self.metrics.text(self.driver.engine, self.driver.sequences())
+        told += self.server_metrics.text(is_fake=self.fakes.told is not None)
+        call.answer(200, told, kind=TEXT)
 
     def _tell_faults(self, call: Call) -> None:
         call.answer(200, self.schedule.told())

@@ -1,7 +1,7 @@
 """The one task that lives an engine's time: it advances it, and hands out what came of it."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from typing_extensions import override
 
@@ -65,6 +65,12 @@ class Driver(Listener):
     def unfinished(self) -> int:
         """Count the sequences that wait or run."""
         return len(self._choices)
+
+    def sequences(self) -> Iterator[Sequence]:
+        """Yield the sequences that wait or run."""
+        for choice in self._choices.values():
+            if choice.sequence is not None:
+                yield choice.sequence
 
     def submit(self, choice: Choice) -> Sequence:
         """Take a choice in now."""

@@ -180,7 +180,11 @@ class Choice:
 
 
 class Generation:
-    """The answer to one call: the engine's listener tells it of tokens, it writes the reply."""
+    """The answer to one call: the engine's listener tells it of tokens, it writes the reply.
+
+    Attributes:
+        parses: the kind of request in which calls of tools are looked for; empty where they aren't.
+    """
 
     __slots__ = (
         "_events",
@@ -192,6 +196,7 @@ class Generation:
         "choices",
         "is_streamed",
         "is_tampered",
+        "parses",
         "style",
     )
 
@@ -209,6 +214,7 @@ class Generation:
         self.style = style
         self.choices = choices
         self.is_streamed = is_streamed
+        self.parses = ""
         self._runner = runner
         self._order = order
         self._events = 0

@@ -88,7 +88,10 @@ class Maker:
         choices = self._choices(body, [prompt], asked, shape_of(body), reads_cache=top is None)
         told = likely(choices, style.logprobs) + likely_of_prompts([prompt], top)
         checks.check_size(told, len(style.echo) * len(choices))
-        return self._generation(call, style, choices, body.stream, order)
+        found = self._generation(call, style, choices, body.stream, order)
+        if body.tools and body.tool_choice != "none":
+            found.parses = "chat_completions"
+        return found
 
     def completion(self, call: Call, order: Order | None) -> Generation:
         """Return the answer to one or several prompts."""
@@ -167,7 +170,10 @@ class Maker:
             },
         )
         choices = self._choices(shared, [prompt], body.max_output_tokens, response_shape(body))
-        return self._generation(call, style, choices, body.stream, order)
+        found = self._generation(call, style, choices, body.stream, order)
+        if body.tools and body.tool_choice != "none":
+            found.parses = "responses"
+        return found
 
     def embedding(self, call: Call, order: Order | None) -> Generation:
         """Return vectors: the engine prefills each input and gives one token."""

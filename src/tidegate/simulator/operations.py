@@ -11,6 +11,7 @@ from tidegate.simulator.driver import Driver
 from tidegate.simulator.events.config import KvEventsConfig
 from tidegate.simulator.events.feed import RANK
 from tidegate.simulator.metrics.fake import FakeMetrics, Fakes
+from tidegate.simulator.metrics.server import ServerMetrics
 from tidegate.simulator.metrics.vllm import EngineMetrics
 from tidegate.simulator.models import Models
 from tidegate.simulator.refusal import Refused
@@ -28,6 +29,7 @@ class Operated(Protocol):
     settings: SimulatorSettings
     driver: Driver
     metrics: EngineMetrics
+    server_metrics: ServerMetrics
     models: Models
     fakes: Fakes
 
@@ -38,7 +40,7 @@ class Operations:
     def __init__(self, operated: Operated, kv_sources: KvEventsConfig | None) -> None:
         self._operated = operated
         self._sources = {} if kv_sources is None else {str(RANK): kv_sources}
-        self.rest = Rest(operated.driver, operated.metrics, _tell)
+        self.rest = Rest(operated.driver, operated.metrics, operated.server_metrics, _tell)
 
     def routes(self) -> Mapping[str, Mapping[str, Handler]]:
         """Return the handlers by path and method; what is not switched on is not there."""

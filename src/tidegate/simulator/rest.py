@@ -4,6 +4,7 @@ from collections.abc import Callable
 from urllib.parse import parse_qs
 
 from tidegate.simulator.driver import Driver
+from tidegate.simulator.metrics.server import ServerMetrics
 from tidegate.simulator.metrics.vllm import SLEEP_STATES, EngineMetrics
 from tidegate.simulator.refusal import Refused
 from tidegate.simulator.web.call import Call
@@ -22,13 +23,19 @@ class Rest:
     """
 
     def __init__(
-        self, driver: Driver, metrics: EngineMetrics, answer: Callable[[Call, object], None]
+        self,
+        driver: Driver,
+        metrics: EngineMetrics,
+        operations: ServerMetrics,
+        answer: Callable[[Call, object], None],
     ) -> None:
         self.sleeping_tags: frozenset[str] = frozenset()
         self._driver = driver
         self._metrics = metrics
         self._answer = answer
         self._lying_down: list[tuple[Call, int]] = []
+        self._operations = operations
+        self._falling: list[Callable[[], None]] = []
 
     def sleep(self, call: Call) -> None:
         """Fall asleep at a level: 0 only pauses, 1 and 2 forget the cache."""
@@ -39,6 +46,7 @@ class Rest:
             raise _unfit("mode", f"Input should be {', '.join(MODES)}", mode)
 
         self._lying_down.append((call, level))
+        self._falling.append(self._operations.operation("sleep"))
         if mode == "wait":
             self._driver.pause(then=self._lie_down)
         else:
@@ -53,9 +61,16 @@ class Rest:
                 self.sleeping_tags = TAGS
             self._metrics.sleep_state = SLEEP_STATES[level] if level else ""
             self._answer(call, {"status": "sleeping", "level": level})
+        self._have_fallen()
+
+    def _have_fallen(self) -> None:
+        falling, self._falling = self._falling, []
+        for ended in falling:
+            ended()
 
     def wake_up(self, call: Call) -> None:
         """Wake up, or bring back what the tags say; only who has everything goes on."""
+        ended = self._operations.operation("wake")
         tags = parse_qs(call.query).get("tags")
         wanted = None if tags is None else {tag for tag in tags if tag != _SCHEDULING}
         if wanted is None:
@@ -67,9 +82,11 @@ class Rest:
             lying, self._lying_down = self._lying_down, []
             for other, level in lying:
                 self._answer(other, {"status": "awake", "level": level})
+            self._have_fallen()
             self._driver.resume()
             self._metrics.sleep_state = SLEEP_STATES[0]
         self._answer(call, {"status": "awake" if is_awake else "sleeping", "tags": tags})
+        ended()
 
     def is_sleeping(self, call: Call) -> None:
         """Tell whether it sleeps."""

@@ -19,6 +19,7 @@ GAUGES = {
     "num_requests_running": "Number of requests in model execution batches.",
     "num_requests_waiting": "Number of requests waiting to be processed.",
     "num_requests_waiting_by_reason": "Number of requests waiting to be processed, by reason.",
+    "num_requests_kv_fetch_by_stage": "Number of waiting requests by stage of their KV load.",
     "engine_sleep_state": "Engine sleep state; the one that holds is 1.",
     "kv_cache_usage_perc": "KV-cache usage. 1 means 100 percent usage.",
     "cache_config_info": "Information of the LLMEngine CacheConfig",

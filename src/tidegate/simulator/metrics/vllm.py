@@ -1,20 +1,25 @@
 """The metrics of one engine, under vLLM's names: counted as it goes, written down when scraped."""
 
+import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from typing_extensions import override
 
 from tidegate.simulator.engine.cost import PICOSECONDS
 from tidegate.simulator.engine.engine import Engine
 from tidegate.simulator.engine.listener import Listener
-from tidegate.simulator.engine.sequence import Sequence
+from tidegate.simulator.engine.sequence import Sequence, State
 from tidegate.simulator.metrics.fake import FakeMetrics, Fakes, Lora
 from tidegate.simulator.metrics.families import COUNTERS, GAUGES, HISTOGRAMS
 from tidegate.simulator.metrics.histogram import Histogram, one_two_five
 
 REASONS = ("stop", "length", "abort", "error", "repetition")
 REJECTIONS = ("max_num_queued_reqs", "max_num_queued_tokens")
+SOURCES = ("local_compute", "local_cache_hit", "external_kv_transfer")
+# Where keys and values that were not computed come from.
+TIERS = ("device", "host", "p2p", "disk", "external_unspecified")
+STAGES = ("waiting_to_start", "in_progress", "completed_waiting")
 SLEEP_STATES = ("awake", "weights_offloaded", "discard_all")
 
 # By the name of a label, or by "" for none: the value of the label, and the value.
@@ -49,6 +54,7 @@ class EngineMetrics(Listener):
         self._fakes = fakes
         self._adapters_max = adapters_max
         self._now = now
+        self._began = now()
         self._first_tokens = 0
         self._cached_tokens = 0
         self._external_tokens = 0
@@ -123,11 +129,11 @@ class EngineMetrics(Listener):
 
     # What is told
 
-    def text(self, engine: Engine) -> bytes:
-        """Return everything in the text format of Prometheus."""
+    def text(self, engine: Engine, sequences: Iterable[Sequence]) -> bytes:
+        """Return everything in the text format of Prometheus; `sequences` are all in the engine."""
         told = self._fakes.told
         if told is None:
-            values = self._gauges(engine) | self._counters(engine)
+            values = self._gauges(engine, sequences) | self._counters(engine)
             histograms = self._histograms
         else:
             values = self._faked(told)
@@ -140,20 +146,39 @@ class EngineMetrics(Listener):
                 lines += self._family(f"vllm:{name}", "gauge", about, values.get(name))
         for name, about in COUNTERS.items():
             lines += self._family(f"vllm:{name}_total", "counter", about, values[name])
+            began = {
+                label: dict.fromkeys(each, self._began) for label, each in values[name].items()
+            }
+            lines += self._family(f"vllm:{name}_created", "gauge", about, began)
         for name, histogram in histograms.items():
             about = HISTOGRAMS[name][1]
             lines += (f"# HELP vllm:{name} {about}", f"# TYPE vllm:{name} histogram")
             lines += histogram.lines(f"vllm:{name}", self._labels + ",")
+            lines += self._family(f"vllm:{name}_created", "gauge", about, _bare(self._began))
         return ("\n".join(lines) + "\n").encode()
 
-    def _gauges(self, engine: Engine) -> dict[str, Values]:
-        return self._load(engine.running, engine.waiting, engine.kv_usage)
+    def _gauges(self, engine: Engine, sequences: Iterable[Sequence]) -> dict[str, Values]:
+        waiting = [each for each in sequences if each.state in {State.WAITING, State.ARRIVING}]
+        stages = Counter(filter(None, map(_stage, waiting)))
+        running, _ = engine.loras()
+        is_full = len(running) >= (self._adapters_max or math.inf)
+        deferred = sum(
+            each.state is State.ARRIVING
+            or (is_full and each.request.lora is not None and each.request.lora not in running)
+            for each in waiting
+        )
+        load = self._load(engine.running, engine.waiting, engine.kv_usage, deferred)
+        return load | _fetches(stages)
 
-    def _load(self, running: float, waiting: float, usage: float) -> dict[str, Values]:
+    def _load(
+        self, running: float, waiting: float, usage: float, deferred: float = 0
+    ) -> dict[str, Values]:
         return {
             "num_requests_running": _bare(running),
             "num_requests_waiting": _bare(waiting),
-            "num_requests_waiting_by_reason": {"reason": {"capacity": waiting, "deferred": 0}},
+            "num_requests_waiting_by_reason": {
+                "reason": {"capacity": waiting - deferred, "deferred": deferred}
+            },
             "engine_sleep_state": {
                 "sleep_state": {state: state == self.sleep_state for state in SLEEP_STATES}
             },
@@ -173,6 +198,7 @@ class EngineMetrics(Listener):
         }
         return (
             load
+            | _fetches({})
             | _nothing()
             | {
                 "prefix_cache_queries": _bare(told.prefix_cache_queries),
@@ -206,11 +232,13 @@ class EngineMetrics(Listener):
 
     def _counters(self, engine: Engine) -> dict[str, Values]:
         counts = engine.counts
-        cached = {
-            "local_cache_hit": float(self._cached_tokens),
-            "external_kv_transfer": float(self._external_tokens),
+        local, external = float(self._cached_tokens), float(self._external_tokens)
+        cached = dict.fromkeys(TIERS, 0.0) | {"device": local, "p2p": external}
+        by_source = {
+            "local_compute": float(counts.prompt_tokens),
+            "local_cache_hit": local,
+            "external_kv_transfer": external,
         }
-        by_source = {"local_compute": float(counts.prompt_tokens)} | cached
         reasons = {reason: float(self._finished_by_reason[reason]) for reason in REASONS}
         rejections = {reason: float(self.rejections[reason]) for reason in REJECTIONS}
         return _nothing() | {
@@ -245,13 +273,26 @@ class EngineMetrics(Listener):
 
 def _nothing() -> dict[str, Values]:
     """Return every counter at 0, with the labels that it has."""
-    sources = {"local_cache_hit": 0.0, "external_kv_transfer": 0.0}
     return dict.fromkeys(COUNTERS, _bare(0)) | {
-        "prompt_tokens_by_source": {"source": {"local_compute": 0.0} | sources},
-        "prompt_tokens_cached_by_source": {"source": sources},
+        "prompt_tokens_by_source": {"source": dict.fromkeys(SOURCES, 0.0)},
+        "prompt_tokens_cached_by_source": {"source": dict.fromkeys(TIERS, 0.0)},
         "request_success": {"finished_reason": dict.fromkeys(REASONS, 0.0)},
         "admission_rejections": {"reason": dict.fromkeys(REJECTIONS, 0.0)},
     }
+
+
+def _fetches(stages: Mapping[str, int]) -> dict[str, Values]:
+    told = {stage: float(stages.get(stage, 0)) for stage in STAGES}
+    return {"num_requests_kv_fetch_by_stage": {"stage": told}}
+
+
+def _stage(sequence: Sequence) -> str:
+    """Return the stage of what a waiting sequence gets from elsewhere; empty for nothing."""
+    if sequence.request.transfer_ps is None or sequence.preemptions:
+        return ""
+    if sequence.state is State.ARRIVING:
+        return STAGES[1]
+    return STAGES[2] if sequence.blocks else STAGES[0]
 
 
 def _bare(value: float) -> Values:

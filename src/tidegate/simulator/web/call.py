@@ -1,6 +1,7 @@
 """One request with its reply: what the application sees of a connection."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import Protocol
 
 from tidegate.simulator.web import replies
@@ -43,6 +44,9 @@ class Call:
         body: whole.
         reply_headers: rows that any reply carries.
         work: who hears of the connection while the reply is due.
+        status: of the reply; 0 before it begins.
+        reply_bytes: how long its body is, where that is known before it is sent.
+        ended: is told once when there is nothing more to come.
     """
 
     __slots__ = (
@@ -51,11 +55,14 @@ class Call:
         "_is_over",
         "_wire",
         "body",
+        "ended",
         "headers",
         "method",
         "path",
         "query",
+        "reply_bytes",
         "reply_headers",
+        "status",
         "work",
     )
 
@@ -78,6 +85,9 @@ class Call:
         self.reply_headers = b""
         self.work: Work | None = None
         self.query = query
+        self.status = 0
+        self.reply_bytes = 0
+        self.ended: Callable[[Call], None] | None = None
         self._wire = wire
         self._closes = not keeps_alive
         self._is_framed = is_framed
@@ -99,6 +109,7 @@ class Call:
         """Send the whole reply."""
         if self._is_over:
             return
+        self.status, self.reply_bytes = status, len(body)
         data = replies.whole(
             status,
             body,
@@ -114,6 +125,7 @@ class Call:
     def open(self) -> None:
         """Send the head of a stream of events."""
         if not self._is_over:
+            self.status = HTTPStatus.OK
             head = replies.stream_head(
                 self.reply_headers, closes=self._closes, is_framed=self._is_framed
             )
@@ -157,6 +169,7 @@ class Call:
 
     def half(self, body: bytes) -> None:
         """Promise a whole reply, send half of its body, and close."""
+        self.status, self.reply_bytes = HTTPStatus.OK, len(body)
         data = replies.whole(200, body, headers=self.reply_headers)
         self.cut(data[: len(data) - (len(body) + 1) // 2])
 
@@ -166,8 +179,15 @@ class Call:
         work, self.work = self.work, None
         if work is not None:
             work.gone()
+        self._tell_end()
+
+    def _tell_end(self) -> None:
+        ended, self.ended = self.ended, None
+        if ended is not None:
+            ended(self)
 
     def _end(self) -> None:
         self._is_over = True
         self.work = None
+        self._tell_end()
         self._wire.done(closes=self._closes)
