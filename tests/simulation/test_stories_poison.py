@@ -9,14 +9,17 @@ from collections.abc import Callable
 import pytest
 
 from tidegate.domain.batch import Batch, Status
+from tidegate.domain.errors import StoreUnavailable
 from tidegate.domain.shard import DEATHS_TO_BLAME
+from tidegate.processor.endpoints import Endpoint, Routes
 from tidegate.processor.settings import Planning, Settings
 from tidegate.stores.base import Store
 from tidegate.testing.deployment import Deployment, ok, request_line
 from tidegate.testing.loop import run_virtual
-from tidegate.testing.quarantine import Lives, lose_twice
-from tidegate.testing.stories import lines, told
+from tidegate.testing.quarantine import Cells, Lives, lose_twice
+from tidegate.testing.stories import fails, lines, now, told
 from tidegate.upstreams.base import Call, Reply
+from tidegate.upstreams.memory import MemoryUpstream
 
 SMALL = Settings(planning=Planning(shard_lines_max=10))
 
@@ -185,3 +188,45 @@ def test_a_kill_at_any_moment_of_quarantine_blames_the_poison_alone(first: int) 
     while run_virtual(killed_at(moment)):
         moment += 10
     assert moment > 100, "the story is too short to be of use"
+
+
+ENDS = {
+    "cancel": (Status.CANCELLED, "batch_cancelled"),
+    "window": (Status.EXPIRED, "batch_expired"),
+    # The stopped processor hands the shard back; by then there is only its end left to write.
+    "stop": (Status.EXPIRED, "batch_expired"),
+}
+
+
+def through(cells: Cells) -> Routes:
+    """Return routes to an endpoint that is asked through these cells."""
+    return Routes(default=Endpoint("e", MemoryUpstream(soon), open_cell=cells))
+
+
+@pytest.mark.parametrize("why", ["cancel", "window", "stop"])
+def test_a_line_whose_record_took_too_long_is_not_sent_any_more(why: str) -> None:
+    """Until the ledger has answered it waits to be sent; what waits is not sent after an end."""
+
+    async def story(world: Deployment) -> None:
+        batch = await world.submit(lines(3), window_seconds=60.0)
+        await lose_twice(world, batch.id)
+        answers_at = batch.expires_at - world.clock.now() + now() + 10.0
+        silence = StoreUnavailable("The ledger is away.")
+        fails(world.store, "record_suspect", silence, until=answers_at)
+        cells, others = Cells(soon), Cells(soon)
+        async with world.processor(through(cells)) as processor:
+            await asyncio.sleep(answers_at - 15.0 - now())
+            if why == "cancel":
+                await world.cancel(batch.id)
+            elif why == "stop":
+                processor.stop()
+            await asyncio.sleep(answers_at + 3.0 - now())
+        assert (len(cells.calls), cells.open) == (0, 0)
+        async with world.processor(through(others)):
+            ended = await world.end_of(batch.id)
+        status, code = ENDS[why]
+        assert ended.status is status
+        assert set((await reasons(world, ended)).values()) == {code}
+        assert others.calls == []
+
+    told(story)

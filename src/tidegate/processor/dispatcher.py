@@ -218,11 +218,21 @@ class Dispatcher:
 
     async def _send(self, flight: Flight, *, afresh: bool) -> Reply | CellNotStarted | None:
         if flight.shard.is_quarantined:
-            return await self._quarantine.send(flight.shard, flight.index, flight.call)
+            return await self._send_alone(flight)
         upstream = flight.endpoint.upstream
         if afresh:
             return await upstream.send_afresh(flight.call)
         return await upstream.send(flight.call)
+
+    async def _send_alone(self, flight: Flight) -> Reply | CellNotStarted | None:
+        shard = flight.shard
+        if not await self._quarantine.record(shard, flight.index):
+            return None
+        now = asyncio.get_running_loop().time()
+        if shard.state is not State.RUNNING or now >= flight.run.ends_at:
+            # The ledger took its time: until it answers, the line only waits to be sent.
+            return None
+        return await self._quarantine.send(shard, flight.call)
 
     def _stray(self, error: Exception) -> ReplyBroken:
         """Take an error that no upstream should raise for a broken reply, and say so."""

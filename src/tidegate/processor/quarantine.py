@@ -73,18 +73,25 @@ class Quarantine:
         self._cells[shard] = shard.endpoint.open_cell()
         self._observer.quarantined(shard.claim.unit.batch_id, shard.number)
 
-    async def send(self, shard: OpenShard, index: int, call: Call) -> Reply | CellNotStarted | None:
-        """Record the line, then send it; None where the shard turned out to be another's.
+    async def record(self, shard: OpenShard, index: int) -> bool:
+        """Record the line that is about to be sent, however long the ledger takes to answer.
 
-        Raises:
-            CellDied: the line may have killed its child process: `bury` it.
-            UpstreamFault: as from any upstream.
+        False where the shard turned out to be another's.
         """
         try:
             await self._insist(lambda: self._store.record_suspect(shard.claim, index))
         except ClaimLost:
             self._lose(shard)
-            return None
+            return False
+        return True
+
+    async def send(self, shard: OpenShard, call: Call) -> Reply | CellNotStarted:
+        """Send a line that was recorded.
+
+        Raises:
+            CellDied: the line may have killed its child process: `bury` it.
+            UpstreamFault: as from any upstream.
+        """
         try:
             reply = await self._cells[shard].send(call)
         except CellNotStarted as error:
