@@ -149,13 +149,13 @@ async def test_who_sleeps_holds_requests_until_it_is_awake(
 ) -> None:
     await server.post(COMPLETION, prompt=[7] * 64, max_tokens=1)
     pool = server.simulator.driver.engine.pool
-    known = len(pool._by_hash)
+    known = pool.known
     assert known
     reply = await server.post(f"/sleep?level={level}")
     assert reply.json() == {"status": "sleeping", "level": level}
     assert (await server.client.get("/is_sleeping")).json() == {"is_sleeping": True}
     assert tuple((await state_of(server)).values()) == states
-    assert len(pool._by_hash) == (0 if level else known)
+    assert pool.known == (0 if level else known)
     assert (await server.client.get("/health")).status_code == 200
     async with asyncio.TaskGroup() as group:
         held = group.create_task(server.post(COMPLETION, prompt="x", max_tokens=3))

@@ -90,8 +90,6 @@ class Simulator:
             self.feed = EventFeed(size.block_size, publish, now, self.models.number)
             ears += (self.feed,)
         self.driver = Driver(size, settings.cost, seed=settings.seed, ears=ears, clock=clock)
-        if publish is not None:
-            self.driver.engine.pool.removed = []
         self.schedule = Schedule(settings.faults, clock)
         self._clock = clock
         self._ready_at = clock() + settings.startup_seconds

@@ -5,6 +5,7 @@ answer or ended, and takes all steps in between at once.
 """
 
 import asyncio
+import math
 import random
 from array import array
 from collections.abc import Callable, Iterable, Sequence as Many
@@ -53,35 +54,48 @@ class Served:
 class LoopEngine(Listener):
     """An engine on the running loop. Cancelling `ask` aborts the request, as a client would.
 
-    Attributes:
-        served: what has been answered, in the order of its ends.
+    It sets timers only while somebody waits for an answer; else it lives when it is looked at.
     """
 
     def __init__(self, name: str, settings: EngineSettings, cost: Cost, *, seed: int = 0) -> None:
         self.name = name
         self.engine = Engine(settings, cost, self, seed=seed)
-        self.served: list[Served] = []
+        self._served: list[Served] = []
         self._loop = asyncio.get_running_loop()
         self._started = self._loop.time()
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_ps = 0
+        # Until then nothing can have ended.
+        self._quiet_until_ps: float = 0
 
     @property
     def load(self) -> int:
         """Return how many requests it has, running and waiting."""
-        return self.engine.running + self.engine.waiting
+        now = self._now_ps()
+        if self._quiet_until_ps <= now:
+            self._advance(now)
+        return self.engine.unfinished
+
+    @property
+    def served(self) -> list[Served]:
+        """Return what has been answered, in the order of its ends."""
+        self.catch_up()
+        return self._served
 
     async def ask(self, request: Request) -> Served:
         """Send a request; return when its last token is there."""
-        sequence = self.send(request)
+        sequence = self._take_in(request)
         ended: asyncio.Future[None] = self._loop.create_future()
         self._waiting[sequence.order] = ended
+        # At the end of this turn of the loop: what comes together begins together.
+        self._wake_at(self._now_ps())
         try:
             await ended
         except asyncio.CancelledError:
             self.catch_up()
             self.engine.abort(sequence)
+            self._quiet_until_ps = 0
             self._set_alarm()
             raise
         finally:
@@ -90,15 +104,25 @@ class LoopEngine(Listener):
 
     def send(self, request: Request) -> Sequence:
         """Send a request for which nobody waits; `served` tells of its end."""
-        self.catch_up()
-        sequence = self.engine.add(request, max(self._now_ps(), self.engine.now_ps))
-        # At the end of this turn of the loop: what comes together begins together.
-        self._wake_at(self._now_ps())
+        sequence = self._take_in(request)
+        if self._waiting:
+            self._wake_at(self._now_ps())
         return sequence
 
     def catch_up(self) -> None:
         """Bring the engine to the loop's time."""
-        self.engine.advance(self._now_ps())
+        self._advance(self._now_ps())
+
+    def _take_in(self, request: Request) -> Sequence:
+        now = self._now_ps()
+        self.engine.advance(now)
+        self._quiet_until_ps = now
+        return self.engine.add(request, max(now, self.engine.now_ps))
+
+    def _advance(self, until_ps: int) -> None:
+        self.engine.advance(until_ps)
+        due = self.engine.quiet_until_ps
+        self._quiet_until_ps = math.inf if due is None else due
 
     def served_as(self, sequence: Sequence, finished_ps: int) -> Served:
         """Return the story of a finished sequence."""
@@ -120,7 +144,7 @@ class LoopEngine(Listener):
 
     @override
     def finished(self, sequence: Sequence, at_ps: int) -> None:
-        self.served.append(self.served_as(sequence, at_ps))
+        self._served.append(self.served_as(sequence, at_ps))
         ended = self._waiting.get(sequence.order)
         if ended is not None and not ended.done():
             ended.set_result(None)
@@ -131,8 +155,9 @@ class LoopEngine(Listener):
     def _live(self) -> None:
         self._alarm = None
         # Seconds as a float may fall short of the very picosecond that the alarm was set for.
-        self.engine.advance(max(self._now_ps(), self._alarm_ps))
-        self._set_alarm()
+        self._advance(max(self._now_ps(), self._alarm_ps))
+        if self._waiting:
+            self._set_alarm()
 
     def _set_alarm(self) -> None:
         due = self.engine.quiet_until_ps
@@ -197,13 +222,11 @@ class Fleet:
 
     async def run(self, times: Iterable[float], make: Callable[[int], Request]) -> None:
         """Let requests come at these times, in seconds from now; return when the last has come."""
-        loop = asyncio.get_running_loop()
-        start = loop.time()
-        for number, time in enumerate(times):
-            delay = start + time - loop.time()
-            if delay > 0:
-                await asyncio.sleep(delay)
-            self.pick(self.engines).send(make(number))
+        arrivals = _Arrivals(self, times, make)
+        try:
+            await arrivals.ended
+        finally:
+            arrivals.stop()
 
     async def clients(
         self, count: int, make: Callable[[int], Request], *, requests: int, think_seconds: float = 0
@@ -226,6 +249,46 @@ class Fleet:
             await asyncio.sleep(1.0)
             for engine in self.engines:
                 engine.catch_up()
+
+
+class _Arrivals:
+    """Requests that come one after the other, each with a timer of its own and no task."""
+
+    def __init__(
+        self, fleet: Fleet, times: Iterable[float], make: Callable[[int], Request]
+    ) -> None:
+        self._fleet = fleet
+        self._make = make
+        self._coming = enumerate(times)
+        self._loop = asyncio.get_running_loop()
+        self._start = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+        self.ended: asyncio.Future[None] = self._loop.create_future()
+        self._go_on()
+
+    def stop(self) -> None:
+        """Let nothing come any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _go_on(self) -> None:
+        for number, time in self._coming:
+            if self._start + time > self._loop.time():
+                self._timer = self._loop.call_at(self._start + time, self._come, number)
+                return
+            self._send(number)
+        self.ended.set_result(None)
+
+    def _come(self, number: int) -> None:
+        try:
+            self._send(number)
+            self._go_on()
+        except Exception as error:  # noqa: BLE001 - the edge: a timer has nobody else to tell
+            self.ended.set_exception(error)
+
+    def _send(self, number: int) -> None:
+        fleet = self._fleet
+        fleet.pick(fleet.engines).send(self._make(number))
 
 
 def shared_prompts(

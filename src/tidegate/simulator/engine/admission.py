@@ -61,6 +61,23 @@ class Admission:
             self.queue.push_back(sequence)
             self.is_blocked = False
 
+    def reclaim(self, now_ps: int) -> bool:
+        """Take the blocks of one that waits with them, if nobody can run else; say whether one did.
+
+        What came from elsewhere may stand behind one that needs more blocks than are left.
+        """
+        if self.is_held or self.arriving.next_ps is not None:
+            return False
+        for sequence in reversed(tuple(self.queue)):
+            if sequence.blocks:
+                self._memory.release(sequence)
+                sequence.preemptions += 1
+                self._counts.preemptions += 1
+                self.is_blocked = False
+                self._listener.preempted(sequence, now_ps)
+                return True
+        return False
+
     def fill(self, sequence: Sequence, tokens: int, chunks: Chunks) -> None:
         """Compute these tokens of a sequence in the step that begins; there is room for them."""
         end = sequence.computed + tokens

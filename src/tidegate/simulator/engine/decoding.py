@@ -32,10 +32,6 @@ class Calendar:
         else:
             found.append(sequence)
 
-    def count(self, step: int) -> int:
-        """Return how many entries a step has."""
-        return len(self._entries.get(step, ()))
-
     def take(self, step: int) -> list[Sequence]:
         """Take out the entries of a step."""
         return self._entries.pop(step, [])
@@ -47,7 +43,13 @@ class Calendar:
 
 
 class Decoding:
-    """All sequences that decode."""
+    """All sequences that decode.
+
+    Attributes:
+        count: how many they are.
+        finishing: in which step the last token of each comes.
+        grown_to: the last step for which each has been given the block that it needs.
+    """
 
     def __init__(self, cost: Cost, block_size: int) -> None:
         self._cost = cost
@@ -55,7 +57,9 @@ class Decoding:
         self.count = 0
         # The context that they attend to in step s is `_offset + count * s`.
         self._offset = 0
-        self.growing = Calendar()
+        # Who needs a new block in a step s stands under s modulo the size of a block.
+        self._growing: list[dict[int, Sequence]] = [{} for _ in range(block_size)]
+        self.grown_to = 0
         self.finishing = Calendar()
 
     def start(self, sequence: Sequence, step: int) -> None:
@@ -67,13 +71,44 @@ class Decoding:
         self.count += 1
         self._offset += tokens - step
         # In step s it computes the token at place tokens + (s - step) - 1.
-        self.growing.note(step + 1 + -tokens % self._block_size, sequence)
+        self._growing[(step + 1 - tokens) % self._block_size][sequence.order] = sequence
         self.finishing.note(sequence.base + sequence.request.output_tokens, sequence)
 
     def leave(self, sequence: Sequence) -> None:
         """Let a sequence decode no longer; its state is set by the caller."""
         self.count -= 1
-        self._offset -= sequence.tokens - sequence.started
+        place = sequence.tokens - sequence.started
+        self._offset -= place
+        del self._growing[(1 - place) % self._block_size][sequence.order]
+
+    def due(self, step: int) -> dict[int, Sequence]:
+        """Return who needs a new block in a step."""
+        return self._growing[step % self._block_size]
+
+    def growth(self, step: int, steps: int, blocks_max: int) -> tuple[int, int]:
+        """Return for how many of so many steps after `step` there are blocks, and their number."""
+        rounds, rest = divmod(steps, self._block_size)
+        needed = rounds * self.count
+        for later in range(step + 1, step + rest + 1):
+            needed += len(self.due(later))
+        if needed <= blocks_max:
+            return steps, needed
+        needed = 0
+        for later in range(step + 1, step + steps + 1):
+            due = len(self.due(later))
+            if needed + due > blocks_max:
+                return later - 1 - step, needed
+            needed += due
+        raise AssertionError(needed)
+
+    def blocks_of(self, sequence: Sequence) -> int:
+        """Return how many blocks a sequence has been given up to the step `grown_to`."""
+        place = sequence.tokens - sequence.started + self.grown_to - 1
+        return place // self._block_size + 1
+
+    def full_blocks_of(self, sequence: Sequence) -> int:
+        """Return how many of its blocks are full when the step `grown_to` begins."""
+        return (sequence.tokens - sequence.started + self.grown_to - 1) // self._block_size
 
     def context(self, step: int) -> int:
         """Return how many tokens of context all attend to in a step."""
@@ -81,7 +116,6 @@ class Decoding:
 
     def pass_over(self, step: int) -> None:
         """Forget what was due up to this step."""
-        self.growing.pass_over(step)
         self.finishing.pass_over(step)
 
     def time_of(self, steps: int, step: int) -> int:

@@ -13,6 +13,7 @@ from tidegate.simulator.engine.admission import Admission, Chunks, Flight
 from tidegate.simulator.engine.cost import Cost
 from tidegate.simulator.engine.counts import Counts
 from tidegate.simulator.engine.decoding import Decoding
+from tidegate.simulator.engine.growth import Growth
 from tidegate.simulator.engine.listener import Listener
 from tidegate.simulator.engine.memory import Memory
 from tidegate.simulator.engine.running import Running
@@ -22,6 +23,11 @@ from tidegate.simulator.engine.settings import EngineSettings, Policy
 
 class Engine:
     """One engine. Tell it what happens at which time; `advance` brings it there.
+
+    Attributes:
+        step: how many steps have ended.
+        now_ps: its time.
+        unfinished: how many sequences it has, running and waiting.
 
     Args:
         settings: how much it holds.
@@ -45,17 +51,19 @@ class Engine:
         self.counts = Counts()
         self.step = 0
         self.now_ps = 0
+        self.unfinished = 0
         self._listener = listener
         self._seed = seed
         self._bulk = bulk
         self._serial = 0
-        self._memory = Memory(settings, listener)
+        self._decoding = Decoding(cost, settings.block_size)
+        self._memory = Memory(settings, listener, self._decoding)
         self.pool = self._memory.pool
         self._running = Running(settings)
         self._admission = Admission(settings, self._memory, self._running, self.counts, listener)
         self._queue = self._admission.queue
         self._arriving = self._admission.arriving
-        self._decoding = Decoding(cost, settings.block_size)
+        self._growth = Growth(self._memory, self._decoding, self._running, self._preempt)
         self._flight: Flight | None = None
         self._frozen_ps: int | None = None
 
@@ -97,6 +105,7 @@ class Engine:
         if self._flight is None:
             self.now_ps = at_ps
         self._serial += 1
+        self.unfinished += 1
         sequence = Sequence(request, self._serial, at_ps, self._seed)
         self._queue.push(sequence)
         if settings.policy is Policy.PRIORITY:
@@ -108,6 +117,7 @@ class Engine:
         if sequence.state is State.ENDED:
             return False
         self.counts.aborted += 1
+        self.unfinished -= 1
         match sequence.state:
             case State.WAITING:
                 self._queue.remove(sequence)
@@ -197,7 +207,7 @@ class Engine:
         if not self._running and not self._queue and not self._await_arrival(until_ps):
             return False
         self._admission.take_in_arrived(self.now_ps)
-        preempted = self._grow()
+        preempted = self._growth.into(self.step + 1)
         decoding = self._decoding
         budget = self.settings.max_num_batched_tokens - decoding.count
         chunks: Chunks = []
@@ -207,8 +217,9 @@ class Engine:
             left = budget - sum(tokens for _, tokens in chunks)
             self._admission.admit(left, chunks, self.now_ps)
         if not decoding.count and not chunks:
-            # Nothing can run until blocks arrive from elsewhere.
-            return self._await_arrival(until_ps) and self._begin(until_ps)
+            # Nothing can run until blocks arrive from elsewhere, or somebody gives up what came.
+            goes_on = self._await_arrival(until_ps) or self._admission.reclaim(self.now_ps)
+            return goes_on and self._begin(until_ps)
         prefilled = sum(tokens for _, tokens in chunks)
         took = self.cost.step_ps(
             prefill_tokens=prefilled,
@@ -272,6 +283,7 @@ class Engine:
                 sequence.generated_before = sequence.request.output_tokens
                 sequence.state = State.ENDED
                 self.counts.finished += 1
+                self.unfinished -= 1
                 self._listener.finished(sequence, self.now_ps)
 
     # Many steps
@@ -291,7 +303,7 @@ class Engine:
         if arrival is not None:
             until_ps = min(until_ps, arrival - 1)
         quiet = decoding.finishing.next - step - 1
-        steps = self._grow_through(decoding.fitting(quiet, step, until_ps - self.now_ps))
+        steps = self._growth.through(step, decoding.fitting(quiet, step, until_ps - self.now_ps))
         if steps < 1:
             return
         first = decoding.time_of(1, step)
@@ -309,55 +321,7 @@ class Engine:
             ended_ps=self.now_ps,
         )
 
-    def _grow_through(self, steps: int) -> int:
-        """Hand out the blocks of the next so many steps; return for how many there are enough."""
-        growing, start = self._decoding.growing, self.step
-        end = start + steps
-        while growing.next <= end:
-            due = growing.next
-            if growing.count(due) > self.pool.free:
-                end = due - 1
-                break
-            self.step = due - 1
-            self._grow()
-            growing.pass_over(due)
-        self.step = start
-        return end - start
-
     # Blocks
-
-    def _grow(self) -> bool:
-        """Give each sequence whose last block is full a new one; say whether one was preempted."""
-        due = self._decoding.growing.take(self.step + 1)
-        if not due:
-            return False
-        preempted = False
-        size = self.settings.block_size
-        if len(due) > 1:
-            due.sort(key=_turn)
-        for sequence in due:
-            place = sequence.tokens + self.step - sequence.started
-            if sequence.state is not State.DECODING or place != len(sequence.blocks) * size:
-                continue  # The entry is out of date.
-            self._memory.store(sequence, len(sequence.blocks) * size)
-            if not self.pool.free:
-                preempted = True
-                self._make_room(1, sequence)
-            if sequence.state is State.DECODING:
-                self._memory.lengthen(sequence, 1)
-                self._decoding.growing.note(self.step + 1 + size, sequence)
-        return preempted
-
-    def _make_room(self, blocks: int, for_whom: Sequence) -> bool:
-        """Preempt until so many blocks are free, or it was its own turn; say whether one was."""
-        preempted = False
-        while self.pool.free < blocks:
-            victim = self._running.victim()
-            preempted = True
-            self._preempt(victim)
-            if victim is for_whom:
-                break
-        return preempted
 
     def _preempt(self, sequence: Sequence) -> None:
         generated = sequence.generated(self.step)
@@ -374,6 +338,7 @@ class Engine:
         self._running.leave(sequence)
         if sequence.state is State.DECODING:
             self._decoding.leave(sequence)
+            self._memory.settle(sequence)
             # The token that came last was never computed.
             self._memory.store(sequence, sequence.tokens + self.step - sequence.started)
         elif sequence is self._admission.partial:
@@ -390,11 +355,7 @@ class Engine:
         """Compute more of a prompt that was begun; say whether a sequence was preempted for it."""
         tokens = min(sequence.tokens - sequence.computed, budget)
         needed = self._memory.blocks_for(sequence.computed + tokens) - len(sequence.blocks)
-        preempted = self._make_room(needed, sequence)
+        preempted = self._growth.make_room(needed, sequence)
         if sequence.state is State.PREFILLING:
             self._admission.fill(sequence, tokens, chunks)
         return preempted
-
-
-def _turn(sequence: Sequence) -> int:
-    return sequence.turn

@@ -8,7 +8,13 @@ from tidegate.simulator.engine.sequence import Sequence
 
 
 class Listener:
-    """Hears what happens, in order. Times are picoseconds of the engine."""
+    """Hears what happens, in order. Times are picoseconds of the engine.
+
+    Attributes:
+        hears_blocks: whether it is told of blocks. That is more work for the engine.
+    """
+
+    hears_blocks = False
 
     def stepped(
         self,
@@ -53,6 +59,7 @@ class Listeners(Listener):
 
     def __init__(self, members: Several[Listener]) -> None:
         self._members = tuple(members)
+        self.hears_blocks = any(member.hears_blocks for member in members)
 
     @override
     def stepped(

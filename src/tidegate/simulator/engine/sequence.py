@@ -6,10 +6,8 @@ from hashlib import blake2b
 
 import msgspec
 
-from tidegate.simulator.engine.blocks import ROOT, block_hash
-from tidegate.simulator.engine.tokens import Outputs, Script
-
-_TOKEN_BYTES = 4
+from tidegate.simulator.engine.hashes import ROOT, block_key, hash_of
+from tidegate.simulator.engine.tokens import Content, Outputs, Script
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,22 +62,23 @@ class Sequence:
     """
 
     __slots__ = (
-        "_hash_extra",
-        "_hashes",
-        "_prompt",
         "arrived_ps",
         "base",
         "blocks",
         "cached_tokens",
         "computed",
+        "content",
+        "extra",
         "first_token_ps",
         "generated_before",
+        "known_hashes",
         "order",
         "outputs",
         "preemptions",
         "prompt_tokens",
         "request",
         "scheduled_ps",
+        "serial",
         "started",
         "state",
         "stored",
@@ -103,12 +102,13 @@ class Sequence:
         self.cached_tokens: int | None = None
         self.preemptions = 0
         self.turn = 0
+        self.serial = 0
         self.scheduled_ps: int | None = None
         self.first_token_ps: int | None = None
         self.prompt_tokens = len(request.prompt)
-        self._prompt = request.prompt.tobytes()
-        self._hashes: list[int] = []
-        self._hash_extra = request.extra
+        self.content = Content(request.prompt.tobytes(), self.outputs)
+        self.known_hashes: list[int] = []
+        self.extra = request.extra
 
     @property
     def tokens(self) -> int:
@@ -121,25 +121,16 @@ class Sequence:
 
     def ids(self, start: int, stop: int) -> bytes:
         """Return tokens by place, four bytes each: of the prompt, then of the output."""
-        size = self.prompt_tokens
-        if start >= size:
-            return self.outputs.ids(start - size, stop - size)
-        inner = self._prompt[_TOKEN_BYTES * start : _TOKEN_BYTES * stop]
-        return inner if stop <= size else inner + self.outputs.ids(0, stop - size)
+        return self.content.ids(start, stop)
 
     def hashes(self, blocks: int, block_size: int) -> list[int]:
         """Return the hashes of its first full blocks, and of no more."""
-        known = self._hashes
-        count = len(known)
-        if count > blocks:
+        known = self.known_hashes
+        if len(known) > blocks:
             return known[:blocks]
         parent = known[-1] if known else ROOT
-        extra, size = self._hash_extra, block_size * _TOKEN_BYTES
-        of_prompt = min(blocks, self.prompt_tokens // block_size)
-        for start in range(count * size, of_prompt * size, size):
-            parent = block_hash(parent, self._prompt[start : start + size], extra)
-            known.append(parent)
+        ids, extra = self.content.ids, self.extra
         for start in range(len(known) * block_size, blocks * block_size, block_size):
-            parent = block_hash(parent, self.ids(start, start + block_size), extra)
+            parent = hash_of(block_key(parent, ids(start, start + block_size), extra))
             known.append(parent)
         return known

@@ -17,6 +17,7 @@ PIECES_KEPT_MAX = 131_072
 PIECE_CHARACTERS_MAX = 24
 WORDS = 32_768
 CHUNK_TOKENS = 16
+TOKEN_BYTES = 4
 _CHUNKS_KEPT = 4
 _WORD_MASK = int.from_bytes(array("I", [WORDS - 1] * CHUNK_TOKENS).tobytes(), "little")
 _ALL_BITS = (1 << 8 * 4 * CHUNK_TOKENS) - 1
@@ -144,11 +145,11 @@ class Outputs:
     cryptography, and many times as fast.
     """
 
-    __slots__ = ("_chunks", "_key")
+    __slots__ = ("_chunks", "_key", "_name")
 
     def __init__(self, seed: int, request_key: str) -> None:
-        digest = blake2b(f"{seed}\x00{request_key}".encode(), digest_size=64).digest()
-        self._key = int.from_bytes(digest, "little")
+        self._name = f"{seed}\x00{request_key}"
+        self._key: int | None = None
         self._chunks: dict[int, bytes] = {}
 
     def ids(self, start: int, stop: int) -> bytes:
@@ -166,9 +167,45 @@ class Outputs:
     def _chunk(self, number: int) -> bytes:
         data = self._chunks.get(number)
         if data is None:
-            product = ((self._key + number * _STRIDE) & _ALL_BITS) * _FACTOR
+            key = self._key
+            if key is None:
+                digest = blake2b(self._name.encode(), digest_size=64).digest()
+                key = self._key = int.from_bytes(digest, "little")
+            product = ((key + number * _STRIDE) & _ALL_BITS) * _FACTOR
             data = ((product >> 256) & _WORD_MASK).to_bytes(4 * CHUNK_TOKENS, "little")
             if len(self._chunks) >= _CHUNKS_KEPT:
                 self._chunks.clear()
             self._chunks[number] = data
         return data
+
+
+class Content:
+    """The tokens of a sequence by place, or of what remains of one.
+
+    Args:
+        prompt: tokens, four bytes each, little-endian.
+        outputs: those that follow, from the one with the number `skipped` on.
+        skipped: nothing unless the prompt is empty.
+    """
+
+    __slots__ = ("_outputs", "_prompt", "_prompt_tokens", "_skipped")
+
+    def __init__(self, prompt: bytes, outputs: Outputs | Script, skipped: int = 0) -> None:
+        self._prompt = prompt
+        self._prompt_tokens = len(prompt) // 4
+        self._outputs = outputs
+        self._skipped = skipped
+
+    def ids(self, start: int, stop: int) -> bytes:
+        """Return the tokens from `start` to `stop`, four bytes each."""
+        if stop <= self._prompt_tokens:
+            return self._prompt[4 * start : 4 * stop]
+        first = self._skipped - self._prompt_tokens
+        if start >= self._prompt_tokens:
+            return self._outputs.ids(first + start, first + stop)
+        return self._prompt[4 * start :] + self._outputs.ids(0, first + stop)
+
+    def after(self, start: int) -> "Content":
+        """Return the tokens from `start` on, without those before."""
+        beyond = max(0, start - self._prompt_tokens)
+        return Content(self._prompt[4 * start :], self._outputs, self._skipped + beyond)

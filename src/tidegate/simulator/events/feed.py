@@ -63,6 +63,8 @@ class EventFeed(Listener):
         adapter_id: returns the number of an adapter by its name.
     """
 
+    hears_blocks = True
+
     def __init__(
         self,
         block_size: int,
