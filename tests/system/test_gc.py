@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
@@ -19,6 +21,11 @@ from tidegate.testing.commands import (
     wait_until,
 )
 
+# Nobody listens there: lines wait, and are not sent.
+CLOSED = "http://127.0.0.1:9"
+SHORT_WINDOW = ("--set", "desk.window_seconds_min=1")
+SHORT_LEASE = ("--set", "processor.claims.lease_seconds=1.5")
+NEVER_COLLECTS = ("--set", "collector.enabled=false")
 NOW = ("--set", "collector.download_seconds_max=0")
 
 
@@ -93,3 +100,89 @@ def test_a_place_without_a_ledger_is_refused_and_stays_as_it_is(tmp_path: Path) 
     memory = run_to_end("gc", "--data-dir", str(tmp_path), "--set", "store.kind=memory")
     assert memory.returncode == REFUSED
     assert "nothing for gc to do" in memory.stderr
+
+
+def left_by_a_killed_server(folder: Path) -> tuple[str, str]:
+    """Return a batch that is past its window and one that was cancelled; nobody ended them."""
+    with (
+        serving(folder, CLOSED, *SHORT_LEASE, *SHORT_WINDOW) as served,
+        httpx.Client(base_url=served.url) as client,
+    ):
+        expiring = create(client, 1_200, window="5s")
+        cancelled = create(client, 7)
+        wait_until(lambda: status_of(client, expiring) == "in_progress")
+        wait_until(lambda: status_of(client, cancelled) == "in_progress")
+        served.signal(signal.SIGKILL)
+        assert served.end() == -signal.SIGKILL
+    with (
+        serving(folder, CLOSED, "--processors", "0", *NEVER_COLLECTS) as served,
+        httpx.Client(base_url=served.url) as client,
+    ):
+        client.post(f"/v1/batches/{cancelled}/cancel").raise_for_status()
+    return expiring, cancelled
+
+
+def codes(client: httpx.Client, batch_id: str) -> tuple[str, Mapping[str, int], set[str]]:
+    """Return the status of a batch, how often each error code is there, and its custom_ids."""
+    batch = client.get(f"/v1/batches/{batch_id}").raise_for_status().json()
+    text = client.get(f"/v1/files/{batch['error_file_id']}/content").raise_for_status().text
+    found = [json.loads(line) for line in text.splitlines()]
+    counts = Counter(line["error"]["code"] for line in found)
+    assert batch["request_counts"]["failed"] == len(found)
+    return batch["status"], counts, {line["custom_id"] for line in found}
+
+
+def check_ends(client: httpx.Client, expiring: str, cancelled: str) -> None:
+    names = {f"line-{number}" for number in range(1_200)}
+    assert codes(client, expiring) == ("expired", {"batch_expired": 1_200}, names)
+    few = {f"line-{number}" for number in range(7)}
+    assert codes(client, cancelled) == ("cancelled", {"batch_cancelled": 7}, few)
+
+
+def test_gc_ends_what_a_killed_server_left_behind(tmp_path: Path) -> None:
+    expiring, cancelled = left_by_a_killed_server(tmp_path)
+
+    def due() -> bool:
+        looked = gc(tmp_path, "--dry-run")
+        return (looked["batches_ended"], looked["batches_left"]) == (2, 0)
+
+    wait_until(due)
+    done = gc(tmp_path, *SHORT_LEASE)
+    assert (done["batches_ended"], done["overdue"], done["drift"]) == (2, [], 0)
+    with (
+        serving(tmp_path, CLOSED, "--processors", "0") as served,
+        httpx.Client(base_url=served.url) as client,
+    ):
+        check_ends(client, expiring, cancelled)
+    told = run_to_end("gc", "--data-dir", str(tmp_path / "data"))
+    assert "batches ended" not in told.stdout
+
+
+def test_a_server_without_processors_ends_what_was_left_behind(tmp_path: Path) -> None:
+    expiring, cancelled = left_by_a_killed_server(tmp_path)
+    often = ("--set", "collector.interval_seconds=0.2")
+    with (
+        serving(tmp_path, CLOSED, "--processors", "0", *often, *SHORT_LEASE) as served,
+        httpx.Client(base_url=served.url) as client,
+    ):
+        wait_until(lambda: status_of(client, cancelled) == "cancelled")
+        wait_until(lambda: status_of(client, expiring) == "expired")
+        check_ends(client, expiring, cancelled)
+
+
+def test_what_is_left_to_processors_is_said(tmp_path: Path) -> None:
+    with (
+        serving(tmp_path, CLOSED) as served,
+        httpx.Client(base_url=served.url) as client,
+    ):
+        batch_id = create(client, 3)
+        wait_until(lambda: status_of(client, batch_id) == "in_progress")
+        served.signal(signal.SIGSTOP)
+        with (
+            serving(tmp_path, CLOSED, "--processors", "0", *NEVER_COLLECTS) as other,
+            httpx.Client(base_url=other.url) as door,
+        ):
+            door.post(f"/v1/batches/{batch_id}/cancel").raise_for_status()
+        done = run_to_end("gc", "--data-dir", str(tmp_path / "data"))
+        assert done.returncode == 0, done.stderr
+        assert "left to the processors that are alive: 1 batches" in done.stdout

@@ -118,18 +118,3 @@ def test_a_thousand_files_go_in_pieces() -> None:
         assert await deployment.blobs.list_names("") == []
 
     told(story)
-
-
-def test_batches_that_nobody_is_there_to_end_are_told() -> None:
-    async def story(deployment: Deployment) -> None:
-        collector = collector_of(deployment)
-        batch = await deployment.submit(lines(1), window_seconds=60.0)
-        assert (await collector.collect()).overdue == ()
-        later(deployment, 61)
-        assert (await collector.look()).overdue == (batch.id,)
-        await deployment.store.beat("proc", lease_seconds=15.0)
-        assert (await collector.collect()).overdue == ()
-        later(deployment, 16)
-        assert (await collector.collect()).overdue == (batch.id,)
-
-    told(story)

@@ -34,7 +34,7 @@ def gc(
     ] = False,
     assignments: Assignments = None,
 ) -> None:
-    """Reclaim space, compact files and look for lost bytes; safe beside running servers."""
+    """Reclaim space, find lost bytes, end what nobody else ends; safe beside running servers."""
     settings = load(file=config, flags=flags_of(assignments, data_dir=data_dir)).settings
     configure(settings.logs.format, level=settings.logs.level)
     report = asyncio.run(run_collection(settings, dry=dry_run))
@@ -43,7 +43,7 @@ def gc(
     else:
         for line in told(report, dry=dry_run):
             typer.echo(line)
-    if report.held_up:
+    if report.held_up or report.overdue:
         sys.exit(HELD_UP)
     sys.exit(DAMAGED if report.drift else 0)
 
@@ -57,8 +57,16 @@ def told(report: Report, *, dry: bool) -> Iterator[str]:
         yield f"  left alone: {name!r} is no name of ours; move it away if it is not needed"
     for damage in report.damages:
         yield f"  {'mended' if damage.mended else 'LOST'}: {damage.sentence}"
+    if report.batches_left:
+        yield (
+            f"  left to the processors that are alive: {report.batches_left} batches to end (one "
+            "that was killed counts as alive for processor.claims.lease_seconds)"
+        )
     for batch_id in report.overdue:
-        yield f"  overdue: {batch_id}, and no processor is alive to end it: start `tidegate serve`"
+        yield (
+            f"  overdue: {batch_id} could not be ended: see whether its plan is LOST or the disk "
+            "is full, mend that, and run `tidegate gc` again"
+        )
     for reason in report.held_up:
         yield f"  held up: {reason}"
 
@@ -66,6 +74,10 @@ def told(report: Report, *, dry: bool) -> Iterator[str]:
 def _counts(report: Report) -> list[tuple[int, str]]:
     """Return each count with what it says."""
     return [
+        (
+            report.batches_ended,
+            f"{report.batches_ended} batches ended: cancelled, past their window or all done",
+        ),
         (
             report.files_released,
             f"{report.files_released} unused files let go ({report.bytes_released} bytes in all)",

@@ -1,7 +1,9 @@
 """What every duty of the collector has: tools, and two verbs."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from tidegate.blobs.base import BlobStore
 from tidegate.collector.observer import Observer
@@ -13,6 +15,18 @@ from tidegate.runtime.identity import IdMaker
 from tidegate.stores.base import Store
 
 
+class Ender(Protocol):
+    """Ends batches as a processor does: the same claims, the same lines, the same files."""
+
+    async def end_all(self, is_stopping: Callable[[], bool]) -> None:
+        """Work until nothing is left to end, a processor lives, nothing changes, or it has to stop.
+
+        Raises:
+            TidegateError: the disk can't be trusted any more.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
     """What the wiring gives to a collector."""
@@ -21,6 +35,7 @@ class Tools:
     blobs: BlobStore
     clock: Clock
     ids: IdMaker
+    ender: Ender
     observer: Observer = field(default_factory=Observer)
 
 

@@ -37,7 +37,7 @@ class Observer:
         """Lines of a batch run again, because their results were gone."""
 
     def overdue(self, batch_ids: Sequence[str]) -> None:
-        """Batches are past their window, and no processor is alive to end them."""
+        """Batches have to be ended, no processor is alive, and it could not be done here."""
 
     def held_up(self, error: TidegateError) -> None:
         """The ledger or a disk did not answer; the next round tries again."""

@@ -35,10 +35,12 @@ class Report:
     """Counts, and up to `NAMES_MAX` examples of what a person may want to look at.
 
     `strangers` counts blobs whose names are none of ours, `drift` the damages that were not
-    mended. `overdue` are batches past their window while no processor lives. `held_up` says why a
-    duty could not be finished.
+    mended. `batches_ended` were ended here, as no processor lived; `batches_left` are left to those
+    that live, and `overdue` could not be ended. `held_up` says why a duty could not be finished.
     """
 
+    batches_ended: int = 0
+    batches_left: int = 0
     files_released: int = 0
     bytes_released: int = 0
     batches_dropped: int = 0
@@ -58,6 +60,8 @@ class Report:
 
     def __add__(self, other: "Report") -> "Report":
         return Report(
+            batches_ended=self.batches_ended + other.batches_ended,
+            batches_left=self.batches_left + other.batches_left,
             files_released=self.files_released + other.files_released,
             bytes_released=self.bytes_released + other.bytes_released,
             batches_dropped=self.batches_dropped + other.batches_dropped,

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from tidegate.collector.compaction import Compaction
 from tidegate.collector.drift import Drift
 from tidegate.collector.duty import Duty, Tools
+from tidegate.collector.ends import Ends
 from tidegate.collector.expiry import Expiry
 from tidegate.collector.garbage import Retained, Sweep
-from tidegate.collector.overdue import Overdue
 from tidegate.collector.pace import Pace, Stopped
 from tidegate.collector.report import Report
 from tidegate.collector.retention import Retention
@@ -20,7 +20,7 @@ _ROUND: tuple[Callable[[Settings, Tools, Pace], Duty], ...] = (
     Retention,
     Retained,
     Compaction,
-    Overdue,
+    Ends,
 )
 _SWEEP: tuple[Callable[[Settings, Tools, Pace], Duty], ...] = (Sweep, Drift)
 

@@ -13,14 +13,26 @@ class Census:
 
     Whoever joins is counted before it claims anything; the others make room within one poll, as
     what they have in flight lands. Who dies is counted for one lease more; who leaves, no more.
+    One that takes no part sends nothing, so it needs no part of any limit, and is never counted.
     """
 
-    def __init__(self, store: Store, routes: Routes, owner: str, *, lease_seconds: float) -> None:
+    def __init__(
+        self,
+        store: Store,
+        routes: Routes,
+        owner: str,
+        *,
+        lease_seconds: float,
+        takes_part: bool = True,
+    ) -> None:
+        self._takes_part = takes_part
         self._store = store
         self._routes = routes
         self._owner = owner
         self._lease_seconds = lease_seconds
         self._counted = asyncio.Event()
+        if not takes_part:
+            self._counted.set()
 
     async def look(self) -> None:
         """Read who is alive, and take our part of every limit.
@@ -29,6 +41,8 @@ class Census:
             StoreUnavailable: the ledger did not answer; the parts stay as they are.
             StorageFull: we are not counted and can't be now.
         """
+        if not self._takes_part:
+            return
         living = await self._store.get_living()
         if self._owner not in living:
             # We begin, or were stopped for longer than a lease.
@@ -50,5 +64,7 @@ class Census:
 
     async def leave(self) -> None:
         """Be counted no more. Without an answer, the lease sees to it."""
+        if not self._takes_part:
+            return
         with suppress(StoreUnavailable, StorageFull):
             await self._store.leave(self._owner)

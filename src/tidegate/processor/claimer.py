@@ -39,7 +39,7 @@ _RATE_WEIGHT = 0.3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimerTools:
-    """What a claimer works with."""
+    """What a claimer works with. With `ends_only` it claims nothing whose lines may still run."""
 
     store: Store
     blobs: BlobStore
@@ -49,6 +49,7 @@ class ClaimerTools:
     quarantine: Quarantine
     observer: Observer
     owner: str
+    ends_only: bool
 
 
 class Claimer:
@@ -66,6 +67,7 @@ class Claimer:
         self._noted: dict[str, str] = {}
         self._over: set[str] = set()
         self._gave_way_at: dict[str, float] = {}
+        self._planless_until: dict[str, float] = {}
 
     async def claim(self) -> None:
         """Look at what is on offer, and open what is wanted here.
@@ -83,7 +85,10 @@ class Claimer:
     async def _claim_once(self) -> bool:
         """Claim what is wanted; say whether some of it had to go back for want of a cell."""
         now = asyncio.get_running_loop().time()
-        offers = self._in_turn(in_order(await self._tools.store.list_offers()))
+        found = await self._tools.store.list_offers()
+        if self._tools.ends_only:
+            found = [offer for offer in found if offer.ending]
+        offers = self._in_turn(in_order(found))
         self._over = {offer.batch_id for offer in offers if offer.ending}
         await self._explain(offers, now)
         slots = self._settings.valves.open_shards_max - self._held.open_shards
@@ -172,6 +177,8 @@ class Claimer:
 
     def _missing(self, offer: Offer, now: float) -> int:
         """Return how many shards of the offer are wanted here."""
+        if now < self._planless_until.get(offer.batch_id, -math.inf):
+            return 0
         endpoint = self._tools.routes.find(offer.model)
         if offer.ending or endpoint is None:
             return min(offer.shards, ENDING_SHARDS_AT_ONCE)
@@ -245,6 +252,7 @@ class Claimer:
     async def _open(self, batch: Batch, claimed: ClaimedShard) -> None:
         plan = claimed.shard.plan
         assert batch.plan_blob is not None, batch.id
+        assert batch.id in self._over or not self._tools.ends_only, "its lines may still run"
         try:
             data = await self._tools.blobs.read(batch.plan_blob, plan.offset, plan.length)
         except BlobMissing:
@@ -284,7 +292,11 @@ class Claimer:
 
     async def _give_back(self, batch: Batch, claimed: ClaimedShard) -> None:
         # Either the batch ended while we looked (then the claim is void), or the plan is gone: then
-        # its lines wait until the blob is restored, and must not be claimed in a tight loop.
+        # its lines wait until the blob is restored, and must not be claimed in a tight loop. What
+        # has to be ended is on offer again at once, so that we have to remember it ourselves.
+        now = asyncio.get_running_loop().time()
+        waits = {key: until for key, until in self._planless_until.items() if until > now}
+        self._planless_until = {**waits, batch.id: now + MISSING_PLAN_SECONDS}
         self._tools.keeper.drop(claimed.claim)
         self._tools.observer.plan_missing(batch)
         await self._tools.store.hand_back([claimed.claim], wait_seconds=MISSING_PLAN_SECONDS)

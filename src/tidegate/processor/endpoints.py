@@ -4,6 +4,8 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from typing_extensions import override
+
 from tidegate.domain.claim import Unit
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.runtime.limiter import Aimd, AimdSettings
@@ -253,3 +255,12 @@ class Routes:
         if self.default is not None:
             found += self.default.siblings()
         return found
+
+
+class NoRoutes(Routes):
+    """Leads nowhere: for whoever ends batches and sends nothing."""
+
+    @override
+    def __post_init__(self) -> None:
+        assert not self.by_model, "leads somewhere"
+        assert self.default is None, "leads somewhere"

@@ -37,22 +37,12 @@ class _Endpoint:
     paused: bool = False
 
 
-class Metered(Observer):
-    """Passes counts to the metrics at once, and keeps the latest state for when they are read."""
+class Counted(Observer):
+    """Passes counts to the metrics at once, and what a person should know to the log of a room."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, room: str) -> None:
         self._metrics = metrics
-        self._log = get_logger("processor")
-        self._endpoints: dict[str, _Endpoint] = {}
-        self._open_shards = 0
-        self._uncommitted = 0
-        self._storage_full = False
-        metrics.watch_storage(lambda: self._storage_full)
-        self._in_quarantine = 0
-        metrics.watch_quarantine(lambda: self._in_quarantine)
-        metrics.watch_processor(
-            open_shards=lambda: self._open_shards, uncommitted_lines=lambda: self._uncommitted
-        )
+        self._log = get_logger(room)
 
     @override
     def attempts(self, endpoint: str, outcome: str, count: int) -> None:
@@ -122,7 +112,6 @@ class Metered(Observer):
 
     @override
     def storage(self, reason: str | None) -> None:
-        self._storage_full = reason is not None
         if reason is None:
             self._log.info(STORAGE_FREED)
         else:
@@ -152,6 +141,28 @@ class Metered(Observer):
     @override
     def line_blamed(self, batch_id: str, line: int) -> None:
         self._log.warning(LINE_BLAMED, batch=batch_id, line=line)
+
+
+class Metered(Counted):
+    """Keeps the latest state as well, for when metrics are read; one for each process."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        super().__init__(metrics, "processor")
+        self._endpoints: dict[str, _Endpoint] = {}
+        self._open_shards = 0
+        self._uncommitted = 0
+        self._storage_full = False
+        metrics.watch_storage(lambda: self._storage_full)
+        self._in_quarantine = 0
+        metrics.watch_quarantine(lambda: self._in_quarantine)
+        metrics.watch_processor(
+            open_shards=lambda: self._open_shards, uncommitted_lines=lambda: self._uncommitted
+        )
+
+    @override
+    def storage(self, reason: str | None) -> None:
+        self._storage_full = reason is not None
+        super().storage(reason)
 
     @override
     def in_quarantine(self, shards: int) -> None:

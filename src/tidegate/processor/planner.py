@@ -86,7 +86,7 @@ class Planner:
         """
         tools, batch = self._tools, held.batch
         if batch.status is Status.CANCELLING or tools.clock.now() >= batch.expires_at:
-            return await self._end(held, [])
+            return await self.end(held)
         parts = await insist(lambda: tools.store.get_input(batch.id), tools.chance, tools.storage)
         if parts is None:
             return await self._end(held, [_no_file(batch)])
@@ -144,6 +144,14 @@ class Planner:
             finally:
                 await attempt.aclose()
             await asyncio.sleep(PAUSE_SECONDS * (0.5 + tools.chance.random()))
+
+    async def end(self, held: ClaimedBatch) -> Batch:
+        """End a batch that is cancelled, or past its window, without a plan.
+
+        Raises:
+            ClaimLost: it is another's by now, or has a plan.
+        """
+        return await self._end(held, [])
 
     async def _served(self) -> frozenset[str] | None:
         """Return the models that are served, where that decides; None where nobody can tell.

@@ -40,6 +40,8 @@ class Tools:
     """What the wiring gives to a processor. `owner` is fresh for each process start.
 
     Without `open_plan_cell` every batch is planned in this very process, whatever it may do to it.
+    One that is there for ends only claims what is cancelled or past its window, and the closing of
+    books. It sends nothing, so it needs no routes, and does not count among the living.
     """
 
     store: Store
@@ -55,6 +57,7 @@ class Tools:
     models: Models
     owner: str
     open_plan_cell: OpenPlanCell | None = None
+    ends_only: bool = False
 
 
 class Processor:
@@ -100,9 +103,10 @@ class Processor:
             tools.routes,
             tools.owner,
             lease_seconds=settings.claims.lease_seconds,
+            takes_part=not tools.ends_only,
         )
         self._whole = self._make_whole_batch()
-        tools.keeper.owner = tools.owner
+        tools.keeper.owner = None if tools.ends_only else tools.owner
         tools.keeper.on_lost = self._closer.lose
 
     def _make_claimer(self) -> Claimer:
@@ -120,6 +124,7 @@ class Processor:
                 quarantine=self._quarantine,
                 observer=tools.observer,
                 owner=tools.owner,
+                ends_only=tools.ends_only,
             ),
         )
 
@@ -172,6 +177,7 @@ class Processor:
                 planner=planner,
                 closer=self._closer,
                 owner=tools.owner,
+                ends_only=tools.ends_only,
             ),
         )
 
@@ -199,7 +205,8 @@ class Processor:
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as helpers:
             tasks = [helpers.create_task(self._tools.keeper.run(), name="keeper")]
-            tasks.append(helpers.create_task(self._dispatcher.run(), name="dispatcher"))
+            if not self._tools.ends_only:
+                tasks.append(helpers.create_task(self._dispatcher.run(), name="dispatcher"))
             tasks.append(helpers.create_task(self._listen(), name="listener"))
             try:
                 # With the ledger or the disk away, commits are asked for without end: one lease

@@ -23,7 +23,7 @@ FULL_DISK_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WholeBatchTools:
-    """What planning and finalizing work with."""
+    """What planning and finalizing work with. With `ends_only` no batch is planned any more."""
 
     store: Store
     signals: Signals
@@ -35,6 +35,7 @@ class WholeBatchTools:
     planner: Planner
     closer: Closer
     owner: str
+    ends_only: bool
 
 
 class WholeBatch:
@@ -52,7 +53,9 @@ class WholeBatch:
         async def claim() -> ClaimedBatch | None:
             if self._tools.storage.is_full:
                 return None
-            return await store.claim_planning(owner, lease_seconds=lease_seconds)
+            return await store.claim_planning(
+                owner, lease_seconds=lease_seconds, ending_only=self._tools.ends_only
+            )
 
         await self._each("planning", claim, self._plan)
 
@@ -105,7 +108,11 @@ class WholeBatch:
         wait_seconds = 0.0
         try:
             async with tools.cut.bounds():
-                batch = await tools.planner.plan(held)
+                if tools.ends_only:
+                    # By the ledger's clock it is over, whatever ours says.
+                    batch = await tools.planner.end(held)
+                else:
+                    batch = await tools.planner.plan(held)
         except TimeoutError:
             # Stopped, and not done within the grace time: another processor begins anew, at once.
             pass

@@ -259,8 +259,13 @@ class Store(Upkeep):
     # Claims
 
     @abstractmethod
-    async def claim_planning(self, owner: str, *, lease_seconds: float) -> ClaimedBatch | None:
-        """Claim the oldest batch whose planning is open and unclaimed or expired."""
+    async def claim_planning(
+        self, owner: str, *, lease_seconds: float, ending_only: bool = False
+    ) -> ClaimedBatch | None:
+        """Claim the oldest batch whose planning is open and unclaimed or expired.
+
+        With `ending_only` one that is cancelling or past `expires_at`, so that no plan is wanted.
+        """
 
     @abstractmethod
     async def get_input(self, batch_id: str) -> tuple[Part, ...] | None:

@@ -39,6 +39,11 @@ def is_ending(batch: Batch, now: float) -> bool:
     return batch.status is Status.CANCELLING or now >= batch.expires_at
 
 
+def has_run(batch: Batch, now: float) -> bool:
+    """Say whether nothing is left of a batch but to end it: no line of it may run any more."""
+    return not batch.is_terminal and (batch.status is Status.FINALIZING or is_ending(batch, now))
+
+
 def is_live(hold: Hold, now: float) -> bool:
     """Say whether somebody holds the unit and the claim has not expired."""
     return not hold.ended and now < hold.expires_at

@@ -167,12 +167,15 @@ class MemoryStore(MemoryUpkeep, Store):
             job.batch = replace(job.batch, waiting_for=reason)
 
     @override
-    async def claim_planning(self, owner: str, *, lease_seconds: float) -> ClaimedBatch | None:
+    async def claim_planning(
+        self, owner: str, *, lease_seconds: float, ending_only: bool = False
+    ) -> ClaimedBatch | None:
         now = self._clock.now()
         free = [
             job.batch
             for job in self._live.values()
             if ledger.is_claimable(job.planning, now, ending=ledger.is_ending(job.batch, now))
+            and (ledger.is_ending(job.batch, now) or not ending_only)
         ]
         return self._claim_oldest(free, Kind.PLANNING, owner, lease_seconds)
 

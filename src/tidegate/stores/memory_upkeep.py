@@ -87,11 +87,11 @@ class MemoryUpkeep(MemoryGarbage):
         return gone
 
     @override
-    async def list_overdue(self, *, limit: int) -> list[Batch]:
+    async def list_ending(self, *, limit: int) -> list[Batch]:
         assert limit > 0, limit
         now = self._clock.now()
-        overdue = [job.batch for job in self._live.values() if job.batch.expires_at <= now]
-        return sorted(overdue, key=place)[:limit]
+        ending = [job.batch for job in self._live.values() if ledger.has_run(job.batch, now)]
+        return sorted(ending, key=place)[:limit]
 
     @override
     async def list_old_batches(self, *, ended_seconds: float, limit: int) -> list[OldBatch]:

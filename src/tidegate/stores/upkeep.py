@@ -160,8 +160,11 @@ class Upkeep(ABC):
         """
 
     @abstractmethod
-    async def list_overdue(self, *, limit: int) -> list[Batch]:
-        """Return batches that are not terminal though their window has closed, the oldest first."""
+    async def list_ending(self, *, limit: int) -> list[Batch]:
+        """Return batches of which no line may run any more, and that are not terminal.
+
+        These are being cancelled or finalized, or their window has closed. The oldest come first.
+        """
 
     @abstractmethod
     async def list_old_batches(self, *, ended_seconds: float, limit: int) -> list[OldBatch]:

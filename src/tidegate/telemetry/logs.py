@@ -43,7 +43,7 @@ FILE_COMPACTED = "file_compacted"  # A file of many parts was written anew in fe
 BLOB_STRANGE = "blob_strange"  # A blob has a name that is none of ours; it stays.
 BLOB_DAMAGED = "blob_damaged"  # Bytes that the ledger needs are gone, and nothing can mend that.
 LINES_RERUN = "lines_rerun"  # Results of a running batch were gone, so their lines run again.
-BATCHES_OVERDUE = "batches_overdue"  # They should have ended, and no processor is alive.
+BATCHES_OVERDUE = "batches_overdue"  # They have to end, and nobody here can.
 UPSTREAM_CRASHED = "upstream_crashed"  # A bug of ours made a call to a model server fail.
 
 EVENTS = frozenset(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from tidegate.collector import service as collector
+from tidegate.collector.ends import Ends
 from tidegate.desk import upload
 from tidegate.desk.desk import Desk
 from tidegate.domain import batch as batches, shard as shards
@@ -110,10 +111,7 @@ def _hasty_clock(patches: Patches) -> None:
 
 
 def _held_without_part(patches: Patches) -> None:
-    def has_part(_self: endpoints.Endpoint) -> bool:
-        return True
-
-    patches.put(endpoints.Endpoint, "has_part", property(has_part))
+    patches.put(endpoints.Endpoint, "has_part", property(lambda _: True))
 
 
 # Planning
@@ -244,6 +242,10 @@ def _cancel_not_heard(patches: Patches) -> None:
     patches.put(claimer.Claimer, "_is_over", is_over)
 
 
+def _orphans_only_told(patches: Patches) -> None:
+    patches.put(collector, "_ROUND", [make for make in collector._ROUND if make is not Ends])
+
+
 def _finalizing_for_ever(patches: Patches) -> None:
     claim = memory.MemoryStore._claim_oldest
 
@@ -331,10 +333,7 @@ def _bits_stay(patches: Patches) -> None:
 
 
 def _no_quarantine(patches: Patches) -> None:
-    def is_quarantined(_self: Shard) -> bool:
-        return False
-
-    patches.put(Shard, "is_quarantined", property(is_quarantined))
+    patches.put(Shard, "is_quarantined", property(lambda _: False))
 
 
 def _blamed_at_once(patches: Patches) -> None:
@@ -365,6 +364,7 @@ _ALL = (
     Break(
         "14-cancel", 14, "processors do not look whether a batch was cancelled", _cancel_not_heard
     ),
+    Break("14-orphans", 14, "without processors nobody ends a batch", _orphans_only_told),
     Break("15-books", 15, "a claim on finalizing never passes on", _finalizing_for_ever, first=10),
     Break("16-status", 16, "what has expired is called completed", _always_completed),
     Break("17-version", 17, "a change of status leaves the version", _version_stays),

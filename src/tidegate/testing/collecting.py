@@ -1,6 +1,7 @@
 """A collector beside a deployment in memory, and what it told while it worked."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -16,6 +17,10 @@ from tidegate.domain.blob_names import PlanBlob, ResultBlob
 from tidegate.domain.errors import TidegateError
 from tidegate.domain.file import File, Part, Purpose
 from tidegate.domain.shard import ShardPlan, Tally, Verdict
+from tidegate.processor.ender import Ender, EnderTools
+from tidegate.processor.keeper import TaskKeeper
+from tidegate.processor.observer import Observer as ProcessorObserver
+from tidegate.processor.settings import Settings as ProcessorSettings
 from tidegate.stores.base import ClaimedShard, Commit, Plan, ShardCommit
 from tidegate.testing.deployment import TENANT, Deployment
 from tidegate.wire.plan_format import pack
@@ -72,7 +77,30 @@ def collector_of(
             blobs=deployment.blobs,
             clock=deployment.clock,
             ids=deployment.ids,
+            ender=ender_of(deployment),
             observer=observer or Observer(),
+        ),
+    )
+
+
+def ender_of(
+    deployment: Deployment,
+    settings: ProcessorSettings | None = None,
+    observer: ProcessorObserver | None = None,
+) -> Ender:
+    """Return what ends batches of the deployment where no processor lives."""
+    chosen = settings or ProcessorSettings()
+    return Ender(
+        chosen,
+        EnderTools(
+            store=deployment.store,
+            blobs=deployment.blobs,
+            signals=deployment.signals,
+            clock=deployment.clock,
+            ids=deployment.ids,
+            chance=random.Random(2),
+            make_keeper=lambda: TaskKeeper(chosen.claims, deployment.store),
+            observer=observer or ProcessorObserver(),
         ),
     )
 

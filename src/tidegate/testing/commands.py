@@ -115,7 +115,7 @@ def lines(count: int) -> bytes:
     return "\n".join(rows).encode()
 
 
-def create(client: httpx.Client, count: int) -> str:
+def create(client: httpx.Client, count: int, *, window: str = "24h") -> str:
     """Upload so many lines and create a batch over them; return its id."""
     file = client.post(
         "/v1/files", data={"purpose": "batch"}, files={"file": ("input.jsonl", lines(count))}
@@ -125,7 +125,7 @@ def create(client: httpx.Client, count: int) -> str:
         json={
             "input_file_id": file.json()["id"],
             "endpoint": "/v1/chat/completions",
-            "completion_window": "24h",
+            "completion_window": window,
         },
     ).raise_for_status()
     return str(batch.json()["id"])

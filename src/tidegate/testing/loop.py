@@ -61,15 +61,19 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class LoopClock:
-    """A wall clock that follows a loop's time, with an offset that a fault may change."""
+    """A wall clock that follows a loop's time, with an offset that a fault may change.
+
+    `passed_seconds` have passed beside the loop's, for everybody alike.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self.skew_seconds = 0.0
+        self.passed_seconds = 0.0
 
     def now(self) -> float:
         """Return Unix seconds."""
-        return START_UNIX_SECONDS + self._loop.time() + self.skew_seconds
+        return START_UNIX_SECONDS + self._loop.time() + self.passed_seconds + self.skew_seconds
 
 
 def run_virtual(main: Coroutine[None, None, T]) -> T:

@@ -8,7 +8,7 @@ from tidegate.collector.report import Report
 from tidegate.collector.service import Collector
 from tidegate.config import BlobsKind, Settings, StoreKind
 from tidegate.domain.errors import SettingsInvalid
-from tidegate.wiring.rooms import LEDGER_FILE, Ports, open_ports
+from tidegate.wiring.rooms import LEDGER_FILE, Ports, make_ender, open_ports
 
 
 def make_collector(settings: Settings, ports: Ports) -> Collector:
@@ -20,6 +20,7 @@ def make_collector(settings: Settings, ports: Ports) -> Collector:
             blobs=ports.blobs,
             clock=ports.clock,
             ids=ports.ids,
+            ender=make_ender(settings, ports),
             observer=Metered(ports.metrics.collector),
         ),
     )

@@ -27,9 +27,10 @@ from tidegate.blobs.memory import MemoryBlobs
 from tidegate.cell import http_cell, plan_cell
 from tidegate.config import BlobsKind, Gateway, Settings, StoreKind, is_loopback
 from tidegate.domain.errors import SettingsInvalid
+from tidegate.processor.ender import Ender, EnderTools
 from tidegate.processor.endpoints import Endpoint, Routes
 from tidegate.processor.keeper import Keeper, TaskKeeper, ThreadKeeper
-from tidegate.processor.metered import Metered
+from tidegate.processor.metered import Counted, Metered
 from tidegate.processor.observer import Observer
 from tidegate.processor.service import Processor, Tools
 from tidegate.runtime.clock import Clock, SystemClock
@@ -277,6 +278,23 @@ def make_processor(
                 memory_bytes_max=settings.processor.cells.memory_bytes_max,
                 start_seconds=settings.processor.cells.start_seconds,
             ),
+        ),
+    )
+
+
+def make_ender(settings: Settings, ports: Ports) -> Ender:
+    """Return what ends batches where no processor lives; it knows no model server."""
+    return Ender(
+        settings.processor,
+        EnderTools(
+            store=ports.store,
+            blobs=ports.blobs,
+            signals=ports.signals,
+            clock=ports.clock,
+            ids=ports.ids,
+            chance=random.Random(),  # noqa: S311 -- spreads retries; nothing secret hangs on it
+            make_keeper=partial(_keeper, settings, ports),
+            observer=Counted(ports.metrics, "collector"),
         ),
     )
 

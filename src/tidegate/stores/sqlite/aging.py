@@ -66,11 +66,11 @@ def release_files(
     return gone
 
 
-def list_overdue(connection: apsw.Connection, *, now: float, limit: int) -> list[Batch]:
-    """Return batches that live on though their window has closed."""
+def list_ending(connection: apsw.Connection, *, now: float, limit: int) -> list[Batch]:
+    """Return batches that only have to be ended; see `Upkeep.list_ending`."""
     assert limit > 0, limit
     values: dict[str, Value] = {"now": now, "limit": limit, "terminal": _TERMINAL}
-    return [row.batch() for row in select(connection, SQL["list_overdue"], values, BatchRow)]
+    return [row.batch() for row in select(connection, SQL["list_ending"], values, BatchRow)]
 
 
 def list_old_batches(connection: apsw.Connection, *, ended_by: float, limit: int) -> list[OldBatch]:

@@ -31,7 +31,7 @@ ON CONFLICT (blob) DO UPDATE SET until = max(until, excluded.until);
 -- release_file --
 UPDATE file SET deleted = 1, released = 1 WHERE id = :file_id;
 
--- list_overdue --
+-- list_ending --
 SELECT * FROM batch
 WHERE
     id IN (
@@ -41,7 +41,7 @@ WHERE
         SELECT batch_id FROM unit
         WHERE kind IN ('planning', 'finalizing') AND kind <> 'shard' AND ended = 0
     )
-    AND expires_at <= :now
+    AND (expires_at <= :now OR status IN ('cancelling', 'finalizing'))
     AND status NOT IN (SELECT value FROM json_each(:terminal))
 ORDER BY created_at, id
 LIMIT :limit;

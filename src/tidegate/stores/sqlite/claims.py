@@ -67,10 +67,17 @@ def get_shard(connection: apsw.Connection, batch_id: str, number: int) -> Shard 
 
 
 def claim_oldest(
-    connection: apsw.Connection, kind: Kind, owner: str, *, now: float, lease_seconds: float
+    connection: apsw.Connection,
+    kind: Kind,
+    owner: str,
+    *,
+    now: float,
+    lease_seconds: float,
+    ending_only: bool,
 ) -> ClaimedBatch | None:
     """Claim the planning or finalizing of the oldest batch where it is claimable."""
-    oldest = select_one(connection, _OLDEST[kind], {"now": now}, _OldestRow)
+    values: dict[str, Value] = {"now": now, "ending_only": ending_only}
+    oldest = select_one(connection, _OLDEST[kind], values, _OldestRow)
     if oldest is None:
         return None
     row = batches.get_row(connection, oldest.batch_id)

@@ -8,6 +8,7 @@ WHERE
         u.not_before IS NULL OR u.not_before <= :now
         OR b.status = 'cancelling' OR b.expires_at <= :now
     )
+    AND (NOT :ending_only OR b.status = 'cancelling' OR b.expires_at <= :now)
 ORDER BY u.created_at, u.batch_id
 LIMIT 1;
 

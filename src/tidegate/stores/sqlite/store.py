@@ -159,8 +159,12 @@ class SqliteStore(SqliteUpkeep, Store):
         await self._write(lambda db: batches.note_waiting(db, batch_id, reason))
 
     @override
-    async def claim_planning(self, owner: str, *, lease_seconds: float) -> ClaimedBatch | None:
-        return await self._claim_oldest(Kind.PLANNING, owner, lease_seconds)
+    async def claim_planning(
+        self, owner: str, *, lease_seconds: float, ending_only: bool = False
+    ) -> ClaimedBatch | None:
+        return await self._claim_oldest(
+            Kind.PLANNING, owner, lease_seconds, ending_only=ending_only
+        )
 
     @override
     async def get_input(self, batch_id: str) -> tuple[Part, ...] | None:
@@ -215,11 +219,16 @@ class SqliteStore(SqliteUpkeep, Store):
         return await self._write(lambda db: results.finish_batch(db, claim, at))
 
     async def _claim_oldest(
-        self, kind: Kind, owner: str, lease_seconds: float
+        self, kind: Kind, owner: str, lease_seconds: float, *, ending_only: bool = False
     ) -> ClaimedBatch | None:
         return await self._write(
             lambda db: claims.claim_oldest(
-                db, kind, owner, now=self._clock.now(), lease_seconds=lease_seconds
+                db,
+                kind,
+                owner,
+                now=self._clock.now(),
+                lease_seconds=lease_seconds,
+                ending_only=ending_only,
             )
         )
 

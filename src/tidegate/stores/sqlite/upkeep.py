@@ -81,8 +81,8 @@ class SqliteUpkeep(Upkeep):
         )
 
     @override
-    async def list_overdue(self, *, limit: int) -> list[Batch]:
-        return await self._read(lambda db: aging.list_overdue(db, now=self._now(), limit=limit))
+    async def list_ending(self, *, limit: int) -> list[Batch]:
+        return await self._read(lambda db: aging.list_ending(db, now=self._now(), limit=limit))
 
     @override
     async def list_old_batches(self, *, ended_seconds: float, limit: int) -> list[OldBatch]:

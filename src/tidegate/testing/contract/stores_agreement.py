@@ -60,7 +60,7 @@ class Agreement(RuleBasedStateMachine):
         self.upload("file-0", "tenant-one", None, 1)
         for batch_id in BATCHES[:2]:
             self.create_batch(batch_id, "file-0", None, 60, "tenant-one")
-            self.claim_planning("anna")
+            self.claim_planning("anna", ending_only=False)
             plan = plan_of(self.claims[-1], models)
             at = self.clock.now()
             self.both(lambda s, plan=plan, at=at: s.plan_batch(self.claims[-1], plan, at=at))  # type: ignore[misc]  # mypy infers no lambda with a default
@@ -174,9 +174,11 @@ class Agreement(RuleBasedStateMachine):
     def list_batches(self, after: str | None, limit: int) -> None:
         self.both(lambda s: s.list_batches("tenant-one", after=after, limit=limit))
 
-    @rule(owner=st.sampled_from(["anna", "bert"]))
-    def claim_planning(self, owner: str) -> None:
-        claimed = self.both(lambda s: s.claim_planning(owner, lease_seconds=15))
+    @rule(owner=st.sampled_from(["anna", "bert"]), ending_only=st.booleans())
+    def claim_planning(self, owner: str, ending_only: bool) -> None:  # noqa: FBT001 - drawn
+        claimed = self.both(
+            lambda s: s.claim_planning(owner, lease_seconds=15, ending_only=ending_only)
+        )
         if claimed is not None:
             self.claims.append(claimed.claim)
 

@@ -224,7 +224,7 @@ class UpkeepAgreement(Agreement):
         names = self.names()
         self.both(lambda s: s.get_living())
         self.both(lambda s: s.unreferenced(names))
-        self.both(lambda s: s.list_overdue(limit=3))
+        self.both(lambda s: s.list_ending(limit=3))
         self.both(lambda s: s.list_unused_files(limit=4))
         self.both(lambda s: s.list_old_batches(ended_seconds=5, limit=3))
         self.both(lambda s: s.list_retained(limit=5))

@@ -8,7 +8,7 @@ from dataclasses import replace
 from tidegate.domain.claim import Claim, Kind, Unit
 from tidegate.domain.shard import is_done
 from tidegate.domain.share import Offer
-from tidegate.stores.base import Store, Want
+from tidegate.stores.base import ClaimedBatch, Store, Want
 from tidegate.testing.contract.stores import (
     LEASE,
     START,
@@ -72,6 +72,35 @@ class ClaimPlanningContract:
         await planned(store)
         clock.turn(LEASE * 2)
         assert await store.claim_planning("bert", lease_seconds=LEASE) is None
+
+    async def test_only_what_is_ending_is_given_to_be_ended(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        await store.create_batch(a_batch("old", created_at=START - 2))
+        await store.create_batch(a_batch("gone", created_at=START - 1))
+        await store.create_batch(replace(a_batch("short"), expires_at=START + LEASE))
+
+        async def claim() -> ClaimedBatch | None:
+            return await store.claim_planning("anna", lease_seconds=LEASE, ending_only=True)
+
+        assert await claim() is None
+        cancelling = await store.cancel_batch(TENANT, "gone", at=START)
+        held = await claim()
+        assert held is not None
+        assert (held.batch, held.claim.epoch) == (cancelling, 1)
+        assert await claim() is None, "it is held"
+        await store.end_unplanned(held.claim, problems=[], at=START)
+        clock.turn(LEASE - 0.5)
+        assert await claim() is None
+        clock.turn(0.5)
+        held = await claim()
+        assert held is not None
+        assert held.batch.id == "short"
+        await store.hand_back([held.claim], wait_seconds=9 * LEASE)
+        again = await claim()
+        assert again is not None, "what is ending waits for nothing"
+        assert (again.batch.id, again.claim.epoch) == ("short", 2)
+        assert (await claim_planning(store)).batch.id == "old"
 
     async def test_a_batch_cancelled_unplanned_is_offered_to_be_ended(self, store: Store) -> None:
         await store.create_batch(a_batch())

@@ -200,9 +200,9 @@ class ReleaseFilesContract:
 
 
 class OldBatchesContract:
-    """What `list_overdue`, `list_old_batches` and `drop_batches` promise."""
+    """What `list_ending`, `list_old_batches` and `drop_batches` promise."""
 
-    async def test_a_live_batch_is_overdue_once_its_window_has_closed(
+    async def test_a_live_batch_has_to_end_once_its_window_has_closed(
         self, store: Store, clock: ManualClock
     ) -> None:
         late = await planned(store, a_batch("batch_1", created_at=START + 1))
@@ -210,23 +210,34 @@ class OldBatchesContract:
         done = await planned(store, a_batch("batch_3"))
         await run_to_end(store, done.id)
         clock.turn(WINDOW - 1)
-        assert await store.list_overdue(limit=9) == []
+        assert await store.list_ending(limit=9) == []
         clock.turn(1)
-        assert await store.list_overdue(limit=9) == [early]
+        assert await store.list_ending(limit=9) == [early]
         clock.turn(1)
         new = await store.create_batch(a_batch("batch_4", created_at=START - 1))
-        assert await store.list_overdue(limit=9) == [new, early, late]
-        assert await store.list_overdue(limit=2) == [new, early]
+        assert await store.list_ending(limit=9) == [new, early, late]
+        assert await store.list_ending(limit=2) == [new, early]
 
-    async def test_a_batch_is_overdue_until_its_books_are_closed(
-        self, store: Store, clock: ManualClock
-    ) -> None:
+    async def test_a_batch_has_to_end_until_its_books_are_closed(self, store: Store) -> None:
         await planned(store)
+        assert await store.list_ending(limit=9) == []
         await run_whole(store)
-        clock.turn(WINDOW)
-        assert [batch.id for batch in await store.list_overdue(limit=9)] == ["batch_1"]
-        await store.finish_batch((await claim_finalizing(store)).claim, at=START)
-        assert await store.list_overdue(limit=9) == []
+        assert [batch.id for batch in await store.list_ending(limit=9)] == ["batch_1"]
+        claim = (await claim_finalizing(store)).claim
+        assert [batch.id for batch in await store.list_ending(limit=9)] == ["batch_1"]
+        await store.finish_batch(claim, at=START)
+        assert await store.list_ending(limit=9) == []
+
+    async def test_a_cancelled_batch_has_to_end_at_once(self, store: Store) -> None:
+        await planned(store)
+        await store.create_batch(a_batch("batch_2", created_at=START + 1))
+        cancelled = [
+            await store.cancel_batch(TENANT, name, at=START) for name in ("batch_1", "batch_2")
+        ]
+        assert await store.list_ending(limit=9) == cancelled
+        claim = (await claim_planning(store)).claim
+        await store.end_unplanned(claim, problems=[], at=START)
+        assert await store.list_ending(limit=9) == cancelled[:1]
 
     async def test_batches_are_old_by_their_end(self, store: Store, clock: ManualClock) -> None:
         await planned(store, a_batch("batch_1", tenant="tenant-two"))

@@ -158,10 +158,19 @@ class Account:
     # Claims
 
     async def after_claim_planning(
-        self, answer: ClaimedBatch | None, owner: str, *, lease_seconds: float
+        self,
+        answer: ClaimedBatch | None,
+        owner: str,
+        *,
+        lease_seconds: float,
+        ending_only: bool = False,
     ) -> None:
-        """Hear of a claim."""
+        """Hear of a claim. Whoever asks for what is ending gets nothing else."""
         if answer is not None:
+            batch = answer.batch
+            over = batch.is_cancelling or self._clock.now() >= batch.expires_at
+            if ending_only and not over:
+                raise Broken(f"{batch.id} was given to be ended, and may still run")
             self._granted(answer.claim, owner, lease_seconds)
 
     after_claim_finalizing = after_claim_planning

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -20,6 +20,18 @@ from tidegate.testing.world.users import Order
 
 PAGE = 100
 LONG_SECONDS = 2_000.0
+
+
+class _NothingLeft:
+    """An ender that nobody needs: every batch has ended."""
+
+    async def end_all(self, is_stopping: Callable[[], bool]) -> None:
+        """Complain.
+
+        Raises:
+            Broken: a batch is left to be ended.
+        """
+        raise Broken(f"a batch is left to be ended (the collector is stopping: {is_stopping()})")
 
 
 class Checks:
@@ -71,7 +83,13 @@ class Checks:
         ground = self._ground
         collector = Collector(
             Settings(download_seconds_max=DOWNLOAD_SECONDS, upload_seconds_max=DOWNLOAD_SECONDS),
-            Tools(store=ground.store, blobs=ground.blobs, clock=ground.clock, ids=ground.ids),
+            Tools(
+                store=ground.store,
+                blobs=ground.blobs,
+                clock=ground.clock,
+                ids=ground.ids,
+                ender=_NothingLeft(),
+            ),
         )
         for _ in range(2):
             await asyncio.sleep(LONG_SECONDS)

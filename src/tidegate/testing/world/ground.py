@@ -45,6 +45,7 @@ class Report:
     child_deaths: int = 0
     failed_flushes: int = 0
     commits_refused: int = 0
+    ended_by_collectors: int = 0
     exposed_lines_max: int = 0
     seconds: float = 0.0
     statuses: Counter[str] = field(default_factory=Counter)
@@ -92,6 +93,7 @@ class Ground:
         """Start a process."""
         odds = self.odds.calm() if self.calm else self.odds
         host = Host(name, self.fork(), odds, self.timeline, self.clock)
+        host.clock.passed_seconds = self.clock.passed_seconds
         self._hosts = [*(other for other in self._hosts if other.alive), host]
         return host
 
@@ -110,3 +112,8 @@ class Ground:
         self.calm_since = asyncio.get_running_loop().time()
         for host in self._hosts:
             host.calm()
+
+    def pass_time(self, seconds: float) -> None:
+        """Let so much time pass by the clocks of the ledger and of every host, and nothing else."""
+        for clock in (self.clock, *(host.clock for host in self._hosts)):
+            clock.passed_seconds += seconds

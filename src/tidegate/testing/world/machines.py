@@ -3,20 +3,26 @@
 import asyncio
 import io
 import random
+from collections.abc import Coroutine
 from functools import partial
+
+from typing_extensions import override
 
 from tidegate.collector.duty import Tools as CollectorTools
 from tidegate.collector.service import Collector
 from tidegate.collector.settings import Settings as CollectorSettings
+from tidegate.domain.batch import Batch
 from tidegate.domain.errors import StorageBroken
+from tidegate.processor.ender import ENDER, Ender, EnderTools
 from tidegate.processor.endpoints import Endpoint, PauseSettings, Routes
 from tidegate.processor.keeper import TaskKeeper
 from tidegate.processor.observer import Observer
 from tidegate.processor.service import Processor, Tools
 from tidegate.processor.settings import Cells, Claims, Commits, Ends, Planning, Settings, Valves
+from tidegate.runtime.identity import IdMaker
 from tidegate.runtime.limiter import AimdSettings
 from tidegate.testing.begun import Begun
-from tidegate.testing.world.ground import FAULTS_SECONDS, MODELS, Ground
+from tidegate.testing.world.ground import FAULTS_SECONDS, MODELS, Ground, Report
 from tidegate.testing.world.host import Host
 from tidegate.testing.world.model_server import ModelServer, SimulatedCell
 from tidegate.testing.world.planning import SimulatedPlanCell
@@ -26,6 +32,34 @@ from tidegate.upstreams.catalogue import Catalogue
 DOWNLOAD_SECONDS = 600.0
 _RESTARTED = 0.2
 _APPENDS_TOO = 0.8
+Life = Coroutine[None, None, None]
+
+
+class _Named(IdMaker):
+    """Ids of an ender; those of its processors are known to be of this host."""
+
+    def __init__(self, ids: IdMaker, host: Host, hosts: dict[str, Host]) -> None:
+        self._ids = ids
+        self._host = host
+        self._hosts = hosts
+
+    @override
+    def make(self, prefix: str) -> str:
+        made = self._ids.make(prefix)
+        if prefix == ENDER:
+            self._hosts[made] = self._host
+        return made
+
+
+class _Tally(Observer):
+    """Counts the batches that were ended without a processor."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+
+    @override
+    def batch_ended(self, batch: Batch) -> None:
+        self._report.ended_by_collectors += 1
 
 
 class Machines:
@@ -44,19 +78,33 @@ class Machines:
         while True:
             host = self._ground.host(f"machine {number}")
             processor = self._processor(host, chance)
-            try:
-                async with asyncio.TaskGroup() as group:
-                    served = self._serve(host, processor, self._collector(host, chance))
-                    host.tasks.append(group.create_task(served, name=host.name))
-                    if chance.random() < _RESTARTED:
-                        group.create_task(self._restart(host, processor, chance), name="restart")
-            except* StorageBroken:
-                host.note("ends, because its disk is broken")
-                self._ground.report.failed_flushes += 1
-            if not host.alive:
-                self._ground.report.crashes += 1
-            host.alive = False
+            served = self._serve(host, processor, self._collector(host, chance))
+            restarted = chance.random() < _RESTARTED
+            restart = self._restart(host, processor, chance) if restarted else None
+            await self._live(host, served, restart)
             await asyncio.sleep(chance.uniform(0.0, 5.0))
+
+    async def collect(self) -> None:
+        """Start collector after collector, and no processor. Never ends."""
+        chance = self._ground.fork()
+        while True:
+            host = self._ground.host("the machine that only collects")
+            await self._live(host, self._collector(host, chance).run())
+            await asyncio.sleep(chance.uniform(0.0, 5.0))
+
+    async def _live(self, host: Host, served: Life, beside: Life | None = None) -> None:
+        """Let a process live until it ends, one way or the other."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                host.tasks.append(group.create_task(served, name=host.name))
+                if beside is not None:
+                    group.create_task(beside, name="restart")
+        except* StorageBroken:
+            host.note("ends, because its disk is broken")
+            self._ground.report.failed_flushes += 1
+        finally:
+            crashed, host.alive = not host.alive, False
+        self._ground.report.crashes += crashed
 
     async def _serve(self, host: Host, processor: Processor, collector: Collector) -> None:
         async with asyncio.TaskGroup() as group:
@@ -67,6 +115,8 @@ class Machines:
 
     def _collector(self, host: Host, chance: random.Random) -> Collector:
         ground = self._ground
+        # A chance of its own, so that most seeds keep their stories.
+        drawn = random.Random(f"ends on {host.name} at {asyncio.get_running_loop().time()}")
         return Collector(
             drawn_collecting(chance),
             CollectorTools(
@@ -74,6 +124,25 @@ class Machines:
                 blobs=HostBlobs(ground.blobs, host, appends=ground.blobs.appends),
                 clock=host.clock,
                 ids=ground.ids,
+                ender=self._ender(host, drawn),
+            ),
+        )
+
+    def _ender(self, host: Host, chance: random.Random) -> Ender:
+        ground = self._ground
+        settings = drawn_settings(chance)
+        store = behind(ground.store, host)
+        return Ender(
+            settings,
+            EnderTools(
+                store=store,
+                blobs=HostBlobs(ground.blobs, host, appends=ground.blobs.appends),
+                signals=HostSignals(ground.signals, host),
+                clock=host.clock,
+                ids=_Named(ground.ids, host, self._hosts),
+                chance=chance,
+                make_keeper=lambda: TaskKeeper(settings.claims, store),
+                observer=_Tally(ground.report),
             ),
         )
 

@@ -195,11 +195,15 @@ class User:
         chance = self._chance
         seen = self.order.seen.get(file_id, b"")
         start = len(seen) if chance.random() < 0.7 else chance.randint(0, len(seen))  # noqa: PLR2004 - mostly resumed
+        began = self._ground.clock.passed_seconds
         try:
             data = await self._front.ask(
                 "download", lambda desk: self._content(desk, file_id, start)
             )
         except BlobMissing:
+            if self._ground.clock.passed_seconds > began:
+                # A day has passed in its midst, and nobody keeps old bytes for that long.
+                return
             if not self._ground.holdings.has_lost(file_id):
                 raise
             order = self.order

@@ -1,6 +1,8 @@
 """One world, drawn from its seed: first faults happen; then they stop, and everything ends."""
 
 import asyncio
+import random
+from dataclasses import dataclass
 
 from tidegate.testing.world.broken import Broken
 from tidegate.testing.world.checks import Checks
@@ -14,6 +16,34 @@ from tidegate.testing.world.users import User
 HEALTHY_WITHIN_SECONDS = 180.0
 ENDS_WITHIN_SECONDS = 1_800.0
 MACHINES = 2
+FOUND_SECONDS_MAX = 10.0
+ORPHANED_SECONDS_MAX = 40.0
+WINDOW_SECONDS = 86_400.0
+WINDOWS_CLOSE_SECONDS = 30.0
+_BEREAVED_WORLDS = 0.25
+_FOUND = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orphans:
+    """In some worlds all processors die, and faults go on for `seconds` more; 0.0 elsewhere.
+
+    Batches are then ended by a collector alone, unless another processor comes
+    `found_after_seconds` after it.
+    """
+
+    seconds: float = 0.0
+    found_after_seconds: float | None = None
+
+    @classmethod
+    def drawn(cls, chance: random.Random) -> "Orphans":
+        """Draw what happens in one world."""
+        if chance.random() >= _BEREAVED_WORLDS:
+            return cls()
+        seconds = chance.uniform(FOUND_SECONDS_MAX, ORPHANED_SECONDS_MAX)
+        found = chance.random() < _FOUND
+        after = chance.uniform(0.0, FOUND_SECONDS_MAX) if found else None
+        return cls(seconds=seconds, found_after_seconds=after)
 
 
 class World:
@@ -22,6 +52,8 @@ class World:
     def __init__(self, seed: int, make_store: MakeStore) -> None:
         self._ground = Ground(seed, make_store)
         self._server = ModelServer(self._ground)
+        # A chance of its own, so that most seeds keep their stories.
+        self._orphans = Orphans.drawn(random.Random(f"orphans {seed}"))
         self._machines = Machines(self._ground, self._server)
         front = Front(self._ground)
         self._users = [
@@ -65,13 +97,36 @@ class World:
             ]
             users = [group.create_task(user.live(), name=user.order.name) for user in self._users]
             thief = group.create_task(Thief(self._ground).visit(), name="thief")
+            orphans = self._orphans
             await asyncio.sleep(FAULTS_SECONDS)
+            if orphans.seconds:
+                await self._bereave(group, machines)
+                await asyncio.sleep(orphans.seconds)
             await thief
             self._ground.timeline.note("world", "becomes calm")
             self._ground.become_calm()
             await self._ends(users, checks)
             for task in machines:
                 task.cancel()
+
+    async def _bereave(self, group: asyncio.TaskGroup, machines: list[asyncio.Task[None]]) -> None:
+        """Let every processor die; when every window has closed, only a collector is there."""
+        self._ground.timeline.note("world", "loses its processors")
+        for task in machines:
+            task.cancel()
+        await asyncio.wait(machines)
+        machines[:] = [group.create_task(self._machines.collect(), name="collecting")]
+        machines.append(group.create_task(self._let_time_fly(), name="time"))
+        after = self._orphans.found_after_seconds
+        if after is not None:
+            await asyncio.sleep(after)
+            machines.append(group.create_task(self._machines.keep(MACHINES), name="a late machine"))
+
+    async def _let_time_fly(self) -> None:
+        """Close every window again and again, also those of batches that are yet to come."""
+        while True:
+            self._ground.pass_time(WINDOW_SECONDS)
+            await asyncio.sleep(WINDOWS_CLOSE_SECONDS)
 
     async def _ends(self, users: list[asyncio.Task[None]], checks: Checks) -> None:
         """Wait until all has ended; with no more faults that must not take long.
