@@ -16,7 +16,19 @@ from tidegate.desk.form import FormEvent
 from tidegate.domain.batch import Problem
 from tidegate.processor.outcome import Outcome, judge_reply
 from tidegate.runtime.door import GuardedHttp
-from tidegate.testing.fuzz import api, config, door, jsonl, multipart, replies, splicing, target
+from tidegate.simulator.app import Simulator
+from tidegate.simulator.generation import Choice
+from tidegate.testing.fuzz import (
+    api,
+    config,
+    door,
+    jsonl,
+    multipart,
+    replies,
+    simulator,
+    splicing,
+    target,
+)
 from tidegate.testing.fuzz.__main__ import TARGETS, main
 from tidegate.testing.fuzz.harness import INPUTS_PER_SEED, fuzz
 from tidegate.testing.fuzz.mutations import CUTS, Edit, cut, edited, edits
@@ -65,6 +77,12 @@ def _failing_app(**ports: object) -> ASGIApp:
     return app
 
 
+class _LeakingSimulator(Simulator):
+    @override
+    def withdraw(self, choice: Choice) -> None:
+        return
+
+
 def _unread(path: Path) -> None:
     raise ValueError("an error that nobody explains")
 
@@ -79,6 +97,7 @@ def _unread(path: Path) -> None:
         (api, "build_app", _failing_app),
         (door, "GuardedHttp", _PatientDoor),
         (config, "read_keys", _unread),
+        (simulator, "Simulator", _LeakingSimulator),
     ],
 )
 def test_a_fault_in_what_is_fuzzed_is_found(

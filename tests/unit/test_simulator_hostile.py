@@ -17,89 +17,14 @@ from tidegate.simulator.settings import SimulatorSettings
 from tidegate.simulator.styles.chat import ChatStyle
 from tidegate.simulator.styles.texts import Names
 from tidegate.simulator.web.call import Call
+from tidegate.testing.fuzz.simulator import Recorder
+from tidegate.testing.fuzz.simulator_bodies import BODIES
 from tidegate.testing.simulated import simulated
 
 PATHS = [
     *("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses"),
     *("/tokenize", "/detokenize", "/admin/faults"),
 ]
-JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**70), 2**70)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(max_size=30),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
-    ),
-    max_leaves=6,
-)
-SCHEMA = st.dictionaries(
-    st.sampled_from(
-        [
-            *("type", "properties", "required", "items", "enum", "const", "anyOf", "allOf", "$ref"),
-            *("minimum", "maximum", "multipleOf", "minLength", "maxLength", "minItems", "maxItems"),
-            *("additionalProperties", "prefixItems", "uniqueItems", "format", "minProperties"),
-        ]
-    ),
-    JSON | st.sampled_from(["object", "array", "string", "number", "integer", "#", "#/properties"]),
-    max_size=5,
-)
-CONTENT = JSON | st.just([{"type": "text", "text": "a"}, {"type": "image_url"}])
-MESSAGES = st.lists(
-    st.fixed_dictionaries({"role": st.just("user"), "content": CONTENT}) | JSON, max_size=2
-)
-TOOLS = st.lists(
-    st.fixed_dictionaries({"function": st.fixed_dictionaries({"name": JSON, "parameters": SCHEMA})})
-    | st.just({"function": {"name": "f", "parameters": {"type": "object"}}}),
-    max_size=2,
-)
-SMALL = st.integers(-1, 40)
-MEMBERS: dict[str, st.SearchStrategy[object]] = {
-    "messages": MESSAGES | st.just([{"role": "user", "content": "hi"}]),
-    "prompt": JSON | st.lists(st.integers(0, 9), max_size=4),
-    "input": JSON | st.just([{"role": "user", "content": "x"}]),
-    "stream": st.booleans(),
-    "n": SMALL,
-    "max_tokens": SMALL,
-    "max_output_tokens": SMALL,
-    "min_tokens": SMALL,
-    "ignore_eos": st.booleans(),
-    "stop": JSON,
-    "stop_token_ids": JSON,
-    "seed": JSON,
-    "temperature": JSON,
-    "logprobs": JSON,
-    "top_logprobs": SMALL,
-    "echo": st.booleans(),
-    "tools": TOOLS | JSON,
-    "tool_choice": JSON | st.sampled_from(["auto", "none", "required"]),
-    "response_format": st.fixed_dictionaries(
-        {"type": st.just("json_schema"), "json_schema": st.fixed_dictionaries({"schema": SCHEMA})}
-    ),
-    "structured_outputs": st.fixed_dictionaries({"json": SCHEMA})
-    | st.fixed_dictionaries({"choice": st.lists(st.text(max_size=60), max_size=2)}),
-    "metadata": JSON | st.fixed_dictionaries({"tidegate_fault": JSON}),
-    "kv_transfer_params": JSON | st.just({"do_remote_prefill": True}),
-    "tokens": JSON,
-    "windows": JSON,
-}
-BODIES = st.fixed_dictionaries({}, optional=MEMBERS)
-
-
-class Recorder:
-    """A connection that only listens."""
-
-    is_stalled = False
-
-    def __init__(self) -> None:
-        self.heard = bytearray()
-
-    def send(self, data: bytes) -> None:
-        self.heard += data
-
-    def done(self, *, closes: bool) -> None:
-        """There is nothing to close."""
 
 
 async def statuses(path: str, bodies: list[bytes], errors: list[object]) -> list[bytes]:

@@ -8,7 +8,16 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tidegate.testing.fuzz import api, config, door, jsonl, multipart, replies, splicing
+from tidegate.testing.fuzz import (
+    api,
+    config,
+    door,
+    jsonl,
+    multipart,
+    replies,
+    simulator,
+    splicing,
+)
 from tidegate.testing.fuzz.harness import fuzz
 from tidegate.testing.fuzz.target import Searchable
 
@@ -20,6 +29,7 @@ TARGETS: tuple[Searchable, ...] = (
     door.TARGET,
     splicing.TARGET,
     config.TARGET,
+    simulator.TARGET,
 )
 FOLDER = Path("fuzz-failures")
 SEEDS = 2**31
