@@ -226,6 +226,14 @@ class ResponseBody(msgspec.Struct, frozen=True):
     metadata: msgspec.Raw = ABSENT
 
 
+class ResponseRepeated(msgspec.Struct, frozen=True):
+    """What a response repeats of its request, as it came."""
+
+    tools: msgspec.Raw = ABSENT
+    tool_choice: msgspec.Raw = ABSENT
+    text: msgspec.Raw = ABSENT
+
+
 class TokenizeBody(msgspec.Struct, frozen=True):
     """`POST /tokenize`: a prompt, or the messages of a chat."""
 
@@ -248,6 +256,7 @@ decode_chat = msgspec.json.Decoder(ChatBody, strict=False).decode
 decode_completion = msgspec.json.Decoder(CompletionBody, strict=False).decode
 decode_embedding = msgspec.json.Decoder(EmbeddingBody, strict=False).decode
 decode_response = msgspec.json.Decoder(ResponseBody, strict=False).decode
+decode_repeated = msgspec.json.Decoder(ResponseRepeated).decode
 decode_tokenize = msgspec.json.Decoder(TokenizeBody, strict=False).decode
 decode_detokenize = msgspec.json.Decoder(DetokenizeBody, strict=False).decode
 

@@ -1,7 +1,5 @@
 """What vLLM checks of a request before it takes it in."""
 
-import math
-
 from tidegate.simulator.bodies import Body, ChatBody, CompletionBody
 from tidegate.simulator.engine.settings import EngineSettings, Policy
 from tidegate.simulator.engine.tokens import VOCABULARY
@@ -10,11 +8,15 @@ from tidegate.simulator.refusal import Refused
 CHOICES_MAX = 4_096
 LOGPROBS_MAX = 20
 STOPS_MAX = 64
-SALT_CHARACTERS_MAX = 1_024
+SALT_CHARACTERS_MAX = 128
+TEMPERATURE_MAX = 2
 ECHO_CHARACTERS_MAX = 16 * 1024 * 1024
 LIKELY_MAX = 1_000_000
 TOKEN_ID_MAX = (1 << 32) - 1
+_NOT_IN_SALTS = frozenset("@/\\\0")
 _INT64_MAX = (1 << 63) - 1
+# Of the others vLLM only says the value.
+_NAMED = frozenset({"temperature", "top_p"})
 
 
 def check_sampling(body: Body) -> None:
@@ -25,7 +27,9 @@ def check_sampling(body: Body) -> None:
     """
     _check_ranges(body)
     if body.repetition_penalty is not None and body.repetition_penalty <= 0:
-        raise Refused("repetition_penalty must be greater than zero.", param="repetition_penalty")
+        raise Refused(
+            f"repetition_penalty must be greater than zero, got {body.repetition_penalty}."
+        )
     if body.top_p == 0:
         raise Refused(
             "top_p must be in (0, 1], got 0.0. (parameter=top_p, value=0.0)", param="top_p"
@@ -50,7 +54,8 @@ def check_sampling(body: Body) -> None:
 
 def _check_ranges(body: Body) -> None:
     if body.temperature is not None:
-        _check_range("temperature", body.temperature, 0, math.inf, "non-negative")
+        rule = "non-negative" if body.temperature < 0 else f"in [0, {TEMPERATURE_MAX}]"
+        _check_range("temperature", body.temperature, 0, TEMPERATURE_MAX, rule)
     if body.top_p is not None:
         _check_range("top_p", body.top_p, 0, 1, "in (0, 1]")
     if body.top_k is not None:
@@ -64,17 +69,26 @@ def _check_ranges(body: Body) -> None:
 
 
 def _check_range(name: str, value: float, low: float, high: float, rule: str) -> None:
-    if not low <= value <= high:
-        raise Refused(
-            f"{name} must be {rule}, got {value:g}. (parameter={name}, value={value:g})", param=name
-        )
+    if low <= value <= high:
+        return
+    if name not in _NAMED:
+        raise Refused(f"{name} must be {rule}, got {value}.")
+    raise Refused(
+        f"{name} must be {rule}, got {value}. (parameter={name}, value={value})", param=name
+    )
 
 
 def check_salt(salt: str | None) -> None:
-    """Refuse a salt of the prefix cache that has no or too many characters."""
-    if salt is not None and not 1 <= len(salt) <= SALT_CHARACTERS_MAX:
+    """Refuse a salt of the prefix cache that has no, too many or forbidden characters."""
+    if salt == "":
         raise Refused(
-            f"Parameter 'cache_salt' must have from 1 to {SALT_CHARACTERS_MAX} characters.",
+            "Parameter 'cache_salt' must be a non-empty string if provided. (parameter=cache_salt)",
+            param="cache_salt",
+        )
+    if salt is not None and (len(salt) > SALT_CHARACTERS_MAX or set(salt) & _NOT_IN_SALTS):
+        raise Refused(
+            f"Parameter 'cache_salt' must be at most {SALT_CHARACTERS_MAX} characters and must not "
+            "contain '@', '/', '\\\\', or NUL. (parameter=cache_salt)",
             param="cache_salt",
         )
 
@@ -218,6 +232,15 @@ def output_bound(asked: int | None, min_tokens: int, prompt_tokens: int, length_
 
 def too_long(asked: int, prompt_tokens: int, length_max: int) -> Refused:
     """Return the refusal of a prompt that leaves no room for what was asked."""
+    if prompt_tokens > length_max:
+        least = "at least " if prompt_tokens == length_max + 1 else ""
+        return Refused(
+            f"This model's maximum context length is {length_max} tokens. However, your prompt "
+            f"contains {least}{prompt_tokens} input tokens, which exceeds this limit even without "
+            "any output tokens. Please reduce the length of the input prompt. "
+            f"(parameter=input_tokens, value={prompt_tokens})",
+            param="input_tokens",
+        )
     return Refused(
         f"This model's maximum context length is {length_max} tokens. However, you requested "
         f"{asked} output tokens and your prompt contains at least {prompt_tokens} input tokens, "

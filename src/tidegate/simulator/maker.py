@@ -151,25 +151,32 @@ class Maker:
             cache_salt=body.cache_salt,
         )
         self._check(shared)
-        text = prompts.response_text(body.input, body.instructions)
-        prompt = prompts.text_tokens(text, self._settings.engine.max_model_len)
+        repeated = _read(bodies.decode_repeated, call.body)
+        text = prompts.response_text(
+            body.input, body.instructions, preamble=_preamble(body.tool_choice, repeated.tools)
+        )
+        length_max = self._settings.engine.max_model_len
+        prompt = prompts.text_tokens(text, length_max)
+        # What is asked for beyond the model's length is cut here, and refused elsewhere.
+        room = max(1, length_max - len(prompt))
+        asked = room if body.max_output_tokens is None else min(body.max_output_tokens, room)
         names = self._names("resp_", call, body.request_id, model)
         style = ResponseStyle(
             names=names,
             number=digest(names.id),
             asked={
                 "instructions": body.instructions,
-                "max_output_tokens": body.max_output_tokens,
+                "max_output_tokens": asked,
                 "metadata": _decoded(body.metadata),
                 "parallel_tool_calls": body.parallel_tool_calls is not False,
                 "temperature": 1.0 if body.temperature is None else body.temperature,
                 "top_p": 1.0 if body.top_p is None else body.top_p,
-                "text": None if body.text is None else {"format": {"type": "text"}},
-                "tool_choice": body.tool_choice if isinstance(body.tool_choice, str) else "auto",
-                "tools": [],
+                "text": _decoded(repeated.text),
+                "tool_choice": _decoded(repeated.tool_choice) or ("auto" if body.tools else "none"),
+                "tools": _decoded(repeated.tools) or [],
             },
         )
-        choices = self._choices(shared, [prompt], body.max_output_tokens, response_shape(body))
+        choices = self._choices(shared, [prompt], asked, response_shape(body))
         found = self._generation(call, style, choices, body.stream, order)
         if body.tools and body.tool_choice != "none":
             found.parses = "responses"
@@ -338,6 +345,13 @@ def _tools_text(body: ChatBody) -> str:
         f"{tool.function.name}{bytes(tool.function.parameters).decode()}" for tool in body.tools
     ]
     return f"<|tools|> {''.join(told)} <|end|> "
+
+
+def _preamble(choice: object, tools: msgspec.Raw) -> str:
+    """Return the tools of a response as the chat template renders them."""
+    if choice == "none" or not tools or bytes(tools) in {b"null", b"[]"}:
+        return ""
+    return f"<|tools|> {bytes(tools).decode()} <|end|> "
 
 
 def _is_prefill(transfer: KvTransfer | None) -> bool:

@@ -24,9 +24,11 @@ def chat_text(messages: Sequence[Message], *, preamble: str = "", opens: bool = 
     return preamble + "".join(turns) + ("<|assistant|>" if opens else "")
 
 
-def response_text(given: str | list[InputItem], instructions: str | None) -> str:
+def response_text(
+    given: str | list[InputItem], instructions: str | None, *, preamble: str = ""
+) -> str:
     """Return the input of a response as one text."""
-    system = f"<|system|> {instructions} <|end|> " if instructions else ""
+    system = preamble + (f"<|system|> {instructions} <|end|> " if instructions else "")
     if isinstance(given, str):
         return f"{system}<|user|> {given} <|end|> <|assistant|>"
     if not given:

@@ -95,6 +95,8 @@ class Rest:
 
 
 def _level(text: str) -> int:
+    if text.startswith("-") and text[1:].isdecimal():
+        raise _unfit("level", "Input should be greater than or equal to 0", text)
     if not text.isdecimal():
         raise _unfit("level", "Input should be a valid integer", text)
     if int(text[:9]) > LEVEL_MAX:

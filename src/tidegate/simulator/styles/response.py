@@ -100,7 +100,7 @@ class ResponseStyle:
         if place and plan.marks[place - 1] == index:
             return self._event(
                 "response.function_call_arguments.delta",
-                item_id=call.id,
+                item_id=_item_id(call),
                 output_index=index,
                 delta=content(choice, place, place + 1),
             )
@@ -114,7 +114,7 @@ class ResponseStyle:
         arguments = _arguments(choice, index)
         events = self._event(
             "response.function_call_arguments.done",
-            item_id=call.id,
+            item_id=_item_id(call),
             output_index=index,
             name=call.name,
             arguments=arguments,
@@ -179,13 +179,17 @@ def _part(text: str) -> Item:
 
 def _call(call: ToolCall, status: str, arguments: str) -> Item:
     return {
-        "id": call.id,
+        "id": _item_id(call),
         "type": "function_call",
-        "call_id": f"call_{call.id}",
+        "call_id": call.id,
         "name": call.name,
         "arguments": arguments,
         "status": status,
     }
+
+
+def _item_id(call: ToolCall) -> str:
+    return f"fc_{call.id.rpartition('-')[2]}"
 
 
 def _arguments(choice: Choice, index: int) -> str:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from tidegate.simulator.app import Simulator
+from tidegate.simulator.engine.cost import Cost
 from tidegate.simulator.engine.settings import EngineSettings, Policy
 from tidegate.simulator.models import AdapterFlag
 from tidegate.simulator.settings import SimulatorSettings
@@ -21,6 +22,9 @@ SETTINGS = SimulatorSettings(
     engine=EngineSettings(
         max_model_len=128, kv_blocks=64, max_num_seqs=4, policy=Policy.PRIORITY, max_loras=1
     ),
+    # Slow enough that some requests are hung up on before they have their answer.
+    cost=Cost.of_seconds(fixed=0.01, prefill_token=0.0, decode_seq=0.0, context_token=0.0),
+    transfer_seconds=0.02,
     adapters=(AdapterFlag("poet", "somewhere"),),
     sleep_mode=True,
 )
