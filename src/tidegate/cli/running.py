@@ -7,6 +7,7 @@ import typer
 import uvloop
 
 from tidegate.domain.errors import TidegateError
+from tidegate.runtime.garbage import look_seldom
 
 DIED = 1
 FORCED = 3
@@ -19,6 +20,7 @@ def until_it_ends(process: Coroutine[None, None, bool]) -> None:
         BaseExceptionGroup: a bug of ours had a part in its end.
         TidegateError: it could not start.
     """
+    look_seldom()
     try:
         forced = uvloop.run(process)
     except BaseExceptionGroup as group:

@@ -1,7 +1,6 @@
 """`tidegate simulate`: a model server that behaves like vLLM, without a model or a GPU."""
 
 import csv
-import gc
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import uvloop
 from tidegate.cli import simulate_flags as flags
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.runtime.clock import SystemClock
+from tidegate.runtime.garbage import look_seldom
 from tidegate.runtime.services import Stops, run_together
 from tidegate.runtime.web import address_of, bind, raise_open_files
 from tidegate.simulator.engine.cost import Cost, Measured, fit
@@ -23,7 +23,6 @@ from tidegate.simulator.schedule import Plan, plan_from_file
 from tidegate.simulator.serving import SimulatorServer
 from tidegate.simulator.settings import SimulatorSettings
 
-GARBAGE_LOOKS = 20_000
 COLUMNS = ("prefill_tokens", "decode_seqs", "context_tokens", "seconds")
 
 
@@ -187,10 +186,7 @@ def _measured(table: Path) -> list[Measured]:
 
 async def _serve(settings: SimulatorSettings, port: int) -> None:
     raise_open_files()
-    # What was made so far stays for good: the collector of cycles need not look at it again.
-    gc.freeze()
-    # Answers leave no rings of references behind: looking for some now and then is enough.
-    gc.set_threshold(GARBAGE_LOOKS)
+    look_seldom()
     stops = Stops()
     with bind("127.0.0.1", port, "--port") as listener, stops.heard_from_signals():
         typer.echo(

@@ -1,6 +1,6 @@
 """A shard, the bitmap of its done lines, and the judgement of a commit (PROTOCOL 8)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -68,7 +68,7 @@ class Verdict(StrEnum):
 _NO_USAGE = Usage()
 
 
-class Tally(msgspec.Struct, frozen=True, kw_only=True):
+class Tally(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What one line, or one commit, adds to the counts of the batch."""
 
     completed: int = 0
@@ -82,6 +82,22 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
             failed=self.failed + other.failed,
             expired=self.expired + other.expired,
             usage=self.usage + other.usage,
+        )
+
+    @classmethod
+    def of_all(cls, tallies: Collection["Tally"]) -> "Tally":
+        """Return the sum; many at once cost less than one after the other."""
+        usages = [tally.usage for tally in tallies]
+        return cls(
+            completed=sum([tally.completed for tally in tallies]),
+            failed=sum([tally.failed for tally in tallies]),
+            expired=sum([tally.expired for tally in tallies]),
+            usage=Usage(
+                input_tokens=sum([usage.input_tokens for usage in usages]),
+                cached_tokens=sum([usage.cached_tokens for usage in usages]),
+                output_tokens=sum([usage.output_tokens for usage in usages]),
+                reasoning_tokens=sum([usage.reasoning_tokens for usage in usages]),
+            ),
         )
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 
 from tidegate.blobs.base import BlobStore
@@ -20,6 +20,9 @@ from tidegate.processor.storage import Storage
 from tidegate.runtime.clock import Clock
 from tidegate.runtime.identity import IdMaker
 from tidegate.stores.base import Commit, ShardCommit, Store
+
+# Entries of one shard that are all results, or all errors: never empty.
+Group = list[Entry]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,14 +123,14 @@ class Committer:
     async def _record(self, entries: list[Entry]) -> None:
         tools = self._tools
         started = asyncio.get_running_loop().time()
-        entries.sort(key=lambda entry: (entry.is_error, entry.shard.number))
+        groups = _grouped(entries)
         segment = tools.ids.make("seg_")
         writer = await self._begun()
-        parts = await self._write(entries, writer, segment)
+        parts = await self._write(groups, writer, segment)
         commit = Commit(
             segment_id=segment,
             batch_id=self._run.id,
-            shards=tuple(_shard_commits(entries, parts)),
+            shards=tuple(_shard_commits(groups, parts)),
             at=tools.clock.now(),
             writer=writer,
         )
@@ -155,21 +158,20 @@ class Committer:
             self._writer = writer
         return self._writer
 
-    async def _write(self, entries: list[Entry], writer: str, segment: str) -> list[Part]:
-        """Make the lines durable; return one slice for each entry, results first."""
+    async def _write(self, groups: list[Group], writer: str, segment: str) -> list[Part]:
+        """Make the lines durable; return one slice for each group."""
         tools, blobs = self._tools, self._tools.blobs
         if not blobs.appends:
             name = ResultBlob(batch_id=self._run.id, writer=writer, label=segment).name
-            data = b"".join(entry.line for entry in entries)
+            data = _joined(groups)
             await insist(lambda: blobs.put(name, data), tools.chance, tools.storage)
-            return list(_slices(entries, name, 0))
+            return _slices(groups, name, 0)
         parts: list[Part] = []
-        for is_error, group in groupby(entries, key=lambda entry: entry.is_error):
-            chosen = list(group)
+        for is_error, some in groupby(groups, key=lambda group: group[0].is_error):
+            chosen = list(some)
             label = "errors" if is_error else "results"
             name = ResultBlob(batch_id=self._run.id, writer=writer, label=label).name
-            data = b"".join(entry.line for entry in chosen)
-            offset = await self._append(name, data)
+            offset = await self._append(name, _joined(chosen))
             parts += _slices(chosen, name, offset)
         return parts
 
@@ -200,39 +202,50 @@ class Committer:
         self._on_closed(shard)
 
 
-def _slices(entries: list[Entry], name: str, offset: int) -> list[Part]:
-    parts = []
+def _grouped(entries: list[Entry]) -> list[Group]:
+    """Let lines of one kind of one shard lie together: results first, in the order of shards."""
+    found: dict[tuple[bool, int], Group] = {}
     for entry in entries:
-        parts.append(Part(blob=name, offset=offset, length=len(entry.line)))
-        offset += len(entry.line)
+        key = (entry.is_error, entry.shard.number)
+        group = found.get(key)
+        if group is None:
+            found[key] = [entry]
+        else:
+            group.append(entry)
+    return [found[key] for key in sorted(found)]
+
+
+def _joined(groups: list[Group]) -> bytes:
+    return b"".join([entry.line for group in groups for entry in group])
+
+
+def _slices(groups: list[Group], name: str, offset: int) -> list[Part]:
+    parts = []
+    for group in groups:
+        length = sum([len(entry.line) for entry in group])
+        parts.append(Part(blob=name, offset=offset, length=length))
+        offset += length
     return parts
 
 
-def _shard_commits(entries: list[Entry], parts: list[Part]) -> list[ShardCommit]:
-    """Join the entries of each shard. They come sorted: its lines of one kind lie together."""
-    found: dict[int, list[tuple[Entry, Part]]] = {}
-    for entry, part in zip(entries, parts, strict=True):
-        found.setdefault(entry.shard.number, []).append((entry, part))
-    return [_shard_commit(pairs[0][0].shard, pairs) for pairs in found.values()]
+def _shard_commits(groups: list[Group], parts: list[Part]) -> list[ShardCommit]:
+    """Join what there is of each shard: results, errors, or both."""
+    found: dict[int, list[tuple[Group, Part]]] = {}
+    for group, part in zip(groups, parts, strict=True):
+        found.setdefault(group[0].shard.number, []).append((group, part))
+    return [_shard_commit(pairs) for pairs in found.values()]
 
 
-def _shard_commit(shard: OpenShard, pairs: list[tuple[Entry, Part]]) -> ShardCommit:
+def _shard_commit(pairs: list[tuple[Group, Part]]) -> ShardCommit:
+    entries = [entry for group, _ in pairs for entry in group]
+    by_kind = {group[0].is_error: part for group, part in pairs}
+    shard = entries[0].shard
     return ShardCommit(
         number=shard.number,
         epoch=shard.claim.epoch,
         sequence=shard.sequence,
-        indexes=tuple(entry.index for entry, _ in pairs),
-        output=_whole([part for entry, part in pairs if not entry.is_error]),
-        errors=_whole([part for entry, part in pairs if entry.is_error]),
-        tally=sum((entry.tally for entry, _ in pairs), Tally()),
+        indexes=tuple([entry.index for entry in entries]),
+        output=by_kind.get(False),
+        errors=by_kind.get(True),
+        tally=Tally.of_all([entry.tally for entry in entries]),
     )
-
-
-def _whole(parts: list[Part]) -> Part | None:
-    """Return the one slice that these neighbours make."""
-    if not parts:
-        return None
-    length = sum(part.length for part in parts)
-    first, last = parts[0], parts[-1]
-    assert last.offset + last.length == first.offset + length, "a shard's lines lie apart"
-    return replace(first, length=length)

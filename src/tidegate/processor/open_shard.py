@@ -88,6 +88,8 @@ class OpenShard:
 
     def ready(self, now: float) -> int | None:
         """Return the line to be sent next, without taking it; None when none is ready."""
+        if not self._sleeping and not self.is_quarantined:
+            return self._fresh[0] if self._fresh and self.state is State.RUNNING else None
         unsent = self.ready_unsent(now)
         if self.is_quarantined and unsent is not None:
             # What killed a process sleeps first, and then lets all others go before it.

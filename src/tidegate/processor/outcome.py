@@ -18,7 +18,7 @@ _REASON_CHARACTERS_MAX = 300
 NOT_FOUND = 404
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A judged attempt. `line` is what the line's result would be if this attempt were its last.
 
     `reason` says in words what is wrong with the endpoint; `after` is its Retry-After in seconds.

@@ -5,6 +5,8 @@ import math
 from collections import deque
 from dataclasses import dataclass, field
 
+import msgspec
+
 from tidegate.domain.batch import Batch, Status
 from tidegate.domain.shard import Tally
 from tidegate.processor.open_shard import OpenShard, State
@@ -21,9 +23,8 @@ EXPIRED = (
 )
 
 
-@dataclass(slots=True, eq=False)
-class Entry:
-    """One result line that is not yet committed."""
+class Entry(msgspec.Struct, eq=False, gc=False):
+    """One result line that is not yet committed. No shard knows of it: it is part of no cycle."""
 
     shard: OpenShard
     index: int

@@ -37,7 +37,12 @@ class AimdSettings:
 
 
 class Aimd:
-    """One adaptive limit, and the part of it that is ours. Times are seconds of the event loop."""
+    """One adaptive limit, and the part of it that is ours. Times are seconds of the event loop.
+
+    Attributes:
+        limit: how many requests may be in flight here; 0 where others may use it all.
+        in_flight: how many are.
+    """
 
     def __init__(self, settings: AimdSettings) -> None:
         self._settings = settings
@@ -46,11 +51,13 @@ class Aimd:
         self._rank = 0
         self._count = 1
         self.in_flight = 0
+        self.limit = 0
+        self._set(self._limit)
 
-    @property
-    def limit(self) -> int:
-        """Return how many requests may be in flight here; 0 where others may use it all."""
-        return part_of(int(self._limit), rank=self._rank, count=self._count)
+    def _set(self, limit: float) -> None:
+        # Worked out here, since it is asked for with every line and seldom changes.
+        self._limit = limit
+        self.limit = part_of(int(limit), rank=self._rank, count=self._count)
 
     def share(self, *, rank: int, count: int, now: float) -> None:
         """Use the part of number `rank` of `count` from now on. Called again and again.
@@ -64,6 +71,7 @@ class Aimd:
             now - self._decreased_at >= NOTHING_SECONDS
         ):
             self._limit = enough
+        self._set(self._limit)
 
     @property
     def has_room(self) -> bool:
@@ -85,13 +93,15 @@ class Aimd:
         A full window of ours stands for one of each process: with several the limit grows as fast.
         """
         if self.in_flight * 2 >= self.limit:
+            if self._limit >= self._settings.max:
+                return
             grown = self._limit + self._settings.step * self._count / self._limit
-            self._limit = min(float(self._settings.max), grown)
+            self._set(min(float(self._settings.max), grown))
 
     def on_overload(self, sent_at: float, now: float) -> bool:
         """Hear that a request sent at `sent_at` was refused; say whether the limit went down."""
         if sent_at <= self._decreased_at:
             return False
         self._decreased_at = now
-        self._limit = max(float(self._settings.min), self._limit * self._settings.factor)
+        self._set(max(float(self._settings.min), self._limit * self._settings.factor))
         return True

@@ -245,7 +245,7 @@ def weigh(commit: Commit, shards: Mapping[int, Shard], *, may_write: bool) -> Ou
             apply(shards[part.number], segment_id=commit.segment_id, indexes=part.indexes)
             for part in accepted
         ),
-        tally=sum((part.tally for part in accepted), Tally()),
+        tally=Tally.of_all([part.tally for part in accepted]),
         outputs=tuple(part.output for part in accepted if part.output is not None),
         errors=tuple(part.errors for part in accepted if part.errors is not None),
     )

@@ -32,6 +32,8 @@ class RequestHeads:
         self._fixed = fixed
         self._always = f"host: {origin.host_header}\r\naccept-encoding: identity\r\n"
         self._always_fixed = self._always + _lines(fixed)
+        # What a call may say in the place of the settings.
+        self._contested = CALL_HEADERS & fixed.keys()
         self._starts: dict[tuple[str, str], str] = {}
 
     def head(self, call: Call) -> bytes:
@@ -67,6 +69,12 @@ class RequestHeads:
         return start
 
     def _extra(self, headers: Mapping[str, str]) -> str:
+        if not self._contested.isdisjoint(headers):
+            # The call knows better than the settings.
+            kept = {name: value for name, value in self._fixed.items() if name not in headers}
+            text = self._always + _lines(kept)
+        else:
+            text = self._always_fixed
         for name, value in headers.items():
             if name not in CALL_HEADERS:
                 raise Refused(
@@ -80,10 +88,8 @@ class RequestHeads:
                     "letter outside Latin-1.",
                     param=f"headers.{name}",
                 )
-        if self._fixed.keys().isdisjoint(headers):
-            return self._always_fixed + _lines(headers)
-        # The call knows better than the settings.
-        return self._always + _lines({**self._fixed, **headers})
+            text += f"{name}: {value}\r\n"
+        return text
 
 
 def _lines(headers: Mapping[str, str]) -> str:

@@ -18,11 +18,14 @@ _HEAD_END = b"\r\n\r\n"
 _START = re.compile(rb"HTTP/1\.1 (?!204|304)([2-5][0-9][0-9]) [A-Za-z0-9 '-]*")
 _LINE = re.compile(rb"([a-zA-Z][a-zA-Z0-9-]*): ?([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)")
 _LENGTH = re.compile(rb"[0-9]{1,15}")
+_LENGTH_STARTS = frozenset({b"content-length: ", b"Content-Length: "})
+_LENGTH_BYTES = 16
 # What decides where a body ends, how it is coded or what becomes of the connection.
 _TELLING = frozenset(
     {
         "connection",
         "content-encoding",
+        "content-length",
         "keep-alive",
         "proxy-connection",
         "trailer",
@@ -30,8 +33,6 @@ _TELLING = frozenset(
         "upgrade",
     }
 )
-# Lines that are another in each reply are not worth remembering.
-_CHANGING = frozenset({"content-length", "x-request-id"})
 
 
 class QuickReplies:
@@ -66,13 +67,17 @@ class QuickReplies:
         known = self._lines
         headers: dict[str, str] = {}
         for line in lines:
+            if line[:_LENGTH_BYTES] in _LENGTH_STARTS:
+                # The one line that is another in each reply, and that each reply must have.
+                digits = line[_LENGTH_BYTES:]
+                if "content-length" in headers or _LENGTH.fullmatch(digits) is None:
+                    return None
+                headers["content-length"] = digits.decode("ascii")
+                continue
             pair = known.get(line) or self._learn(line)
             if pair is None:
                 return None
-            name, value = pair
-            if name == "content-length" and name in headers:
-                return None
-            headers[name] = value
+            headers[pair[0]] = pair[1]
         return headers if "content-length" in headers else None
 
     def _learn_start(self, start: bytes) -> int:
@@ -92,9 +97,7 @@ class QuickReplies:
         name, value = match[1].decode("ascii").lower(), match[2].decode("ascii")
         if name in _TELLING and (name, value.lower()) != ("connection", "keep-alive"):
             return None
-        if name == "content-length" and _LENGTH.fullmatch(match[2]) is None:
-            return None
-        if name not in _CHANGING:
+        if name != "x-request-id":  # Another one in each reply: not worth remembering.
             if len(self._lines) >= LINES_KEPT_MAX:
                 self._lines.clear()
             self._lines[line] = (name, value)

@@ -2,13 +2,13 @@
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 _HEAD = struct.Struct(">III")
 
 
-@dataclass(frozen=True, slots=True)
-class PlanLine:
+class PlanLine(msgspec.Struct, frozen=True, gc=False):
     """One line of a shard. `custom_id` is a JSON string as written, `body` a JSON object."""
 
     number: int

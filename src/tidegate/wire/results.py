@@ -1,7 +1,6 @@
 """Result lines: built around the reply's own bytes."""
 
 import json
-from dataclasses import dataclass
 
 import msgspec
 import orjson
@@ -36,8 +35,7 @@ _decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
 _NO_USAGE = Usage()
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
+class Body(msgspec.Struct, frozen=True, gc=False):
     """A reply body that may be spliced: one line of valid JSON, and the tokens that it reports."""
 
     raw: bytes
