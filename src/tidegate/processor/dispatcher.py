@@ -141,8 +141,8 @@ class Dispatcher:
         self._flying.add(flight)
         endpoint.on_start(now)
         self._held.budget.bytes_held += size
-        fresh = shard.fresh
-        if fresh == endpoint.window or (not fresh and not run.fresh(shard.model)):
+        fresh, window = shard.fresh, endpoint.window
+        if (fresh == window or not fresh) and run.fresh(shard.model) <= window:
             self._on_hungry()
         return flight
 
@@ -281,7 +281,11 @@ class Dispatcher:
             self._observer.lines_repeated(1)
             return "dropped"
         outcome = self._judged(flight, landing, now)
-        self.settle_shard(run, shard)
+        if shard.state is State.ENDING:
+            self.settle_shard(run, shard)
+        elif not run.in_flight:
+            # Whoever took a result was told when it was added; else only the last one matters.
+            run.stir()
         return outcome
 
     def _judged(self, flight: Flight, landing: Landing, now: float) -> str | None:

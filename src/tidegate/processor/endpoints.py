@@ -138,7 +138,7 @@ class Endpoint:
     def on_served(self, model: str, now: float, reply_bytes: int) -> None:
         """Hear that a request got a proper answer."""
         self.served_at = now
-        if len(self.served_models) < SERVED_MODELS_MAX:
+        if model not in self.served_models and len(self.served_models) < SERVED_MODELS_MAX:
             self.served_models.add(model)
         self._failures = 0
         self.reason = None

@@ -147,6 +147,11 @@ class Run:
             if shard.state is State.RUNNING and not shard.is_quarantined
         )
 
+    @property
+    def all_fresh(self) -> int:
+        """Count the lines of all models that could be sent at once."""
+        return sum(self.fresh(model) for model in self.by_model)
+
     def add_ends(self, shard: OpenShard) -> None:
         """Give every line without a result its end line."""
         assert shard.state is State.ENDING, shard.state

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from contextlib import suppress
 from dataclasses import dataclass
 
 from tidegate.blobs.base import BlobStore
@@ -33,6 +34,10 @@ from tidegate.stores.base import Store
 from tidegate.upstreams.cell import Cell
 
 PLANNERS = 2
+
+# With so many times the global limit ready to be sent, looks at what is on offer keep a distance.
+FED_WINDOWS = 4
+FED_PAUSE_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +76,7 @@ class Processor:
         self._settings = settings
         self._tools = tools
         self._wake = asyncio.Event()
+        self._hungry = asyncio.Event()
         self._cut = Cut()
         self._storage = Storage(tools.store, tools.blobs, tools.observer)
         self._workers: asyncio.TaskGroup | None = None
@@ -93,7 +99,7 @@ class Processor:
             chance=tools.chance,
             observer=tools.observer,
             quarantine=self._quarantine,
-            on_hungry=self._wake.set,
+            on_hungry=self._on_hungry,
         )
         self._storage.on_room = self._dispatcher.pump
         self._claimer = self._make_claimer()
@@ -247,7 +253,7 @@ class Processor:
         self._claimer.stopping = True
         self._census.give_up()
         self._closer.return_all(cut_at)
-        self._wake.set()
+        self._on_hungry()
 
     # Loops
 
@@ -270,6 +276,24 @@ class Processor:
                 self._tools.observer.held_up(error)
             except StorageFull as error:
                 self._storage.refused(error)
+            await self._digest()
+
+    async def _digest(self) -> None:
+        """Where lines for more than a while lie ready, let the next look wait until they run low.
+
+        A look asks the ledger several questions, and at full speed each shard would cause two.
+        """
+        lines = sum(run.all_fresh for run in self._held.runs.values())
+        if lines < FED_WINDOWS * self._settings.valves.in_flight_max or self._cut.is_set():
+            return
+        self._hungry.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FED_PAUSE_SECONDS):
+                await self._hungry.wait()
+
+    def _on_hungry(self) -> None:
+        self._hungry.set()
+        self._wake.set()
 
     async def _step(self) -> None:
         self._claimer.measure()
@@ -326,5 +350,8 @@ class Processor:
 
     def _on_closed(self, shard: OpenShard) -> None:
         self._tools.keeper.drop(shard.claim)
-        self._tools.signals.notify(WORK)
+        run = self._held.runs.get(shard.claim.unit.batch_id)
+        if run is None or not run.shards:
+            # Perhaps it was the last of its batch, whose books are to be closed now.
+            self._tools.signals.notify(WORK)
         self._wake.set()

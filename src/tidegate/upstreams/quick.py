@@ -18,7 +18,7 @@ _HEAD_END = b"\r\n\r\n"
 _START = re.compile(rb"HTTP/1\.1 (?!204|304)([2-5][0-9][0-9]) [A-Za-z0-9 '-]*")
 _LINE = re.compile(rb"([a-zA-Z][a-zA-Z0-9-]*): ?([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)")
 _LENGTH = re.compile(rb"[0-9]{1,15}")
-_LENGTH_STARTS = frozenset({b"content-length: ", b"Content-Length: "})
+_LENGTH_STARTS = (b"content-length: ", b"Content-Length: ")
 _LENGTH_BYTES = 16
 # What decides where a body ends, how it is coded or what becomes of the connection.
 _TELLING = frozenset(
@@ -67,16 +67,18 @@ class QuickReplies:
         known = self._lines
         headers: dict[str, str] = {}
         for line in lines:
-            if line[:_LENGTH_BYTES] in _LENGTH_STARTS:
-                # The one line that is another in each reply, and that each reply must have.
-                digits = line[_LENGTH_BYTES:]
-                if "content-length" in headers or _LENGTH.fullmatch(digits) is None:
-                    return None
-                headers["content-length"] = digits.decode("ascii")
-                continue
-            pair = known.get(line) or self._learn(line)
+            pair = known.get(line)
             if pair is None:
-                return None
+                if line.startswith(_LENGTH_STARTS):
+                    # The one line that is another in each reply, and that each reply must have.
+                    digits = line[_LENGTH_BYTES:]
+                    if "content-length" in headers or _LENGTH.fullmatch(digits) is None:
+                        return None
+                    headers["content-length"] = digits.decode("ascii")
+                    continue
+                pair = self._learn(line)
+                if pair is None:
+                    return None
             headers[pair[0]] = pair[1]
         return headers if "content-length" in headers else None
 
