@@ -250,3 +250,12 @@ def test_values_that_go_evenly_are_seen_as_one_by_one() -> None:
         assert at_once.counts == each.counts
         if count > 1:
             assert at_once.total == pytest.approx(each.total)
+
+
+async def test_what_comes_in_one_turn_of_the_loop_runs_together() -> None:
+    async with simulated() as server:
+        engine = server.simulator.driver.engine
+        for number in range(1, 4):
+            body = {"prompt": f"number {number}", "n": 4, "max_tokens": 5, "ignore_eos": True}
+            assert (await server.post("/v1/completions", **body)).status_code == 200
+            assert engine.counts.steps == 5 * number, "one prefills four, and four steps follow"

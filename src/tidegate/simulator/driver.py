@@ -52,6 +52,8 @@ class Driver(Listener):
         self.queued_tokens = 0
         self._waker: asyncio.Future[None] | None = None
         self._planned_ps: int | None = None
+        # When the first came of those that have come since the engine's task was woken.
+        self._came_ps: int | None = None
         self._is_stopped = False
         self._drained: list[Callable[[], None]] = []
         self.is_paused = False
@@ -73,20 +75,25 @@ class Driver(Listener):
                 yield choice.sequence
 
     def submit(self, choice: Choice) -> Sequence:
-        """Take a choice in now."""
+        """Take a choice in now. What comes in one turn of the loop comes together."""
         engine = self.engine
-        now = max(self.now_ps, engine.now_ps)
-        following = engine.next_ps
-        if following is not None and following <= now:
-            engine.advance(now)
-            now = max(now, engine.now_ps)
+        now = self._came_ps
+        if now is None:
+            now = max(self.now_ps, engine.now_ps)
+            following = engine.next_ps
+            if following is not None and following <= now:
+                engine.advance(now)
+                now = max(now, engine.now_ps)
         sequence = engine.add(choice.request, now)
         self._choices[sequence.order] = choice
         self._unstarted[sequence.order] = sequence.prompt_tokens
         self.queued_tokens += sequence.prompt_tokens
-        following = engine.next_ps
-        if self._planned_ps is None or (following is not None and following < self._planned_ps):
-            self._wake()
+        if self._came_ps is None:
+            following = engine.next_ps
+            if self._planned_ps is None or (following is not None and following < self._planned_ps):
+                self._wake()
+            if self._waker is not None and self._waker.done():
+                self._came_ps = now
         return sequence
 
     def withdraw(self, choice: Choice) -> None:
@@ -113,6 +120,7 @@ class Driver(Listener):
         """
         engine = self.engine
         # What nobody reads along may be behind the clock.
+        self._came_ps = None
         engine.advance(max(self.now_ps, engine.now_ps))
         if aborts:
             for choice in tuple(self._choices.values()):
@@ -127,6 +135,7 @@ class Driver(Listener):
         """Go on with everything that was held back."""
         engine = self.engine
         self._drained.clear()
+        self._came_ps = None
         engine.resume(max(self.now_ps, engine.now_ps))
         self.is_paused = False
         self._wake()
@@ -154,6 +163,7 @@ class Driver(Listener):
     async def run(self) -> None:
         """Live until stopped."""
         while not self._is_stopped:
+            self._came_ps = None
             self.engine.advance(self.now_ps + EARLY_PS)
             await self._deliver()
             while self._drained and not self.engine.running:
