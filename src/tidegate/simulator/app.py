@@ -83,7 +83,7 @@ class Simulator:
             adapters_max=None if settings.adapters is None else size.max_loras,
             now=now,
         )
-        self.server_metrics = ServerMetrics(settings.models[0], clock)
+        self.server_metrics = ServerMetrics(settings.models[0], clock, now())
         ears: tuple[Listener, ...] = (self.metrics,)
         self.feed: EventFeed | None = None
         if publish is not None:
@@ -99,7 +99,8 @@ class Simulator:
         )
         self._operations = Operations(self, kv_sources)
         self._routes = self._all_routes()
-        self.server_metrics.know(self._routes)
+        self.server_metrics.web.know(self._routes)
+        self._count = self.server_metrics.web.answered
 
     def _all_routes(self) -> Mapping[str, Mapping[str, Handler]]:
         maker = self._maker
@@ -124,7 +125,8 @@ class Simulator:
 
     def handle(self, call: Call) -> None:
         """Answer a call, now or later."""
-        call.ended = self.server_metrics.watch()
+        call.began = self._clock()
+        call.ended = self._count
         name = call.headers.get(b"x-request-id")
         if name is not None:
             call.reply_headers = b"x-request-id: " + name + b"\r\n"

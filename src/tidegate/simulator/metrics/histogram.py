@@ -78,6 +78,6 @@ class Histogram:
             so_far += count
             edge = "+Inf" if bound is None else repr(float(bound))
             yield f'{name}_bucket{{{labels}le="{edge}"}} {float(so_far)}'
-        bare = labels.rstrip(",")
-        yield f"{name}_count{{{bare}}} {float(so_far)}"
-        yield f"{name}_sum{{{bare}}} {self.total!r}"
+        bare = f"{{{labels.rstrip(',')}}}" if labels else ""
+        yield f"{name}_count{bare} {float(so_far)}"
+        yield f"{name}_sum{bare} {self.total!r}"

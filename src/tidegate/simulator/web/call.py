@@ -46,6 +46,7 @@ class Call:
         work: who hears of the connection while the reply is due.
         status: of the reply; 0 before it begins.
         reply_bytes: how long its body is, where that is known before it is sent.
+        began: when it came, as whoever counts calls has told it.
         ended: is told once when there is nothing more to come.
     """
 
@@ -54,6 +55,7 @@ class Call:
         "_is_framed",
         "_is_over",
         "_wire",
+        "began",
         "body",
         "ended",
         "headers",
@@ -87,6 +89,7 @@ class Call:
         self.query = query
         self.status = 0
         self.reply_bytes = 0
+        self.began = 0.0
         self.ended: Callable[[Call], None] | None = None
         self._wire = wire
         self._closes = not keeps_alive
