@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,8 +59,22 @@ def serving(
 ) -> Iterator[Serving]:
     """Run `tidegate serve` in an empty folder, on one core, until the block ends."""
     folder.mkdir()
+    settings = _settings(upstream, concurrency)
+    with serving_from(folder, settings, core, command=command) as server:
+        yield server
+
+
+@contextmanager
+def serving_from(
+    folder: Path,
+    settings: Mapping[str, object],
+    core: int | None,
+    *,
+    command: Sequence[str] = COMMAND,
+) -> Iterator[Serving]:
+    """Run `tidegate serve` with these settings over what is in `folder`/data, if anything is."""
     config = folder / "tidegate.yaml"
-    config.write_text(json.dumps(_settings(upstream, concurrency)))
+    config.write_text(json.dumps(settings))
     port, operators = free_port(), free_port()
     arguments = ["serve", "--config", str(config), "--data-dir", str(folder / "data")]
     arguments += ["--port", str(port), "--observability-port", str(operators)]

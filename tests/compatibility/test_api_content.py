@@ -8,7 +8,7 @@ import pytest
 
 from tidegate.api.content import disposition
 from tidegate.api.ranges import Slice, allows_range, matches, permits, read_range
-from tidegate.desk.read import CHUNK_BYTES_MAX
+from tidegate.desk.downloads import CHUNK_BYTES_MAX
 from tidegate.domain.file import File, Part, Purpose
 from tidegate.testing.contract.stores import (
     START,
@@ -251,17 +251,8 @@ async def test_bytes_that_are_gone_are_an_error_and_are_logged_once(
     assert world.log.events[0][1]["request_id"] == reply.headers["x-request-id"]
 
 
-async def test_bytes_that_are_gone_midway_break_the_connection(
-    client: httpx.AsyncClient, world: ApiWorld
-) -> None:
-    await world.blobs.delete("uploads/file-1-1")
-    with pytest.raises(httpx.RemoteProtocolError):
-        await client.get("/v1/files/file-1/content")
-    assert [event for event, _ in world.log.events] == ["request_crashed"]
-
-
-async def test_nothing_more_is_read_for_a_client_that_has_gone(world: ApiWorld) -> None:
-    size = 64 * CHUNK_BYTES_MAX
+async def big(world: ApiWorld, size: int) -> str:
+    """Store a file of one part."""
     await world.blobs.put("uploads/big", bytes(size))
     file = File(
         id="file-big",
@@ -274,6 +265,29 @@ async def test_nothing_more_is_read_for_a_client_that_has_gone(world: ApiWorld) 
     await world.store.begin_upload("big", tenant="default", blob="uploads/big", at=START)
     whole = Part(blob="uploads/big", offset=0, length=size)
     await world.store.finish_upload("big", file, [whole])
+    return file.id
+
+
+async def test_bytes_that_are_gone_midway_break_the_connection(
+    client: httpx.AsyncClient, world: ApiWorld
+) -> None:
+    file_id = await big(world, 2 * CHUNK_BYTES_MAX)
+    read = world.blobs.read
+
+    async def gone_later(name: str, offset: int, length: int) -> bytes:
+        data = await read(name, offset, length)
+        await world.blobs.delete(name)
+        return data
+
+    world.blobs.read = gone_later  # type: ignore[method-assign]  # a spy on the real one
+    with pytest.raises(httpx.RemoteProtocolError):
+        await client.get(f"/v1/files/{file_id}/content")
+    assert [event for event, _ in world.log.events] == ["request_crashed"]
+
+
+async def test_nothing_more_is_read_for_a_client_that_has_gone(world: ApiWorld) -> None:
+    size = 64 * CHUNK_BYTES_MAX
+    await big(world, size)
     read, reads, idle = world.blobs.read, 0, asyncio.Event()
     gone = asyncio.Event()
 

@@ -13,7 +13,7 @@ from tidegate.api.errors import RangeUnsatisfiable
 from tidegate.api.replies import Reply
 from tidegate.api.routes import Request
 from tidegate.blobs.memory import MemoryBlobs
-from tidegate.desk import read
+from tidegate.desk import downloads
 from tidegate.desk.read import Content
 from tidegate.domain.file import File, Part, Purpose, merged
 from tidegate.testing.contract.stores_machine import run
@@ -32,7 +32,7 @@ Asked = tuple[int | None, int | None]
 def small_pieces() -> Iterator[None]:
     """Let a range of a few bytes be served in several pieces."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(read, "CHUNK_BYTES_MAX", 3)
+        patch.setattr(downloads, "CHUNK_BYTES_MAX", 3)
         yield
 
 

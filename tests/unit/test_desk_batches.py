@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from contextlib import ExitStack
 
 import pytest
 
@@ -10,9 +11,10 @@ from tidegate.desk.cancel import cancel_batch
 from tidegate.desk.create import create_batch
 from tidegate.desk.delete import delete_file
 from tidegate.desk.desk import Desk
+from tidegate.desk.downloads import CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, CHUNKS_BYTES_MAX, Downloads
 from tidegate.desk.listing import list_batches, list_files
 from tidegate.desk.models import list_models, read_model
-from tidegate.desk.read import CHUNK_BYTES_MAX, open_content, read_batch, read_file
+from tidegate.desk.read import Content, open_content, read_batch, read_file
 from tidegate.desk.settings import Settings
 from tidegate.domain.batch import Status
 from tidegate.domain.errors import Conflict, NotFound, Refused
@@ -305,29 +307,66 @@ async def test_a_page_of_batches_has_twenty() -> None:
     assert page.has_more
 
 
-async def test_content_is_read_in_small_pieces_across_parts() -> None:
-    desk = desk_of()
-    data = random.Random(3).randbytes(2 * CHUNK_BYTES_MAX + 10)
-    await desk.blobs.put("a", data)
-    await desk.blobs.put("b", b"-tail-")
+TAIL = Part(blob="b", offset=1, length=4)
+
+
+async def stored(desk: Desk, parts: list[Part]) -> Content:
+    """Store a file of these parts and open it."""
+    size = sum(part.length for part in parts)
     file = File(
         id="file-1",
         tenant=TENANT,
         filename="f",
         purpose=Purpose.EVALS,
-        bytes=len(data) + 4,
+        bytes=size,
         created_at=START,
     )
     await desk.store.begin_upload("u", tenant=TENANT, blob="a", at=START)
-    parts = [Part(blob="a", offset=0, length=len(data)), Part(blob="b", offset=1, length=4)]
     await desk.store.finish_upload("u", file, parts)
-    content = await open_content(desk, TENANT, "file-1")
-    pieces = [piece async for piece in content.read(0, file.bytes)]
+    return await open_content(desk, TENANT, "file-1")
+
+
+async def test_content_is_read_in_small_pieces_across_parts() -> None:
+    desk = desk_of()
+    data = random.Random(3).randbytes(2 * CHUNK_BYTES_MAX + 10)
+    await desk.blobs.put("a", data)
+    await desk.blobs.put("b", b"-tail-")
+    content = await stored(desk, [Part(blob="a", offset=0, length=len(data)), TAIL])
+    pieces = [piece async for piece in content.read(0, len(data) + 4)]
     assert b"".join(pieces) == data + b"tail"
-    assert [len(piece) for piece in pieces] == [CHUNK_BYTES_MAX, CHUNK_BYTES_MAX, 10, 4]
+    assert [len(piece) for piece in pieces] == [CHUNK_BYTES_MAX, CHUNK_BYTES_MAX, 14]
     middle = [piece async for piece in content.read(len(data) - 2, 4)]
     assert b"".join(middle) == data[-2:] + b"ta"
     assert [piece async for piece in content.read(5, 0)] == []
+
+
+def test_many_downloads_share_the_memory_of_their_pieces() -> None:
+    downloads = Downloads()
+    assert downloads.chunk_bytes == CHUNK_BYTES_MAX
+    with ExitStack() as stack:
+        for number in range(1, CHUNKS_BYTES_MAX // CHUNK_BYTES_MIN + 2):
+            stack.enter_context(downloads.one())
+            piece = downloads.chunk_bytes
+            assert CHUNK_BYTES_MIN <= piece <= CHUNK_BYTES_MAX
+            assert number * piece <= CHUNKS_BYTES_MAX or piece == CHUNK_BYTES_MIN
+        assert downloads.chunk_bytes == CHUNK_BYTES_MIN
+    assert downloads.chunk_bytes == CHUNK_BYTES_MAX
+
+
+async def test_a_download_that_is_left_gives_its_memory_back() -> None:
+    desk = desk_of()
+    await desk.blobs.put("a", bytes(2 * CHUNK_BYTES_MAX))
+    content = await stored(desk, [Part(blob="a", offset=0, length=2 * CHUNK_BYTES_MAX)])
+    reading = content.read(0, 2 * CHUNK_BYTES_MAX)
+    await anext(reading)
+    with ExitStack() as stack:
+        for _ in range(CHUNKS_BYTES_MAX // CHUNK_BYTES_MAX - 1):
+            stack.enter_context(desk.downloads.one())
+        assert desk.downloads.chunk_bytes == CHUNK_BYTES_MAX
+        with desk.downloads.one():
+            assert desk.downloads.chunk_bytes < CHUNK_BYTES_MAX
+            await reading.aclose()
+            assert desk.downloads.chunk_bytes == CHUNK_BYTES_MAX
 
 
 async def test_models_are_those_that_are_served() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from tidegate.domain.errors import SettingsInvalid
-from tidegate.domain.file import Part, cut, merged
+from tidegate.domain.file import Part, Walk, cut, merged
 from tidegate.domain.retry import Blame, Retry, blame_status
 from tidegate.domain.shard import (
     Shard,
@@ -45,6 +45,34 @@ def test_merging_parts_changes_no_byte(parts: list[Part]) -> None:
 @given(parts=PARTS, start=st.integers(0, 60), length=st.integers(0, 60))
 def test_a_cut_is_the_slice_of_the_whole(parts: list[Part], start: int, length: int) -> None:
     assert bytes_of(cut(parts, start, length)) == bytes_of(parts)[start : start + length]
+
+
+@given(parts=PARTS, data=st.data())
+def test_a_walk_takes_the_slice_of_the_whole_in_bounded_steps(
+    parts: list[Part], data: st.DataObject
+) -> None:
+    whole = bytes_of(parts)
+    start = data.draw(st.integers(0, len(whole)))
+    length = data.draw(st.integers(0, len(whole) - start))
+    walk = Walk(parts, start, length)
+    taken: list[tuple[str, int]] = []
+    while True:
+        bytes_max, parts_max = data.draw(st.integers(1, 15)), data.draw(st.integers(1, 3))
+        step = walk.take(bytes_max, parts_max)
+        if not step:
+            break
+        assert len(step) <= parts_max
+        assert len(bytes_of(step)) <= bytes_max
+        assert merged(step) == step
+        taken += bytes_of(step)
+    assert taken == whole[start : start + length]
+    assert walk.take(1, 1) == []
+
+
+@given(parts=PARTS)
+def test_one_step_of_a_walk_may_take_all(parts: list[Part]) -> None:
+    whole = bytes_of(parts)
+    assert Walk(parts, 0, len(whole)).take(max(1, len(whole)), max(1, len(parts))) == merged(parts)
 
 
 @given(lines=st.integers(1, 40), data=st.data())

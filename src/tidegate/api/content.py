@@ -1,6 +1,7 @@
 """The bytes of a file over HTTP: whole or a range, and not again where the client has them."""
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from urllib.parse import quote
 
 from tidegate.api.errors import RangeUnsatisfiable, StateChanged
@@ -71,12 +72,14 @@ async def _streamed(
     # Read before the head of the reply goes out: bytes that are gone can still be told of.
     first = await anext(pieces)
     if len(first) == asked.length:
+        await pieces.aclose()
         return Reply(status=status, headers=headers, body=first)
     joined = _after(first, pieces)
     return Reply(status=status, headers=headers, pieces=joined, length=asked.length)
 
 
 async def _after(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    yield first
-    async for piece in rest:
-        yield piece
+    async with aclosing(rest):
+        yield first
+        async for piece in rest:
+            yield piece

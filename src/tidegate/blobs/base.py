@@ -7,8 +7,11 @@ writing method acknowledged survives power loss, where the back-end is `durable`
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
+
+from tidegate.domain.file import Part
 
 _NAME = re.compile(r"(?!\.{1,2}(/|$))[A-Za-z0-9._-]+(/(?!\.{1,2}(/|$))[A-Za-z0-9._-]+)*")
 NAME_CHARACTERS_MAX = 200
@@ -105,6 +108,16 @@ class BlobStore(ABC):
             BlobMissing: there is no such blob, or it is shorter, or its bytes can't be read.
             StorageFull: there are too many open files, or too little memory, to read it now.
         """
+
+    async def read_parts(self, parts: Sequence[Part]) -> bytes:
+        """Return the bytes of these slices one after the other, as `read` would of each.
+
+        Raises:
+            BlobMissing: bytes of one of them can't be read.
+            StorageFull: there are too many open files, or too little memory, to read them now.
+        """
+        pieces = [await self.read(part.blob, part.offset, part.length) for part in parts]
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     @abstractmethod
     async def delete(self, name: str) -> None:

@@ -9,10 +9,11 @@ from tidegate.collector.pace import PIECE
 from tidegate.collector.report import Report
 from tidegate.domain.blob_names import UploadBlob
 from tidegate.domain.errors import BlobMissing, NotFound, StorageFull
-from tidegate.domain.file import File, Part
+from tidegate.domain.file import File, Part, Walk
 from tidegate.stores.upkeep import Fragmented
 
 READ_BYTES = 2**20
+READ_PARTS = 1_000
 
 
 class Compaction(Duty):
@@ -100,13 +101,13 @@ class Compaction(Duty):
     async def _copy(self, blob: str, run: Sequence[Part]) -> int:
         """Write the bytes of these parts into a new blob, a bounded piece at a time."""
         blobs = self._tools.blobs
+        expected = sum(part.length for part in run)
+        walk = Walk(run, 0, expected)
         async with blobs.writer(blob) as writer:
-            for part in run:
-                for start in range(0, part.length, READ_BYTES):
-                    size = min(READ_BYTES, part.length - start)
-                    await writer.write(await blobs.read(part.blob, part.offset + start, size))
+            while parts := walk.take(READ_BYTES, READ_PARTS):
+                await writer.write(await blobs.read_parts(parts))
             length = await writer.finish()
-        assert length == sum(part.length for part in run), "the copy is not as long as its parts"
+        assert length == expected, "the copy is not as long as its parts"
         return length
 
     async def _withdraw(self, upload_id: str, blob: str) -> None:

@@ -1,10 +1,11 @@
 """The desk: everything that the functions of this room need, in one value."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from tidegate.blobs.base import BlobStore
+from tidegate.desk.downloads import Downloads
 from tidegate.desk.settings import Settings
 from tidegate.runtime.clock import Clock
 from tidegate.runtime.identity import IdMaker
@@ -35,3 +36,4 @@ class Desk:
     models: Models
     clock: Clock
     ids: IdMaker
+    downloads: Downloads = field(default_factory=Downloads)

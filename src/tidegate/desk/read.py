@@ -1,17 +1,18 @@
 """Look at one file, its content, or one batch."""
 
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tidegate.blobs.base import BlobStore
 from tidegate.desk.desk import Desk
+from tidegate.desk.downloads import Downloads
 from tidegate.desk.refusals import could_be_id, echo
 from tidegate.desk.shown import is_shown, shown_batch
 from tidegate.domain.batch import Batch
-from tidegate.domain.file import File, Part, cut
+from tidegate.domain.file import File, Part, Walk
 from tidegate.stores.ledger import no_batch, no_file
 
-CHUNK_BYTES_MAX = 256 * 1024
+CHUNK_PARTS_MAX = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,18 +22,19 @@ class Content:
     file: File
     parts: tuple[Part, ...]
     blobs: BlobStore
+    downloads: Downloads = field(default_factory=Downloads)
 
     async def read(self, start: int, length: int) -> AsyncGenerator[bytes, None]:
-        """Yield these bytes in pieces of at most `CHUNK_BYTES_MAX`.
+        """Yield these bytes in pieces, each as large as memory permits.
 
         Raises:
             BlobMissing: bytes that the ledger knows are gone.
         """
         assert 0 <= start <= start + length <= self.file.bytes, (start, length, self.file.bytes)
-        for part in cut(self.parts, start, length):
-            for offset in range(0, part.length, CHUNK_BYTES_MAX):
-                size = min(CHUNK_BYTES_MAX, part.length - offset)
-                yield await self.blobs.read(part.blob, part.offset + offset, size)
+        walk = Walk(self.parts, start, length)
+        with self.downloads.one():
+            while parts := walk.take(self.downloads.chunk_bytes, CHUNK_PARTS_MAX):
+                yield await self.blobs.read_parts(parts)
 
 
 async def read_file(desk: Desk, tenant: str, file_id: str) -> File:
@@ -61,7 +63,7 @@ async def open_content(desk: Desk, tenant: str, file_id: str) -> Content:
     if not is_shown(file, desk.settings):
         raise no_file(file_id)
     assert file.bytes == sum(part.length for part in parts), file
-    return Content(file=file, parts=parts, blobs=desk.blobs)
+    return Content(file=file, parts=parts, blobs=desk.blobs, downloads=desk.downloads)
 
 
 async def read_batch(desk: Desk, tenant: str, batch_id: str) -> Batch:

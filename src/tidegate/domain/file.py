@@ -1,8 +1,10 @@
 """A file is metadata plus an ordered list of parts; a part is a slice of a blob."""
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import accumulate
 
 
 class Purpose(StrEnum):
@@ -85,3 +87,41 @@ def cut(parts: Sequence[Part], start: int, length: int) -> list[Part]:
         if position >= end:
             break
     return result
+
+
+class Walk:
+    """Takes the slices that hold bytes `start` to `start + length` of a file, some at a time.
+
+    What is not taken costs nothing: a file may have thousands of parts.
+    """
+
+    def __init__(self, parts: Sequence[Part], start: int, length: int) -> None:
+        ends = list(accumulate(part.length for part in parts))
+        assert 0 <= start <= start + length <= (ends[-1] if ends else 0), (start, length)
+        self._parts = parts
+        self._left = length
+        self._index = bisect_right(ends, start)
+        self._skip = start - (ends[self._index - 1] if self._index else 0)
+
+    def take(self, bytes_max: int, parts_max: int) -> list[Part]:
+        """Return the next slices, as many bytes as asked for unless parts or bytes run out.
+
+        Slices that touch are one; an empty list is the end.
+        """
+        assert min(bytes_max, parts_max) > 0, (bytes_max, parts_max)
+        found: list[Part] = []
+        room = bytes_max
+        while self._left and room and len(found) < parts_max:
+            part = self._parts[self._index]
+            length = min(part.length - self._skip, room, self._left)
+            if length < part.length:
+                found.append(replace(part, offset=part.offset + self._skip, length=length))
+            else:
+                found.append(part)
+            room -= length
+            self._left -= length
+            self._skip += length
+            if self._skip == part.length:
+                self._index += 1
+                self._skip = 0
+        return merged(found)

@@ -135,8 +135,10 @@ def put_file(connection: apsw.Connection, file: File) -> None:
 
 def get_parts(connection: apsw.Connection, file_id: str) -> tuple[Part, ...]:
     """Return a file's parts in their order."""
-    rows = select(connection, SQL["get_parts"], {"file_id": file_id}, PartRow)
-    return tuple(row.part() for row in rows)
+    # Checked all at once: there may be thousands.
+    found = connection.execute(SQL["get_parts"], {"file_id": file_id}).fetchall()
+    rows = msgspec.convert(found, list[PartRow])
+    return tuple([row.part() for row in rows])
 
 
 def append_parts(connection: apsw.Connection, file: File, parts: Iterable[Part]) -> None:

@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from tidegate.blobs.base import BlobStore
 from tidegate.domain.errors import BlobMissing
+from tidegate.domain.file import Part
 
 LARGE = bytes(range(256)) * 4096 * 3  # 3 MiB: passes every buffer on the way.
 
@@ -197,6 +198,30 @@ class ReadContract:
         await expect_missing(blobs, "blob", 9, 2)
         await expect_missing(blobs, "blob", 10, 1)
         await expect_missing(blobs, "blob", 11, 0)
+
+    async def test_slices_are_read_together_in_their_order(self, blobs: BlobStore) -> None:
+        await blobs.put("a/one", b"0123456789")
+        await blobs.put("a/two", b"abcdefghij")
+        places = [("a/two", 8, 2), ("a/one", 0, 1), ("a/two", 0, 3), ("a/one", 9, 1)]
+        parts = [Part(blob=blob, offset=offset, length=length) for blob, offset, length in places]
+        assert await blobs.read_parts(parts) == b"ij0abc9"
+        assert await blobs.read_parts(parts[:1]) == b"ij"
+        assert await blobs.read_parts([]) == b""
+
+    async def test_no_slice_is_read_where_one_is_missing(self, blobs: BlobStore) -> None:
+        await blobs.put("blob", b"0123456789")
+        there = Part(blob="blob", offset=0, length=10)
+        for gone in (
+            Part(blob="nothing", offset=0, length=1),
+            Part(blob="blob", offset=9, length=2),
+            Part(blob="blob", offset=11, length=1),
+        ):
+            for parts in ([there, gone], [gone, there]):
+                try:
+                    await blobs.read_parts(parts)
+                except BlobMissing:
+                    continue
+                raise AssertionError(f"{gone} could be read")
 
     async def test_an_unknown_name_is_missing(self, blobs: BlobStore) -> None:
         await expect_missing(blobs, "nothing")
