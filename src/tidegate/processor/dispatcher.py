@@ -1,6 +1,6 @@
 """Lines to endpoints and back, under three valves: open shards, one global limit, one per endpoint.
 
-One task starts lines and takes in those that landed, a bounded number at each turn of the event
+Lines are started, and those that landed are taken in, a bounded number at each turn of the event
 loop. A call that its upstream can begin at once costs no task of its own. Nothing here touches the
 ledger.
 """
@@ -53,7 +53,9 @@ class Dispatcher:
         self._quarantine = quarantine
         self._judge = Judge(settings.retry, chance, quarantine)
         self._on_hungry = on_hungry
-        self._wake = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._broken: asyncio.Future[None] | None = None
+        self._is_due = False
         self._flying: set[Flight] = set()
         self._landings: deque[tuple[Flight, Landing]] = deque()
         self._ended: Counter[tuple[str, str]] = Counter()
@@ -67,24 +69,40 @@ class Dispatcher:
 
     def pump(self) -> None:
         """Look for lines to start: something may be ready."""
-        self._wake.set()
+        if not self._is_due and self._loop is not None:
+            self._is_due = True
+            self._loop.call_soon(self._turn)
 
     async def run(self) -> None:
-        """Carry lines until cancelled; then every call under way is abandoned."""
+        """Carry lines until cancelled; then every call under way is abandoned.
+
+        Raises:
+            ExceptionGroup: something broke that can't be mended here, such as `StorageBroken`.
+        """
         try:
             async with asyncio.TaskGroup() as carriers:
                 self._carriers = carriers
-                while True:
-                    await self._wake.wait()
-                    self._wake.clear()
-                    now = asyncio.get_running_loop().time()
-                    self._take_in(now)
-                    if self._start_some(now) or self._landings:
-                        self._wake.set()
-                        await asyncio.sleep(0)
+                self._loop = asyncio.get_running_loop()
+                self._broken = self._loop.create_future()
+                self.pump()
+                await self._broken
         finally:
+            self._loop = None
             for flight in self._flying:
                 flight.abandon()
+
+    def _turn(self) -> None:
+        """Do what is due. No task runs it: waking one up would cost as much as some lines."""
+        self._is_due = False
+        if self._loop is None or self._broken is None or self._broken.done():
+            return
+        try:
+            now = self._loop.time()
+            self._take_in(now)
+            if self._start_some(now) or self._landings:
+                self.pump()
+        except BaseException as error:  # noqa: BLE001 - it ends `run`, which raises it
+            self._broken.set_exception(error)
 
     # Taking
 
@@ -248,7 +266,7 @@ class Dispatcher:
     def landed(self, flight: Flight, landing: Landing) -> None:
         """Remember a landing for the next turn."""
         self._landings.append((flight, landing))
-        self._wake.set()
+        self.pump()
 
     def _take_in(self, now: float) -> None:
         """Settle what has landed, start a line in the place of each, and tell of it.
