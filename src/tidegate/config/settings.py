@@ -22,7 +22,14 @@ from tidegate.processor.settings import (
 from tidegate.runtime.limiter import AimdSettings
 from tidegate.runtime.web import Timeouts as ServerTimeouts
 from tidegate.telemetry.logs import LogFormat
-from tidegate.upstreams.settings import HttpSettings, Limits, Timeouts, TlsSettings
+from tidegate.upstreams.settings import (
+    HttpProtocol,
+    HttpSettings,
+    Limits,
+    ProxySettings,
+    Timeouts,
+    TlsSettings,
+)
 
 PORT_MAX = 65_535
 PROCESSORS_MAX = 64
@@ -44,6 +51,8 @@ class Gateway:
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)
     tls: TlsSettings = field(default_factory=TlsSettings)
+    protocol: HttpProtocol = HttpProtocol.HTTP1
+    proxy: ProxySettings | None = None
     concurrency: AimdSettings = field(default_factory=AimdSettings)
     pauses: PauseSettings = field(default_factory=PauseSettings)
 
@@ -68,6 +77,8 @@ class Gateway:
             timeouts=self.timeouts,
             limits=self.limits,
             tls=self.tls,
+            protocol=self.protocol,
+            proxy=self.proxy,
         )
 
 

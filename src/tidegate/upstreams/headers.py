@@ -7,6 +7,7 @@ from tidegate.domain.errors import Refused
 from tidegate.upstreams.base import Call
 from tidegate.upstreams.header_rules import CALL_HEADERS, is_value
 from tidegate.upstreams.settings import HttpSettings
+from tidegate.upstreams.tunnel import credentials_line
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 BODYLESS_METHODS = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
@@ -21,7 +22,12 @@ class RequestHeads:
 
     def __init__(self, settings: HttpSettings) -> None:
         origin = settings.origin
-        self._prefix = origin.prefix
+        self._target = origin.prefix
+        through = ""
+        if settings.proxy is not None and origin.scheme == "http":
+            # The proxy has to be told where the call shall go, and who sends it.
+            self._target = f"http://{origin.host_header}{origin.prefix}"
+            through = credentials_line(settings.proxy)
         fixed = {
             "accept": "application/json",
             "user-agent": USER_AGENT,
@@ -30,7 +36,7 @@ class RequestHeads:
         if settings.api_key is not None:
             fixed["authorization"] = f"Bearer {settings.api_key}"
         self._fixed = fixed
-        self._always = f"host: {origin.host_header}\r\naccept-encoding: identity\r\n"
+        self._always = f"host: {origin.host_header}\r\naccept-encoding: identity\r\n{through}"
         self._always_fixed = self._always + _lines(fixed)
         # What a call may say in the place of the settings.
         self._contested = CALL_HEADERS & fixed.keys()
@@ -62,7 +68,7 @@ class RequestHeads:
                 "or letter outside ASCII.",
                 param="path",
             )
-        start = f"{call.method} {self._prefix}{call.path} HTTP/1.1\r\n"
+        start = f"{call.method} {self._target}{call.path} HTTP/1.1\r\n"
         if len(self._starts) >= LINES_KEPT_MAX:
             self._starts.clear()
         self._starts[call.method, call.path] = start

@@ -1,7 +1,7 @@
 """An upstream behind HTTP/1.1: a pool of our own on the running loop, parsed by llhttp.
 
 Made for many short calls at once: no task and no timer per call, one write per request. A redirect
-is a reply like any other; cookies, proxies and compression are not spoken.
+is a reply like any other; cookies and compression are not spoken.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from tidegate.upstreams.base import Call, Receiver, Reply, Sending, Unanswered, 
 from tidegate.upstreams.headers import RequestHeads
 from tidegate.upstreams.pool import Pool
 from tidegate.upstreams.settings import HttpSettings
+from tidegate.upstreams.tunnel import STATUS_PROXY_CREDENTIALS, refused_credentials
 from tidegate.upstreams.waiter import Waiter
 
 
@@ -95,3 +96,30 @@ class HttpUpstream(Upstream):
     async def aclose(self) -> None:
         """Close every connection; calls under way end with ReplyBroken. Twice is harmless."""
         await self._pool.aclose()
+
+
+class ProxiedUpstream(HttpUpstream):
+    """Sends calls in the clear by way of a proxy, whose own refusals are faults and no replies."""
+
+    def __init__(self, settings: HttpSettings, *, resolve: Resolve = resolve) -> None:
+        """Take the settings, which name a proxy."""
+        super().__init__(settings, resolve=resolve)
+        assert settings.proxy is not None, "proxied by no one"
+        self._proxy = settings.proxy
+
+    @override
+    def begin(self, call: Call, receiver: Receiver) -> Sending | None:
+        """Leave every call to `send`, which looks at the reply."""
+        return None
+
+    @override
+    async def send(self, call: Call) -> Reply:
+        """Send a call and read its whole reply, as any upstream does.
+
+        Raises:
+            ConnectFailed: also where the proxy does not know us: the call went no further.
+        """
+        reply = await super().send(call)
+        if reply.status == STATUS_PROXY_CREDENTIALS:
+            raise refused_credentials(self._proxy)
+        return reply

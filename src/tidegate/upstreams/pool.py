@@ -6,24 +6,17 @@ so that a call costs a comparison and not a timer of its own.
 
 import asyncio
 import math
-import socket
-import ssl
 from collections import OrderedDict
 
 from tidegate.domain.errors import ConnectFailed, ReplyBroken, TimedOut
-from tidegate.upstreams.addresses import Addresses, Resolve, resolve
+from tidegate.upstreams.addresses import Resolve, resolve
 from tidegate.upstreams.connection import Connection
-from tidegate.upstreams.dialing import dial
+from tidegate.upstreams.opening import Opener
 from tidegate.upstreams.quick import QuickReplies
-from tidegate.upstreams.settings import HttpSettings, Origin
-from tidegate.upstreams.tls import TlsFiles, reason
+from tidegate.upstreams.settings import HttpSettings
 
 # Loops may round a timer down to their resolution: what is due within it is due.
 TIMER_SLACK_SECONDS = 0.001
-
-# By how much the ages of connections differ, of the longest; each next one lies far from the last.
-AGE_SPREAD = 0.25
-GOLDEN_RATIO = 0.6180339887498949
 
 CLOSED = "This upstream was closed: nothing can be sent through it any more."
 
@@ -33,15 +26,7 @@ class Pool:
 
     def __init__(self, settings: HttpSettings, resolve: Resolve = resolve) -> None:
         self._settings = settings
-        self._origin = origin = settings.origin
-        self._addresses = Addresses(
-            origin.host,
-            origin.port,
-            fresh_seconds=settings.timeouts.name_seconds,
-            resolve=resolve,
-        )
-        self._tls = TlsFiles(settings.tls) if origin.scheme == "https" else None
-        self._opened = 0
+        self._opener = Opener(settings, resolve, protocol="http/1.1")
         # Asked for once: asking the interpreter on every call would cost a system call each time.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._all: set[Connection] = set()
@@ -172,54 +157,19 @@ class Pool:
 
     async def _open(self, total_due: float) -> Connection:
         loop = asyncio.get_running_loop()
-        connect_due = loop.time() + self._settings.timeouts.connect_seconds
-        scope = asyncio.timeout_at(min(connect_due, total_due))
         self._opening += 1
         try:
-            async with scope:
-                connection = await self._connect(loop)
-        except (OSError, UnicodeError) as exc:
-            # The kernel's own time-out is a TimeoutError too, but no limit of ours.
-            if isinstance(exc, TimeoutError) and scope.expired():
-                phase = "total" if total_due < connect_due else "connect"
-                raise TimedOut(
-                    f"No connection to {self._origin.host_header} within the limit "
-                    f"({phase}_seconds).",
-                    phase=phase,
-                ) from exc
-            raise _connect_failed(exc, self._origin, self._tls) from exc
+            connection = await self._opener.open(
+                lambda: Connection(self, self._settings, loop, self._quick), total_due
+            )
         finally:
             self._opening -= 1
             self._wake()
         if self._closed:
             connection.close()
             raise ConnectFailed(CLOSED)
-        connection.retires_at = loop.time() + self._next_age()
+        connection.retires_at = loop.time() + self._opener.next_age()
         return connection
-
-    async def _connect(self, loop: asyncio.AbstractEventLoop) -> Connection:
-        context = await self._tls.current() if self._tls is not None else None
-        sock = await dial(self._addresses)
-        try:
-            _, connection = await loop.create_connection(
-                lambda: Connection(self, self._settings, loop, self._quick),
-                sock=sock,
-                ssl=context,
-                server_hostname=None if context is None else self._origin.host,
-                ssl_handshake_timeout=None
-                if context is None
-                else self._settings.timeouts.connect_seconds,
-            )
-        except BaseException:
-            sock.close()
-            raise
-        return connection
-
-    def _next_age(self) -> float:
-        """Return how long the next connection may serve; few of them end at once."""
-        self._opened += 1
-        spread = (self._opened * GOLDEN_RATIO) % 1.0
-        return self._settings.timeouts.connection_age_seconds * (1.0 - AGE_SPREAD * spread)
 
     async def _wait(self, total_due: float, *, first: bool) -> None:
         """Wait until a connection may be free; who waited before keeps its place."""
@@ -232,8 +182,8 @@ class Pool:
                 await place
         except TimeoutError as exc:
             raise TimedOut(
-                f"No connection to {self._origin.host_header} became free within the limit "
-                "(total_seconds, connections_max).",
+                f"No connection to {self._settings.origin.host_header} became free within the "
+                "limit (total_seconds, connections_max).",
                 phase="total",
             ) from exc
         finally:
@@ -251,32 +201,3 @@ class Pool:
             if not place.done():
                 place.set_result(None)
                 return
-
-
-def _connect_failed(
-    exc: OSError | UnicodeError, origin: Origin, tls: TlsFiles | None
-) -> ConnectFailed:
-    """Return our word for why no connection came about, with how to mend it."""
-    where = origin.host_header
-    stale = f" {tls.trouble}" if tls is not None and tls.trouble is not None else ""
-    check = "check the URL and the network"
-    if origin.scheme == "https":
-        check += ", tls.version_min, and tls.cert_file if the server asks for a certificate"
-    match exc:
-        case ssl.SSLCertVerificationError():
-            text = (
-                f"The certificate of {where} is not trusted ({reason(exc)}): set tls.ca_file to "
-                "the authority that signed it."
-            )
-        case ssl.SSLError():
-            text = (
-                f"TLS with {where} failed ({reason(exc)}): check the scheme and port of the URL, "
-                "tls.version_min, and tls.cert_file if the server asks for a certificate."
-            )
-        case socket.gaierror() | UnicodeError():
-            text = f"The name of {where} can't be resolved: check the URL."
-        case ConnectionRefusedError():
-            text = f"{where} refuses connections: check that the model server runs there."
-        case _:
-            text = f"No connection to {where} ({reason(exc)}): {check}."
-    return ConnectFailed(text + stale)

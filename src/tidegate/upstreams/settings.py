@@ -110,6 +110,54 @@ class Origin:
     host_header: str
 
 
+class HttpProtocol(StrEnum):
+    """What is spoken with an upstream."""
+
+    HTTP1 = "http1"  # HTTP/1.1: a connection for each call under way.
+    HTTP2 = "http2"  # HTTP/2 and nothing else: many calls on each connection.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxySettings:
+    """An HTTP proxy that every connection goes through; the environment is not asked for one.
+
+    Calls over TLS go through a tunnel (CONNECT); those in the clear are handed to the proxy.
+    """
+
+    url: str
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        origin = self.origin
+        if origin.scheme != "http" or origin.prefix:
+            raise SettingsInvalid(
+                "proxy.url must name a proxy that is reached in the clear, without a path: write "
+                "it like http://proxy:3128."
+            )
+        if self.password is not None and self.user is None:
+            raise SettingsInvalid("proxy.password is given without proxy.user: set both.")
+        for value in (self.user or "", self.password or ""):
+            if not value.isprintable():
+                raise SettingsInvalid(
+                    "proxy.user or proxy.password holds a line break or a control character: check "
+                    "how it was copied."
+                )
+        if ":" in (self.user or ""):
+            raise SettingsInvalid("proxy.user can't hold a colon: it ends there for the proxy.")
+
+    @property
+    def origin(self) -> "Origin":
+        """Return where the proxy listens."""
+        try:
+            return origin_of(self.url)
+        except SettingsInvalid as exc:
+            raise SettingsInvalid(
+                "proxy.url can't be used: write it like http://proxy:3128, and set proxy.user and "
+                "proxy.password for a proxy that asks for them."
+            ) from exc
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpSettings:
     """One HTTP upstream.
@@ -124,10 +172,21 @@ class HttpSettings:
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)
     tls: TlsSettings = field(default_factory=TlsSettings)
+    protocol: HttpProtocol = HttpProtocol.HTTP1
+    proxy: ProxySettings | None = None
 
     def __post_init__(self) -> None:
-        origin_of(self.url)
+        origin = origin_of(self.url)
         check_configured(self.headers, self.api_key)
+        if (
+            self.protocol is HttpProtocol.HTTP2
+            and self.proxy is not None
+            and origin.scheme == "http"
+        ):
+            raise SettingsInvalid(
+                "A proxy hands calls in the clear on by HTTP/1.1 only: use an https URL, set "
+                "protocol to http1, or remove proxy."
+            )
 
     @property
     def origin(self) -> Origin:

@@ -1,0 +1,131 @@
+"""How connections to one upstream are opened: whom to dial, through what, trusting whom."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+from typing import TypeVar
+
+from tidegate.domain.errors import ConnectFailed, TimedOut
+from tidegate.upstreams.addresses import Addresses, Resolve
+from tidegate.upstreams.dialing import dial
+from tidegate.upstreams.settings import HttpSettings, Origin
+from tidegate.upstreams.tls import TlsFiles, reason
+from tidegate.upstreams.tunnel import ask_for_way
+
+# By how much the ages of connections differ, of the longest; each next one lies far from the last.
+AGE_SPREAD = 0.25
+GOLDEN_RATIO = 0.6180339887498949
+
+P = TypeVar("P", bound=asyncio.Protocol)
+
+
+class Opener:
+    """Opens connections to one upstream."""
+
+    def __init__(self, settings: HttpSettings, resolve: Resolve, *, protocol: str) -> None:
+        """Take the settings; `protocol` is what to agree on over TLS.
+
+        Raises:
+            SettingsInvalid: a file of `settings.tls` can't be used.
+        """
+        self._settings = settings
+        self._origin = settings.origin
+        dialled = self._origin if settings.proxy is None else settings.proxy.origin
+        self._dialled = dialled
+        self._addresses = Addresses(
+            dialled.host,
+            dialled.port,
+            fresh_seconds=settings.timeouts.name_seconds,
+            resolve=resolve,
+        )
+        secure = self._origin.scheme == "https"
+        self._tls = TlsFiles(settings.tls, protocol) if secure else None
+        self._opened = 0
+
+    async def open(self, make: Callable[[], P], total_due: float) -> P:
+        """Open one connection.
+
+        Args:
+            make: makes its protocol.
+            total_due: the loop's time at which to give up, if `connect_seconds` do not end before.
+
+        Raises:
+            ConnectFailed: it can't be opened.
+            TimedOut: it took too long.
+        """
+        connect_due = asyncio.get_running_loop().time() + self._settings.timeouts.connect_seconds
+        scope = asyncio.timeout_at(min(connect_due, total_due))
+        try:
+            async with scope:
+                return await self._connect(make)
+        except (OSError, UnicodeError) as exc:
+            # The kernel's own time-out is a TimeoutError too, but no limit of ours.
+            if isinstance(exc, TimeoutError) and scope.expired():
+                phase = "total" if total_due < connect_due else "connect"
+                raise TimedOut(
+                    f"No connection to {self._origin.host_header} within the limit "
+                    f"({phase}_seconds).",
+                    phase=phase,
+                ) from exc
+            raise self._failed(exc) from exc
+
+    def next_age(self) -> float:
+        """Return for how many seconds the next connection may serve; few of them end at once."""
+        self._opened += 1
+        spread = (self._opened * GOLDEN_RATIO) % 1.0
+        return self._settings.timeouts.connection_age_seconds * (1.0 - AGE_SPREAD * spread)
+
+    async def _connect(self, make: Callable[[], P]) -> P:
+        context = await self._tls.current() if self._tls is not None else None
+        sock = await dial(self._addresses)
+        try:
+            # Calls in the clear are handed to the proxy itself.
+            if self._settings.proxy is not None and context is not None:
+                await ask_for_way(sock, self._settings.proxy, self._origin)
+            _, made = await asyncio.get_running_loop().create_connection(
+                make,
+                sock=sock,
+                ssl=context,
+                server_hostname=None if context is None else self._origin.host,
+                ssl_handshake_timeout=None
+                if context is None
+                else self._settings.timeouts.connect_seconds,
+            )
+        except BaseException:
+            sock.close()
+            raise
+        return made
+
+    def _failed(self, exc: OSError | UnicodeError) -> ConnectFailed:
+        text = _why(exc, self._dialled, self._origin)
+        trouble = self._tls.trouble if self._tls is not None else None
+        return ConnectFailed(text if trouble is None else f"{text} {trouble}")
+
+
+def _why(exc: OSError | UnicodeError, dialled: Origin, origin: Origin) -> str:
+    """Return why no connection came about, with how to mend it."""
+    url, where, refused = "the URL", origin.host_header, "check that the model server runs there"
+    if dialled is not origin:
+        url, where, refused = "proxy.url", dialled.host_header, "check proxy.url"
+    match exc:
+        case ssl.SSLCertVerificationError():
+            text = (
+                f"The certificate of {origin.host_header} is not trusted ({reason(exc)}): set "
+                "tls.ca_file to the authority that signed it."
+            )
+        case ssl.SSLError():
+            text = (
+                f"TLS with {origin.host_header} failed ({reason(exc)}): check the scheme and port "
+                "of the URL, tls.version_min, and tls.cert_file if the server asks for a "
+                "certificate."
+            )
+        case socket.gaierror() | UnicodeError():
+            text = f"The name of {where} can't be resolved: check {url}."
+        case ConnectionRefusedError():
+            text = f"{where} refuses connections: {refused}."
+        case _:
+            tls = ", tls.version_min, and tls.cert_file if the server asks for a certificate"
+            check = f"{url} and the network{tls if origin.scheme == 'https' else ''}"
+            text = f"No connection to {where} ({reason(exc)}): check {check}."
+    return text
