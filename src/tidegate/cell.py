@@ -16,11 +16,12 @@ import uvloop
 
 from tidegate.processor.outcome import judge_reply
 from tidegate.processor.plan_door import PlanDoor, PlanTask
-from tidegate.upstreams.base import Call, Reply
+from tidegate.upstreams.base import Call, Reply, Upstream
 from tidegate.upstreams.cell_child import Rehearse, own_output, serve, stand_alone
 from tidegate.upstreams.cell_process import CellSettings, ProcessCell
-from tidegate.upstreams.http import HttpUpstream
-from tidegate.upstreams.settings import HttpSettings
+from tidegate.upstreams.http import HttpUpstream, ProxiedUpstream
+from tidegate.upstreams.http2.upstream import Http2Upstream
+from tidegate.upstreams.settings import HttpProtocol, HttpSettings
 
 # What an answer needs beside the reply's head and body.
 FRAMING_BYTES = 64 * 1024
@@ -79,13 +80,26 @@ def open_plan(detail: bytes) -> PlanDoor:
     return PlanDoor(task, make_scratch)
 
 
-def open_http(detail: bytes) -> HttpUpstream:
+def open_upstream(settings: HttpSettings) -> Upstream:
+    """Open the one back-end that does what the settings ask for.
+
+    Raises:
+        SettingsInvalid: a file of its TLS settings can't be used.
+    """
+    if settings.protocol is HttpProtocol.HTTP2:
+        return Http2Upstream(settings)
+    if settings.proxied_by is not None and settings.origin.scheme == "http":
+        return ProxiedUpstream(settings)
+    return HttpUpstream(settings)
+
+
+def open_http(detail: bytes) -> Upstream:
     """Open the upstream that `http_cell` described.
 
     Raises:
         SettingsInvalid: a file of its TLS settings can't be used.
     """
-    return HttpUpstream(unpacked(detail))
+    return open_upstream(unpacked(detail))
 
 
 def unpacked(detail: bytes) -> HttpSettings:

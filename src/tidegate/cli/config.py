@@ -15,7 +15,7 @@ from tidegate.cli.options import Assignments, ConfigFile, flags_of
 from tidegate.config import Loaded, check_serving, load
 
 MASK = "********"
-SECRETS = frozenset({"api_key", "keys"})
+SECRETS = frozenset({"api_key", "keys", "password"})
 _USER_INFO = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 config_app = typer.Typer(

@@ -52,7 +52,7 @@ class Gateway:
     limits: Limits = field(default_factory=Limits)
     tls: TlsSettings = field(default_factory=TlsSettings)
     protocol: HttpProtocol = HttpProtocol.HTTP1
-    proxy: ProxySettings | None = None
+    proxy: ProxySettings = field(default_factory=ProxySettings)
     concurrency: AimdSettings = field(default_factory=AimdSettings)
     pauses: PauseSettings = field(default_factory=PauseSettings)
 

@@ -23,7 +23,7 @@ from tidegate.domain.errors import (
 from tidegate.upstreams.base import Call, Receiver, Reply, Unanswered
 from tidegate.upstreams.framing import Body, Head, HeadReader, body_for
 from tidegate.upstreams.quick import QuickReplies
-from tidegate.upstreams.settings import HttpSettings
+from tidegate.upstreams.settings import HttpSettings, Timeouts
 from tidegate.upstreams.tls import reason
 
 # A request up to this size is joined with its head, so that both leave in one packet.
@@ -55,6 +55,16 @@ class Keeper(Protocol):
     def watch(self, due: float) -> None:
         """See to it that `expire` is called at this time of the loop."""
         ...
+
+
+def timed_out(phase: str, timeouts: Timeouts) -> TimedOut:
+    """Return the fault of a call that waited longer than its phase allows."""
+    what, seconds = {
+        "total": ("did not finish its reply within", timeouts.total_seconds),
+        "idle": ("stopped in the middle of its reply for", timeouts.idle_seconds),
+        "first_byte": ("sent no byte of a reply within", timeouts.first_byte_seconds),
+    }[phase]
+    return TimedOut(f"The upstream {what} {seconds:g} s ({phase}_seconds).", phase=phase)
 
 
 class Connection(asyncio.Protocol):
@@ -148,19 +158,12 @@ class Connection(asyncio.Protocol):
             return
         timeouts = self._settings.timeouts
         if now >= self._total_due:
-            phase, seconds = "total", timeouts.total_seconds
+            fault = timed_out("total", timeouts)
         elif self._heard:
-            phase, seconds = "idle", timeouts.idle_seconds
+            fault = timed_out("idle", timeouts)
         else:
-            phase, seconds = "first_byte", timeouts.first_byte_seconds
-        what = {
-            "total": "did not finish its reply within",
-            "idle": "stopped in the middle of its reply for",
-            "first_byte": "sent no byte of a reply within",
-        }
-        self.fail(
-            TimedOut(f"The upstream {what[phase]} {seconds:g} s ({phase}_seconds).", phase=phase)
-        )
+            fault = timed_out("first_byte", timeouts)
+        self.fail(fault)
 
     def fail(self, fault: UpstreamFault) -> None:
         """End the call with a fault, if there is one under way, and close the connection."""

@@ -6,6 +6,7 @@ here, by the one length that the head allows. Nothing here does I/O.
 """
 
 import re
+from collections.abc import Mapping
 from typing import Protocol
 
 import httptools
@@ -58,16 +59,8 @@ class Head:
             reply; None when it does not say.
     """
 
-    __slots__ = (
-        "codings",
-        "complete",
-        "count",
-        "count_max",
-        "headers",
-        "keeps_alive",
-        "kept_seconds",
-        "status",
-    )
+    __slots__ = ("codings", "complete", "count", "count_max", "headers", "keeps_alive",
+                 "kept_seconds", "status")  # fmt: skip
 
     def __init__(self, count_max: int) -> None:
         self.status = 0
@@ -214,12 +207,7 @@ def body_for(head: Head, method: str, limits: Limits) -> Body:
             # A server that gets this wrong sends a body that the next call would take for a reply.
             head.keeps_alive = False
         return SizedBody(0)
-    coding = headers.get("content-encoding", "").strip().lower()
-    if coding not in IDENTITY:
-        raise ReplyBroken(
-            f"The upstream sent its reply in the coding '{coding[:40]}' although it was asked for "
-            "none: switch compression off there."
-        )
+    check_coding(headers)
     transfer = headers.get("transfer-encoding")
     if transfer is not None:
         if head.codings > 1 or transfer.strip().lower() != "chunked":
@@ -232,8 +220,22 @@ def body_for(head: Head, method: str, limits: Limits) -> Body:
     assert length.isdecimal(), length
     size = int(length)
     if size > limits.body_bytes_max:
-        raise _too_large(limits.body_bytes_max)
+        raise body_too_large(limits.body_bytes_max)
     return SizedBody(size)
+
+
+def check_coding(headers: Mapping[str, str]) -> None:
+    """Refuse a body in a coding that nobody asked for.
+
+    Raises:
+        ReplyBroken: it is in one.
+    """
+    coding = headers.get("content-encoding", "").strip().lower()
+    if coding not in IDENTITY:
+        raise ReplyBroken(
+            f"The upstream sent its reply in the coding '{coding[:40]}' although it was asked for "
+            "none: switch compression off there."
+        )
 
 
 class SizedBody:
@@ -280,7 +282,7 @@ class OpenBody:
         """Take the next bytes; none lies beyond the end."""
         self._bytes += data
         if len(self._bytes) > self._bytes_max:
-            raise _too_large(self._bytes_max)
+            raise body_too_large(self._bytes_max)
         return 0
 
     def content(self) -> bytes:
@@ -364,7 +366,7 @@ class ChunkedBody:
             self._trailing = True
             return
         if len(self._bytes) + size > self._limits.body_bytes_max:
-            raise _too_large(self._limits.body_bytes_max)
+            raise body_too_large(self._limits.body_bytes_max)
         self._missing = size + 2
 
     def _take_trailer(self, line: bytes) -> None:
@@ -387,5 +389,6 @@ class ChunkedBody:
         )
 
 
-def _too_large(bytes_max: int) -> ReplyTooLarge:
+def body_too_large(bytes_max: int) -> ReplyTooLarge:
+    """Return the fault of a body beyond its bound."""
     return ReplyTooLarge(f"The reply's body is larger than {bytes_max} bytes (body_bytes_max).")

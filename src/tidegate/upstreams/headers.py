@@ -24,18 +24,11 @@ class RequestHeads:
         origin = settings.origin
         self._target = origin.prefix
         through = ""
-        if settings.proxy is not None and origin.scheme == "http":
+        if settings.proxied_by is not None and origin.scheme == "http":
             # The proxy has to be told where the call shall go, and who sends it.
             self._target = f"http://{origin.host_header}{origin.prefix}"
-            through = credentials_line(settings.proxy)
-        fixed = {
-            "accept": "application/json",
-            "user-agent": USER_AGENT,
-            **{name.lower(): value for name, value in settings.headers.items()},
-        }
-        if settings.api_key is not None:
-            fixed["authorization"] = f"Bearer {settings.api_key}"
-        self._fixed = fixed
+            through = credentials_line(settings.proxied_by)
+        self._fixed = fixed = fixed_headers(settings)
         self._always = f"host: {origin.host_header}\r\naccept-encoding: identity\r\n{through}"
         self._always_fixed = self._always + _lines(fixed)
         # What a call may say in the place of the settings.
@@ -60,14 +53,7 @@ class RequestHeads:
         return text.encode("latin-1")
 
     def _start(self, call: Call) -> str:
-        if call.method not in METHODS:
-            raise Refused(f"An upstream can't be called by {call.method!r}.", param="method")
-        if _PATH.fullmatch(call.path) is None:
-            raise Refused(
-                "The path of a call must begin with '/' and hold no blank, control character, '#' "
-                "or letter outside ASCII.",
-                param="path",
-            )
+        check_target(call)
         start = f"{call.method} {self._target}{call.path} HTTP/1.1\r\n"
         if len(self._starts) >= LINES_KEPT_MAX:
             self._starts.clear()
@@ -82,20 +68,53 @@ class RequestHeads:
         else:
             text = self._always_fixed
         for name, value in headers.items():
-            if name not in CALL_HEADERS:
-                raise Refused(
-                    f"A call may not carry the header {name!r}: allowed are "
-                    f"{', '.join(sorted(CALL_HEADERS))}.",
-                    param="headers",
-                )
-            if not is_value(value):
-                raise Refused(
-                    f"The header '{name}' of a call holds a line break, a control character or a "
-                    "letter outside Latin-1.",
-                    param=f"headers.{name}",
-                )
+            if name not in CALL_HEADERS or not is_value(value):
+                raise refused_header(name)
             text += f"{name}: {value}\r\n"
         return text
+
+
+def fixed_headers(settings: HttpSettings) -> dict[str, str]:
+    """Return what every call carries by the settings, with lower-case names."""
+    fixed = {
+        "accept": "application/json",
+        "user-agent": USER_AGENT,
+        **{name.lower(): value for name, value in settings.headers.items()},
+    }
+    if settings.api_key is not None:
+        fixed["authorization"] = f"Bearer {settings.api_key}"
+    return fixed
+
+
+def check_target(call: Call) -> None:
+    """Check what a call is and where it goes.
+
+    Raises:
+        Refused: the method or path can't be sent.
+    """
+    if call.method not in METHODS:
+        raise Refused(f"An upstream can't be called by {call.method!r}.", param="method")
+    if _PATH.fullmatch(call.path) is None:
+        raise Refused(
+            "The path of a call must begin with '/' and hold no blank, control character, '#' "
+            "or letter outside ASCII.",
+            param="path",
+        )
+
+
+def refused_header(name: str) -> Refused:
+    """Return why a header of a call is not sent: by its name, or else by its value."""
+    if name not in CALL_HEADERS:
+        return Refused(
+            f"A call may not carry the header {name!r}: allowed are "
+            f"{', '.join(sorted(CALL_HEADERS))}.",
+            param="headers",
+        )
+    return Refused(
+        f"The header '{name}' of a call holds a line break, a control character or a "
+        "letter outside Latin-1.",
+        param=f"headers.{name}",
+    )
 
 
 def _lines(headers: Mapping[str, str]) -> str:

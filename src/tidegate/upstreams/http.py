@@ -104,8 +104,8 @@ class ProxiedUpstream(HttpUpstream):
     def __init__(self, settings: HttpSettings, *, resolve: Resolve = resolve) -> None:
         """Take the settings, which name a proxy."""
         super().__init__(settings, resolve=resolve)
-        assert settings.proxy is not None, "proxied by no one"
-        self._proxy = settings.proxy
+        assert settings.proxied_by is not None, "proxied by no one"
+        self._proxy = settings.proxied_by
 
     @override
     def begin(self, call: Call, receiver: Receiver) -> Sending | None:

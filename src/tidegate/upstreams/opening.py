@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from tidegate.domain.errors import ConnectFailed, TimedOut
@@ -31,7 +31,7 @@ class Opener:
         """
         self._settings = settings
         self._origin = settings.origin
-        dialled = self._origin if settings.proxy is None else settings.proxy.origin
+        dialled = self._origin if settings.proxied_by is None else settings.proxied_by.origin
         self._dialled = dialled
         self._addresses = Addresses(
             dialled.host,
@@ -43,12 +43,18 @@ class Opener:
         self._tls = TlsFiles(settings.tls, protocol) if secure else None
         self._opened = 0
 
-    async def open(self, make: Callable[[], P], total_due: float) -> P:
+    async def open(
+        self,
+        make: Callable[[], P],
+        total_due: float,
+        opened: Callable[[P], Awaitable[None]] | None = None,
+    ) -> P:
         """Open one connection.
 
         Args:
             make: makes its protocol.
             total_due: the loop's time at which to give up, if `connect_seconds` do not end before.
+            opened: what else to wait for before it counts as open.
 
         Raises:
             ConnectFailed: it can't be opened.
@@ -58,7 +64,10 @@ class Opener:
         scope = asyncio.timeout_at(min(connect_due, total_due))
         try:
             async with scope:
-                return await self._connect(make)
+                connection = await self._connect(make)
+                if opened is not None:
+                    await opened(connection)
+                return connection
         except (OSError, UnicodeError) as exc:
             # The kernel's own time-out is a TimeoutError too, but no limit of ours.
             if isinstance(exc, TimeoutError) and scope.expired():
@@ -81,8 +90,8 @@ class Opener:
         sock = await dial(self._addresses)
         try:
             # Calls in the clear are handed to the proxy itself.
-            if self._settings.proxy is not None and context is not None:
-                await ask_for_way(sock, self._settings.proxy, self._origin)
+            if self._settings.proxied_by is not None and context is not None:
+                await ask_for_way(sock, self._settings.proxied_by, self._origin)
             _, made = await asyncio.get_running_loop().create_connection(
                 make,
                 sock=sock,

@@ -55,7 +55,8 @@ class Limits:
     `header_bytes_max` counts the status line, the headers and the blank line of one reply;
     `chunk_extension_bytes_max` all bytes of a chunked body beyond what its framing needs: chunk
     extensions, leading zeros of a size, and trailers. Interim (1xx) replies before one reply are
-    counted by `interim_replies_max`. Calls beyond `connections_max` wait for a free connection.
+    counted by `interim_replies_max`. Calls beyond `connections_max` wait for a free connection;
+    over HTTP/2 each connection carries `streams_max` calls at once, or fewer if the server says so.
     """
 
     header_bytes_max: int = 64 * 1024
@@ -65,9 +66,15 @@ class Limits:
     interim_replies_max: int = 8
     connections_max: int = 1024
     idle_connections_max: int = 256
+    streams_max: int = 64
 
     def __post_init__(self) -> None:
-        lowest = {"header_bytes_max": 64, "header_count_max": 1, "connections_max": 1}
+        lowest = {
+            "header_bytes_max": 64,
+            "header_count_max": 1,
+            "connections_max": 1,
+            "streams_max": 1,
+        }
         for item in fields(self):
             low = lowest.get(item.name, 0)
             if getattr(self, item.name) < low:
@@ -119,16 +126,21 @@ class HttpProtocol(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProxySettings:
-    """An HTTP proxy that every connection goes through; the environment is not asked for one.
+    """An HTTP proxy that every connection goes through, if `url` is set.
 
-    Calls over TLS go through a tunnel (CONNECT); those in the clear are handed to the proxy.
+    The environment is not asked for one. Calls over TLS go through a tunnel (CONNECT); those in the
+    clear are handed to the proxy.
     """
 
-    url: str
+    url: str | None = None
     user: str | None = None
     password: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        if self.url is None:
+            if self.user is not None or self.password is not None:
+                raise SettingsInvalid("proxy.user is given without proxy.url: set both.")
+            return
         origin = self.origin
         if origin.scheme != "http" or origin.prefix:
             raise SettingsInvalid(
@@ -148,7 +160,8 @@ class ProxySettings:
 
     @property
     def origin(self) -> "Origin":
-        """Return where the proxy listens."""
+        """Return where the proxy listens; there must be one."""
+        assert self.url is not None, "no proxy is set"
         try:
             return origin_of(self.url)
         except SettingsInvalid as exc:
@@ -173,16 +186,13 @@ class HttpSettings:
     limits: Limits = field(default_factory=Limits)
     tls: TlsSettings = field(default_factory=TlsSettings)
     protocol: HttpProtocol = HttpProtocol.HTTP1
-    proxy: ProxySettings | None = None
+    proxy: ProxySettings = field(default_factory=ProxySettings)
 
     def __post_init__(self) -> None:
         origin = origin_of(self.url)
         check_configured(self.headers, self.api_key)
-        if (
-            self.protocol is HttpProtocol.HTTP2
-            and self.proxy is not None
-            and origin.scheme == "http"
-        ):
+        in_clear = self.proxied_by is not None and origin.scheme == "http"
+        if in_clear and self.protocol is HttpProtocol.HTTP2:
             raise SettingsInvalid(
                 "A proxy hands calls in the clear on by HTTP/1.1 only: use an https URL, set "
                 "protocol to http1, or remove proxy."
@@ -192,6 +202,11 @@ class HttpSettings:
     def origin(self) -> Origin:
         """Return the parts of the URL."""
         return origin_of(self.url)
+
+    @property
+    def proxied_by(self) -> ProxySettings | None:
+        """Return the proxy that connections go through, if there is one."""
+        return self.proxy if self.proxy.url is not None else None
 
 
 def origin_of(url: str) -> Origin:

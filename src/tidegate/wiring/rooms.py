@@ -24,7 +24,7 @@ from tidegate.blobs.disk import Disk
 from tidegate.blobs.files import Files, SystemFiles
 from tidegate.blobs.filesystem import FilesystemBlobs
 from tidegate.blobs.memory import MemoryBlobs
-from tidegate.cell import http_cell, plan_cell
+from tidegate.cell import http_cell, open_upstream, plan_cell
 from tidegate.config import BlobsKind, Gateway, Settings, StoreKind, is_loopback
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.processor.ender import Ender, EnderTools
@@ -49,7 +49,6 @@ from tidegate.telemetry.logs import (
 )
 from tidegate.telemetry.metrics import Metrics
 from tidegate.upstreams.catalogue import Catalogue
-from tidegate.upstreams.http import HttpUpstream
 
 LEDGER_FILE = "ledger.db"
 BLOBS_FOLDER = "blobs"
@@ -180,7 +179,7 @@ def open_upstreams(settings: Settings, stack: AsyncExitStack) -> Mapping[str, En
     """Return the model servers by name, each with a client that the stack closes."""
     endpoints: dict[str, Endpoint] = {}
     for name, gateway in gateways_of(settings).items():
-        upstream = HttpUpstream(gateway.http())
+        upstream = open_upstream(gateway.http())
         stack.push_async_callback(upstream.aclose)
         endpoints[name] = Endpoint(
             name,

@@ -9,7 +9,14 @@ from tidegate.cell import http_cell, open_http
 from tidegate.domain.errors import CellNotStarted, ConnectFailed
 from tidegate.testing.handler_server import HandlerServer
 from tidegate.upstreams.base import Call, Reply
-from tidegate.upstreams.settings import HttpSettings, Limits, Timeouts, TlsSettings
+from tidegate.upstreams.settings import (
+    HttpProtocol,
+    HttpSettings,
+    Limits,
+    ProxySettings,
+    Timeouts,
+    TlsSettings,
+)
 
 CERTIFICATE = Path(__file__).parent / "certificates" / "authority.pem"
 MEMORY = 2**30
@@ -89,6 +96,8 @@ def test_every_setting_of_the_server_reaches_the_child() -> None:
         timeouts=Timeouts(total_seconds=7.0),
         limits=Limits(body_bytes_max=77),
         tls=TlsSettings(ca_file=CERTIFICATE, verify=True),
+        protocol=HttpProtocol.HTTP2,
+        proxy=ProxySettings(url="http://127.0.0.1:3128", user="we", password="pw"),
     )
     cell = http_cell(settings, memory_bytes_max=MEMORY, start_seconds=5.0)
     assert composed.unpacked(cell.settings.detail) == settings

@@ -145,6 +145,27 @@ async def test_cancelling_as_an_attempt_succeeds_leaves_no_socket(server: Hostil
             task.result().close()
 
 
+async def test_where_two_attempts_succeed_at_once_one_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[socket.socket] = []
+    both = asyncio.Event()
+
+    async def connected(_: Address) -> socket.socket:
+        made.append(socket.socket())
+        sock = made[-1]
+        if len(made) == 2:
+            both.set()
+        await both.wait()
+        return sock
+
+    monkeypatch.setattr(dialing, "_connected", connected)
+    monkeypatch.setattr(dialing, "ATTEMPT_DELAY_SECONDS", 0.0)
+    with closing(await dial(known(place(1), place(2)))) as sock:
+        assert [it.fileno() >= 0 for it in made].count(True) == 1
+        assert sock.fileno() >= 0
+
+
 async def test_calls_go_to_every_address_of_a_name() -> None:
     script = answers(plain_reply(b"a", b"connection: close"))
     async with HostileServer(script) as one, HostileServer(script) as two:

@@ -189,12 +189,14 @@ async def test_no_proxy_is_taken_from_the_environment(
         ("socks5://proxy:1080", None, None, "write it like http://proxy:3128"),
         ("http://we:pw@proxy", None, None, "set proxy.user"),
         ("http://proxy", None, "pw", "without proxy.user"),
+        (None, "we", None, "without proxy.url"),
+        (None, None, "pw", "without proxy.url"),
         ("http://proxy", "a:b", "pw", "colon"),
         ("http://proxy", "we", "p\nw", "line break"),
     ],
 )
 def test_settings_that_can_not_be_meant_are_refused(
-    url: str, user: str | None, password: str | None, word: str
+    url: str | None, user: str | None, password: str | None, word: str
 ) -> None:
     with pytest.raises(SettingsInvalid, match=word):
         ProxySettings(url=url, user=user, password=password)

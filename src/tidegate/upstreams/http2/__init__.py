@@ -1,0 +1,1 @@
+"""An upstream behind HTTP/2: many calls on each connection."""

@@ -1,0 +1,326 @@
+"""Servers that say over HTTP/2 what they should not: one call ends, or the connection."""
+
+import asyncio
+
+import pytest
+
+from tidegate.domain.errors import ConnectFailed
+from tidegate.testing.contract.upstreams import expect_fault
+from tidegate.testing.fuzz.frames import HEAD, Side
+from tidegate.testing.hostile_server import Close, HostileServer, ReadSome, Say, Script
+from tidegate.upstreams.base import Call
+from tidegate.upstreams.http2 import frames
+from tidegate.upstreams.http2.connection import UNREAD_BYTES_MAX
+from tidegate.upstreams.http2.dialogue import CHATTER_MAX, UNREPORTED_BYTES_MAX
+from tidegate.upstreams.http2.frames import FrameReader
+from tidegate.upstreams.http2.hpack import Field, pack
+from tidegate.upstreams.http2.upstream import Http2Upstream
+from tidegate.upstreams.settings import HttpProtocol, HttpSettings, Limits
+
+OK = (b":status", b"200")
+LAST = frames.END_STREAM
+
+
+def head(*fields: Field, stream: int = 1, flags: int = 0) -> bytes:
+    return frames.frame(frames.HEADERS, frames.END_HEADERS | flags, stream, pack(fields))
+
+
+def data(body: bytes, *, stream: int = 1, flags: int = LAST) -> bytes:
+    return frames.frame(frames.DATA, flags, stream, body)
+
+
+def fate(*said: bytes, limits: Limits | None = None) -> str:
+    side = Side(limits or Limits(), 1)
+    return side.hear(said)[0]
+
+
+def reset_codes(side: Side) -> list[int]:
+    """Return the error codes of the calls that we ended."""
+    reader = FrameReader()
+    reader.feed(bytes(side.wire.sent[len(frames.PREFACE) :]))
+    codes = []
+    while (frame := reader.next()) is not None:
+        if frame.kind == frames.RST_STREAM:
+            codes.append(int.from_bytes(frame.payload, "big"))
+    return codes
+
+
+@pytest.fixture(autouse=True)
+async def running() -> None:
+    """Run every test inside a loop."""
+
+
+async def test_a_sound_reply_in_every_form() -> None:
+    plain = "Reply(status=200, headers={}, body=b'abc')"
+    assert fate(head(OK), data(b"abc")) == plain
+    assert fate(head((b":status", b"103")), head(OK), data(b"ab", flags=0), data(b"c")) == plain
+    assert fate(head(OK), data(b"abc", flags=0), head((b"x-end", b"1"), flags=LAST)) == plain
+    assert fate(head(OK), data(b"abc", flags=0), data(b"")) == plain
+    padded = frames.frame(frames.DATA, LAST | frames.PADDED, 1, b"\x02abc\x00\x00")
+    assert fate(head(OK), padded) == plain
+    prioritized = frames.frame(
+        frames.HEADERS, frames.END_HEADERS | frames.PRIORITIZED, 1, bytes(5) + pack([OK])
+    )
+    assert fate(prioritized, data(b"abc")) == plain
+    split = pack([OK])
+    assert (
+        fate(
+            frames.frame(frames.HEADERS, 0, 1, split[:1]),
+            frames.frame(frames.CONTINUATION, frames.END_HEADERS, 1, split[1:]),
+            data(b"abc"),
+        )
+        == plain
+    )
+    unknown = frames.frame(99, 0xFF, 7, b"x")
+    assert fate(unknown, head(OK), unknown, data(b"abc")) == plain
+
+
+BROKEN_CALLS = {
+    "no status": ([head((b"a", b"b"), flags=LAST)], "does not begin with a status"),
+    "a status that is none": ([head((b":status", b"2000"))], "does not begin with a status"),
+    "a status beyond": ([head((b":status", b"600"))], "does not begin with a status"),
+    "a second status": ([head(OK, OK)], "header of the upstream's reply can't be read"),
+    "capitals": ([head(OK, (b"X-A", b"b"))], "can't be read"),
+    "a line break": ([head(OK, (b"a", b"b\r\nc"))], "can't be read"),
+    "what belongs to HTTP/1": ([head(OK, (b"connection", b"close"))], "which HTTP/2 forbids"),
+    "a coding": ([head(OK, (b"content-encoding", b"gzip"))], "switch compression off"),
+    "two lengths": ([head(OK, *[(b"content-length", b"%d" % it) for it in (1, 2)])], "two lengths"),
+    "a length that is none": ([head(OK, (b"content-length", b"+1"))], "length of the upstream"),
+    "too much": ([head(OK, (b"content-length", b"1")), data(b"ab")], "longer than it said"),
+    "too little": ([head(OK, (b"content-length", b"2")), data(b"a")], "shorter than it said"),
+    "a body of nothing": ([head((b":status", b"204")), data(b"a")], "longer than it said"),
+    "a body before its head": ([data(b"a")], "body before its status"),
+    "an end before its begin": ([head((b":status", b"100"), flags=LAST)], "ended its reply before"),
+    "headers in the middle": ([head(OK), head((b"a", b"b"))], "headers in the middle"),
+    "broken off": ([head(OK), frames.reset_frame(1, 2)], "HTTP/2 error 2"),
+    "a window of nothing": ([frames.window_frame(1, 0)], "window can't be"),
+    "a window too wide": ([frames.window_frame(1, frames.WINDOW_MAX)], "window can't be"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BROKEN_CALLS)
+async def test_what_is_wrong_with_one_reply_ends_that_call_alone(name: str) -> None:
+    said, word = BROKEN_CALLS[name]
+    side = Side(Limits(), 2)
+    other = head(OK, stream=3) + data(b"fine", stream=3)
+    broken, fine = side.hear([*said, other])
+    assert broken.startswith("ReplyBroken: ")
+    assert word in broken
+    assert fine == "Reply(status=200, headers={}, body=b'fine')"
+
+
+BROKEN_CONNECTIONS = {
+    "a frame too large": frames.frame(0, 0, 1, bytes(frames.PAYLOAD_BYTES_MAX + 1)),
+    "padding beyond its frame": frames.frame(frames.DATA, frames.PADDED, 1, b"\x04abc"),
+    "padding without a length": frames.frame(frames.DATA, frames.PADDED, 1, b""),
+    "a call never made": head(OK, stream=5),
+    "a call of the server's": head(OK, stream=2),
+    "data of no call": data(b"a", stream=0),
+    "a push": frames.frame(frames.PUSH_PROMISE, frames.END_HEADERS, 1, bytes(4)),
+    "more of nothing": frames.frame(frames.CONTINUATION, 0, 1, b""),
+    "something amid headers": frames.frame(frames.HEADERS, 0, 1, b"") + data(b"a"),
+    "another's headers amid headers": frames.frame(frames.HEADERS, 0, 1, b"")
+    + frames.frame(frames.CONTINUATION, frames.END_HEADERS, 3, b""),
+    "headers in no known form": frames.frame(frames.HEADERS, frames.END_HEADERS, 1, b"\x80"),
+    "a short reset": frames.frame(frames.RST_STREAM, 0, 1, b"abc"),
+    "a short ping": frames.frame(frames.PING, 0, 0, b"abc"),
+    "a ping for a call": frames.frame(frames.PING, 0, 1, bytes(8)),
+    "short settings": frames.frame(frames.SETTINGS, 0, 0, b"abc"),
+    "settings for a call": frames.frame(frames.SETTINGS, 0, 1),
+    "settings that agree and differ": frames.frame(frames.SETTINGS, frames.ACK, 0, bytes(6)),
+    "a window of settings": frames.settings_frame(initial_window_size=2**31),
+    "frames too small": frames.settings_frame(max_frame_size=frames.PAYLOAD_BYTES_MAX - 1),
+    "frames too large": frames.settings_frame(max_frame_size=2**24),
+    "a window of nothing": frames.window_frame(0, 0),
+    "a window too wide": frames.window_frame(0, frames.WINDOW_MAX),
+    "a short window": frames.frame(frames.WINDOW_UPDATE, 0, 0, b"a"),
+    "a short farewell": frames.frame(frames.GOAWAY, 0, 0, b"abc"),
+    "a farewell for a call": frames.frame(frames.GOAWAY, 0, 1, bytes(8)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BROKEN_CONNECTIONS)
+async def test_what_breaks_the_rules_ends_every_call_and_the_connection(name: str) -> None:
+    side = Side(Limits(), 2)
+    fates = side.hear([BROKEN_CONNECTIONS[name]], ends=False)
+    assert all("broke the rules of HTTP/2" in it for it in fates), fates
+    assert side.wire.is_closing()
+
+
+# Bounds
+
+
+async def test_the_body_is_bounded() -> None:
+    limits = Limits(body_bytes_max=64)
+    assert "body=b'bbb" in fate(head(OK), data(b"b" * 32, flags=0), data(b"b" * 32), limits=limits)
+    for said in (
+        [head(OK), data(b"b" * 65)],
+        [head(OK), data(b"b" * 32, flags=0), data(b"b" * 33)],
+        [head(OK, (b"content-length", b"65"))],
+    ):
+        assert fate(*said, limits=limits).startswith("ReplyTooLarge: "), said
+
+
+async def test_headers_are_bounded_in_bytes_and_in_number() -> None:
+    limits = Limits(header_bytes_max=64, header_count_max=2)
+    room = 64 - len(":status") - 3 - 4 - len("a") - 4
+    assert fate(head(OK, (b"a", b"v" * room), flags=LAST), limits=limits).startswith("Reply(")
+    large = fate(head(OK, (b"a", b"v" * (room + 1)), flags=LAST), limits=limits)
+    assert "header_bytes_max" in large
+    two, three = [(b"a", b"")] * 2, [(b"a", b"")] * 3
+    assert fate(head(OK, *two, flags=LAST), limits=limits).startswith("Reply(")
+    assert "header_count_max" in fate(head(OK, *three, flags=LAST), limits=limits)
+
+
+async def test_headers_that_are_too_large_end_their_call_alone() -> None:
+    side = Side(Limits(header_bytes_max=64), 2)
+    large, fine = side.hear([head(OK, (b"a", b"v" * 1000)), head(OK, stream=3, flags=LAST)])
+    assert "header_bytes_max" in large
+    assert fine.startswith("Reply(")
+
+
+async def test_headers_without_an_end_are_bounded() -> None:
+    limits = Limits(header_bytes_max=1024)
+    allowed = (1024 + frames.PAYLOAD_BYTES_MAX) // 512
+    begin = frames.frame(frames.HEADERS, 0, 1, b"")
+    more = frames.frame(frames.CONTINUATION, 0, 1, bytes(512))
+    side = Side(limits, 1)
+    assert side.hear([begin, *[more] * allowed], ends=False) == [""]
+    assert "header_bytes_max" in side.hear([more], ends=False)[0]
+    assert side.wire.is_closing()
+
+
+async def test_interim_replies_are_bounded() -> None:
+    limits = Limits(interim_replies_max=2)
+    early = head((b":status", b"103"))
+    assert fate(early, early, head(OK, flags=LAST), limits=limits).startswith("Reply(")
+    assert "interim_replies_max" in fate(early, early, early, limits=limits)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        frames.frame(frames.PING, 0, 0, bytes(8)),
+        frames.settings_frame(),
+        frames.window_frame(0, 1),
+        frames.frame(frames.DATA, 0, 1, b""),
+        frames.frame(frames.PRIORITY, 0, 1, bytes(5)),
+        frames.frame(77, 0, 0, b""),
+    ],
+)
+async def test_frames_that_say_nothing_are_bounded(frame: bytes) -> None:
+    side = Side(Limits(), 1)
+    # The settings at the begin were the first.
+    assert side.hear([head(OK), frame * (CHATTER_MAX - 1)], ends=False) == [""]
+    assert "that say nothing" in side.hear([frame], ends=False)[0]
+
+
+async def test_questions_are_answered_only_to_who_reads_the_answers() -> None:
+    side = Side(Limits(), 1)
+    ping = frames.frame(frames.PING, 0, 0, b"12345678")
+    side.wire.unread = UNREAD_BYTES_MAX
+    assert side.hear([ping], ends=False) == [""]
+    assert side.wire.sent.endswith(frames.frame(frames.PING, frames.ACK, 0, b"12345678"))
+    side.wire.unread = UNREAD_BYTES_MAX + 1
+    assert "more questions" in side.hear([ping], ends=False)[0]
+
+
+async def test_what_was_read_is_reported_before_the_window_is_full() -> None:
+    side = Side(Limits(), 2)
+    dialogue = side.connection._dialogue
+    dialogue._unreported = UNREPORTED_BYTES_MAX - 3
+    before = len(side.wire.sent)
+    side.hear([head(OK), data(b"abc", flags=0)], ends=False)
+    assert len(side.wire.sent) == before
+    side.hear([data(b"d", flags=0)], ends=False)
+    assert side.wire.sent.endswith(frames.window_frame(0, UNREPORTED_BYTES_MAX + 1))
+
+
+# Ends
+
+
+async def test_a_farewell_ends_only_calls_that_were_not_taken() -> None:
+    side = Side(Limits(), 3)
+    farewell = frames.frame(frames.GOAWAY, 0, 0, (3).to_bytes(4, "big") + bytes(4))
+    one, two, three = side.hear(
+        [head(OK), farewell, data(b"a"), head(OK, stream=3, flags=LAST)], ends=False
+    )
+    assert one.startswith("Reply(")
+    assert two.startswith("Reply(")
+    assert three.startswith("NotProcessed: ")
+    assert not side.connection.has_room(0.0)
+    assert side.wire.is_closing()
+
+
+async def test_a_refused_call_was_not_processed() -> None:
+    assert fate(frames.reset_frame(1, frames.REFUSED_STREAM)).startswith("NotProcessed: ")
+    assert "set protocol to http1" in fate(frames.reset_frame(1, frames.HTTP_1_1_REQUIRED))
+
+
+async def test_the_other_side_is_told_of_each_call_that_we_end() -> None:
+    side = Side(Limits(), 2)
+    side.hear([data(b"a"), head(OK, stream=3), data(b"b", stream=3)], ends=False)
+    assert reset_codes(side) == [frames.CANCEL]
+
+
+async def test_what_comes_for_a_call_that_is_over_reaches_no_other() -> None:
+    side = Side(Limits(), 2)
+    side.hear([data(b"a")], ends=False)
+    late = head(OK, (b"a", b"late")) + data(b"late")
+    _, fine = side.hear([late, head(OK, stream=3), data(b"fine", stream=3)], ends=False)
+    assert fine == "Reply(status=200, headers={}, body=b'fine')"
+
+
+async def test_a_reply_before_the_whole_call_was_taken_is_a_reply() -> None:
+    side = Side(Limits(), 0)
+    heard: list[object] = []
+
+    class Ear:
+        def on_reply(self, result: object) -> None:
+            heard.append(result)
+
+    call = Call(path="/v1/x", body=b"b" * 100_000)
+    side.connection.start(HEAD, call, Ear(), now=0.0, total_due=1e9)
+    side.hear([head((b":status", b"413"), flags=LAST)], ends=False)
+    assert len(heard) == 1
+    assert reset_codes(side) == [frames.NO_ERROR]
+    before = len(side.wire.sent)
+    side.hear([frames.window_frame(0, 2**20)], ends=False)
+    assert len(side.wire.sent) == before, "the rest was sent all the same"
+
+
+async def test_a_call_refused_twice_is_a_fault_of_the_server() -> None:
+    said = frames.settings_frame() + frames.frame(frames.GOAWAY, 0, 0, bytes(8))
+    async with HostileServer(
+        (Say(frames.settings_frame()), ReadSome(), Say(said), Close())
+    ) as server:
+        upstream = Http2Upstream(HttpSettings(url=server.url, protocol=HttpProtocol.HTTP2))
+        async with asyncio.timeout(20):
+            await expect_fault(upstream, Call(path="/v1/x", body=b"{}"), ConnectFailed)
+        await upstream.aclose()
+
+
+@pytest.mark.parametrize("piece_bytes", [0, 1])
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n",
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"",
+        frames.frame(frames.PING, 0, 0, bytes(8)),
+        frames.frame(frames.SETTINGS, frames.ACK, 0),
+        frames.frame(frames.SETTINGS, 0, 0, b"abc"),
+    ],
+)
+async def test_who_does_not_begin_with_settings_gets_no_call(said: bytes, piece_bytes: int) -> None:
+    # It is told by what it says; only of who says nothing the end has to be awaited.
+    script: Script = (ReadSome(), Say(said, piece_bytes))
+    if not said:
+        script = (ReadSome(), Close())
+    async with HostileServer(script) as server:
+        upstream = Http2Upstream(HttpSettings(url=server.url, protocol=HttpProtocol.HTTP2))
+        async with asyncio.timeout(20):
+            fault = await expect_fault(upstream, Call(path="/v1/x", body=b"{}"), ConnectFailed)
+        assert "set protocol to http1" in str(fault)
+        assert b"/v1/x" not in server.received[0]
+        await upstream.aclose()
