@@ -1,7 +1,8 @@
 """Every blob store keeps the contract, and the real ones answer as the one in memory does."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import errno
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +14,8 @@ from tidegate.blobs.base import BlobStore
 from tidegate.blobs.filesystem import FilesystemBlobs
 from tidegate.blobs.memory import MemoryBlobs
 from tidegate.domain.errors import BlobMissing, StorageFull
-from tidegate.testing.contract import blobs as contract
+from tidegate.testing.contract import blobs as contract, blobs_unreadable
+from tidegate.testing.files import FaultyFiles
 
 
 def make(kind: str, root: Path) -> BlobStore:
@@ -33,6 +35,16 @@ async def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     store = make(request.param, tmp_path)
     yield store
     await store.aclose()
+
+
+@pytest.fixture
+def files() -> FaultyFiles:
+    return FaultyFiles()
+
+
+@pytest.fixture(params=[errno.EIO, errno.EACCES, errno.ESTALE])
+def fail_reads(request: pytest.FixtureRequest, files: FaultyFiles) -> Callable[[], None]:
+    return lambda: files.fail("open_to_read", request.param)
 
 
 appending = pytest.mark.parametrize("blobs", ["memory-appending", "filesystem"], indirect=True)
@@ -63,6 +75,16 @@ class TestRead(contract.ReadContract):
 
 class TestLength(contract.LengthContract):
     pass
+
+
+class TestUnreadable(blobs_unreadable.UnreadableContract):
+    """The disk alone: reading memory never fails."""
+
+    @pytest.fixture
+    async def blobs(self, files: FaultyFiles, tmp_path: Path) -> AsyncIterator[BlobStore]:
+        store = FilesystemBlobs(tmp_path / "blobs", files=files)
+        yield store
+        await store.aclose()
 
 
 class TestLeftovers(contract.LeftoversContract):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tidegate.blobs.filesystem import BUFFER_BYTES, FilesystemBlobs
-from tidegate.domain.errors import BlobMissing, StorageBroken, StorageFull
+from tidegate.domain.errors import BlobMissing, BlobUnreadable, StorageBroken, StorageFull
 from tidegate.testing.files import FaultyFiles
 
 PATIENCE_SECONDS = 10.0
@@ -238,7 +238,7 @@ async def test_a_failed_read_is_about_one_blob_alone(
     await blobs.put("bad", b"0")
     await blobs.put("kept", b"kept")
     files.fail(verb, code)
-    with pytest.raises(BlobMissing, match=f"'bad'.* can't be read: {words}"):
+    with pytest.raises(BlobUnreadable, match=f"'bad'.* can't be read: {words}"):
         await blobs.read("bad", 0, 1)
     assert await blobs.read("kept", 0, 4) == b"kept"
     await blobs.put("other", b"0")

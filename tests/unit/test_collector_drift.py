@@ -9,7 +9,7 @@ from tidegate.blobs.memory import MemoryBlobs
 from tidegate.collector.report import Damage
 from tidegate.collector.settings import Settings
 from tidegate.domain.batch import Batch, Status
-from tidegate.domain.errors import BlobMissing
+from tidegate.domain.errors import BlobMissing, BlobUnreadable
 from tidegate.testing.collecting import Told, collector_of, parts_of
 from tidegate.testing.deployment import Answer, Deployment, model_of, ok, request_line
 from tidegate.testing.stories import at_once, lines, told
@@ -235,7 +235,8 @@ def test_what_a_batch_that_has_ended_lost_is_told_again_and_again(which: str) ->
     told(story)
 
 
-def test_bytes_that_can_only_not_be_read_now_are_not_given_up() -> None:
+@pytest.mark.parametrize("kind", [BlobMissing, BlobUnreadable])
+def test_bytes_that_can_only_not_be_read_now_are_not_given_up(kind: type[BlobMissing]) -> None:
     async def story(deployment: Deployment) -> None:
         batch = await begun(deployment)
         length = deployment.blobs.length
@@ -243,7 +244,7 @@ def test_bytes_that_can_only_not_be_read_now_are_not_given_up() -> None:
 
         async def refused(asked: str) -> int:
             if asked in held:
-                raise BlobMissing(f"Blob '{asked}' can't be read: Permission denied.")
+                raise kind(f"Blob '{asked}' can't be read: Permission denied.")
             return await length(asked)
 
         setattr(deployment.blobs, "length", refused)  # noqa: B010 -- a disk with a whim
@@ -252,6 +253,28 @@ def test_bytes_that_can_only_not_be_read_now_are_not_given_up() -> None:
         assert not report.damages[0].readable
         held.clear()
         assert (await collector_of(deployment, SETTINGS).collect()).drift == 0
+        await finished(deployment, batch)
+
+    told(story)
+
+
+def test_surviving_results_that_can_not_be_read_now_are_not_taken_for_lost() -> None:
+    async def story(deployment: Deployment) -> None:
+        batch = await begun(deployment)
+        await delete(deployment, ".errors")
+        read = deployment.blobs.read
+        is_bad = [True]
+
+        async def refused(name: str, offset: int, length: int) -> bytes:
+            if name.endswith(".results") and is_bad:
+                raise BlobUnreadable(f"Blob '{name}' can't be read: Input/output error.")
+            return await read(name, offset, length)
+
+        setattr(deployment.blobs, "read", refused)  # noqa: B010 -- a disk with a whim
+        report = await collector_of(deployment, SETTINGS).collect()
+        assert (report.drift, report.lines_rerun) == (1, 0)
+        is_bad.clear()
+        assert (await collector_of(deployment, SETTINGS).collect()).lines_rerun == 70
         await finished(deployment, batch)
 
     told(story)

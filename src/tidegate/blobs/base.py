@@ -105,7 +105,8 @@ class BlobStore(ABC):
         """Return exactly these bytes.
 
         Raises:
-            BlobMissing: there is no such blob, or it is shorter, or its bytes can't be read.
+            BlobMissing: there is no such blob, or it is shorter.
+            BlobUnreadable: it may be there, but reading it failed; asking again may help.
             StorageFull: there are too many open files, or too little memory, to read it now.
         """
 
@@ -132,7 +133,8 @@ class BlobStore(ABC):
         """Return how many bytes a blob has.
 
         Raises:
-            BlobMissing: there is no such blob, or it can't be read.
+            BlobMissing: there is no such blob.
+            BlobUnreadable: it may be there, but looking at it failed; asking again may help.
             StorageFull: there are too many open files, or too little memory, to look at it now.
         """
 

@@ -22,7 +22,7 @@ from tidegate.blobs.draft import Draft
 from tidegate.blobs.files import Files, SystemFiles
 from tidegate.blobs.leftovers import count_leftovers, remove_leftovers
 from tidegate.blobs.tails import Tails
-from tidegate.domain.errors import BlobMissing
+from tidegate.domain.errors import BlobMissing, BlobUnreadable
 from tidegate.domain.file import Part
 
 BUFFER_BYTES = 1 << 20
@@ -40,8 +40,8 @@ class FilesystemBlobs(BlobStore):
 
     Every blocking call runs in a few threads of the store's own, and goes on to its end there also
     when whoever awaits it is cancelled: a blob is never left half changed. After a failed flush
-    everything that writes raises `StorageBroken`; reading goes on. A blob that can't be read is
-    missing, and breaks nothing else.
+    everything that writes raises `StorageBroken`; reading goes on. A read that fails is about that
+    blob alone, and breaks nothing else.
 
     Args:
         root: the directory; made when the first blob is written.
@@ -248,7 +248,7 @@ def _reading(disk: Disk, name: str) -> Iterator[int]:
         if disk.is_short(error):
             raise disk.judged(error) from error
         # It says nothing about other blobs, and nothing about what is flushed.
-        raise BlobMissing(
+        raise BlobUnreadable(
             f"Blob '{name}' in '{disk.root}' can't be read: {error.strerror or 'unknown'}."
         ) from error
 

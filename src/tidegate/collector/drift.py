@@ -11,7 +11,7 @@ from tidegate.collector.pace import PIECE
 from tidegate.collector.report import NAMES_MAX, Damage, Report
 from tidegate.collector.survivors import Unclear
 from tidegate.domain.batch import Batch, Status
-from tidegate.domain.errors import BlobMissing
+from tidegate.domain.errors import BlobMissing, BlobUnreadable
 from tidegate.stores.upkeep import Reference
 
 _RUNNING = frozenset({Status.IN_PROGRESS, Status.CANCELLING})
@@ -81,7 +81,10 @@ class Drift(Duty):
         readable = True
         try:
             found = await blobs.length(name)
+        except BlobUnreadable:
+            readable = False
         except BlobMissing:
+            # One that is listed all the same is no file that was lost.
             readable = name not in await blobs.list_names(name)
         if found is not None and found >= reference.bytes_needed:
             return None

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tidegate.blobs.base import BlobStore
-from tidegate.domain.errors import BlobMissing
+from tidegate.domain.errors import BlobMissing, BlobUnreadable
 from tidegate.domain.file import Part
 from tidegate.domain.shard import Shard, Tally
 from tidegate.wire.plan_format import unpack_all
@@ -71,7 +71,8 @@ class Survivors:
         """Return what is left of these parts, cut after their last whole line, and the lines.
 
         Raises:
-            Unclear: a line is there that is none of the batch's.
+            Unclear: a line is there that is none of the batch's, or bytes that are there could not
+                be read.
         """
         left: list[Part] = []
         places: list[Place] = []
@@ -91,6 +92,8 @@ class Survivors:
             start = piece.length + len(tail)
             try:
                 data = await self._read(part, start)
+            except BlobUnreadable as error:
+                raise Unclear("results that are there can't be read") from error
             except BlobMissing:
                 piece.broken = True
                 return piece

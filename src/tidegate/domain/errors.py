@@ -6,7 +6,8 @@ TidegateError
 │   ├── Conflict         the object is in a state that does not allow it
 │   └── TooLarge         a named bound would be passed
 ├── ClaimLost            a higher epoch exists: the holder may write no more
-├── BlobMissing          a named blob does not exist, is too short, or can't be read
+├── BlobMissing          a named blob does not exist, or is too short
+│   └── BlobUnreadable   it is there, but its bytes can't be read now
 ├── StorageFull          the disk or bucket takes no more bytes; freed space mends it
 ├── StorageBroken        durability can't be promised any more: the process must end
 ├── StoreUnavailable     the ledger did not answer; the outcome of the call is unknown
@@ -61,6 +62,14 @@ class ClaimLost(TidegateError):
 
 class BlobMissing(TidegateError):
     """The blob does not exist, or ends before the slice that was asked for."""
+
+
+class BlobUnreadable(BlobMissing):
+    """The blob is there, but reading it failed: nothing is said about its bytes.
+
+    It may be over as it came (an I/O error, a mount that is away, permissions), so nobody who hears
+    it may take the bytes for lost.
+    """
 
 
 class StorageFull(TidegateError):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing_extensions import override
 
 from tidegate.domain.batch import Batch
-from tidegate.domain.errors import CellDied, CellNotStarted, TidegateError
+from tidegate.domain.errors import BlobMissing, CellDied, CellNotStarted, TidegateError
 from tidegate.domain.usage import Usage
 from tidegate.processor.observer import Observer
 from tidegate.telemetry.logs import (
@@ -16,6 +16,7 @@ from tidegate.telemetry.logs import (
     CLAIM_LOST,
     ENDPOINT_PAUSED,
     ENDPOINT_RESUMED,
+    INPUT_MISSING,
     LINE_BLAMED,
     PLAN_MISSING,
     PLANNING_DIED,
@@ -81,6 +82,10 @@ class Counted(Observer):
     @override
     def plan_missing(self, batch: Batch) -> None:
         self._log.error(PLAN_MISSING, batch=batch.id, blob=batch.plan_blob)
+
+    @override
+    def input_missing(self, batch: Batch, error: BlobMissing) -> None:
+        self._log.error(INPUT_MISSING, batch=batch.id, file=batch.input_file_id, reason=str(error))
 
     @override
     def planned(self, batch: Batch, seconds: float) -> None:

@@ -1,7 +1,7 @@
 """What a processor tells of itself while it works; telemetry listens, a simulation need not."""
 
 from tidegate.domain.batch import Batch
-from tidegate.domain.errors import CellDied, CellNotStarted, TidegateError
+from tidegate.domain.errors import BlobMissing, CellDied, CellNotStarted, TidegateError
 from tidegate.domain.usage import Usage
 
 
@@ -40,6 +40,9 @@ class Observer:
 
     def plan_missing(self, batch: Batch) -> None:
         """A shard was claimed whose plan can't be read."""
+
+    def input_missing(self, batch: Batch, error: BlobMissing) -> None:
+        """A batch can't be planned, because bytes of its input are gone or can't be read."""
 
     def batch_ended(self, batch: Batch) -> None:
         """A batch reached a terminal status here."""

@@ -14,7 +14,7 @@ from typing import Protocol
 from tidegate.blobs.base import BlobStore
 from tidegate.domain.batch import Batch, Problem, Status
 from tidegate.domain.blob_names import PlanBlob
-from tidegate.domain.errors import BlobMissing, CellDied, ClaimLost, UpstreamFault
+from tidegate.domain.errors import CellDied, ClaimLost, UpstreamFault
 from tidegate.domain.file import Part
 from tidegate.domain.shard import CRASHES_TO_QUARANTINE, ShardPlan
 from tidegate.processor.endpoints import Routes
@@ -83,6 +83,7 @@ class Planner:
             ClaimLost: another processor plans it now, or the user cancelled it meanwhile.
             StorageFull: the plan or the scratch files found no room.
             CellNotStarted: it is to be planned in a child process, and there is none to be had.
+            BlobMissing: the bytes of the input can't be read, though the ledger holds them.
         """
         tools, batch = self._tools, held.batch
         if batch.status is Status.CANCELLING or tools.clock.now() >= batch.expires_at:
@@ -109,10 +110,7 @@ class Planner:
                 problems=found,
                 served=served,
             )
-            try:
-                await scan.read(_pieces(tools.blobs, parts))
-            except BlobMissing:
-                return await self._end(held, [_no_file(batch)])
+            await scan.read(_pieces(tools.blobs, parts))
             whole = await scan.judge()
             problems = found.listed() if whole is None else [whole]
             if problems:
@@ -134,8 +132,6 @@ class Planner:
                 if problems:
                     return await self._end(held, problems)
                 return await self._write(held, attempt.slices())
-            except BlobMissing:
-                return await self._end(held, [_no_file(batch)])
             except CellDied as death:
                 tools.observer.planning_died(batch.id, attempt.place, death)
                 problem = deaths.record(attempt)

@@ -5,7 +5,13 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from tidegate.domain.errors import CellNotStarted, ClaimLost, StorageFull, StoreUnavailable
+from tidegate.domain.errors import (
+    BlobMissing,
+    CellNotStarted,
+    ClaimLost,
+    StorageFull,
+    StoreUnavailable,
+)
 from tidegate.processor.census import Census
 from tidegate.processor.closer import Closer
 from tidegate.processor.cut import Cut
@@ -19,6 +25,8 @@ from tidegate.signals.base import WORK, Signals, batch_topic
 from tidegate.stores.base import ClaimedBatch, Store
 
 FULL_DISK_SECONDS = 5.0
+MISSING_INPUT_SECONDS = 30.0
+INPUT_MISSING = "the input of this batch can't be read: its operator has to restore it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +113,7 @@ class WholeBatch:
         tools = self._tools
         loop = asyncio.get_running_loop()
         started = loop.time()
-        wait_seconds = 0.0
+        wait_seconds, reason = 0.0, None
         try:
             async with tools.cut.bounds():
                 if tools.ends_only:
@@ -116,12 +124,8 @@ class WholeBatch:
         except TimeoutError:
             # Stopped, and not done within the grace time: another processor begins anew, at once.
             pass
-        except StorageFull as error:
-            tools.storage.refused(error)
-            wait_seconds = FULL_DISK_SECONDS
-        except CellNotStarted as error:
-            tools.observer.cell_not_started(error)
-            wait_seconds = CELL_WAIT_SECONDS
+        except (StorageFull, CellNotStarted, BlobMissing) as error:
+            wait_seconds, reason = self._held_up(held, error)
         except ClaimLost:
             # Cancelled meanwhile (then it is claimed again and ended), or planned by another.
             tools.observer.claim_lost("planning")
@@ -132,10 +136,33 @@ class WholeBatch:
             tools.signals.notify(batch_topic(batch.id))
             tools.signals.notify(WORK)
             return
-        await self._hand_back(held, wait_seconds=wait_seconds)
+        await self._hand_back(held, wait_seconds=wait_seconds, reason=reason)
 
-    async def _hand_back(self, held: ClaimedBatch, *, wait_seconds: float = 0.0) -> None:
+    def _held_up(
+        self, held: ClaimedBatch, error: StorageFull | CellNotStarted | BlobMissing
+    ) -> tuple[float, str | None]:
+        """Tell what keeps a batch from being planned.
+
+        Return the seconds until the next try, and why the batch waits in the words that it shows.
+        """
+        match error:
+            case StorageFull():
+                self._tools.storage.refused(error)
+                return FULL_DISK_SECONDS, None
+            case CellNotStarted():
+                self._tools.observer.cell_not_started(error)
+                return CELL_WAIT_SECONDS, None
+            case BlobMissing():
+                self._tools.observer.input_missing(held.batch, error)
+                return MISSING_INPUT_SECONDS, INPUT_MISSING
+
+    async def _hand_back(
+        self, held: ClaimedBatch, *, wait_seconds: float = 0.0, reason: str | None = None
+    ) -> None:
         """Let others claim it. Without an answer the claim expires by itself."""
+        store = self._tools.store
         with suppress(StoreUnavailable, StorageFull):
-            await self._tools.store.hand_back([held.claim], wait_seconds=wait_seconds)
+            await store.hand_back([held.claim], wait_seconds=wait_seconds)
+            if reason is not None and reason != held.batch.waiting_for:
+                await store.note_waiting(held.batch.id, reason)
         self._tools.signals.notify(WORK)

@@ -311,6 +311,8 @@ class Store(Upkeep):
     async def plan_batch(self, claim: Claim, plan: Plan, *, at: float) -> Batch:
         """Record plan, shards and totals and move the batch to `in_progress`, in one transaction.
 
+        It waits for nothing any more.
+
         Raises:
             ClaimLost: the planning has a higher epoch, or the batch is no longer validating.
         """

@@ -171,6 +171,7 @@ def planned(batch: Batch, hold: Hold, claim: Claim, plan: Plan, at: float) -> Ba
         plan_blob=plan.blob,
         output_file_id=plan.output_file_id,
         error_file_id=plan.error_file_id,
+        waiting_for=None,
     )
 
 

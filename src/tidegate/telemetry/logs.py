@@ -32,6 +32,7 @@ STORAGE_FULL = "storage_full"  # The disk takes no more bytes; work waits.
 STORAGE_FREED = "storage_freed"  # It takes bytes again; work goes on.
 STORAGE_BROKEN = "storage_broken"  # A flush failed; the process ends.
 PLAN_MISSING = "plan_missing"  # A plan can't be read; its batch waits until it is restored.
+INPUT_MISSING = "input_missing"  # An input can't be read; its batch waits unplanned.
 SHARD_QUARANTINED = "shard_quarantined"  # It was lost twice by a crash: its lines run alone.
 PLANNING_QUARANTINED = "planning_quarantined"  # Two processors died of it: a child process plans.
 PLANNING_DIED = "planning_died"  # A child process died while it planned; says of what, and how.

@@ -54,6 +54,14 @@ class PlanBatchContract:
         assert await store.get_batch(TENANT, "batch_1") == batch
         assert [(o.model, o.shards) for o in await store.list_offers()] == [("m", 1), ("n", 1)]
 
+    async def test_a_batch_with_a_plan_waits_for_nothing(self, store: Store) -> None:
+        await store.create_batch(a_batch())
+        await store.note_waiting("batch_1", "its input can't be read")
+        claimed = await claim_planning(store)
+        plan = a_plan("batch_1", [("m", 1)])
+        assert (await store.plan_batch(claimed.claim, plan, at=START)).waiting_for is None
+        assert (await store.get_batch(TENANT, "batch_1")).waiting_for is None
+
     async def test_the_reserved_files_do_not_exist_yet(self, store: Store) -> None:
         batch = await planned(store)
         for file_id in (batch.output_file_id, batch.error_file_id):
