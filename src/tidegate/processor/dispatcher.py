@@ -121,7 +121,8 @@ class Dispatcher:
         turn = self._held.turn
         for _ in range(len(turn)):
             run = turn[0]
-            turn.rotate(-1)
+            if len(turn) > 1:
+                turn.rotate(-1)
             flight = self._take_from(run, now)
             if flight is not None:
                 return flight
@@ -130,9 +131,11 @@ class Dispatcher:
     def _take_from(self, run: Run, now: float) -> Flight | None:
         if now >= run.ends_at:
             return None
-        for _ in range(len(run.turn)):
-            model = run.turn[0]
-            run.turn.rotate(-1)
+        turn = run.turn
+        for _ in range(len(turn)):
+            model = turn[0]
+            if len(turn) > 1:
+                turn.rotate(-1)
             shards = run.by_model[model]
             endpoint = shards[0].endpoint
             if endpoint is None or not endpoint.has_room(now) or not self._leaves_room(endpoint):
