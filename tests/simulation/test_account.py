@@ -25,6 +25,7 @@ from tidegate.testing.world.fencing import Fencing
 from tidegate.testing.world.front import Front, NoReply
 from tidegate.testing.world.ground import Ground
 from tidegate.testing.world.holdings import Holdings
+from tidegate.testing.world.living import Living
 from tidegate.testing.world.timeline import Timeline
 from tidegate.testing.world.watch import WatchedBlobs, watched
 
@@ -216,6 +217,34 @@ def test_a_planner_whose_plan_was_let_go_has_no_right_any_more() -> None:
         assert world.account.right(held.claim.unit).fenced
 
     told(story)
+
+
+def test_the_living_change_when_one_comes_leaves_or_has_been_silent_for_its_lease() -> None:
+    async def story() -> None:
+        clock = LoopClock(asyncio.get_running_loop())
+        living = Living(clock)
+        ledger = MemoryStore(clock)
+        store = watched(ledger, Complaints(Timeline()), living)
+        async with ledger:
+            await asyncio.sleep(1.0)
+            await store.beat("a", lease_seconds=4.0)
+            assert living.same_since == 1.0
+            await asyncio.sleep(1.0)
+            await store.beat("b", lease_seconds=LEASE_SECONDS)
+            await store.beat("a", lease_seconds=LEASE_SECONDS)
+            assert living.same_since == 2.0
+            await asyncio.sleep(3.0)
+            await store.leave("b")
+            await store.leave("b")
+            assert living.same_since == 5.0
+            assert await store.get_living() == ("a",)
+            await asyncio.sleep(LEASE_SECONDS)
+            assert await store.get_living() == ()
+            assert living.same_since == 2.0 + LEASE_SECONDS
+            await store.beat("a", lease_seconds=LEASE_SECONDS)
+            assert living.same_since == 5.0 + LEASE_SECONDS
+
+    run_virtual(story())
 
 
 def test_whoever_waits_for_a_server_that_ends_with_a_broken_disk_hears_nothing() -> None:

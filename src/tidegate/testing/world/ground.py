@@ -16,6 +16,7 @@ from tidegate.testing.world.broken import Complaints
 from tidegate.testing.world.fencing import Fencing
 from tidegate.testing.world.holdings import Holdings
 from tidegate.testing.world.host import Host
+from tidegate.testing.world.living import Living
 from tidegate.testing.world.odds import Odds
 from tidegate.testing.world.timeline import Timeline
 from tidegate.testing.world.watch import WatchedBlobs, watched
@@ -68,12 +69,14 @@ class Ground:
         self.holdings = Holdings(self.raw_store, self.blobs, self.clock)
         self.blobs.holdings = self.holdings
         self.account = Account(self.raw_store, self.holdings, self.clock)
+        self.living = Living(self.clock)
         self.store = watched(
             self.raw_store,
             self.complaints,
             self.account,
             Fencing(self.account, self.clock),
             self.holdings,
+            self.living,
         )
         self.signals: Signals = MemorySignals()
         self.calm = False

@@ -93,12 +93,14 @@ class Door(Upstream):
     def _check_limit(self, crowd: set[Sent]) -> None:
         """Hold all processors together to the limit of the deployment.
 
-        Whoever joins is known to all after a moment, and what flew before that may still fly.
+        Whoever comes or goes is known to all after a moment, and what flew before that may still
+        fly.
         """
         ground = self._ground
         if ground.calm_since is None:
             return
-        known_since = max(ground.calm_since, ground.settled_at) + SETTLED_SECONDS
+        settled_at = max(ground.calm_since, ground.settled_at, ground.living.same_since)
+        known_since = settled_at + SETTLED_SECONDS
         count = sum(1 for sent in crowd if sent.at > known_since)
         if count > ground.endpoint_limit:
             raise Broken(f"{count} requests at one endpoint, {ground.endpoint_limit} are allowed")

@@ -8,9 +8,7 @@ from typing_extensions import override
 
 from tidegate.blobs.memory import MemoryBlobs
 from tidegate.stores.base import Store
-from tidegate.testing.world.account import Account
 from tidegate.testing.world.broken import Broken, Complaints
-from tidegate.testing.world.fencing import Fencing
 from tidegate.testing.world.holdings import Holdings
 
 
@@ -46,15 +44,9 @@ class _Watched:
         return call
 
 
-def watched(
-    store: Store,
-    complaints: Complaints,
-    account: Account,
-    fencing: Fencing,
-    holdings: Holdings,
-) -> Store:
-    """Return the same ledger, with an account that hears of each effect."""
-    port: object = _Watched(store, (account, fencing, holdings), complaints)
+def watched(store: Store, complaints: Complaints, *listeners: object) -> Store:
+    """Return the same ledger, whose effects these hear of: by a method `after_VERB` for each."""
+    port: object = _Watched(store, listeners, complaints)
     return cast("Store", port)
 
 
