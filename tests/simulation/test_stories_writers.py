@@ -8,10 +8,11 @@ from typing_extensions import override
 from tidegate.blobs.memory import MemoryBlobs
 from tidegate.domain.blob_names import ResultBlob, parse
 from tidegate.domain.shard import Verdict
+from tidegate.processor.settings import Settings
 from tidegate.stores.base import Commit
 from tidegate.stores.memory import MemoryStore
 from tidegate.testing.deployment import Deployment, ok
-from tidegate.testing.stories import at_once, lines, told
+from tidegate.testing.stories import at_once, lines, now, told
 from tidegate.upstreams.base import Call, Reply
 
 
@@ -95,5 +96,25 @@ def test_a_run_whose_writer_was_fenced_goes_on_under_another_name() -> None:
         assert len(await world.results(batch)) == 300
         assert store.refused == 1, "one commit, then a new name"
         assert len(store.begun) == 2
+
+    told(story)
+
+
+def test_what_a_fenced_writer_had_to_drop_is_handed_back_at_once() -> None:
+    """Its claims were alive: left to expire, each would count as lost by a crash."""
+
+    async def story(world: Deployment) -> None:
+        world.store = Watched(world.clock).watch(fences=True)
+
+        async def slow(call: Call) -> Reply:
+            await asyncio.sleep(5.0)
+            return ok("slow")
+
+        async with world.processor({"fast": at_once, "slow": slow}):
+            both = [*lines(150, "fast", "f"), *lines(1, "slow", "s")]
+            batch = await world.end_of((await world.submit(both)).id)
+        assert batch.counts.completed == 151
+        assert now() < Settings().claims.lease_seconds / 2, "somebody waited for a claim to expire"
+        assert [shard.crashes for shard in await world.store.get_shards(batch.id)] == [0, 0]
 
     told(story)

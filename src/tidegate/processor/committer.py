@@ -139,6 +139,15 @@ class Committer:
         shards = {entry.shard.number: entry.shard for entry in entries}
         for part, verdict in zip(commit.shards, verdicts, strict=True):
             self._hear(shards[part.number], part, verdict)
+        refused = [
+            shards[part.number].claim
+            for part, verdict in zip(commit.shards, verdicts, strict=True)
+            if verdict is not Verdict.ACCEPTED
+        ]
+        if refused:
+            # Where our writer alone was fenced they are ours still, and left to expire they would
+            # count as lost by a crash. What is another's by now is passed over.
+            await insist(lambda: tools.store.hand_back(refused), tools.chance, tools.storage)
         if Verdict.ACCEPTED not in verdicts:
             # Perhaps a collector fenced our writer, while nothing here was claimed: begin anew.
             self._writer = None

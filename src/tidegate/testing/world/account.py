@@ -323,7 +323,7 @@ class Account:
                 continue
             data = await self._holdings.read(piece.blob, piece.offset, piece.length)
             for line in data.splitlines():
-                name = msgspec.json.decode(line, type=ResultLine).custom_id
+                name = _result_line(line).custom_id
                 if name in recorded:
                     raise Broken(f"line {name} of {batch_id} was recorded twice")
                 if job.shard_of.get(name) != part.number:
@@ -358,3 +358,10 @@ class Account:
             msgspec.json.decode(line, type=ResultLine).custom_id for line in data.splitlines()
         }
         await self.look(repair.batch_id)
+
+
+def _result_line(line: bytes) -> ResultLine:
+    try:
+        return msgspec.json.decode(line, type=ResultLine)
+    except msgspec.DecodeError as error:
+        raise Broken(f"a row points to what is no result line: {line[:100]!r}") from error
