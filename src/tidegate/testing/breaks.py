@@ -365,7 +365,7 @@ _ALL = (
         "14-cancel", 14, "processors do not look whether a batch was cancelled", _cancel_not_heard
     ),
     Break("14-orphans", 14, "without processors nobody ends a batch", _orphans_only_told),
-    Break("15-books", 15, "a claim on finalizing never passes on", _finalizing_for_ever, first=10),
+    Break("15-books", 15, "a claim on finalizing never passes on", _finalizing_for_ever, first=30),
     Break("16-status", 16, "what has expired is called completed", _always_completed),
     Break("17-version", 17, "a change of status leaves the version", _version_stays),
     Break("18-upload", 18, "the bytes of an upload go before it is fenced", _not_fenced, first=28),
