@@ -386,7 +386,7 @@ _ALL = (
         19,
         "a repair leaves the bits of lines whose results are gone",
         _bits_stay,
-        first=25,
+        first=84,
     ),
     Break("20-alone", 20, "no shard ever comes into quarantine", _no_quarantine, first=9),
     Break(
