@@ -65,14 +65,14 @@ class Door(Upstream):
         if name in self._ground.poison and self._host.alive:
             self._complain_of(lambda: self._exposure.died_of((batch_id, name)))
             await self._host.crash(f"of {name}")
-        return await self.carry(call)
+        return await self.carry(call, handed_over_at=self._host.clock.now())
 
-    async def carry(self, call: Call) -> Reply:
-        """Send a call, whatever is in it."""
+    async def carry(self, call: Call, *, handed_over_at: float) -> Reply:
+        """Send a call, whatever is in it, that the processor let go at this time of its clock."""
         crowd = self._crowds.setdefault(msgspec.json.decode(call.body, type=Request).model, set())
         sent = self._complain_of(
             lambda: self._exposure.send(
-                line_of(call), calm_since=self._calm_since(), now=self._host.clock.now()
+                line_of(call), calm_since=self._calm_since(), now=handed_over_at
             )
         )
         final = False
@@ -131,6 +131,7 @@ class SimulatedCell(Cell):
     async def send(self, call: Call) -> Reply:
         chance, odds = self._host.chance, self._host.odds
         _, name = line = line_of(call)
+        handed_over_at = self._host.clock.now()
         await asyncio.sleep(chance.uniform(0.0, odds.latency_seconds_max))
         if chance.random() < odds.child_not_started:
             raise CellNotStarted("There is no child process to be had (simulated).")
@@ -140,7 +141,7 @@ class SimulatedCell(Cell):
             self._ground.report.child_deaths += 1
             self._host.note(f"a child dies of {name}")
             raise CellDied(f"A child process died of {name} (simulated).")
-        return await self._door.carry(call)
+        return await self._door.carry(call, handed_over_at=handed_over_at)
 
     @override
     async def aclose(self) -> None:
