@@ -75,7 +75,7 @@ def open_plan(detail: bytes) -> PlanDoor:
     task, scratch = msgspec.msgpack.decode(detail, type=tuple[PlanTask, str])
 
     def make_scratch() -> BinaryIO:
-        return tempfile.TemporaryFile(dir=scratch)
+        return tempfile.TemporaryFile(dir=scratch, buffering=0)
 
     return PlanDoor(task, make_scratch)
 

@@ -1,11 +1,16 @@
 import io
+import random
+from typing import ClassVar
 
 import pytest
 from hypothesis import given, strategies as st
-from typing_extensions import override
+from typing_extensions import Buffer, override
 
 from tidegate.domain.errors import StorageFull
-from tidegate.processor.sorter import ExternalSorter, Records
+from tidegate.processor import runs
+from tidegate.processor.records import BUFFER_BYTES, Records
+from tidegate.processor.scratch import Scratch
+from tidegate.processor.sorter import ExternalSorter
 
 PAIRS = st.lists(st.tuples(st.binary(max_size=4), st.binary(max_size=4)), max_size=60)
 
@@ -19,6 +24,103 @@ def test_it_equals_a_sort_in_memory(
             sorter.add(key, record)
             assert len(sorter._held) < items, "a run grew past its bound"
         assert list(sorter.merged()) == sorted(pairs)
+
+
+@given(
+    pairs=st.lists(st.tuples(st.binary(max_size=40), st.binary(max_size=40)), max_size=80),
+    items=st.integers(1, 20),
+    block=st.integers(8, 60),
+)
+def test_blocks_of_any_size_are_merged_alike(
+    pairs: list[tuple[bytes, bytes]], items: int, block: int
+) -> None:
+    with Scratch(io.BytesIO, "sorting") as scratch:
+        cut = [sorted(pairs[at : at + items]) for at in range(0, len(pairs), items)]
+        found = [runs.write_run(scratch, part) for part in cut]
+        assert list(runs.merged(found, block)) == sorted(pairs)
+
+
+def test_a_block_holds_no_more_than_it_may_but_one_pair_at_least() -> None:
+    pairs = [(b"a", b"x" * 91), (b"b", b"x" * 90), (b"c", b"x" * 200), (b"d", b"")]
+    with Scratch(io.BytesIO, "sorting") as scratch:
+        run = runs.write_run(scratch, pairs)
+        run.begin(199)
+        assert run.take(pairs[0]) == pairs[:1]
+        assert run.take(pairs[1]) == pairs[1:2]
+        assert run.take(pairs[2]) == pairs[2:3]
+        assert run.take(pairs[3]) == pairs[3:]
+        assert run.block == []
+    with Scratch(io.BytesIO, "sorting") as scratch:
+        run = runs.write_run(scratch, pairs)
+        run.begin(99)
+        assert run.block == pairs[:1]
+
+
+def test_many_runs_share_what_may_be_held_at_once() -> None:
+    most = runs.MERGE_BYTES_MAX // runs.BLOCK_BYTES_MAX
+    assert runs.block_bytes_of(0) == runs.block_bytes_of(most) == runs.BLOCK_BYTES_MAX
+    assert runs.block_bytes_of(2 * most) == runs.BLOCK_BYTES_MAX // 2
+    least = runs.MERGE_BYTES_MAX // runs.BLOCK_BYTES_MIN
+    assert runs.block_bytes_of(least) == runs.block_bytes_of(least + 1) == runs.BLOCK_BYTES_MIN
+
+
+@given(
+    sizes=st.lists(st.integers(0, 50), min_size=1, max_size=30),
+    chance=st.randoms(use_true_random=False),
+)
+def test_records_are_read_back_in_any_order(sizes: list[int], chance: random.Random) -> None:
+    with Records(io.BytesIO) as records:
+        written = [
+            (records.add(b"%d" % number, b"x" * size), b"%d" % number + b"x" * size)
+            for number, size in enumerate(sizes)
+        ]
+        assert [place for place, _ in written] == sorted(place for place, _ in written)
+        assert records.get_all([place for place, _ in written]) == b"".join(
+            data for _, data in written
+        )
+        chance.shuffle(written)
+        assert records.get_all([place for place, _ in written]) == b"".join(
+            data for _, data in written
+        )
+
+
+def test_neighbours_are_read_at_once_and_a_buffer_is_written_when_it_is_full() -> None:
+    class Noting(io.BytesIO):
+        writes: ClassVar[list[int]] = []
+        reads: ClassVar[list[int | None]] = []
+
+        @override
+        def write(self, data: Buffer) -> int:
+            self.writes.append(len(memoryview(data)))
+            return super().write(data)
+
+        @override
+        def read(self, size: int | None = -1) -> bytes:
+            self.reads.append(size)
+            return super().read(size)
+
+    with Records(Noting) as records:
+        half = b"x" * (BUFFER_BYTES // 2)
+        places = [records.add(half[1:])]
+        places.append(records.add(half))
+        assert Noting.writes == []
+        places.append(records.add(b"y"))
+        assert Noting.writes == [BUFFER_BYTES]
+        assert len(records.get_all(places)) == BUFFER_BYTES
+        records.get_all([places[0], places[2]])
+    assert Noting.reads == [BUFFER_BYTES, BUFFER_BYTES // 2 - 1, 1]
+
+
+def test_a_file_that_takes_less_at_a_time_gets_all_of_it() -> None:
+    class Slow(io.BytesIO):
+        @override
+        def write(self, data: Buffer) -> int:
+            return super().write(memoryview(data)[:3])
+
+    with Scratch(Slow, "lines") as scratch:
+        scratch.append(b"0123456789")
+        scratch.append(b"ab")
+        assert scratch.read(8, 10) == b"89ab"
 
 
 def test_a_full_scratch_is_named_as_such() -> None:

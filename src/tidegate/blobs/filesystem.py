@@ -153,13 +153,16 @@ class _FileWriter(BlobWriter):
     @override
     async def write(self, data: bytes) -> None:
         assert self._usable, "write outside of `async with`, or after a failure or `finish`"
-        self._buffer += data
-        if len(self._buffer) >= BUFFER_BYTES:
+        full: bytes | bytearray = data
+        if self._buffer or len(data) < BUFFER_BYTES:
+            self._buffer += data
+            if len(self._buffer) < BUFFER_BYTES:
+                return
             full, self._buffer = self._buffer, bytearray()
-            # Until it is known to be written the blob has a hole, and may only be dropped.
-            self._usable = False
-            await self._blobs.in_thread(self._draft.write, full)
-            self._usable = True
+        # Until it is known to be written the blob has a hole, and may only be dropped.
+        self._usable = False
+        await self._blobs.in_thread(self._draft.write, full)
+        self._usable = True
 
     @override
     async def finish(self) -> int:

@@ -94,4 +94,4 @@ def _as_json(problem: Problem) -> str:
 
 
 def _make_scratch() -> BinaryIO:
-    return tempfile.TemporaryFile()
+    return tempfile.TemporaryFile(buffering=0)

@@ -16,7 +16,7 @@ from tidegate.offline.job import Form, Job
 from tidegate.offline.progress import Phase, Progress, Snapshot
 from tidegate.offline.sheets import check_columns
 from tidegate.offline.state import Finished, State, open_state
-from tidegate.processor.sorter import ScratchMaker
+from tidegate.processor.scratch import ScratchMaker
 from tidegate.runtime.services import Service, Stops, run_together
 
 POLL_SECONDS = 0.25

@@ -13,7 +13,9 @@ from tidegate.offline.durable import replacing
 from tidegate.offline.intake import TENANT
 from tidegate.offline.job import Form, Job, Order
 from tidegate.offline.sheets import write_table
-from tidegate.processor.sorter import ExternalSorter, Records, ScratchMaker
+from tidegate.processor.records import Records
+from tidegate.processor.scratch import ScratchMaker
+from tidegate.processor.sorter import ExternalSorter
 from tidegate.wire.jsonl import LineSplitter
 from tidegate.wire.result_lines import number_of
 

@@ -19,10 +19,12 @@ from tidegate.offline.intake import first_url
 from tidegate.offline.job import ENDPOINTS
 from tidegate.offline.rows import pieces_of
 from tidegate.processor.scan import SLICE_LINES, Scan
+from tidegate.processor.scratch import ScratchMaker
 from tidegate.processor.settings import Planning
-from tidegate.processor.sorter import ExternalSorter, ScratchMaker
-from tidegate.wire.jsonl import SORT_KEY_BYTES_MAX, Line
+from tidegate.processor.sorter import ExternalSorter
+from tidegate.wire.jsonl import Line
 from tidegate.wire.plan_format import unpack_all
+from tidegate.wire.prompts import PLAIN_BYTES, covered
 
 NAMES_MAX = 1_000
 URL_CHARACTERS_MAX = 256
@@ -37,8 +39,9 @@ _PLACE_BYTES = 5
 class Survey:
     """What lies in a file. Models, prompts and tokens are those of sound lines alone.
 
-    `prompt_bytes` are those that order the lines, at most `SORT_KEY_BYTES_MAX` of each;
-    `shared_bytes` of them also begin the prompt before it, in the order in which they would run.
+    `prompt_bytes` are those that order the lines, at most `PROMPT_BYTES_MAX` of each, and beyond
+    the first `PLAIN_BYTES` in whole blocks; `shared_bytes` of them also begin the prompt before it,
+    in the order in which they would run.
     Tokens are estimated, at `BYTES_FOR_EACH_TOKEN`; `output_tokens_max` sums what lines ask for at
     most, and counts nothing for a line that sets no bound.
     """
@@ -230,9 +233,9 @@ async def _compare(survey: Survey, scan: Scan) -> None:
     for index, (key, place) in enumerate(scan.lines.merged()):
         model, _, rest = key.partition(b"\0")
         prompt = rest[:-_PLACE_BYTES]
-        survey.prompt_bytes += len(prompt)
+        survey.prompt_bytes += covered(len(prompt))
         if index and model == last_model:
-            survey.shared_bytes += common_prefix(last, prompt)
+            survey.shared_bytes += covered(common_prefix(last, prompt))
             if prompt == last and _same(scan, prompt, last_place, place):
                 survey.duplicate_prompts += 1
         last_model, last, last_place = model, prompt, place
@@ -241,8 +244,8 @@ async def _compare(survey: Survey, scan: Scan) -> None:
 
 
 def _same(scan: Scan, prompt: bytes, one: bytes, other: bytes) -> bool:
-    """Say whether equal keys mean equal prompts: long ones are cut, so the bodies decide."""
-    if len(prompt) < SORT_KEY_BYTES_MAX:
+    """Say whether equal keys mean equal prompts: of long ones, the bodies decide."""
+    if len(prompt) <= PLAIN_BYTES:
         return True
     bodies = [next(unpack_all(scan.records.get(place))).body for place in (one, other)]
     return bodies[0] == bodies[1]

@@ -24,9 +24,9 @@ from tidegate.processor.plan_alone import PAUSE_SECONDS, Attempt, Deaths
 from tidegate.processor.plan_door import PlanTask
 from tidegate.processor.problems import Problems
 from tidegate.processor.scan import Scan
+from tidegate.processor.scratch import ScratchMaker
 from tidegate.processor.settings import Planning, UnknownModel
 from tidegate.processor.slices import Slice, slices
-from tidegate.processor.sorter import ScratchMaker
 from tidegate.processor.storage import Storage
 from tidegate.runtime.clock import Clock
 from tidegate.runtime.identity import IdMaker
@@ -34,7 +34,6 @@ from tidegate.stores.base import ClaimedBatch, Plan, Store
 from tidegate.upstreams.cell import Cell
 
 READ_BYTES = 2**20
-SLICE_BYTES = 2**16
 
 
 OpenPlanCell = Callable[[PlanTask], Cell]
@@ -221,9 +220,7 @@ async def _pieces(blobs: BlobStore, parts: tuple[Part, ...]) -> AsyncIterator[by
     for part in parts:
         for start in range(0, part.length, READ_BYTES):
             length = min(READ_BYTES, part.length - start)
-            data = await blobs.read(part.blob, part.offset + start, length)
-            for low in range(0, len(data), SLICE_BYTES):
-                yield data[low : low + SLICE_BYTES]
+            yield await blobs.read(part.blob, part.offset + start, length)
 
 
 def _no_file(batch: Batch) -> Problem:

@@ -5,19 +5,28 @@ there is one set of rules (PROTOCOL 6). Memory is bounded whatever the size of t
 """
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
+from hashlib import blake2b
 from typing import Protocol
 
 from tidegate.domain.batch import Problem
+from tidegate.processor.records import Records
+from tidegate.processor.scratch import ScratchMaker
 from tidegate.processor.settings import Planning
-from tidegate.processor.sorter import ExternalSorter, Records, ScratchMaker
+from tidegate.processor.sorter import ExternalSorter
 from tidegate.wire.jsonl import Line, LineSplitter, oversize_problem, read_line
-from tidegate.wire.plan_format import pack
+from tidegate.wire.plan_format import head_of
 
 SLICE_LINES = 256
+# Others have their turn after as much, of which each line counts `LINE_WEIGHT` and its bytes: what
+# is done at a time takes two milliseconds or three.
+SLICE_WEIGHT = 2**20
+LINE_WEIGHT = 2**12
+# Ends the model at the start of a key; neither models nor prompts hold one.
+MODEL_END = b"\0"
 _NUMBER_BYTES = 4
+_DIGEST_BYTES = 16
 
 # Hears of every line that is not blank: its number, its bytes (None: too long), what it is.
 LineListener = Callable[[int, bytes | None, Line | Problem], None]
@@ -56,7 +65,7 @@ class Scan:
         self._served = served
         self._on_line = on_line
         self._found = 0
-        self._models: set[str] = set()
+        self._models: dict[str, bytes] = {}
         # Only keys and places are sorted: the lines themselves may be large.
         self.records = stack.enter_context(Records(make_scratch))
         self.lines = stack.enter_context(self._sorter())
@@ -82,45 +91,50 @@ class Scan:
         await self._take(splitter.finish())
 
     async def _take(self, found: Iterator[tuple[int, bytes | None]]) -> None:
+        weight = 0
         for number, raw in found:
-            if self.take(number, raw):
+            weight += LINE_WEIGHT if raw is None else LINE_WEIGHT + len(raw)
+            if self.take(number, raw) or weight >= SLICE_WEIGHT:
+                weight = 0
                 await asyncio.sleep(0)
         await asyncio.sleep(0)
 
     def take(self, number: int, raw: bytes | None) -> bool:
         """Judge one line that is not blank; None stands for one that is too long.
 
-        Return True where others should have their turn after it.
+        Return True where that was a slow moment: something was written.
         """
         self._found += 1
         if self._found > self._settings.lines_max:
             return False
-        wrote = self._judge_line(number, raw)
-        return wrote or self._found % SLICE_LINES == 0
-
-    def _judge_line(self, number: int, raw: bytes | None) -> bool:
         line = self._judged(number, raw)
         if self._on_line is not None:
             self._on_line(number, raw, line)
-        if isinstance(line, Problem):
-            self._problems.add(line)
-            return False
-        place = number.to_bytes(_NUMBER_BYTES, "big")
-        name = line.name.encode()
-        digest = hashlib.blake2b(name, digest_size=16).digest()
-        spilled = self._names.add(digest, place + name)
-        key = line.model.encode() + b"\0" + line.prompt + b"\0" + place
-        self._models.add(line.model)
-        place_of_record = self.records.add(pack(number, line.custom_id, line.body))
-        return self.lines.add(key, place_of_record) or spilled
+        if isinstance(line, Line):
+            return self._keep(line)
+        self._problems.add(line)
+        return False
 
     def _judged(self, number: int, raw: bytes | None) -> Line | Problem:
         if raw is None:
             return oversize_problem(number, self._settings.line_bytes_max)
         line = read_line(number, raw, endpoint=self._endpoint)
-        if isinstance(line, Line) and self._served is not None and line.model not in self._served:
+        if self._served is not None and isinstance(line, Line) and line.model not in self._served:
             return _no_model(line)
         return line
+
+    def _keep(self, line: Line) -> bool:
+        """Take a sound line; return True where a run was written."""
+        custom_id, body = line.custom_id, line.body
+        place = line.number.to_bytes(_NUMBER_BYTES, "big")
+        name = line.name.encode()
+        digest = blake2b(name, digest_size=_DIGEST_BYTES).digest()
+        spilled = self._names.add(digest, place + name)
+        model = self._models.get(line.model)
+        if model is None:
+            model = self._models[line.model] = line.model.encode() + MODEL_END
+        record = self.records.add(head_of(line.number, custom_id, body), custom_id, body)
+        return self.lines.add(b"%b%b\0%b" % (model, line.prompt, place), record) or spilled
 
     async def judge(self) -> Problem | None:
         """Return what is wrong with the file as a whole; else look for duplicates among its lines.

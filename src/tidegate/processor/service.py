@@ -23,8 +23,8 @@ from tidegate.processor.plan_door import PlanCell, PlanDoor, PlanTask
 from tidegate.processor.planner import Models, OpenPlanCell, Planner, PlannerTools
 from tidegate.processor.quarantine import Quarantine
 from tidegate.processor.run import Budget, Run
+from tidegate.processor.scratch import ScratchMaker
 from tidegate.processor.settings import Settings
-from tidegate.processor.sorter import ScratchMaker
 from tidegate.processor.storage import Storage
 from tidegate.processor.whole_batch import WholeBatch, WholeBatchTools
 from tidegate.runtime.clock import Clock

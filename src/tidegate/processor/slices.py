@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
-from tidegate.processor.scan import SLICE_LINES, Scan
+from tidegate.processor.records import length_of
+from tidegate.processor.scan import MODEL_END, SLICE_LINES, Scan
 from tidegate.processor.settings import Planning
 
 
@@ -23,9 +24,9 @@ async def slices(scan: Scan, settings: Planning) -> AsyncGenerator[Slice, None]:
     Raises:
         StorageFull: the scratch directory has no room.
     """
-    cutter = _Cutter(settings)
+    cutter = _Cutter(scan, settings)
     for index, (key, place) in enumerate(scan.lines.merged()):
-        full = cutter.add(key.partition(b"\0")[0].decode(), scan.records.get(place))
+        full = cutter.add(key, place)
         if full is not None:
             yield full
         if index % SLICE_LINES == 0:
@@ -36,31 +37,41 @@ async def slices(scan: Scan, settings: Planning) -> AsyncGenerator[Slice, None]:
 
 
 class _Cutter:
-    """Gathers records, and notices where a slice has to end."""
+    """Gathers places of records, and notices where a slice has to end."""
 
-    def __init__(self, settings: Planning) -> None:
-        self._settings = settings
-        self._model = ""
+    def __init__(self, scan: Scan, settings: Planning) -> None:
+        self._scan = scan
+        self._lines_max = settings.shard_lines_max
+        self._bytes_max = settings.shard_bytes_max
+        self._start = b""
         self._held: list[bytes] = []
         self._length = 0
 
-    def add(self, model: str, record: bytes) -> Slice | None:
+    def add(self, key: bytes, place: bytes) -> Slice | None:
         """Take the next record; return the slice that has to end before it."""
-        full = (
-            len(self._held) >= self._settings.shard_lines_max
-            or self._length + len(record) > self._settings.shard_bytes_max
-        )
-        ended = self.cut() if full or model != self._model else None
-        self._model = model
-        self._held.append(record)
-        self._length += len(record)
+        length = length_of(place)
+        ended = None
+        if (
+            len(self._held) >= self._lines_max
+            or self._length + length > self._bytes_max
+            or not key.startswith(self._start)
+        ):
+            ended = self.cut()
+        if not self._held:
+            self._start = key[: key.index(MODEL_END) + 1]
+        self._held.append(place)
+        self._length += length
         return ended
 
     def cut(self) -> Slice | None:
         """Return what is held as a slice, and begin anew; None where nothing is."""
         if not self._held:
             return None
-        ended = Slice(model=self._model, lines=len(self._held), data=b"".join(self._held))
+        ended = Slice(
+            model=self._start.removesuffix(MODEL_END).decode(),
+            lines=len(self._held),
+            data=self._scan.records.get_all(self._held),
+        )
         self._held = []
         self._length = 0
         return ended

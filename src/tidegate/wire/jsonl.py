@@ -2,15 +2,14 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 
 import msgspec
 
 from tidegate.domain.batch import Problem
+from tidegate.wire import prompts
 
 CUSTOM_ID_CHARACTERS_MAX = 512
 MODEL_CHARACTERS_MAX = 256
-SORT_KEY_BYTES_MAX = 16_384
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _BOM = b"\xef\xbb\xbf"
 _STREAMS = {"/v1/chat/completions": "Chat Completions: "}
@@ -21,14 +20,22 @@ _ESCAPES = re.compile(
     rb"|\\."
 )
 _LONE_BYTES = 6
+_BLANK = b" \t\r\n"
+# A line as nearly everybody writes it, up to its body: nothing in it can be read in two ways.
+_S = rb"[ \t\r]*"
+_PLAIN_HEAD = re.compile(
+    rb"\{" + _S + rb'"custom_id"' + _S + rb":" + _S + rb'("[^"\\\x00-\x1f]{1,512}")' + _S + rb","
+    + _S + rb'"method"' + _S + rb":" + _S + rb'"POST"' + _S + rb","
+    + _S + rb'"url"' + _S + rb":" + _S + rb'"([^"\\]*)"' + _S + rb","
+    + _S + rb'"body"' + _S + rb":" + _S + rb"(?=\{)"
+)  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class Line(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One sound request line. `custom_id` and `body` are the bytes that the user wrote.
 
     `prompt` orders lines so that neighbours share as much prompt as possible: what an engine
-    renders first comes first, in a canonical spelling.
+    renders first comes first, in a canonical spelling and shortened as `prompts` says.
     """
 
     number: int
@@ -49,7 +56,7 @@ class LineSplitter:
 
     def __init__(self, line_bytes_max: int) -> None:
         self._line_bytes_max = line_bytes_max
-        self._tail = b""
+        self._tail = bytearray()
         self._number = 0
         self._oversize = False
         self._started = False
@@ -57,32 +64,46 @@ class LineSplitter:
     def feed(self, chunk: bytes) -> Iterator[tuple[int, bytes | None]]:
         """Take the next bytes; yield each line that they complete."""
         if not self._started:
-            chunk = self._tail + chunk
-            self._tail = b""
+            chunk = bytes(self._tail) + chunk
+            self._tail.clear()
             if len(chunk) < len(_BOM) and _BOM.startswith(chunk):
-                self._tail = chunk
+                self._tail += chunk
                 return
             self._started = True
             chunk = chunk.removeprefix(_BOM)
         pieces = chunk.split(b"\n")
-        pieces[0] = self._tail + pieces[0]
-        self._tail = pieces.pop()
+        if len(pieces) > 1:
+            pieces[0] = bytes(self._tail) + pieces[0]
+            self._tail.clear()
+        self._tail += pieces.pop()
         for piece in pieces:
-            yield from self._line(piece)
+            self._number += 1
+            if self._is_plain(piece):
+                yield self._number, piece
+            else:
+                yield from self._odd(piece)
         if len(self._tail) > self._line_bytes_max + 1:
             self._oversize = True
-            self._tail = b""
+            self._tail.clear()
 
     def finish(self) -> Iterator[tuple[int, bytes | None]]:
         """Yield the last line, where the stream did not end with a newline."""
-        tail, self._tail = self._tail, b""
+        tail, self._tail = bytes(self._tail), bytearray()
         if not self._started:
             tail = tail.removeprefix(_BOM)
         if tail or self._oversize:
-            yield from self._line(tail)
+            self._number += 1
+            yield from self._odd(tail)
 
-    def _line(self, piece: bytes) -> Iterator[tuple[int, bytes | None]]:
-        self._number += 1
+    def _is_plain(self, piece: bytes) -> bool:
+        return (
+            piece[:1] == b"{"
+            and piece[-1:] == b"}"
+            and len(piece) <= self._line_bytes_max
+            and not self._oversize
+        )
+
+    def _odd(self, piece: bytes) -> Iterator[tuple[int, bytes | None]]:
         oversize, self._oversize = self._oversize, False
         piece = piece.removesuffix(b"\r")
         if oversize or len(piece) > self._line_bytes_max:
@@ -91,14 +112,14 @@ class LineSplitter:
             yield self._number, piece
 
 
-class _RawLine(msgspec.Struct):
+class _RawLine(msgspec.Struct, gc=False):
     custom_id: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     method: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     url: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     body: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-class _RawBody(msgspec.Struct):
+class _RawBody(msgspec.Struct, gc=False):
     model: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     stream: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     tools: msgspec.Raw = msgspec.Raw(b"")
@@ -108,11 +129,20 @@ class _RawBody(msgspec.Struct):
     input: msgspec.Raw = msgspec.Raw(b"")
 
 
+class _PlainBody(msgspec.Struct, gc=False):
+    model: str
+    stream: bool | None = None
+    tools: msgspec.Raw = msgspec.Raw(b"")
+    instructions: object = None
+    messages: list[prompts.Message] | msgspec.UnsetType = msgspec.UNSET
+    prompt: object = None
+    input: object = None
+
+
 _decode_line = msgspec.json.Decoder(_RawLine).decode
 _decode_body = msgspec.json.Decoder(_RawBody).decode
+_decode_plain = msgspec.json.Decoder(_PlainBody).decode
 _decode_text = msgspec.json.Decoder(str).decode
-_decode_any = msgspec.json.Decoder().decode
-_encode_sorted = msgspec.json.Encoder(order="sorted").encode
 
 
 class _Unfit(Exception):
@@ -126,6 +156,9 @@ class _Unfit(Exception):
 
 def read_line(number: int, raw: bytes, *, endpoint: str) -> Line | Problem:
     """Judge one physical line; return it ready to plan, or the first thing wrong with it."""
+    line = _read_plain(number, raw, endpoint)
+    if line is not None:
+        return line
     try:
         return _read(number, raw, endpoint)
     except _Unfit as unfit:
@@ -155,6 +188,52 @@ def _softened(match: re.Match[bytes]) -> bytes:
     return b"\\ufffd" if len(escape) == _LONE_BYTES and escape[2] in b"dD" else escape
 
 
+def _read_plain(number: int, raw: bytes, endpoint: str) -> Line | None:
+    """Read a sound line of the usual form in one pass; None where it takes a closer look."""
+    head = _PLAIN_HEAD.match(raw)
+    if head is None or raw[-1:] != b"}" or head[2] != endpoint.encode():
+        return None
+    raw_body = raw[head.end() : -1]
+    try:
+        if not raw.isascii():
+            raw.decode()
+        body = _decode_plain(raw_body)
+        if not _is_sound(body, endpoint):
+            return None
+        prompt = _plain_prompt(body)
+    except prompts.UNSPELLABLE:
+        return None
+    custom_id = head[1]
+    return Line(
+        number=number,
+        custom_id=custom_id,
+        name=custom_id[1:-1].decode(),
+        model=body.model,
+        body=raw_body if raw_body[-1:] == b"}" else raw_body.rstrip(_BLANK),
+        prompt=prompt,
+    )
+
+
+def _is_sound(body: _PlainBody, endpoint: str) -> bool:
+    return (
+        0 < len(body.model) <= MODEL_CHARACTERS_MAX
+        and body.model.isprintable()
+        and not body.stream
+        and (body.messages is not msgspec.UNSET or endpoint != "/v1/chat/completions")
+    )
+
+
+def _plain_prompt(body: _PlainBody) -> bytes:
+    messages, tools = body.messages, bytes(body.tools)
+    return prompts.sort_key(
+        prompts.spelled_raw(tools) if tools else b"",
+        b"" if body.instructions is None else prompts.spelled(body.instructions),
+        b"" if messages is msgspec.UNSET else prompts.spelled_messages(messages),
+        b"" if body.prompt is None else prompts.spelled(body.prompt),
+        b"" if body.input is None else prompts.spelled(body.input),
+    )
+
+
 def _read(number: int, raw: bytes, endpoint: str) -> Line:
     try:
         if not raw.isascii():
@@ -179,7 +258,7 @@ def _read_softened(number: int, raw: bytes, endpoint: str, error: Exception) -> 
             "invalid_value", "Only the texts of a body may hold lone surrogates.", "custom_id"
         )
     start = soft.index(line.body)
-    return replace(line, body=raw[start : start + len(line.body)])
+    return msgspec.structs.replace(line, body=raw[start : start + len(line.body)])
 
 
 def _unreadable(error: Exception | None) -> _Unfit:
@@ -246,19 +325,13 @@ def _with_body(number: int, custom_id: bytes, name: str, raw: bytes, endpoint: s
 
 
 def _prompt(body: _RawBody) -> bytes:
-    pieces = (body.tools, body.instructions, body.messages, body.prompt, body.input)
-    text = b"\x1f".join(_canonical(bytes(piece)) for piece in pieces)
-    return text[:SORT_KEY_BYTES_MAX]
-
-
-def _canonical(raw: bytes) -> bytes:
-    # Spelling only decides the order of the plan, so what can't be re-spelled may stay as it is.
-    if not raw or len(raw) > 4 * SORT_KEY_BYTES_MAX:
-        return raw[:SORT_KEY_BYTES_MAX]
-    try:
-        return _encode_sorted(_decode_any(raw))
-    except (msgspec.MsgspecError, RecursionError, ValueError):
-        return raw
+    return prompts.sort_key(
+        prompts.spelled_raw(bytes(body.tools)),
+        prompts.spelled_raw(bytes(body.instructions)),
+        prompts.spelled_raw_messages(bytes(body.messages)),
+        prompts.spelled_raw(bytes(body.prompt)),
+        prompts.spelled_raw(bytes(body.input)),
+    )
 
 
 def _text(raw: msgspec.Raw | msgspec.UnsetType, param: str) -> str:

@@ -18,7 +18,12 @@ class PlanLine(msgspec.Struct, frozen=True, gc=False):
 
 def pack(number: int, custom_id: bytes, body: bytes) -> bytes:
     """Return the record of one line."""
-    return _HEAD.pack(number, len(custom_id), len(body)) + custom_id + body
+    return head_of(number, custom_id, body) + custom_id + body
+
+
+def head_of(number: int, custom_id: bytes, body: bytes) -> bytes:
+    """Return what stands before the custom_id and the body in their record."""
+    return _HEAD.pack(number, len(custom_id), len(body))
 
 
 def unpack_all(data: bytes) -> Iterator[PlanLine]:

@@ -46,7 +46,7 @@ async def run_offline(settings: Settings, job: Job, view: View) -> Outcome:
         scratch = private.data_dir / SCRATCH_FOLDER
 
         def make_scratch() -> BinaryIO:
-            return tempfile.TemporaryFile(dir=scratch)
+            return tempfile.TemporaryFile(dir=scratch, buffering=0)
 
         async with AsyncExitStack() as stack:
             ports = await open_ports(private, stack)

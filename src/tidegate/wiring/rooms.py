@@ -253,7 +253,7 @@ def make_processor(
     scratch = settings.data_dir / SCRATCH_FOLDER
 
     def make_scratch() -> BinaryIO:
-        return tempfile.TemporaryFile(dir=scratch)
+        return tempfile.TemporaryFile(dir=scratch, buffering=0)
 
     routes = _routes(settings, endpoints)
     return Processor(
