@@ -89,7 +89,12 @@ def test_equal_messages_have_equal_keys(one: str, other: str) -> None:
 
 def test_whatever_else_a_message_holds_parts_it_from_others() -> None:
     plain: prompts.Message = {"role": "user", "content": "x"}
-    others: list[prompts.Message] = [plain, plain | {"name": "a"}, plain | {"name": "b"}, {"role": "user", "name": "a"}]
+    others: list[prompts.Message] = [
+        plain,
+        plain | {"name": "a"},
+        plain | {"name": "b"},
+        {"role": "user", "name": "a"},
+    ]
     assert len({prompts.spelled_messages([message]) for message in others}) == len(others)
 
 
