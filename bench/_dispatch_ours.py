@@ -115,12 +115,9 @@ def run_batch(
     `on_phase` is called at both.
     """
     asked, commits = upstream.requests(), server.metric("tidegate_commits_total")
-    with job.path.open("rb") as data:
-        file = _told(
-            server.api.post("/files", data={"purpose": "batch"}, files={"file": ("in", data)})
-        )
+    file_id = upload(server, job)
     created, before = time.monotonic(), server.cpu_seconds()
-    batch = _told(server.api.post("/batches", json=_order(str(file["id"]))))
+    batch = create(server, file_id)
     batch = _wait(server, batch, {"in_progress", "finalizing", *ENDED}, PLANNING_POLL_SECONDS)
     planned, at_plan = time.monotonic(), server.cpu_seconds()
     on_phase()
@@ -145,9 +142,27 @@ def run_batch(
     )
 
 
-def _order(file_id: str) -> dict[str, str]:
+def upload(server: Serving, job: Job) -> str:
+    """Store the lines of a job; return the file's id."""
+    with job.path.open("rb") as data:
+        form = {"file": ("in", data)}
+        file = _told(server.api.post("/files", data={"purpose": "batch"}, files=form))
+    return str(file["id"])
+
+
+def create(server: Serving, file_id: str) -> dict[str, object]:
+    """Create a batch over a file; return it as it is told at once."""
     endpoint = "/v1/chat/completions"
-    return {"input_file_id": file_id, "endpoint": endpoint, "completion_window": "24h"}
+    order = {"input_file_id": file_id, "endpoint": endpoint, "completion_window": "24h"}
+    return _told(server.api.post("/batches", json=order))
+
+
+def wait_for_the_end(server: Serving, batch_id: str) -> None:
+    """Return once a batch has completed; anything else that may become of it ends the program."""
+    batch = _told(server.api.get(f"/batches/{batch_id}"))
+    batch = _wait(server, batch, ENDED, DISPATCH_POLL_SECONDS)
+    if batch["status"] != "completed":
+        raise SystemExit(f"The batch did not complete: {batch}")
 
 
 def _wait(

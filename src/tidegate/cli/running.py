@@ -8,6 +8,7 @@ import uvloop
 
 from tidegate.domain.errors import TidegateError
 from tidegate.runtime.garbage import look_seldom
+from tidegate.runtime.turns import take_short_turns
 
 DIED = 1
 FORCED = 3
@@ -21,6 +22,7 @@ def until_it_ends(process: Coroutine[None, None, bool]) -> None:
         TidegateError: it could not start.
     """
     look_seldom()
+    take_short_turns()
     try:
         forced = uvloop.run(process)
     except BaseExceptionGroup as group:
