@@ -202,6 +202,7 @@ class Deployment:
         settings: Settings | None = None,
         *,
         open_plan_cell: OpenPlanCell | None = None,
+        observer: Observer | None = None,
     ) -> AsyncIterator[Processor]:
         """Run a processor; it is stopped, and has handed everything back, at the end."""
         chosen = settings or Settings()
@@ -218,7 +219,7 @@ class Deployment:
                 ids=self.ids,
                 chance=random.Random(1),
                 keeper=TaskKeeper(chosen.claims, self.store),
-                observer=Observer(),
+                observer=observer or Observer(),
                 make_scratch=io.BytesIO,
                 models=Catalogue({}, gateway),
                 owner=self.ids.make("proc_"),

@@ -30,6 +30,7 @@ class _VirtualSelector(selectors.SelectSelector):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
+        self.turns = 0
         self._turns = 0
 
     @override
@@ -38,6 +39,7 @@ class _VirtualSelector(selectors.SelectSelector):
     ) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
             raise Deadlock("Every task waits, and no timer is set.")
+        self.turns += 1
         self._turns = 0 if timeout > 0.0 else self._turns + 1
         if self._turns > TURNS_AT_ONCE_MAX:
             raise Livelock(f"{self._turns} turns of the loop, and it is still {self.now}.")
@@ -54,6 +56,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         # Timers that are due within the clock's grain run together; with virtual time that grain
         # must be small against every delay of a simulation, and above zero to get past rounding.
         self._clock_resolution = 1e-9
+
+    @property
+    def turns(self) -> int:
+        """Count the turns of the loop so far."""
+        return self._virtual.turns
 
     @override
     def time(self) -> float:

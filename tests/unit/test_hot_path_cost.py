@@ -1,0 +1,166 @@
+"""What a line may cost in CPU time, held against a yardstick that runs in the same process.
+
+A bound lies about a third above what was measured when it was last set. Whoever makes the path
+cheaper lowers it; nobody raises it without a word of why in the commit.
+"""
+
+import gc
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import pytest
+from typing_extensions import override
+
+from tidegate.blobs.memory import MemoryBlobs
+from tidegate.testing.journey import PIECE_BYTES, Roads, lines_of, take_in, travel
+from tidegate.testing.loop import run_virtual
+from tidegate.testing.yardstick import ROUNDS_MIN, Scales, turns, weigh
+from tidegate.upstreams.base import Call, Receiver, Reply, Sending, Upstream
+
+LINES = 1_000
+
+# Turns of the yardstick for one line: measured were 10.6 and 9.4.
+DISPATCH_TURNS_MAX = 13.8
+PLANNING_TURNS_MAX = 12.3
+# For one megabyte of an upload: measured were 670.
+UPLOAD_TURNS_MAX = 870.0
+
+BOUNDS = {"planning": PLANNING_TURNS_MAX, "dispatch": DISPATCH_TURNS_MAX}
+SLACK = 1.3
+DEARER = 1.6
+# So many turns make a path that costs what it did when its bound was set 1.6 times as dear.
+ADDED = (DEARER - 1.0) / SLACK
+
+
+def measured(make_roads: Callable[[], Roads]) -> Callable[[], dict[str, float]]:
+    lines = lines_of(LINES)
+    return lambda: run_virtual(travel(lines, make_roads())).costs_ns
+
+
+def uploaded(make_blobs: Callable[[], MemoryBlobs]) -> Callable[[], dict[str, float]]:
+    data = b"".join(lines_of(LINES))
+    return lambda: {"upload": run_virtual(take_in(data, make_blobs())) / len(data) * 1e6}
+
+
+@dataclass
+class Dearer(Upstream):
+    """A door that takes so many turns of the yardstick more for each call."""
+
+    inner: Upstream
+    turns: int
+
+    @override
+    def begin(self, call: Call, receiver: Receiver) -> Sending | None:
+        turns(self.turns)
+        return self.inner.begin(call, receiver)
+
+    @override
+    async def send(self, call: Call) -> Reply:
+        return await self.inner.send(call)
+
+    @override
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+
+class DearerBlobs(MemoryBlobs):
+    """Blobs of which each byte that is read, or comes with an upload, takes so many turns more."""
+
+    def __init__(self, turns_for_each_byte: float) -> None:
+        super().__init__(appends=True)
+        self._turns_for_each_byte = turns_for_each_byte
+
+    @override
+    async def read(self, name: str, offset: int, length: int) -> bytes:
+        data = await super().read(name, offset, length)
+        turns(round(len(data) * self._turns_for_each_byte))
+        return data
+
+    @override
+    def reserve(self, extra: int) -> None:
+        turns(round(PIECE_BYTES * self._turns_for_each_byte))
+        super().reserve(extra)
+
+
+def test_a_line_costs_no_more_than_it_did() -> None:
+    costs = weigh(measured(Roads), BOUNDS)
+    assert costs["dispatch"] <= DISPATCH_TURNS_MAX
+    assert costs["planning"] <= PLANNING_TURNS_MAX
+
+
+def test_an_upload_costs_no_more_than_it_did() -> None:
+    costs = weigh(uploaded(lambda: MemoryBlobs(appends=True)), {"upload": UPLOAD_TURNS_MAX})
+    assert costs["upload"] <= UPLOAD_TURNS_MAX
+
+
+def test_a_dearer_dispatch_is_found() -> None:
+    added = round(DISPATCH_TURNS_MAX * ADDED)
+    make_roads = partial(Roads, door=partial(Dearer, turns=added))
+    costs = weigh(measured(make_roads), BOUNDS, rounds_max=ROUNDS_MIN)
+    assert costs["dispatch"] > DISPATCH_TURNS_MAX
+    assert costs["planning"] <= PLANNING_TURNS_MAX
+
+
+def test_a_dearer_planning_is_found() -> None:
+    added = PLANNING_TURNS_MAX * ADDED / len(lines_of(1)[0])
+    make_roads = partial(Roads, make_blobs=partial(DearerBlobs, added))
+    costs = weigh(measured(make_roads), BOUNDS, rounds_max=ROUNDS_MIN)
+    assert costs["planning"] > PLANNING_TURNS_MAX
+
+
+def test_a_dearer_upload_is_found() -> None:
+    make_blobs = partial(DearerBlobs, UPLOAD_TURNS_MAX * ADDED / 1e6)
+    costs = weigh(uploaded(make_blobs), {"upload": UPLOAD_TURNS_MAX}, rounds_max=ROUNDS_MIN)
+    assert costs["upload"] > UPLOAD_TURNS_MAX
+
+
+# The yardstick itself
+
+
+def test_the_least_of_all_rounds_counts() -> None:
+    costs = iter([9e9, 5e9, 7e9])
+    scales = Scales()
+    for _ in range(3):
+        scales.round(lambda: {"item": next(costs)})
+    other = Scales()
+    other.round(lambda: {"item": 5e9, "ten": 50e9})
+    assert other.ratios["ten"] == pytest.approx(10 * other.ratios["item"])
+    assert scales.ratios["item"] == pytest.approx(other.ratios["item"], rel=0.9)
+    assert scales.rounds == 3
+
+
+@pytest.mark.parametrize(("good_from", "rounds"), [(0, 3), (3, 3), (4, 4), (7, 7), (8, 7)], ids=str)
+def test_what_is_too_dear_is_measured_again_a_bounded_number_of_times(
+    good_from: int, rounds: int
+) -> None:
+    asked = 0
+
+    def measure() -> dict[str, float]:
+        nonlocal asked
+        asked += 1
+        return {"item": 1.0 if asked >= good_from else 1e12}
+
+    costs = weigh(measure, {"item": 100.0}, rounds_min=3, rounds_max=7)
+    assert asked == rounds
+    assert (costs["item"] <= 100.0) == (good_from <= 7)
+
+
+def test_the_collector_of_cycles_is_out_while_we_measure_and_back_afterwards() -> None:
+    assert gc.isenabled()
+    seen: list[bool] = []
+
+    def measure() -> dict[str, float]:
+        seen.append(gc.isenabled())
+        raise ArithmeticError
+
+    with pytest.raises(ArithmeticError):
+        Scales().round(measure)
+    assert seen == [False]
+    assert gc.isenabled()
+
+
+def test_a_turn_does_all_of_its_work() -> None:
+    assert turns(0) == 0
+    # What the head says, one name, and the bytes of one parcel.
+    assert turns(1) == 27 + 1 + len(b'{"name":"parcel_0_open","done":true}\n')
