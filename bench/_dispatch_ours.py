@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import httpx
 from _dispatch_job import Job, OurCost
@@ -23,6 +24,16 @@ JOB_SECONDS_MAX = 600.0
 PLANNING_POLL_SECONDS = 0.01
 DISPATCH_POLL_SECONDS = 0.025
 COMMAND = (sys.executable, "-P", "-m", "tidegate")
+
+
+class Upstream(Protocol):
+    """A running model server; `certificate` is what to trust where it speaks TLS."""
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def certificate(self) -> Path | None: ...
 
 
 @dataclass(frozen=True)
@@ -51,7 +62,7 @@ class Serving:
 @contextmanager
 def serving(
     folder: Path,
-    upstream: FastUpstream,
+    upstream: Upstream,
     concurrency: int,
     core: int | None,
     *,
@@ -89,7 +100,7 @@ def serving_from(
         stop(process, STOP_SECONDS_MAX)
 
 
-def _settings(upstream: FastUpstream, concurrency: int) -> dict[str, object]:
+def _settings(upstream: Upstream, concurrency: int) -> dict[str, object]:
     """All defaults but for the number at once: the adaptive limit has nothing to learn here."""
     gateway: dict[str, object] = {
         "url": upstream.url,

@@ -1,6 +1,7 @@
 import io
 import random
-from typing import ClassVar
+import tempfile
+from typing import BinaryIO, ClassVar
 
 import pytest
 from hypothesis import given, strategies as st
@@ -9,7 +10,7 @@ from typing_extensions import Buffer, override
 from tidegate.domain.errors import StorageFull
 from tidegate.processor import runs
 from tidegate.processor.records import BUFFER_BYTES, Records
-from tidegate.processor.scratch import Scratch
+from tidegate.processor.scratch import Scratch, ScratchMaker
 from tidegate.processor.sorter import ExternalSorter
 
 PAIRS = st.lists(st.tuples(st.binary(max_size=4), st.binary(max_size=4)), max_size=60)
@@ -109,6 +110,25 @@ def test_neighbours_are_read_at_once_and_a_buffer_is_written_when_it_is_full() -
         assert len(records.get_all(places)) == BUFFER_BYTES
         records.get_all([places[0], places[2]])
     assert Noting.reads == [BUFFER_BYTES, BUFFER_BYTES // 2 - 1, 1]
+
+
+def unbuffered() -> BinaryIO:
+    return tempfile.TemporaryFile(buffering=0)
+
+
+def buffered() -> BinaryIO:
+    return tempfile.TemporaryFile()
+
+
+@pytest.mark.parametrize("scratch", [unbuffered, buffered])
+def test_files_of_the_system_are_read_back_whether_they_buffer_or_not(
+    scratch: ScratchMaker,
+) -> None:
+    with Scratch(scratch, "lines") as file:
+        file.append(b"0123")
+        assert file.read_all([(2, 2), (0, 1)]) == [b"23", b"0"]
+        file.append(b"45")
+        assert file.read_all([(3, 9), (9, 1)]) == [b"345", b""]
 
 
 def test_a_file_that_takes_less_at_a_time_gets_all_of_it() -> None:

@@ -1,7 +1,9 @@
 """One temporary file: bytes are added at its end and read back from any place."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from io import FileIO
 from types import TracebackType
 from typing import BinaryIO, Self
 
@@ -20,6 +22,7 @@ class Scratch:
         self._make_scratch = make_scratch
         self._purpose = purpose
         self._file: BinaryIO | None = None
+        self._descriptor: int | None = None
         self.length = 0
 
     def __enter__(self) -> Self:
@@ -71,17 +74,23 @@ class Scratch:
 
     def read_all(self, ranges: Iterable[tuple[int, int]]) -> list[bytes]:
         """Return the bytes of many places, each an offset and a length; raises as `read` does."""
-        found: list[bytes] = []
         with self._room():
             file = self._opened()
+            if self._descriptor is not None:
+                # Half the cost of a seek and a read; small records are read by the thousand.
+                number = self._descriptor
+                return [os.pread(number, length, offset) for offset, length in ranges]
+            found: list[bytes] = []
             for offset, length in ranges:
                 file.seek(offset)
                 found.append(file.read(length))
-        return found
+            return found
 
     def _opened(self) -> BinaryIO:
         if self._file is None:
             self._file = self._make_scratch()
+            # A file with a buffer of its own may hold back what was written.
+            self._descriptor = self._file.fileno() if isinstance(self._file, FileIO) else None
         return self._file
 
     @contextmanager
