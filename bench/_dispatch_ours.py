@@ -129,15 +129,15 @@ def run_batch(
     file_id = upload(server, job)
     created, before = time.monotonic(), server.cpu_seconds()
     batch = create(server, file_id)
-    batch = _wait(server, batch, {"in_progress", "finalizing", *ENDED}, PLANNING_POLL_SECONDS)
+    batch = wait(server, batch, {"in_progress", "finalizing", *ENDED}, PLANNING_POLL_SECONDS)
     planned, at_plan = time.monotonic(), server.cpu_seconds()
     on_phase()
     user, system = user_and_system_seconds(server.process.pid)
-    batch = _wait(server, batch, ENDED, DISPATCH_POLL_SECONDS)
+    batch = wait(server, batch, ENDED, DISPATCH_POLL_SECONDS)
     ended, at_end = time.monotonic(), server.cpu_seconds()
     on_phase()
     user_end, system_end = user_and_system_seconds(server.process.pid)
-    _check(server, batch, job)
+    check(server, batch, job)
     if upstream.requests() - asked != job.lines:
         raise SystemExit(f"{upstream.requests() - asked} requests for {job.lines} lines.")
     ticks = user_end - user + system_end - system
@@ -171,14 +171,15 @@ def create(server: Serving, file_id: str) -> dict[str, object]:
 def wait_for_the_end(server: Serving, batch_id: str) -> None:
     """Return once a batch has completed; anything else that may become of it ends the program."""
     batch = _told(server.api.get(f"/batches/{batch_id}"))
-    batch = _wait(server, batch, ENDED, DISPATCH_POLL_SECONDS)
+    batch = wait(server, batch, ENDED, DISPATCH_POLL_SECONDS)
     if batch["status"] != "completed":
         raise SystemExit(f"The batch did not complete: {batch}")
 
 
-def _wait(
+def wait(
     server: Serving, batch: dict[str, object], until: set[str], poll_seconds: float
 ) -> dict[str, object]:
+    """Look again and again until a batch has one of these statuses; return it as it is then."""
     end = time.monotonic() + JOB_SECONDS_MAX
     while batch["status"] not in until:
         if time.monotonic() > end:
@@ -188,7 +189,8 @@ def _wait(
     return batch
 
 
-def _check(server: Serving, batch: dict[str, object], job: Job) -> None:
+def check(server: Serving, batch: dict[str, object], job: Job) -> None:
+    """End the program unless each line of a job came back once."""
     counts = {"total": job.lines, "completed": job.lines, "failed": 0}
     if batch["status"] != "completed" or batch["request_counts"] != counts:
         raise SystemExit(f"The batch did not complete: {batch}")
