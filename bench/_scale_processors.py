@@ -16,7 +16,8 @@ from memory import descendants
 # the server takes so many more with each processor: what one may have in flight stays the same.
 IN_FLIGHT = 32
 DELAY_MS = 50.0
-POLL_SECONDS = 0.02
+# Each look costs what is measured: few of them, against some ten seconds.
+POLL_SECONDS = 0.05
 BODY_BYTES = 2_000
 
 
