@@ -19,6 +19,7 @@ from _dispatch_profile import profile
 from _fast_upstream import fast_upstream
 from _go import toolchain
 from _machine import Cores, described
+from _picture import Bar, bars
 
 # `./run bench` installs this extra of the package for a benchmark that names one.
 EXTRA = "bench"
@@ -104,7 +105,24 @@ def main() -> None:
         "quick": options.quick,
         "machine": described(),
     }
+    if options.picture is not None:
+        options.picture.write_text(_picture(head, cells[head]), encoding="utf-8")
     print(RESULT + json.dumps(result), flush=True)
+
+
+def _picture(job: Job, costs: Costs) -> str:
+    shown = []
+    for name in (OURS, OURS_TLS, GO, AIOHTTP, HTTPX):
+        if name in costs:
+            each = [cost.cpu_us_per_request for cost in costs[name]]
+            is_ours = name in {OURS, OURS_TLS}
+            shown.append(Bar(name, _median(costs[name]), min(each), max(each), is_ours))
+    return bars(
+        f"CPU for one request: {job.name}",
+        "µs",
+        shown,
+        "Ours is the whole way from the shard to the durable result; the Go client only sends.",
+    )
 
 
 def _options() -> argparse.Namespace:
@@ -118,6 +136,9 @@ def _options() -> argparse.Namespace:
         nargs="?",
         const=Path("build/bench/dispatch.svg"),
         help="write a flame graph of our process first, and tables beside it",
+    )
+    parser.add_argument(
+        "--picture", type=Path, help="draw the medians at 2 KB and 256 at once into this SVG"
     )
     parser.add_argument("--profile-only", action="store_true", help="end after the profile")
     options = parser.parse_args()
