@@ -63,12 +63,13 @@ def _row(bar: Bar, number: int, scale: float, unit: str) -> str:
     room = WIDTH - LEFT - RIGHT
     is_cut = bar.value > scale
     width = room if is_cut else room * bar.value / scale
+    end = LEFT + (width if is_cut else room * min(max(bar.value, bar.most), scale) / scale)
     colour = OURS_COLOUR if bar.is_ours else PEERS_COLOUR
     figure = f"{bar.value:,.0f} {unit}" if is_cut else f"{bar.value:.1f} {unit}"
     parts = [
         f'<text x="{LEFT - 10}" y="{middle + 5}" text-anchor="end">{escape(bar.name)}</text>',
         f'<rect x="{LEFT}" y="{top}" width="{width:.1f}" height="{BAR}" fill="{colour}" rx="3"/>',
-        f'<text x="{LEFT + width + 8:.1f}" y="{middle + 5}">{figure}</text>',
+        f'<text x="{end + 8:.1f}" y="{middle + 5}">{figure}</text>',
     ]
     if is_cut:
         gap = LEFT + width - 26
