@@ -52,6 +52,10 @@ class Keeper(Protocol):
         """Hear that it is closed for good."""
         ...
 
+    def flush_soon(self, connection: "Connection") -> None:
+        """See to it that `flush` is called at the end of this turn of the loop, or at once."""
+        ...
+
     def watch(self, due: float) -> None:
         """See to it that `expire` is called at this time of the loop."""
         ...
@@ -77,7 +81,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = ("_body", "_call", "_head", "_heard", "_interims", "_keeper", "_loop", "_quick",
                  "_reader", "_receiver", "_sent_at", "_settings", "_total_due", "_transport",
-                 "_used", "due", "retires_at")  # fmt: skip
+                 "_unsent", "_used", "due", "retires_at")  # fmt: skip
 
     def __init__(
         self,
@@ -98,6 +102,7 @@ class Connection(asyncio.Protocol):
         self._body: Body | None = None
         self._heard = False
         self._used = False
+        self._unsent: tuple[bytes, ...] | None = None
         self._interims = 0
         self._sent_at = 0.0
         self._total_due = math.inf
@@ -112,7 +117,7 @@ class Connection(asyncio.Protocol):
     def start(
         self, head: bytes, call: Call, receiver: Receiver, *, now: float, total_due: float
     ) -> None:
-        """Write a request whose reply, or fault, the receiver will hear of.
+        """Take a request, to be written by `flush`, whose reply or fault the receiver will hear of.
 
         Args:
             head: all that goes before the body.
@@ -141,9 +146,21 @@ class Connection(asyncio.Protocol):
         self._keeper.watch(self.due)
         body = call.body
         if len(body) <= JOINED_BYTES_MAX:
-            transport.write(head + body)
+            self._unsent = (head + body,)
         else:
-            transport.writelines((head, body))
+            self._unsent = (head, body)
+        self._keeper.flush_soon(self)
+
+    def flush(self) -> None:
+        """Write the request, if it is still wanted."""
+        unsent, self._unsent = self._unsent, None
+        transport = self._transport
+        if unsent is None or transport is None or transport.is_closing():
+            return
+        if len(unsent) == 1:
+            transport.write(unsent[0])
+        else:
+            transport.writelines(unsent)
 
     def abandon(self, receiver: Receiver) -> None:
         """Hear that nobody waits for this reply any more: it must reach nobody else."""
@@ -175,6 +192,7 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         """Close at once. Twice is harmless."""
         self.due = math.inf
+        self._unsent = None
         if self._transport is not None:
             self._transport.abort()
 
@@ -193,6 +211,10 @@ class Connection(asyncio.Protocol):
         if self._receiver is None:
             # Nobody asked: what the server says next could be taken for an answer.
             self.close()
+            return
+        if self._unsent is not None:
+            # Nor has it been asked yet: servers say so that they are about to hang up.
+            self.fail(self._never_sent("The upstream spoke before the call was sent."))
             return
         try:
             if not self._heard:
@@ -286,7 +308,7 @@ class Connection(asyncio.Protocol):
         assert transport is not None, "a reply from nowhere"
         self._receiver = self._call = self._reader = self._head = self._body = None
         # A server that answers before it has read the request will find the rest of it in the way.
-        if reusable and transport.get_write_buffer_size() == 0:
+        if reusable and self._unsent is None and transport.get_write_buffer_size() == 0:
             self._used = True
             self.due = self._loop.time() + self._settings.timeouts.keep_alive_seconds
             if head is not None and head.kept_seconds is not None:
@@ -297,9 +319,14 @@ class Connection(asyncio.Protocol):
             self.close()
         receiver.on_reply(reply)
 
+    def _never_sent(self, text: str) -> UpstreamFault:
+        return Unanswered(text) if self._used else ConnectFailed(text)
+
     def _ended(self, exc: Exception | None) -> UpstreamFault:
         """Return the fault of a connection that ended before the reply did."""
         why = f" ({reason(exc)})" if isinstance(exc, OSError) else ""
+        if self._unsent is not None:
+            return self._never_sent(f"The upstream closed the connection before the call{why}.")
         if self._heard:
             return ReplyBroken(f"The upstream closed the connection in the middle of a reply{why}.")
         if isinstance(exc, ssl.SSLError):

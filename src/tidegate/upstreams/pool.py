@@ -31,6 +31,7 @@ class Pool:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._all: set[Connection] = set()
         self._idle: dict[Connection, None] = {}
+        self._unsent: list[Connection] = []
         self._queue: OrderedDict[asyncio.Future[None], None] = OrderedDict()
         self._opening = 0
         self._closed = False
@@ -126,6 +127,20 @@ class Pool:
         if not self._all:
             self._empty.set()
         self._wake()
+
+    def flush_soon(self, connection: Connection) -> None:
+        """Write the calls of one turn of the loop one right after the other.
+
+        The server is woken up once for many then, and not by each of them anew.
+        """
+        self._unsent.append(connection)
+        if len(self._unsent) == 1:
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        unsent, self._unsent = self._unsent, []
+        for connection in unsent:
+            connection.flush()
 
     def watch(self, due: float) -> None:
         """See to it that what is due at this time is looked at then."""

@@ -55,6 +55,7 @@ class Owner:
 
     def __init__(self) -> None:
         self.events: list[str] = []
+        self.flushes = True
 
     def made(self, connection: Connection) -> None:
         assert connection.is_open
@@ -67,6 +68,10 @@ class Owner:
     def lost(self, connection: Connection) -> None:
         assert connection.due
         self.events.append("lost")
+
+    def flush_soon(self, connection: Connection) -> None:
+        if self.flushes:
+            connection.flush()
 
     def watch(self, due: float) -> None:
         assert due < FAR
@@ -226,3 +231,40 @@ async def test_closing_without_a_transport_is_harmless() -> None:
     connection = Connection(Owner(), settings, asyncio.get_running_loop(), quick)
     connection.close()
     assert not connection.is_open
+
+
+@pytest.mark.parametrize("used", [False, True])
+@pytest.mark.parametrize("end", ["eof", "lost", "words"])
+async def test_a_call_that_was_not_written_yet_is_known_not_to_be_sent(
+    *, used: bool, end: str
+) -> None:
+    bench = Bench()
+    if used:
+        served = bench.start()
+        bench.connection.data_received(plain_reply(b"served"))
+        await served
+    before = bench.wire.written
+    bench.owner.flushes = False
+    waiter = bench.start()
+    match end:
+        case "eof":
+            bench.connection.eof_received()
+        case "lost":
+            bench.connection.connection_lost(None)
+        case _:
+            # As servers do that are about to close an idle connection.
+            bench.connection.data_received(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
+    assert type(outcome(waiter)) is (Unanswered if used else ConnectFailed)
+    bench.connection.flush()
+    assert bench.wire.written == before, "written although nobody waits"
+    assert bench.wire.aborted
+
+
+async def test_an_abandoned_call_that_was_not_written_yet_never_is() -> None:
+    bench = Bench()
+    bench.owner.flushes = False
+    waiter = bench.start()
+    waiter.cancel()
+    bench.abandon(waiter)
+    bench.connection.flush()
+    assert (bench.wire.written, bench.wire.aborted) == (b"", True)

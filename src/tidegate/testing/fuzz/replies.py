@@ -169,6 +169,10 @@ class _Keeper:
     def lost(self, connection: Connection) -> None:
         """Hear that it is closed."""
 
+    def flush_soon(self, connection: Connection) -> None:
+        """Write at once."""
+        connection.flush()
+
     def watch(self, due: float) -> None:
         """Hear of a time limit; none passes here."""
 
