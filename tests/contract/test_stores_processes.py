@@ -276,5 +276,5 @@ async def test_what_was_acknowledged_outlives_a_killed_process(
     seen += rest.decode().rpartition("\n")[0].split()
     async with SqliteStore(path, clock, InlineExecutor()) as store:
         states = await store.get_states(seen)
-    assert set(states) == set(seen)
+    assert set(states.by_id) == set(seen)
     assert len(seen) >= 20

@@ -7,17 +7,34 @@ import pytest
 
 from tidegate.blobs.base import BlobWriter
 from tidegate.collector.settings import Settings
-from tidegate.domain.errors import BlobMissing, StorageFull
+from tidegate.domain.batch import Status
+from tidegate.domain.errors import BlobMissing, StorageFull, StoreUnavailable
 from tidegate.processor.claimer import MISSING_PLAN_SECONDS
 from tidegate.processor.whole_batch import FULL_DISK_SECONDS
 from tidegate.testing.collecting import DAY, HOUR, collector_of
-from tidegate.testing.deployment import TENANT, Deployment
+from tidegate.testing.deployment import TENANT, Deployment, ok
 from tidegate.testing.loop import LoopClock
-from tidegate.testing.stories import at_once, lines, now, told
+from tidegate.testing.stories import at_once, fails, lines, now, told
+from tidegate.upstreams.base import Call, Reply
 
 WRONG_CLOCKS = pytest.mark.parametrize("skew_seconds", [0.0, HOUR, -HOUR])
 WILD_CLOCKS = pytest.mark.parametrize("skew_seconds", [0.0, 40 * DAY, -40 * DAY])
 AWAY_SECONDS = 5.0
+WINDOW_SECONDS = 20.0
+POLL_SECONDS = 0.25
+GRAIN_SECONDS = 1e-6  # Unix seconds as a float are no finer.
+
+
+class Server:
+    """Answers each request after a second, and notes when it came."""
+
+    def __init__(self) -> None:
+        self.sent: list[float] = []
+
+    async def answer(self, call: Call) -> Reply:
+        self.sent.append(now())
+        await asyncio.sleep(1.0)
+        return ok()
 
 
 def on_host(world: Deployment, skew_seconds: float) -> Deployment:
@@ -136,5 +153,108 @@ def test_a_wrong_collector_keeps_what_ended_its_time(skew_seconds: float) -> Non
         assert (await collector.collect()).batches_dropped == 0
         await asyncio.sleep(0.25)
         assert (await collector.collect()).batches_dropped == 1
+
+    told(story)
+
+
+@WILD_CLOCKS
+def test_a_wrong_host_ends_no_batch_early(skew_seconds: float) -> None:
+    async def story(world: Deployment) -> None:
+        async with on_host(world, skew_seconds).processor(at_once):
+            batch = await world.submit(lines(100), window_seconds=WINDOW_SECONDS)
+            ended = await world.end_of(batch.id, within_seconds=WINDOW_SECONDS)
+        assert (ended.status, ended.counts.completed) == (Status.COMPLETED, 100)
+
+    told(story)
+
+
+@WILD_CLOCKS
+def test_a_wrong_host_ends_a_batch_with_its_window_and_sends_nothing_after(
+    skew_seconds: float,
+) -> None:
+    async def story(world: Deployment) -> None:
+        server = Server()
+        async with on_host(world, skew_seconds).processor(server.answer):
+            batch = await world.submit(lines(5_000), window_seconds=WINDOW_SECONDS)
+            ended = await world.end_of(batch.id, within_seconds=2 * WINDOW_SECONDS)
+        assert ended.status is Status.EXPIRED
+        assert 0 < ended.counts.completed < 5_000
+        # Whatever is in flight may land, then a commit follows.
+        assert WINDOW_SECONDS <= now() <= WINDOW_SECONDS + POLL_SECONDS + 2.0
+        assert WINDOW_SECONDS - 2.0 < max(server.sent) < WINDOW_SECONDS + GRAIN_SECONDS
+
+    told(story)
+
+
+@WILD_CLOCKS
+def test_a_wrong_host_plans_a_batch_within_its_window_and_not_after(skew_seconds: float) -> None:
+    async def story(world: Deployment) -> None:
+        batch = await world.submit(lines(3), window_seconds=WINDOW_SECONDS)
+        await asyncio.sleep(WINDOW_SECONDS)
+        async with on_host(world, skew_seconds).processor(at_once):
+            ended = await world.end_of(batch.id, within_seconds=1.0)
+            assert (ended.status, ended.counts.total) == (Status.EXPIRED, 0)
+            timely = await world.submit(lines(3), window_seconds=WINDOW_SECONDS)
+            ended = await world.end_of(timely.id, within_seconds=WINDOW_SECONDS)
+        assert ended.status is Status.COMPLETED
+
+    told(story)
+
+
+def test_hosts_that_disagree_about_the_time_share_a_batch_to_its_end() -> None:
+    async def story(world: Deployment) -> None:
+        server = Server()
+        async with (
+            on_host(world, 40 * DAY).processor(server.answer),
+            on_host(world, -40 * DAY).processor(server.answer),
+        ):
+            batch = await world.submit(lines(300), window_seconds=DAY)
+            ended = await world.end_of(batch.id, within_seconds=DAY)
+        assert (ended.status, ended.counts.completed) == (Status.COMPLETED, 300)
+        assert len(server.sent) == 300
+
+    told(story)
+
+
+@WILD_CLOCKS
+def test_a_slow_ledger_makes_no_request_late_and_no_end_early(skew_seconds: float) -> None:
+    async def story(world: Deployment) -> None:
+        server = Server()
+        states = world.store.get_states
+
+        async def slowly(batch_ids: list[str]) -> object:
+            await asyncio.sleep(0.3)
+            found = await states(batch_ids)
+            await asyncio.sleep(0.4)
+            return found
+
+        setattr(world.store, "get_states", slowly)  # noqa: B010 - as above
+        async with on_host(world, skew_seconds).processor(server.answer):
+            batch = await world.submit(lines(5_000), window_seconds=WINDOW_SECONDS)
+            ended = await world.end_of(batch.id, within_seconds=2 * WINDOW_SECONDS)
+        assert ended.status is Status.EXPIRED
+        assert now() >= WINDOW_SECONDS
+        assert WINDOW_SECONDS - 2.0 < max(server.sent) < WINDOW_SECONDS + GRAIN_SECONDS
+
+    told(story)
+
+
+def test_a_ledger_that_falls_silent_keeps_no_batch_from_its_deadline() -> None:
+    async def story(world: Deployment) -> None:
+        server = Server()
+        fails(
+            world.store,
+            "get_states",
+            StoreUnavailable("away"),
+            since=WINDOW_SECONDS / 2,
+            until=2 * WINDOW_SECONDS,
+        )
+        async with world.processor(server.answer):
+            batch = await world.submit(lines(5_000), window_seconds=WINDOW_SECONDS)
+            await asyncio.sleep(WINDOW_SECONDS + 5.0)
+            assert (await world.get(batch.id)).counts.expired > 0, "its open shards end in time"
+            ended = await world.end_of(batch.id, within_seconds=2 * WINDOW_SECONDS)
+        assert ended.status is Status.EXPIRED
+        assert max(server.sent) < WINDOW_SECONDS + GRAIN_SECONDS
 
     told(story)

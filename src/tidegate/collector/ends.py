@@ -42,4 +42,4 @@ class Ends(Duty):
 
     async def _ended(self, found: list[Batch]) -> int:
         states = await self._tools.store.get_states([batch.id for batch in found])
-        return sum(status in TERMINAL for status in states.values())
+        return sum(status in TERMINAL for status in states.by_id.values())

@@ -25,7 +25,8 @@ class Unit:
 class Claim:
     """A unit held by `owner` since `epoch`. Only a higher epoch ends the right to write.
 
-    `expires_at` is a Unix time by the ledger's clock; it permits others to take over, no more.
+    `expires_at` is a Unix time by the ledger's clock, one lease after the claim was taken; it
+    permits others to take over, no more.
     """
 
     unit: Unit

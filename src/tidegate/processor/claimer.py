@@ -16,12 +16,12 @@ from tidegate.processor.dispatcher import Dispatcher
 from tidegate.processor.endpoints import Endpoint, Routes
 from tidegate.processor.held import Held
 from tidegate.processor.keeper import Keeper
+from tidegate.processor.ledger_time import LedgerTime
 from tidegate.processor.observer import Observer
 from tidegate.processor.open_shard import OpenShard, State
 from tidegate.processor.quarantine import CELL_WAIT_SECONDS, Quarantine
 from tidegate.processor.run import Run
 from tidegate.processor.settings import Settings
-from tidegate.runtime.clock import Clock
 from tidegate.stores.base import ClaimedShard, ClaimedShards, Store, Want
 from tidegate.wire.plan_format import unpack_all
 
@@ -44,7 +44,7 @@ class ClaimerTools:
     store: Store
     blobs: BlobStore
     routes: Routes
-    clock: Clock
+    ledger_time: LedgerTime
     keeper: Keeper
     quarantine: Quarantine
     observer: Observer
@@ -262,7 +262,7 @@ class Claimer:
         endpoint = self._tools.routes.find(plan.model)
         shard = OpenShard(claimed, list(unpack_all(data)), endpoint=endpoint, opened_at=loop.time())
         run = self._held.open(batch, shard)
-        run.look_at_clock(self._tools.clock.now())
+        run.look_at_clock(self._tools.ledger_time.at_most(loop.time()))
         if self.stopping:
             shard.state = State.RETURNING
         elif self._is_over(batch):
@@ -284,11 +284,12 @@ class Claimer:
             shard.state = State.RETURNING
 
     def _is_over(self, batch: Batch) -> bool:
-        # Where the ledger's clock says that the window has closed, ours may still be behind: what
-        # was claimed to be ended would be handed back for want of room, and claimed again at once.
+        # Where the ledger says so, what we know of its clock may still be behind: what was claimed
+        # to be ended would be handed back for want of room, and claimed again at once.
         if batch.is_cancelling or batch.id in self._over:
             return True
-        return self._tools.clock.now() >= batch.expires_at
+        now = asyncio.get_running_loop().time()
+        return self._tools.ledger_time.at_least(now) >= batch.expires_at
 
     async def _give_back(self, batch: Batch, claimed: ClaimedShard) -> None:
         # Either the batch ended while we looked (then the claim is void), or the plan is gone: then

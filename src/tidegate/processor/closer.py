@@ -16,6 +16,7 @@ from tidegate.processor.dispatcher import Dispatcher
 from tidegate.processor.held import Held
 from tidegate.processor.insist import insist
 from tidegate.processor.keeper import Keeper
+from tidegate.processor.ledger_time import LedgerTime
 from tidegate.processor.observer import Observer
 from tidegate.processor.open_shard import OpenShard, State
 from tidegate.processor.run import Run
@@ -36,6 +37,7 @@ class CloserTools:
     blobs: BlobStore
     signals: Signals
     clock: Clock
+    ledger_time: LedgerTime
     keeper: Keeper
     chance: random.Random
     storage: Storage
@@ -56,22 +58,31 @@ class Closer:
     # Ends
 
     async def watch(self) -> None:
-        """Stop the batches that were cancelled or whose window has closed.
+        """Stop the batches that were cancelled or whose window has closed, by the ledger's clock.
 
         Raises:
-            StoreUnavailable: the ledger did not answer.
+            StoreUnavailable: the ledger did not answer; windows close by its clock all the same.
         """
-        now = self._tools.clock.now()
-        for run in list(self._held.runs.values()):
-            run.look_at_clock(now)
-            if now >= run.batch.expires_at:
-                self._end(run)
-        states = await self._tools.store.get_states(list(self._held.runs))
-        for batch_id, status in states.items():
+        loop = asyncio.get_running_loop()
+        asked_at = loop.time()
+        try:
+            states = await self._tools.store.get_states(list(self._held.runs))
+            self._tools.ledger_time.hear(states.now, asked_at=asked_at, answered_at=loop.time())
+        finally:
+            self._end_expired(loop.time())
+        for batch_id, status in states.by_id.items():
             current = self._held.runs.get(batch_id)
             if current is not None and status is Status.CANCELLING:
                 current.batch = replace(current.batch, status=status)
                 self._end(current)
+
+    def _end_expired(self, now: float) -> None:
+        """Send nothing of a batch that may be past its window, and end what certainly is."""
+        ledger_time = self._tools.ledger_time
+        for run in list(self._held.runs.values()):
+            run.look_at_clock(ledger_time.at_most(now))
+            if ledger_time.at_least(now) >= run.batch.expires_at:
+                self._end(run)
 
     def _end(self, run: Run) -> None:
         """Send nothing more; give what flies its time to land (PROTOCOL 14)."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tidegate.blobs.base import BlobStore
-from tidegate.domain.batch import Batch, Problem, Status
+from tidegate.domain.batch import Batch, Problem
 from tidegate.domain.blob_names import PlanBlob
 from tidegate.domain.errors import CellDied, ClaimLost, UpstreamFault
 from tidegate.domain.file import Part
@@ -76,7 +76,7 @@ class Planner:
         self._tools = tools
 
     async def plan(self, held: ClaimedBatch) -> Batch:
-        """Bring a batch from validating to in progress, or to its end.
+        """Bring a batch whose window is open from validating to in progress, or to its end.
 
         Raises:
             ClaimLost: another processor plans it now, or the user cancelled it meanwhile.
@@ -85,7 +85,7 @@ class Planner:
             BlobMissing: the bytes of the input can't be read, though the ledger holds them.
         """
         tools, batch = self._tools, held.batch
-        if batch.status is Status.CANCELLING or tools.clock.now() >= batch.expires_at:
+        if batch.is_cancelling:
             return await self.end(held)
         parts = await insist(lambda: tools.store.get_input(batch.id), tools.chance, tools.storage)
         if parts is None:

@@ -104,7 +104,7 @@ class Run:
             self.changed.set()
 
     def look_at_clock(self, now: float) -> None:
-        """Learn when the batch ends, where `now` is the time in Unix seconds."""
+        """Learn when the batch ends, where `now` is the time in Unix seconds, by the ledger."""
         self.ends_at = asyncio.get_running_loop().time() + self.batch.expires_at - now
 
     def open(self, shard: OpenShard) -> None:

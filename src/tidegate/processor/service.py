@@ -17,6 +17,7 @@ from tidegate.processor.dispatcher import Dispatcher
 from tidegate.processor.endpoints import Routes
 from tidegate.processor.held import Held
 from tidegate.processor.keeper import Keeper
+from tidegate.processor.ledger_time import LedgerTime
 from tidegate.processor.observer import Observer
 from tidegate.processor.open_shard import OpenShard
 from tidegate.processor.plan_door import PlanCell, PlanDoor, PlanTask
@@ -78,6 +79,7 @@ class Processor:
         self._wake = asyncio.Event()
         self._hungry = asyncio.Event()
         self._cut = Cut()
+        self._ledger_time = LedgerTime()
         self._storage = Storage(tools.store, tools.blobs, tools.observer)
         self._workers: asyncio.TaskGroup | None = None
         valves = settings.valves
@@ -125,7 +127,7 @@ class Processor:
                 store=tools.store,
                 blobs=tools.blobs,
                 routes=tools.routes,
-                clock=tools.clock,
+                ledger_time=self._ledger_time,
                 keeper=tools.keeper,
                 quarantine=self._quarantine,
                 observer=tools.observer,
@@ -145,6 +147,7 @@ class Processor:
                 blobs=tools.blobs,
                 signals=tools.signals,
                 clock=tools.clock,
+                ledger_time=self._ledger_time,
                 keeper=tools.keeper,
                 chance=tools.chance,
                 storage=self._storage,

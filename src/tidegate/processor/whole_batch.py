@@ -26,6 +26,8 @@ from tidegate.stores.base import ClaimedBatch, Store
 
 FULL_DISK_SECONDS = 5.0
 MISSING_INPUT_SECONDS = 30.0
+# Unix seconds as a float are no finer: sums and differences of them may be off by less than that.
+CLOCK_GRAIN_SECONDS = 1e-6
 INPUT_MISSING = "the input of this batch can't be read: its operator has to restore it"
 
 
@@ -116,8 +118,7 @@ class WholeBatch:
         wait_seconds, reason = 0.0, None
         try:
             async with tools.cut.bounds():
-                if tools.ends_only:
-                    # By the ledger's clock it is over, whatever ours says.
+                if tools.ends_only or self._is_late(held):
                     batch = await tools.planner.end(held)
                 else:
                     batch = await tools.planner.plan(held)
@@ -137,6 +138,11 @@ class WholeBatch:
             tools.signals.notify(WORK)
             return
         await self._hand_back(held, wait_seconds=wait_seconds, reason=reason)
+
+    def _is_late(self, held: ClaimedBatch) -> bool:
+        """Say whether the window had closed when the claim was taken, by the ledger's clock."""
+        claimed_at = held.claim.expires_at - self._settings.lease_seconds
+        return claimed_at + CLOCK_GRAIN_SECONDS >= held.batch.expires_at
 
     def _held_up(
         self, held: ClaimedBatch, error: StorageFull | CellNotStarted | BlobMissing

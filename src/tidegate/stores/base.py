@@ -36,6 +36,14 @@ class Page(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class States:
+    """How batches stood when the ledger's clock showed `now` (Unix seconds)."""
+
+    now: float
+    by_id: Mapping[str, Status]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimedBatch:
     """A planning or finalizing claim, with the batch as it was when the claim was taken.
 
@@ -249,8 +257,11 @@ class Store(Upkeep):
         """
 
     @abstractmethod
-    async def get_states(self, batch_ids: Sequence[str]) -> Mapping[str, Status]:
-        """Return the status of each of these batches that exists, in order, whatever its tenant."""
+    async def get_states(self, batch_ids: Sequence[str]) -> States:
+        """Return the status of each of these batches that exists, in order, whatever its tenant.
+
+        With it comes the time by the ledger's clock, at a moment between question and answer.
+        """
 
     @abstractmethod
     async def note_waiting(self, batch_id: str, reason: str | None) -> None:

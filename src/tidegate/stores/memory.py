@@ -4,14 +4,14 @@ Nothing survives the process. No method awaits, so each is atomic on one event l
 closing change nothing: several simulated processes may share one store and outlive each other.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
 from typing_extensions import override
 
-from tidegate.domain.batch import Batch, Problem, Status, ask_cancel
+from tidegate.domain.batch import Batch, Problem, ask_cancel
 from tidegate.domain.claim import Claim, Kind, Unit
 from tidegate.domain.file import File, Part, Purpose, merged
 from tidegate.domain.shard import Verdict
@@ -24,6 +24,7 @@ from tidegate.stores.base import (
     Commit,
     Page,
     Plan,
+    States,
     Store,
     Want,
 )
@@ -157,8 +158,9 @@ class MemoryStore(MemoryUpkeep, Store):
         return job.batch
 
     @override
-    async def get_states(self, batch_ids: Sequence[str]) -> Mapping[str, Status]:
-        return {key: self._jobs[key].batch.status for key in batch_ids if key in self._jobs}
+    async def get_states(self, batch_ids: Sequence[str]) -> States:
+        found = {key: self._jobs[key].batch.status for key in batch_ids if key in self._jobs}
+        return States(now=self._clock.now(), by_id=found)
 
     @override
     async def note_waiting(self, batch_id: str, reason: str | None) -> None:

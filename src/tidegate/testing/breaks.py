@@ -242,6 +242,16 @@ def _cancel_not_heard(patches: Patches) -> None:
     patches.put(claimer.Claimer, "_is_over", is_over)
 
 
+def _host_clock(patches: Patches) -> None:
+    end_expired = closer.Closer._end_expired
+
+    def by_host(self: closer.Closer, now: float) -> None:
+        self._tools.ledger_time.hear(self._tools.clock.now(), asked_at=now, answered_at=now)
+        end_expired(self, now)
+
+    patches.put(closer.Closer, "_end_expired", by_host)
+
+
 def _orphans_only_told(patches: Patches) -> None:
     patches.put(collector, "_ROUND", [make for make in collector._ROUND if make is not Ends])
 
@@ -364,22 +374,17 @@ _ALL = (
     Break(
         "14-cancel", 14, "processors do not look whether a batch was cancelled", _cancel_not_heard
     ),
+    Break(
+        "14-host", 14, "its host's clock tells a processor when a window closes", _host_clock, 20
+    ),
     Break("14-orphans", 14, "without processors nobody ends a batch", _orphans_only_told),
     Break("15-books", 15, "a claim on finalizing never passes on", _finalizing_for_ever, first=30),
     Break("16-status", 16, "what has expired is called completed", _always_completed),
     Break("17-version", 17, "a change of status leaves the version", _version_stays),
     Break("18-upload", 18, "the bytes of an upload go before it is fenced", _not_fenced, first=28),
+    Break("18-fence", 18, "the collector deletes what no row needs, unfenced", _by_age),
     Break(
-        "18-fence",
-        18,
-        "the collector deletes what no row needs, unfenced",
-        _by_age,
-    ),
-    Break(
-        "18-alive",
-        18,
-        "the collector fences whoever writes, though its claims live",
-        _whoever_writes,
+        "18-alive", 18, "the collector fences who writes, though its claims live", _whoever_writes
     ),
     Break(
         "19-bits",
@@ -389,11 +394,6 @@ _ALL = (
         first=84,
     ),
     Break("20-alone", 20, "no shard ever comes into quarantine", _no_quarantine, first=9),
-    Break(
-        "20-blame",
-        20,
-        "one death of a child process is enough for blame",
-        _blamed_at_once,
-    ),
+    Break("20-blame", 20, "one death of a child process is enough for blame", _blamed_at_once),
 )
 BREAKS: Mapping[str, Break] = {entry.name: entry for entry in _ALL}

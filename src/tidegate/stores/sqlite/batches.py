@@ -10,7 +10,7 @@ from tidegate.domain.batch import TERMINAL, Batch, Status, ask_cancel
 from tidegate.domain.claim import Kind, Unit
 from tidegate.domain.file import Part
 from tidegate.stores import ledger, sql
-from tidegate.stores.base import Page
+from tidegate.stores.base import Page, States
 from tidegate.stores.sqlite import files, units
 from tidegate.stores.sqlite.rows import (
     BatchRow,
@@ -90,12 +90,13 @@ def cancel_batch(connection: apsw.Connection, tenant: str, batch_id: str, at: fl
     return batch
 
 
-def get_states(connection: apsw.Connection, batch_ids: Sequence[str]) -> dict[str, Status]:
+def get_states(connection: apsw.Connection, batch_ids: Sequence[str], *, now: float) -> States:
     """Return the status of each of these batches that exists, in the order asked for."""
     values = {"ids": msgspec.json.encode(list(batch_ids)).decode()}
     rows = select(connection, SQL["get_states"], values, _StateRow)
     found = {row.id: Status(row.status) for row in rows}
-    return {key: found[key] for key in batch_ids if key in found}
+    by_id = {key: found[key] for key in batch_ids if key in found}
+    return States(now=now, by_id=by_id)
 
 
 def note_waiting(connection: apsw.Connection, batch_id: str, reason: str | None) -> None:

@@ -1,6 +1,6 @@
 """The SQLite ledger as a `Store`: which lane each verb takes, and what time it is."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -8,7 +8,7 @@ from typing import Self, TypeVar
 import apsw
 from typing_extensions import override
 
-from tidegate.domain.batch import Batch, Problem, Status
+from tidegate.domain.batch import Batch, Problem
 from tidegate.domain.claim import Claim, Kind, Unit
 from tidegate.domain.errors import StoreUnavailable
 from tidegate.domain.file import File, Part, Purpose
@@ -16,7 +16,16 @@ from tidegate.domain.shard import Verdict
 from tidegate.domain.share import Offer
 from tidegate.runtime.clock import Clock
 from tidegate.stores import ledger
-from tidegate.stores.base import ClaimedBatch, ClaimedShards, Commit, Page, Plan, Store, Want
+from tidegate.stores.base import (
+    ClaimedBatch,
+    ClaimedShards,
+    Commit,
+    Page,
+    Plan,
+    States,
+    Store,
+    Want,
+)
 from tidegate.stores.executor import Executor, Lane
 from tidegate.stores.sqlite import batches, claims, connection, files, results, units
 from tidegate.stores.sqlite.rows import write
@@ -151,8 +160,8 @@ class SqliteStore(SqliteUpkeep, Store):
         return await self._write(lambda db: batches.cancel_batch(db, tenant, batch_id, at))
 
     @override
-    async def get_states(self, batch_ids: Sequence[str]) -> Mapping[str, Status]:
-        return await self._read(lambda db: batches.get_states(db, batch_ids))
+    async def get_states(self, batch_ids: Sequence[str]) -> States:
+        return await self._read(lambda db: batches.get_states(db, batch_ids, now=self._now()))
 
     @override
     async def note_waiting(self, batch_id: str, reason: str | None) -> None:

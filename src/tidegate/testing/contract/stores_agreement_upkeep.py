@@ -107,7 +107,8 @@ class UpkeepAgreement(Agreement):
     def drop(self, batch_ids: list[str]) -> None:
         """Drop batches that have ended."""
         self.both(lambda s: s.drop_batches(batch_ids))
-        states = self.both(lambda s: s.get_states(batch_ids)) or {}
+        found = self.both(lambda s: s.get_states(batch_ids))
+        states = found.by_id if found else {}
         self.dropped |= {key for key in batch_ids if key not in states and key in self.created}
 
     @rule(age=st.sampled_from([0.0, 15.0, 1e9]), limit=st.integers(1, 3))

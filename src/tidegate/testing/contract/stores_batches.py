@@ -144,8 +144,16 @@ class GetBatchContract:
         await store.create_batch(a_batch("batch_2", tenant="tenant-two"))
         await store.cancel_batch("tenant-two", "batch_2", at=START)
         states = await store.get_states(["batch_2", "batch_unknown", "batch_1", "batch_1"])
-        assert states == {"batch_1": Status.VALIDATING, "batch_2": Status.CANCELLING}
-        assert await store.get_states([]) == {}
+        assert states.by_id == {"batch_1": Status.VALIDATING, "batch_2": Status.CANCELLING}
+        assert list(states.by_id) == ["batch_2", "batch_1"]
+        assert (await store.get_states([])).by_id == {}
+
+    async def test_with_states_comes_the_time_of_the_ledger(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        assert (await store.get_states([])).now == START
+        clock.turn(1.5)
+        assert (await store.get_states(["batch_unknown"])).now == START + 1.5
 
 
 class ListBatchesContract:

@@ -271,7 +271,7 @@ class OldBatchesContract:
         assert await store.drop_batches(ids) == 1
         assert await store.drop_batches(ids) == 0
         assert await store.drop_batches([]) == 0
-        assert set(await store.get_states(ids)) == {"batch_0", "batch_2"}
+        assert set((await store.get_states(ids)).by_id) == {"batch_0", "batch_2"}
         await refusal(store.get_batch(TENANT, "batch_1"), NotFound)
         await refusal(store.list_batches(TENANT, after="batch_1", limit=1), NotFound)
         assert await store.get_shards("batch_1") == []

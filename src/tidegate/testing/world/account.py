@@ -15,11 +15,22 @@ import msgspec
 from tidegate.domain.batch import NEXT, Batch, Counts, Problem, Status
 from tidegate.domain.claim import Claim, Kind, Unit
 from tidegate.domain.shard import Verdict
+from tidegate.domain.share import Offer
 from tidegate.runtime.clock import Clock
-from tidegate.stores.base import ClaimedBatch, ClaimedShards, Commit, Plan, ShardCommit, Store, Want
+from tidegate.stores.base import (
+    ClaimedBatch,
+    ClaimedShards,
+    Commit,
+    Plan,
+    ShardCommit,
+    States,
+    Store,
+    Want,
+)
 from tidegate.stores.upkeep import Repair
 from tidegate.testing.world.broken import Broken
 from tidegate.testing.world.holdings import Holdings
+from tidegate.testing.world.windows import Windows
 from tidegate.wire.plan_format import unpack_all
 
 PROCESSOR_DEATHS_MAX = 2
@@ -74,6 +85,7 @@ class Account:
     def __init__(self, store: Store, holdings: Holdings, clock: Clock) -> None:
         self._store = store
         self._clock = clock
+        self._windows = Windows(clock)
         self._holdings = holdings
         self._rights: dict[Unit, Right] = {}
         self._segments: set[tuple[str, str, int]] = set()
@@ -155,6 +167,16 @@ class Account:
         if batch.counts != known or batch.usage.output_tokens != known.completed:
             raise Broken(f"{batch.id} counts {batch.counts} and {batch.usage}, it has {known}")
 
+    # What time it is
+
+    async def after_get_states(self, _answer: States, _batch_ids: Sequence[str]) -> None:
+        """Hear that the ledger told its time."""
+        self._windows.told()
+
+    async def after_list_offers(self, _answer: Sequence[Offer]) -> None:
+        """Hear that the ledger told which batches are past their window."""
+        self._windows.told()
+
     # Claims
 
     async def after_claim_planning(
@@ -209,6 +231,7 @@ class Account:
                 self.right(claim.unit).expires_at = 0.0
 
     def _granted(self, claim: Claim, owner: str, lease_seconds: float) -> None:
+        self._windows.told()
         right, now = self.right(claim.unit), self._clock.now()
         if claim.owner != owner or claim.epoch <= right.epoch:
             raise Broken(f"{claim} was granted to {owner} after {right}")
@@ -271,6 +294,8 @@ class Account:
             self._check_right(claim)
         if answer.status is Status.FAILED and self._holdings.holds_input(answer.id):
             raise Broken(f"{answer.id} failed, though it held a sound input: {problems}")
+        if answer.status is Status.EXPIRED:
+            self._windows.expired(answer)
         await self.look(answer.id)
 
     async def after_finish_batch(self, answer: Batch, claim: Claim, *, at: float) -> None:
@@ -302,6 +327,8 @@ class Account:
         if not fresh:
             return
         batch = self.jobs[commit.batch_id].batch
+        if any(part.tally.expired for part in fresh):
+            self._windows.expired(batch)
         outputs = [part.output for part in fresh if part.output is not None]
         errors = [part.errors for part in fresh if part.errors is not None]
         for part in fresh:

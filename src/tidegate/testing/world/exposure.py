@@ -14,6 +14,8 @@ from tidegate.testing.world.broken import Broken
 
 Line = tuple[str, str]
 SETTLED_SECONDS = 10.0
+# Unix seconds as a float are no finer.
+_CLOCK_GRAIN_SECONDS = 1e-6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,7 +40,7 @@ class Exposure:
         self.most = 0
 
     def send(self, line: Line, *, calm_since: float | None, now: float) -> Sent:
-        """Hear that a line is on its way, at `now` by its sender's clock.
+        """Hear that a line is on its way, at `now` by the ledger's clock.
 
         Raises:
             Broken: its result is here already, more is under way than the valves allow, or (once
@@ -86,7 +88,10 @@ class Exposure:
         if sent.at - max(landed, calm_since) > SETTLED_SECONDS:
             raise Broken(f"a result has waited for its commit since {landed}")
         job = self._account.jobs[sent.line[0]]
-        if sent.at - calm_since > SETTLED_SECONDS and now >= job.batch.expires_at:
+        if (
+            sent.at - calm_since > SETTLED_SECONDS
+            and now >= job.batch.expires_at + _CLOCK_GRAIN_SECONDS
+        ):
             raise Broken(f"{sent.line} was sent after the window of its batch had closed")
         cancelled_at = job.cancelled_at
         if cancelled_at is not None and sent.at - max(cancelled_at, calm_since) > SETTLED_SECONDS:

@@ -65,10 +65,10 @@ class Door(Upstream):
         if name in self._ground.poison and self._host.alive:
             self._complain_of(lambda: self._exposure.died_of((batch_id, name)))
             await self._host.crash(f"of {name}")
-        return await self.carry(call, handed_over_at=self._host.clock.now())
+        return await self.carry(call, handed_over_at=self._ground.clock.now())
 
     async def carry(self, call: Call, *, handed_over_at: float) -> Reply:
-        """Send a call, whatever is in it, that the processor let go at this time of its clock."""
+        """Send a call, whatever is in it, let go by its processor at this time of the ledger."""
         crowd = self._crowds.setdefault(msgspec.json.decode(call.body, type=Request).model, set())
         sent = self._complain_of(
             lambda: self._exposure.send(
@@ -131,7 +131,7 @@ class SimulatedCell(Cell):
     async def send(self, call: Call) -> Reply:
         chance, odds = self._host.chance, self._host.odds
         _, name = line = line_of(call)
-        handed_over_at = self._host.clock.now()
+        handed_over_at = self._ground.clock.now()
         await asyncio.sleep(chance.uniform(0.0, odds.latency_seconds_max))
         if chance.random() < odds.child_not_started:
             raise CellNotStarted("There is no child process to be had (simulated).")

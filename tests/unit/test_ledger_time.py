@@ -1,0 +1,51 @@
+"""What time it is by the ledger's clock is known within bounds, and never wrong by more."""
+
+import math
+
+from hypothesis import given, strategies as st
+
+from tidegate.processor.ledger_time import LedgerTime
+
+SECONDS = st.floats(0.0, 10.0)
+GRAIN_SECONDS = 1e-6
+
+
+def test_before_the_first_answer_nothing_may_be_sent_and_nothing_ended() -> None:
+    time = LedgerTime()
+    assert time.at_least(5.0) == -math.inf
+    assert time.at_most(5.0) == math.inf
+
+
+def test_one_answer_bounds_the_time_by_how_long_it_took() -> None:
+    time = LedgerTime()
+    time.hear(1_000.0, asked_at=10.0, answered_at=13.0)
+    assert (time.at_least(13.0), time.at_most(13.0)) == (1_000.0, 1_003.0)
+    assert (time.at_least(20.0), time.at_most(20.0)) == (1_007.0, 1_010.0)
+
+
+def test_a_slow_answer_does_not_blur_what_a_quick_one_told() -> None:
+    time = LedgerTime()
+    time.hear(1_000.0, asked_at=10.0, answered_at=10.0)
+    time.hear(1_002.0, asked_at=11.0, answered_at=19.0)
+    assert (time.at_least(19.0), time.at_most(19.0)) == (1_009.0, 1_009.0)
+
+
+def test_a_clock_that_was_set_is_believed_at_once() -> None:
+    time = LedgerTime()
+    for instant in (1_000.0, 9_000.0, 10.0):
+        time.hear(instant, asked_at=10.0, answered_at=10.0)
+        assert (time.at_least(10.0), time.at_most(10.0)) == (instant, instant)
+
+
+@given(ahead=st.floats(-4e6, 4e9), answers=st.lists(st.tuples(SECONDS, SECONDS, SECONDS)))
+def test_a_steady_clock_always_lies_between_the_bounds(
+    ahead: float, answers: list[tuple[float, float, float]]
+) -> None:
+    time = LedgerTime()
+    now = 0.0
+    for before, after, pause in answers:
+        asked_at, now = now, now + before + after
+        time.hear(ahead + asked_at + before, asked_at=asked_at, answered_at=now)
+        now += pause
+        assert time.at_least(now) <= ahead + now + GRAIN_SECONDS
+        assert time.at_most(now) >= ahead + now - GRAIN_SECONDS
