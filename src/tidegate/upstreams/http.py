@@ -91,6 +91,10 @@ class HttpUpstream(Upstream):
             connection.abandon(waiter)
             waiter.forget()
             raise
+        finally:
+            # The traceback of a fault holds this frame. Were the fault in turn held from here, each
+            # call that fails would keep its body until the collector of cycles next looks.
+            del waiter
 
     @override
     async def aclose(self) -> None:

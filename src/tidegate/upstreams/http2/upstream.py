@@ -99,6 +99,9 @@ class Http2Upstream(Upstream):
             stream.abandon(waiter)
             waiter.forget()
             raise
+        finally:
+            # Either would lead from this frame, which the traceback of a fault holds, to the fault.
+            del stream, waiter
 
     @override
     async def aclose(self) -> None:

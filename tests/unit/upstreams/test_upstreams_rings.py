@@ -1,0 +1,79 @@
+"""A call that failed is freed at once, body and all: none waits for the collector of cycles."""
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tidegate.domain.errors import ReplyBroken, ReplyTooLarge, TimedOut, UpstreamFault
+from tidegate.testing.contract.upstreams import expect_fault
+from tidegate.testing.hostile_server import (
+    Close,
+    HostileServer,
+    ReadRequest,
+    Say,
+    Script,
+    answers,
+    plain_reply,
+)
+from tidegate.testing.http2_server import Http2Server
+from tidegate.upstreams.base import Call, Reply, Upstream
+from tidegate.upstreams.http import HttpUpstream
+from tidegate.upstreams.http2.upstream import Http2Upstream
+from tidegate.upstreams.settings import HttpProtocol, HttpSettings, Limits, Timeouts
+from tidegate.upstreams.waiter import Waiter
+
+CALL = Call(path="/v1/x", body=b"{}")
+
+FAULTS: dict[str, tuple[Script, type[UpstreamFault]]] = {
+    "no reply": ((ReadRequest(), Close()), ReplyBroken),
+    "half a reply": ((ReadRequest(), Say(plain_reply(b"whole")[:-1]), Close()), ReplyBroken),
+    "no HTTP": (answers(b"220 hello\r\n\r\n"), ReplyBroken),
+    "too large": (answers(plain_reply(b"b" * 9)), ReplyTooLarge),
+    "too late": ((ReadRequest(),), TimedOut),
+}
+
+
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+async def _fails(upstream: Upstream, kind: type[UpstreamFault]) -> None:
+    """Call in vain; nothing of the call is left once the fault is forgotten."""
+    with _nothing_collected():
+        await expect_fault(upstream, CALL, kind)
+        left = [it for it in gc.get_objects() if isinstance(it, Waiter)]
+        assert not left, "the fault holds what waited for it, and is held by it"
+
+
+@pytest.mark.parametrize("name", FAULTS)
+async def test_over_http_1(name: str) -> None:
+    script, kind = FAULTS[name]
+    limits, timeouts = Limits(body_bytes_max=8), Timeouts(first_byte_seconds=0.05)
+    async with HostileServer(script) as server:
+        upstream = HttpUpstream(HttpSettings(url=server.url, limits=limits, timeouts=timeouts))
+        await _fails(upstream, kind)
+        await upstream.aclose()
+
+
+async def test_over_http_2() -> None:
+    async def never(_: Call) -> Reply:
+        raise TimedOut("Nothing.", phase="first_byte")
+
+    async with Http2Server(never) as server:
+        upstream = Http2Upstream(
+            HttpSettings(
+                url=server.url,
+                timeouts=Timeouts(first_byte_seconds=0.05),
+                protocol=HttpProtocol.HTTP2,
+            )
+        )
+        await _fails(upstream, TimedOut)
+        await upstream.aclose()
