@@ -57,6 +57,24 @@ def test_a_block_holds_no_more_than_it_may_but_one_pair_at_least() -> None:
         assert run.block == pairs[:1]
 
 
+def test_a_run_is_written_in_pieces() -> None:
+    written: list[int] = []
+
+    class Noting(Scratch):
+        @override
+        def append(self, data: bytes) -> None:
+            written.append(len(data))
+            super().append(data)
+
+    pair = (b"k", b"record")
+    size = 8 + len(pair[0]) + len(pair[1])
+    with Noting(io.BytesIO, "sorting") as scratch:
+        runs.write_run(scratch, [pair] * runs.PAIRS_AT_ONCE)
+        assert written == [size * runs.PAIRS_AT_ONCE]
+        runs.write_run(scratch, [pair] * (runs.PAIRS_AT_ONCE + 1))
+        assert written[1:] == [size * runs.PAIRS_AT_ONCE, size]
+
+
 def test_many_runs_share_what_may_be_held_at_once() -> None:
     most = runs.MERGE_BYTES_MAX // runs.BLOCK_BYTES_MAX
     assert runs.block_bytes_of(0) == runs.block_bytes_of(most) == runs.BLOCK_BYTES_MAX

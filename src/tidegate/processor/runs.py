@@ -13,11 +13,12 @@ Pair = tuple[bytes, bytes]
 
 # Blocks of all runs together hold about as much while they are merged; one is never smaller than
 # the other bound, or than one pair.
-MERGE_BYTES_MAX = 4 * 2**20
+MERGE_BYTES_MAX = 2 * 2**20
 BLOCK_BYTES_MIN = 2**12
 BLOCK_BYTES_MAX = 2**18
 
-_WRITTEN_AT_ONCE = 256
+# Of a run, so many are written at a time: it lies in memory once already.
+PAIRS_AT_ONCE = 256
 _HEAD = struct.Struct(">II")
 
 
@@ -28,10 +29,10 @@ def write_run(scratch: Scratch, pairs: Sequence[Pair]) -> "Run":
         StorageFull: the scratch directory has no room.
     """
     start, head = scratch.length, _HEAD.pack
-    for first in range(0, len(pairs), _WRITTEN_AT_ONCE):
+    for first in range(0, len(pairs), PAIRS_AT_ONCE):
         pieces = [
             piece
-            for key, record in pairs[first : first + _WRITTEN_AT_ONCE]
+            for key, record in pairs[first : first + PAIRS_AT_ONCE]
             for piece in (head(len(key), len(record)), key, record)
         ]
         scratch.append(b"".join(pieces))

@@ -107,8 +107,8 @@ class Planning:
     errors_max: int = 100
     shard_lines_max: int = 500
     shard_bytes_max: int = 4 * 2**20
-    run_bytes_max: int = 4 * 2**20
-    run_lines_max: int = 4_096
+    run_bytes_max: int = 2 * 2**20
+    run_lines_max: int = 2_048
     unknown_model: UnknownModel = UnknownModel.REJECT_LINE
 
     def __post_init__(self) -> None:

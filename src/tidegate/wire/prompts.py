@@ -81,9 +81,9 @@ def spelled_messages(messages: list[Message]) -> bytes:
 
 def _spelled_message(message: Message) -> bytes:
     role, content = message.get("role"), message.get("content")
+    if type(role) is str and type(content) is str and len(message) == len(_USUAL):
+        return f"{role}\x1f{content[:PROMPT_BYTES_MAX]}".encode()
     text = b"%b\x1f%b" % (spelled(role), spelled(content))
-    if role is not None and content is not None and len(message) == len(_USUAL):
-        return text
     others = {name: message[name] for name in message.keys() - _USUAL}
     return b"%b\x1f%b" % (text, _encode_sorted(others))
 
