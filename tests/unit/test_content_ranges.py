@@ -1,6 +1,8 @@
 """Any range over any parts is the slice of the whole, also of a file that grows meanwhile."""
 
+import sys
 from collections.abc import Iterator
+from contextlib import aclosing
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -119,6 +121,21 @@ def test_any_range_over_any_parts_is_the_slice_of_the_whole(
         data = BLOB if part.blob == "a" else BLOB[::-1]
         whole += data[part.offset : part.offset + part.length]
     check_range(content(blobs, parts), whole, asked)
+
+
+async def test_a_piece_is_kept_no_longer_than_until_the_next() -> None:
+    blobs = MemoryBlobs()
+    await blobs.put("a", BLOB)
+    opened = content(blobs, [Part(blob="a", offset=0, length=len(BLOB))])
+    reply = await content_reply(opened, a_request((0, None)))
+    assert reply.pieces is not None
+    async with aclosing(reply.pieces) as pieces:
+        before = await anext(pieces)
+        async for piece in pieces:
+            # This name and the argument.
+            assert sys.getrefcount(before) == 2
+            before = piece
+            del piece
 
 
 class Growth(RuleBasedStateMachine):

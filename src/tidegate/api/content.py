@@ -81,5 +81,7 @@ async def _streamed(
 async def _after(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
     async with aclosing(rest):
         yield first
+        # Or it would be kept until the end, however slowly the client reads.
+        del first
         async for piece in rest:
             yield piece

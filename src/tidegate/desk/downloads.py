@@ -6,7 +6,7 @@ from contextlib import contextmanager
 # Each piece costs a hop to a thread and back, beside which larger ones save little.
 CHUNK_BYTES_MAX = 512 * 1024
 CHUNK_BYTES_MIN = 64 * 1024
-CHUNKS_BYTES_MAX = 32 * 1024 * 1024
+CHUNKS_BYTES_MAX = 16 * 1024 * 1024
 
 
 class Downloads:

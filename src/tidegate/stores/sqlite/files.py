@@ -138,7 +138,9 @@ def get_parts(connection: apsw.Connection, file_id: str) -> tuple[Part, ...]:
     # Checked all at once: there may be thousands.
     found = connection.execute(SQL["get_parts"], {"file_id": file_id}).fetchall()
     rows = msgspec.convert(found, list[PartRow])
-    return tuple([row.part() for row in rows])
+    # Most lie in a few blobs: downloads that go on for long would each keep every name many times.
+    names = {row.blob: row.blob for row in rows}
+    return tuple([Part(blob=names[row.blob], offset=row.offset, length=row.length) for row in rows])
 
 
 def append_parts(connection: apsw.Connection, file: File, parts: Iterable[Part]) -> None:
