@@ -121,7 +121,11 @@ def with_done(done: bytes, indexes: Iterable[int]) -> bytes:
 
 def count_done(done: bytes) -> int:
     """Count the lines that have their result."""
-    return int.from_bytes(done, "little").bit_count()
+    return _number(done).bit_count()
+
+
+def _number(done: bytes) -> int:
+    return int.from_bytes(done, "little")
 
 
 def judge(
@@ -138,7 +142,7 @@ def judge(
         return Verdict.ENDED
     if shard.epoch != epoch or shard.sequence != sequence:
         return Verdict.STALE
-    if any(is_done(shard.done, index) for index in indexes):
+    if _number(shard.done) & _number(with_done(bytes(len(shard.done)), indexes)):
         return Verdict.REPEATED_LINE
     return Verdict.ACCEPTED
 
@@ -146,7 +150,9 @@ def judge(
 def apply(shard: Shard, *, segment_id: str, indexes: tuple[int, ...]) -> Shard:
     """Return the shard with the lines recorded; it has ended when every line is done."""
     assert len(set(indexes)) == len(indexes), "a line twice in one commit"
-    assert all(0 <= index < shard.plan.lines for index in indexes), "a line beyond the shard"
+    if indexes:
+        assert min(indexes) >= 0, "a line before the shard"
+        assert max(indexes) < shard.plan.lines, "a line beyond the shard"
     done = with_done(shard.done, indexes)
     count = count_done(done)
     assert count == count_done(shard.done) + len(indexes), "a line was done already"

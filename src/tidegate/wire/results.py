@@ -128,9 +128,9 @@ def _usage(usage: _Usage | None) -> Usage:
     wrote = usage.output_tokens_details or usage.completion_tokens_details
     return Usage(
         input_tokens=_count(usage.prompt_tokens or usage.input_tokens),
-        cached_tokens=_count(read.cached_tokens if read else 0),
+        cached_tokens=_count(read.cached_tokens) if read else 0,
         output_tokens=_count(usage.completion_tokens or usage.output_tokens),
-        reasoning_tokens=_count(wrote.reasoning_tokens if wrote else 0),
+        reasoning_tokens=_count(wrote.reasoning_tokens) if wrote else 0,
     )
 
 
