@@ -164,7 +164,7 @@ def any_segment(
     [
         pytest.param(ledger, "judge", any_sequence, id="sequences do not fence"),
         pytest.param(ledger, "judge", any_segment, id="repeats are not known"),
-        pytest.param(shard, "is_done", lambda *_: False, id="no bits are read"),
+        pytest.param(shard, "any_done", lambda *_: False, id="no bits are read"),
     ],
 )
 def test_a_ledger_that_records_what_it_should_not_is_found(

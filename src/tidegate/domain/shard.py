@@ -111,6 +111,11 @@ def is_done(done: bytes, index: int) -> bool:
     return bool(done[index >> 3] & (1 << (index & 7)))
 
 
+def any_done(done: bytes, indexes: Iterable[int]) -> bool:
+    """Say whether any of these lines has its result."""
+    return bool(_number(done) & _number(with_done(bytes(len(done)), indexes)))
+
+
 def with_done(done: bytes, indexes: Iterable[int]) -> bytes:
     """Return the bitmap with these lines set."""
     bits = bytearray(done)
@@ -142,7 +147,7 @@ def judge(
         return Verdict.ENDED
     if shard.epoch != epoch or shard.sequence != sequence:
         return Verdict.STALE
-    if _number(shard.done) & _number(with_done(bytes(len(shard.done)), indexes)):
+    if any_done(shard.done, indexes):
         return Verdict.REPEATED_LINE
     return Verdict.ACCEPTED
 

@@ -139,10 +139,11 @@ def _input_not_held(patches: Patches) -> None:
 
 
 def _no_bitmap(patches: Patches) -> None:
-    def nothing_is_done(_done: bytes, _index: int) -> bool:
+    def nothing_is_done(_done: bytes, _which: object) -> bool:
         return False
 
     patches.put(shards, "is_done", nothing_is_done)
+    patches.put(shards, "any_done", nothing_is_done)
     patches.put(open_shard, "is_done", nothing_is_done)
 
 
