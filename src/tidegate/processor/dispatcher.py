@@ -32,6 +32,8 @@ from tidegate.upstreams.base import Reply
 # more than 5 ms.
 STARTS_AT_ONCE = 100
 LANDINGS_AT_ONCE = 100
+# Of the bodies of both together; the one that passes it is still taken whole.
+BYTES_AT_ONCE = 2 * 2**20
 
 
 class Dispatcher:
@@ -56,6 +58,7 @@ class Dispatcher:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._broken: asyncio.Future[None] | None = None
         self._is_due = False
+        self._bytes_left = 0
         self._flying: set[Flight] = set()
         self._landings: deque[tuple[Flight, Landing]] = deque()
         self._ended: Counter[tuple[str, str]] = Counter()
@@ -98,6 +101,7 @@ class Dispatcher:
             return
         try:
             now = self._loop.time()
+            self._bytes_left = BYTES_AT_ONCE
             self._take_in(now)
             if self._start_some(now) or self._landings:
                 self.pump()
@@ -109,7 +113,13 @@ class Dispatcher:
     def _start_some(self, now: float) -> bool:
         """Start what may be started now; say whether there may be more."""
         for _ in range(STARTS_AT_ONCE):
+            if self._bytes_left <= 0:
+                return True
             flight = self._take(now)
+            if flight is None and self._waiting:
+                # Those for whom room was kept may have sent their last line at this very turn.
+                self._waiting = None
+                flight = self._take(now)
             if flight is None:
                 return False
             self._fly(flight)
@@ -162,6 +172,7 @@ class Dispatcher:
         self._flying.add(flight)
         endpoint.on_start(now)
         self._held.budget.bytes_held += size
+        self._bytes_left -= len(flight.line.body)
         fresh, window = shard.fresh, endpoint.window
         if (fresh == window or not fresh) and run.fresh(shard.model) <= window:
             self._on_hungry()
@@ -177,7 +188,7 @@ class Dispatcher:
         if free * 2 > in_flight_max:
             return True
         if self._waiting is None:
-            # Once for all that start at this turn: who has no more lines then is found out next.
+            # Once for all that start at this turn, and once more before it is given up.
             self._waiting = self._waiting_endpoints()
         waiting = self._waiting
         if not waiting or waiting == [endpoint]:
@@ -209,6 +220,9 @@ class Dispatcher:
         if not flight.shard.is_quarantined:
             try:
                 flight.sending = flight.endpoint.upstream.begin(flight.call, flight)
+            except UpstreamFault as fault:
+                flight.land(fault)
+                return
             except Exception as error:  # noqa: BLE001 - the edge of a call: a fault in a door must not stop every batch
                 flight.land(self._stray(error))
                 return
@@ -261,7 +275,16 @@ class Dispatcher:
         return ReplyBroken(f"The call failed in the gateway itself: {type(error).__name__}.")
 
     def unanswered(self, flight: Flight) -> None:
-        """Send a call once more whose connection was closed just as it was written."""
+        """Send a call once more whose connection was closed just as it was written.
+
+        Where nothing may be sent any more, it lands without a reply.
+        """
+        assert self._loop is not None, "the dispatcher is not running"
+        assert self._broken is not None, "the dispatcher is not running"
+        is_over = self._broken.done() or self._loop.time() >= flight.run.ends_at
+        if is_over or flight.shard.state is not State.RUNNING:
+            flight.land(None)
+            return
         self._carry_by_task(flight, afresh=True)
 
     # Landing
@@ -279,7 +302,11 @@ class Dispatcher:
         self._waiting = None
         landings = self._landings
         for _ in range(min(len(landings), LANDINGS_AT_ONCE)):
+            if self._bytes_left <= 0:
+                break
             flight, landing = landings.popleft()
+            if isinstance(landing, Reply):
+                self._bytes_left -= len(landing.body)
             outcome = self._settle(flight, landing, now)
             if outcome is not None:
                 self._ended[flight.endpoint.name, outcome] += 1
