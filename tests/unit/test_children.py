@@ -1,7 +1,7 @@
 """Children are kept alive, told to end, and gone with their parent: fakes in virtual time."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 
 import pytest
 
@@ -10,6 +10,7 @@ from tidegate.runtime.children import Child, Children
 from tidegate.testing.loop import run_virtual
 
 ABORT_SECONDS = 20.0
+STOP_SECONDS = 50.0
 
 
 class Fake:
@@ -19,6 +20,7 @@ class Fake:
         self.pid = pid
         self.orders = 0
         self.killed_at: float | None = None
+        self.says: list[bytes] = []
         self._obeys = obeys
         self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         if lives_seconds is not None:
@@ -32,7 +34,9 @@ class Fake:
         await asyncio.wait([self._ended], timeout=1.0)
         return "" if self._ended.done() else "ready"
 
-    async def wait(self) -> int:
+    async def wait(self, hear: Callable[[bytes], None]) -> int:
+        for line in self.says:
+            hear(line)
         return await asyncio.shield(self._ended)
 
     def order(self) -> None:
@@ -52,6 +56,7 @@ class Scene:
         self.told: list[tuple[float, str]] = []
         self.made: list[Fake] = []
         self.refusals = 0
+        self.says: list[bytes] = []
         self._obeys = obeys
         self._lives_seconds = lives_seconds
 
@@ -60,17 +65,27 @@ class Scene:
             self.refusals -= 1
             raise OSError(11, "Resource temporarily unavailable")
         child = Fake(len(self.made), obeys=self._obeys, lives_seconds=self._lives_seconds)
+        child.says = self.says
         self.made.append(child)
         return child
 
     def child_started(self, name: str, pid: int, said: str) -> None:
         self.told.append((now(), f"{name} {said}"))
 
+    def child_said(self, name: str, line: bytes) -> None:
+        self.told.append((now(), f"{name} said {line.decode()}"))
+
     def child_ended(self, name: str, why: str, restart_seconds: float) -> None:
         self.told.append((now(), f"{name} {why} {restart_seconds:g}"))
 
+    def child_overdue(self, name: str, pid: int, *, killed: bool) -> None:
+        what = "killed" if killed else "aborted"
+        self.told.append((now(), f"{name} {pid} is {what}"))
+
     def children(self, *names: str) -> Children:
-        return Children(names, self.start, self, abort_seconds=ABORT_SECONDS)
+        return Children(
+            names, self.start, self, stop_seconds=STOP_SECONDS, abort_seconds=ABORT_SECONDS
+        )
 
 
 def now() -> float:
@@ -156,7 +171,9 @@ def test_waiting_for_the_first_start_is_bounded() -> None:
             await asyncio.sleep(1_000.0)
             return await scene.start(name)
 
-        children = Children(["a"], never, scene, abort_seconds=ABORT_SECONDS)
+        children = Children(
+            ["a"], never, scene, stop_seconds=STOP_SECONDS, abort_seconds=ABORT_SECONDS
+        )
         async with asyncio.TaskGroup() as group:
             task = group.create_task(children.run())
             await children.wait_until_settled()
@@ -213,9 +230,66 @@ def test_an_abort_is_a_second_order_and_then_an_end() -> None:
                 children.abort()
             assert scene.made[0].orders == 2
             scene.told.append((now() - began, "over"))
-        assert obedient.told[-1] == (10.0, "over")
+        assert obedient.told == [(1.0, "a ready"), (10.0, "over")]
         assert obedient.made[0].killed_at is None
         assert deaf.told[-1] == (10.0 + ABORT_SECONDS, "over")
+
+    told(story())
+
+
+@pytest.mark.parametrize(
+    ("obeys", "told_of", "over_at"),
+    [
+        (1, [], 5.0),
+        (2, [(55.0, "a 0 is aborted")], 55.0),
+        (99, [(55.0, "a 0 is aborted"), (75.0, "a 0 is killed")], 75.0),
+    ],
+)
+def test_one_that_hangs_after_a_stop_is_aborted_and_then_killed(
+    obeys: int, told_of: list[tuple[float, str]], over_at: float
+) -> None:
+    async def story() -> None:
+        scene = Scene(obeys=obeys)
+        children = scene.children("a")
+        async with asyncio.TaskGroup() as group:
+            group.create_task(children.run())
+            await asyncio.sleep(5.0)
+            children.stop()
+        assert now() == over_at
+        assert scene.told == [(1.0, "a ready"), *told_of]
+        assert (scene.made[0].killed_at is None) == (over_at < 75.0)
+
+    told(story())
+
+
+def test_one_that_hangs_holds_up_no_other_and_is_aborted_once() -> None:
+    async def story() -> None:
+        scene = Scene(obeys=2)
+        children = scene.children("a", "b")
+        async with asyncio.TaskGroup() as group:
+            group.create_task(children.run())
+            await asyncio.sleep(5.0)
+            children.stop()
+            scene.made[0].end(0)
+            await asyncio.sleep(10.0)
+            children.abort()
+            await asyncio.sleep(200.0)
+        assert scene.made[1].orders == 2
+        assert scene.told == [(1.0, "a ready"), (1.0, "b ready")]
+
+    told(story())
+
+
+def test_what_a_child_says_is_heard_under_its_name() -> None:
+    async def story() -> None:
+        scene = Scene()
+        scene.says = [b"one", b"two"]
+        children = scene.children("a")
+        async with asyncio.TaskGroup() as group:
+            group.create_task(children.run())
+            await asyncio.sleep(5.0)
+            children.stop()
+        assert [words for _, words in scene.told] == ["a ready", "a said one", "a said two"]
 
     told(story())
 

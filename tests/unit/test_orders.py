@@ -114,6 +114,7 @@ import sys
 handed = sys.stdin.readline()
 print("ready with", handed.strip(), flush=True)
 print("x" * 100_000, flush=True)
+print("a word", flush=True)
 for line in sys.stdin:
     if line == "\\n":
         sys.exit(7)
@@ -127,7 +128,9 @@ async def test_a_real_child_is_told_and_heard() -> None:
         assert await child.ready() == "ready with a secret"
         assert child.pid > 0
         child.order()
-        assert await child.wait() == 7
+        heard: list[bytes] = []
+        assert await child.wait(heard.append) == 7
+        assert heard == [b"a word"], "the line that is too long is left out"
 
 
 async def test_a_real_child_can_be_killed() -> None:
@@ -135,7 +138,7 @@ async def test_a_real_child_can_be_killed() -> None:
     async with asyncio.timeout(30.0):
         assert (await child.ready()).startswith("ready")
         child.kill()
-        assert await child.wait() == -9
+        assert await child.wait(lambda _: None) == -9
         child.kill()
         child.order()
 
@@ -144,7 +147,7 @@ async def test_a_child_that_ends_without_a_word_is_not_ready() -> None:
     child = await start_piped([sys.executable, "-c", "raise SystemExit(3)"], "x")
     async with asyncio.timeout(30.0):
         assert await child.ready() == ""
-        assert await child.wait() == 3
+        assert await child.wait(lambda _: None) == 3
 
 
 ORPHAN = """
@@ -169,7 +172,7 @@ def test_one_that_has_just_ended_can_still_be_told() -> None:
             await signalled_for_ever(child.pid)
         child.order()
         os.killpg(child.pid, signal.SIGKILL)
-        assert await child.wait() == 1
+        assert await child.wait(lambda _: None) == 1
 
     # The loop that the product runs on: others say nothing of a pipe that is closed.
     uvloop.run(tell())

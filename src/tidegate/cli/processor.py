@@ -14,7 +14,7 @@ from tidegate.runtime.orders import read_handed
 from tidegate.telemetry.logs import configure, name_process
 from tidegate.wiring import Processing, run_processor
 
-STDIN = 0
+STDIN, STDOUT = 0, 1
 
 
 def processor(
@@ -53,6 +53,7 @@ def processor(
             observability_port=observability_port,
             on_ready=_announce,
             orders=None if supervised is None else STDIN,
+            words=None if supervised is None else STDOUT,
         )
     )
 

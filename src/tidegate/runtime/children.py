@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Protocol
 
 from tidegate.runtime.orders import ORDER
+from tidegate.runtime.words import Lines
 
 RESTART_SECONDS_MIN = 0.5
 RESTART_SECONDS_MAX = 30.0
@@ -27,8 +29,11 @@ class Child(Protocol):
         """Return the line that it prints once it works; empty when it ended without one."""
         ...
 
-    async def wait(self) -> int:
-        """Return its exit status once it has ended. Called after `ready`."""
+    async def wait(self, hear: Callable[[bytes], None]) -> int:
+        """Return its exit status once it has ended. Called after `ready`.
+
+        `hear` gets each line that it prints until then, without its end.
+        """
         ...
 
     def order(self) -> None:
@@ -41,14 +46,22 @@ class Child(Protocol):
 
 
 class Watcher(Protocol):
-    """Hears what becomes of the children. Both return at once and never raise."""
+    """Hears what becomes of the children. Every method returns at once and never raises."""
 
     def child_started(self, name: str, pid: int, said: str) -> None:
         """A child works; `said` is its ready line."""
         ...
 
+    def child_said(self, name: str, line: bytes) -> None:
+        """A child printed a line after its ready line."""
+        ...
+
     def child_ended(self, name: str, why: str, restart_seconds: float) -> None:
         """A child ended although nobody had asked; the next one comes after so long."""
+        ...
+
+    def child_overdue(self, name: str, pid: int, *, killed: bool) -> None:
+        """A child that was asked did not end in time: it is told to end at once, or killed."""
         ...
 
 
@@ -61,6 +74,7 @@ class _Place:
         self.is_alive = False
         self.child: Child | None = None
         self.scope: asyncio.Timeout | None = None
+        self.patience: asyncio.TimerHandle | None = None
         self.orders = 0
 
 
@@ -69,7 +83,8 @@ class Children:
 
     A child that ends unasked is started again, after a pause that doubles from
     `RESTART_SECONDS_MIN` to `RESTART_SECONDS_MAX`; one that lived for `STEADY_SECONDS` has the
-    shortest pause before it. After `abort` a child has `abort_seconds` to end, then it is killed.
+    shortest pause before it. After `stop` a child has `stop_seconds` to end, then it is aborted by
+    itself; after `abort` it has `abort_seconds`, then it is killed.
     """
 
     def __init__(
@@ -78,11 +93,13 @@ class Children:
         start: Callable[[str], Awaitable[Child]],
         watcher: Watcher,
         *,
+        stop_seconds: float,
         abort_seconds: float,
     ) -> None:
         self._places = [_Place(name) for name in names]
         self._start = start
         self._watcher = watcher
+        self._stop_seconds = stop_seconds
         self._abort_seconds = abort_seconds
         self._orders = 0
         self._stopped = asyncio.Event()
@@ -122,17 +139,26 @@ class Children:
         self._orders = max(self._orders, orders)
         self._stopped.set()
         for place in self._places:
-            self._pass_on(place)
+            self._pass_on(place, self._orders)
 
-    def _pass_on(self, place: _Place) -> None:
-        """Send a child the orders that it has not yet got."""
-        if place.child is None:
+    def _pass_on(self, place: _Place, orders: int) -> None:
+        """Send a child so many orders, less those that it has got."""
+        if place.child is None or place.scope is None or place.orders >= orders:
             return
-        for _ in range(self._orders - place.orders):
+        for _ in range(orders - place.orders):
             place.child.order()
-        if self._orders > 1 and place.orders < self._orders and place.scope is not None:
-            place.scope.reschedule(asyncio.get_running_loop().time() + self._abort_seconds)
-        place.orders = self._orders
+        place.orders = orders
+        loop = asyncio.get_running_loop()
+        if orders > 1:
+            place.scope.reschedule(loop.time() + self._abort_seconds)
+        else:
+            place.patience = loop.call_later(self._stop_seconds, self._lose_patience, place)
+
+    def _lose_patience(self, place: _Place) -> None:
+        """Abort one child that was stopped and still lives."""
+        if place.child is not None and place.orders == 1:
+            self._watcher.child_overdue(place.name, place.child.pid, killed=False)
+            self._pass_on(place, 2)
 
     async def _keep(self, place: _Place) -> None:
         loop = asyncio.get_running_loop()
@@ -162,22 +188,29 @@ class Children:
         try:
             async with asyncio.timeout(None) as scope:
                 place.scope = scope
-                self._pass_on(place)
+                self._pass_on(place, self._orders)
                 said = await child.ready()
                 if said:
                     place.is_alive = True
                     place.settled.set()
                     self._watcher.child_started(place.name, child.pid, said)
-                return await child.wait()
+                return await child.wait(partial(self._watcher.child_said, place.name))
         except TimeoutError:
+            self._watcher.child_overdue(place.name, child.pid, killed=True)
             child.kill()
-            return await child.wait()
+            return await child.wait(_unheard)
         except asyncio.CancelledError:
             await _end_quickly(child)
             raise
         finally:
             place.is_alive = False
             place.child = place.scope = None
+            if place.patience is not None:
+                place.patience.cancel()
+
+
+def _unheard(line: bytes) -> None:
+    """Hear a line of a child that is being ended."""
 
 
 async def _end_quickly(child: Child) -> None:
@@ -186,10 +219,10 @@ async def _end_quickly(child: Child) -> None:
     child.order()
     try:
         async with asyncio.timeout(CANCELLED_SECONDS_MAX):
-            await child.wait()
+            await child.wait(_unheard)
     except TimeoutError:
         child.kill()
-        await child.wait()
+        await child.wait(_unheard)
 
 
 class PipedChild:
@@ -211,10 +244,12 @@ class PipedChild:
         """Return the first line that it prints; empty when it ended without one."""
         return (await self._words.readline()).decode(errors="replace").rstrip("\n")
 
-    async def wait(self) -> int:
+    async def wait(self, hear: Callable[[bytes], None]) -> int:
         """Return its exit status; negative for the signal that ended it."""
-        while await self._words.read(_READ_BYTES):
-            pass  # Nobody wants to read it, but a full pipe would stop the child.
+        lines = Lines()
+        while data := await self._words.read(_READ_BYTES):
+            for line in lines.feed(data):
+                hear(line)
         return await self._process.wait()
 
     def order(self) -> None:

@@ -20,6 +20,7 @@ PROCESS_STOPPING = "process_stopping"  # It takes no new work; says why.
 PROCESS_STOPPED = "process_stopped"  # Everything is closed.
 PROCESSOR_STARTED = "processor_started"  # A child of `serve --processors` works; says its pid.
 PROCESSOR_ENDED = "processor_ended"  # Such a child ended unasked; says why, and when another comes.
+PROCESSOR_OVERDUE = "processor_overdue"  # Such a child did not end in time; says what was done.
 OPEN_WITHOUT_KEYS = "open_without_keys"  # Whoever reaches the address may use it.
 REQUEST_CRASHED = "request_crashed"  # A bug of ours made an API call fail; carries the trace.
 BATCH_PLANNED = "batch_planned"  # Its lines were validated and cut into shards.

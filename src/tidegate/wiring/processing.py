@@ -1,6 +1,7 @@
 """A process that works on batches and serves no API; any number may share a data directory."""
 
 import asyncio
+import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from tidegate.runtime.heartbeat import Heartbeat
 from tidegate.runtime.orders import heard_from_parent
 from tidegate.runtime.services import Service, Stops, run_together
 from tidegate.runtime.web import WebServer, address_of, bind
+from tidegate.runtime.words import Speaker
 from tidegate.telemetry.logs import (
     PROCESS_STARTED,
     PROCESS_STOPPED,
@@ -43,10 +45,12 @@ async def run_processor(
     observability_port: int,
     on_ready: Callable[[Processing], None],
     orders: int | None = None,
+    words: int | None = None,
 ) -> bool:
     """Run a processor and its observability in this process until signals end it.
 
-    Where `orders` is the descriptor of a pipe from a parent, that may end it as well.
+    Where `orders` is the descriptor of a pipe from a parent, that may end it as well; where `words`
+    is one of a pipe to it, it is told there whether storage is full.
 
     Returns whether a second request cut it short.
 
@@ -76,16 +80,15 @@ async def run_processor(
             "observability": observability,
             "heartbeat": Heartbeat(ports.metrics.loop_lag),
         }
-        processing = Processing(
-            observability_url=address_of(operators),
-            data_dir=settings.data_dir.absolute(),
-            upstreams=upstream_urls(settings),
-        )
+        speaker = Speaker(lambda: processor.storage_reason, words)
+        supporting["words to the parent"] = speaker
+        processing = _processing(settings, operators)
 
         async def tell() -> None:
             await observability.wait_until_listening()
             log.info(PROCESS_STARTED, data_dir=str(processing.data_dir))
             on_ready(processing)
+            speaker.begin()
             await stops.asked.wait()
             log.info(PROCESS_STOPPING)
 
@@ -95,3 +98,11 @@ async def run_processor(
             teller.cancel()
     log.info(PROCESS_STOPPED)
     return stops.forced.is_set()
+
+
+def _processing(settings: Settings, operators: socket.socket) -> Processing:
+    return Processing(
+        observability_url=address_of(operators),
+        data_dir=settings.data_dir.absolute(),
+        upstreams=upstream_urls(settings),
+    )

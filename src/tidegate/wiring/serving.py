@@ -18,12 +18,14 @@ from tidegate.runtime.heartbeat import Heartbeat
 from tidegate.runtime.services import Service, Stops, run_together
 from tidegate.runtime.space import SpaceWatch
 from tidegate.runtime.web import WebServer, address_of, bind
+from tidegate.runtime.words import words_of
 from tidegate.telemetry.logs import (
     OPEN_WITHOUT_KEYS,
     PROCESS_STARTED,
     PROCESS_STOPPED,
     PROCESS_STOPPING,
     PROCESSOR_ENDED,
+    PROCESSOR_OVERDUE,
     PROCESSOR_STARTED,
     STORAGE_FREED,
     STORAGE_FULL,
@@ -155,11 +157,16 @@ def _processing(settings: Settings, ports: Ports, endpoints: Mapping[str, Endpoi
             services={"processor": processor},
             conditions={"storage": partial(storage_condition, processor)},
         )
-    children = _children(settings)
+    heard = Heard()
+    children = _children(settings, heard)
     ports.metrics.watch_processors(lambda: children.alive)
+    ports.metrics.watch_storage(lambda: heard.storage_reason is not None)
     return _Working(
         services={"processors": children},
-        conditions={"processors": partial(_alive, children)},
+        conditions={
+            "processors": partial(_alive, children),
+            "storage": partial(room_of, heard),
+        },
         wait_until_settled=children.wait_until_settled,
     )
 
@@ -185,8 +192,9 @@ def watch_space(ports: Ports) -> SpaceWatch:
     return watch
 
 
-def _children(settings: Settings) -> Children:
+def _children(settings: Settings, heard: "Heard") -> Children:
     handed = hand_over(settings)
+    abort_seconds = settings.processor.claims.lease_seconds + ABORT_SLACK_SECONDS
 
     async def start(name: str) -> Child:
         return await start_piped([*PROCESSOR_COMMAND, name], handed)
@@ -194,9 +202,10 @@ def _children(settings: Settings) -> Children:
     return Children(
         [f"processor-{number}" for number in range(1, settings.processors + 1)],
         start,
-        _ToldChildren(),
-        # An aborted processor insists on its last commit for one lease at most.
-        abort_seconds=settings.processor.claims.lease_seconds + ABORT_SLACK_SECONDS,
+        heard,
+        # A processor insists on its last commit for one lease at most, after its grace time.
+        stop_seconds=settings.processor.ends.stop_grace_seconds + abort_seconds,
+        abort_seconds=abort_seconds,
     )
 
 
@@ -206,19 +215,47 @@ def _alive(children: Children) -> Condition:
     return Condition(fine=children.alive > 0, words=words)
 
 
-class _ToldChildren:
-    """Logs what becomes of the children."""
+def room_of(heard: "Heard") -> Condition:
+    """Say whether every child finds room to write: one without any sends nothing."""
+    reason = heard.storage_reason
+    return Condition(fine=reason is None, words=reason or "ok")
+
+
+class Heard:
+    """Logs what becomes of the children, and remembers what they say of themselves."""
 
     def __init__(self) -> None:
         self._log = get_logger("serve")
+        self._full: dict[str, str] = {}
+
+    @property
+    def storage_reason(self) -> str | None:
+        """Return which child finds no room to write, and why; None while all of them do."""
+        return next((f"{name}: {why}" for name, why in sorted(self._full.items())), None)
 
     def child_started(self, name: str, pid: int, said: str) -> None:
         """Log where a child can be found."""
         self._log.info(PROCESSOR_STARTED, process=name, pid=pid, said=said)
 
+    def child_said(self, name: str, line: bytes) -> None:
+        """Remember what a child says of its storage; it logs that itself."""
+        words = words_of(line)
+        if words is None:
+            return
+        if words.storage is None:
+            self._full.pop(name, None)
+        else:
+            self._full[name] = words.storage
+
     def child_ended(self, name: str, why: str, restart_seconds: float) -> None:
-        """Log an end that nobody had asked for."""
+        """Log an end that nobody had asked for. What it said of itself is over with it."""
+        self._full.pop(name, None)
         self._log.error(PROCESSOR_ENDED, process=name, why=why, restart_seconds=restart_seconds)
+
+    def child_overdue(self, name: str, pid: int, *, killed: bool) -> None:
+        """Log that a child hangs, and what is done about it."""
+        self._full.pop(name, None)
+        self._log.error(PROCESSOR_OVERDUE, process=name, pid=pid, killed=killed)
 
 
 def _log_start(running: Running) -> None:
