@@ -31,21 +31,23 @@ def test_it_equals_a_sort_in_memory(
     pairs=st.lists(st.tuples(st.binary(max_size=40), st.binary(max_size=40)), max_size=80),
     items=st.integers(1, 20),
     block=st.integers(8, 60),
+    most=st.integers(1, 5),
 )
 def test_blocks_of_any_size_are_merged_alike(
-    pairs: list[tuple[bytes, bytes]], items: int, block: int
+    pairs: list[tuple[bytes, bytes]], items: int, block: int, most: int
 ) -> None:
     with Scratch(io.BytesIO, "sorting") as scratch:
         cut = [sorted(pairs[at : at + items]) for at in range(0, len(pairs), items)]
         found = [runs.write_run(scratch, part) for part in cut]
-        assert list(runs.merged(found, block)) == sorted(pairs)
+        size = runs.BlockSize(bytes=block, pairs=most)
+        assert list(runs.merged(found, size)) == sorted(pairs)
 
 
 def test_a_block_holds_no_more_than_it_may_but_one_pair_at_least() -> None:
     pairs = [(b"a", b"x" * 91), (b"b", b"x" * 90), (b"c", b"x" * 200), (b"d", b"")]
     with Scratch(io.BytesIO, "sorting") as scratch:
         run = runs.write_run(scratch, pairs)
-        run.begin(199)
+        run.begin(runs.BlockSize(bytes=199, pairs=9))
         assert run.take(pairs[0]) == pairs[:1]
         assert run.take(pairs[1]) == pairs[1:2]
         assert run.take(pairs[2]) == pairs[2:3]
@@ -53,7 +55,7 @@ def test_a_block_holds_no_more_than_it_may_but_one_pair_at_least() -> None:
         assert run.block == []
     with Scratch(io.BytesIO, "sorting") as scratch:
         run = runs.write_run(scratch, pairs)
-        run.begin(99)
+        run.begin(runs.BlockSize(bytes=99, pairs=9))
         assert run.block == pairs[:1]
 
 
@@ -75,12 +77,27 @@ def test_a_run_is_written_in_pieces() -> None:
         assert written[1:] == [size * runs.PAIRS_AT_ONCE, size]
 
 
+def test_a_block_holds_about_so_many_pairs() -> None:
+    pairs = [(b"%04d" % number, b"") for number in range(1_000)]
+    with Scratch(io.BytesIO, "sorting") as scratch:
+        run = runs.write_run(scratch, pairs)
+        run.begin(runs.BlockSize(bytes=2**20, pairs=50))
+        assert run.block == pairs[:50]
+        assert run.take(pairs[49]) == pairs[:50]
+        assert run.block == pairs[50:100]
+
+
 def test_many_runs_share_what_may_be_held_at_once() -> None:
     most = runs.MERGE_BYTES_MAX // runs.BLOCK_BYTES_MAX
-    assert runs.block_bytes_of(0) == runs.block_bytes_of(most) == runs.BLOCK_BYTES_MAX
-    assert runs.block_bytes_of(2 * most) == runs.BLOCK_BYTES_MAX // 2
+    largest = runs.BLOCK_BYTES_MAX
+    assert [runs.block_size(count).bytes for count in (0, most, 2 * most)] == [
+        largest, largest, largest // 2,
+    ]  # fmt: skip
     least = runs.MERGE_BYTES_MAX // runs.BLOCK_BYTES_MIN
-    assert runs.block_bytes_of(least) == runs.block_bytes_of(least + 1) == runs.BLOCK_BYTES_MIN
+    assert {runs.block_size(count).bytes for count in (least, least + 1)} == {runs.BLOCK_BYTES_MIN}
+    assert runs.block_size(1).pairs == runs.MERGE_PAIRS_MAX
+    least = runs.MERGE_PAIRS_MAX // runs.BLOCK_PAIRS_MIN
+    assert {runs.block_size(count).pairs for count in (least, least + 1)} == {runs.BLOCK_PAIRS_MIN}
 
 
 @given(

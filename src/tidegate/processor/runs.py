@@ -4,6 +4,7 @@ import heapq
 import struct
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from typing_extensions import override
 
@@ -11,11 +12,13 @@ from tidegate.processor.scratch import Scratch
 
 Pair = tuple[bytes, bytes]
 
-# Blocks of all runs together hold about as much while they are merged; one is never smaller than
-# the other bound, or than one pair.
+# Blocks of all runs together hold about as much while they are merged, so that a stretch of them is
+# sorted in a millisecond or two; one block is never smaller than its own bound, or than one pair.
 MERGE_BYTES_MAX = 2 * 2**20
+MERGE_PAIRS_MAX = 2**11
 BLOCK_BYTES_MIN = 2**12
 BLOCK_BYTES_MAX = 2**18
+BLOCK_PAIRS_MIN = 2**4
 
 # Of a run, so many are written at a time: it lies in memory once already.
 PAIRS_AT_ONCE = 256
@@ -36,7 +39,15 @@ def write_run(scratch: Scratch, pairs: Sequence[Pair]) -> "Run":
             for piece in (head(len(key), len(record)), key, record)
         ]
         scratch.append(b"".join(pieces))
-    return Run(scratch, start, scratch.length - start)
+    return Run(scratch, start, scratch.length - start, len(pairs))
+
+
+@dataclass(frozen=True, slots=True)
+class BlockSize:
+    """How much of a run is read at a time: as many bytes, and about as many pairs."""
+
+    bytes: int
+    pairs: int
 
 
 class Held:
@@ -49,8 +60,8 @@ class Held:
     def __init__(self, pairs: Sequence[Pair]) -> None:
         self.block = pairs
 
-    def begin(self, block_bytes: int) -> None:
-        """Make the first block ready, of about so many bytes where there are several."""
+    def begin(self, size: BlockSize) -> None:
+        """Make the first block ready, of about that size where there are several."""
 
     def take(self, last: Pair) -> Sequence[Pair]:
         """Return the pairs at hand up to `last`, and drop them; go on to the next block if need be.
@@ -73,16 +84,17 @@ class Held:
 class Run(Held):
     """A run on scratch, of which one block at a time is in memory."""
 
-    def __init__(self, scratch: Scratch, offset: int, length: int) -> None:
+    def __init__(self, scratch: Scratch, offset: int, length: int, pairs: int) -> None:
         super().__init__([])
+        self._pair_bytes = -(-length // pairs)
         self._scratch = scratch
         self._offset = offset
         self._end = offset + length
         self._block_bytes = BLOCK_BYTES_MAX
 
     @override
-    def begin(self, block_bytes: int) -> None:
-        self._block_bytes = block_bytes
+    def begin(self, size: BlockSize) -> None:
+        self._block_bytes = min(size.bytes, size.pairs * self._pair_bytes)
         self._fill()
 
     @override
@@ -99,19 +111,23 @@ class Run(Held):
         return self._scratch.read(self._offset, min(length, self._end - self._offset))
 
 
-def block_bytes_of(runs: int) -> int:
+def block_size(runs: int) -> BlockSize:
     """Return how large each block may be while so many runs are merged."""
-    return min(max(MERGE_BYTES_MAX // max(runs, 1), BLOCK_BYTES_MIN), BLOCK_BYTES_MAX)
+    share = MERGE_BYTES_MAX // max(runs, 1)
+    return BlockSize(
+        bytes=min(max(share, BLOCK_BYTES_MIN), BLOCK_BYTES_MAX),
+        pairs=max(MERGE_PAIRS_MAX // max(runs, 1), BLOCK_PAIRS_MIN),
+    )
 
 
-def merged(runs: Sequence[Held], block_bytes: int) -> Iterator[Pair]:
-    """Yield the pairs of all runs in order, reading blocks of about so many bytes.
+def merged(runs: Sequence[Held], size: BlockSize) -> Iterator[Pair]:
+    """Yield the pairs of all runs in order, reading blocks of about that size.
 
     Whole stretches of blocks are sorted at a time, which costs a fraction of a heap of pairs.
     """
     waiting: list[tuple[Pair, int]] = []
     for index, run in enumerate(runs):
-        run.begin(block_bytes)
+        run.begin(size)
         if run.block:
             waiting.append((run.block[0], index))
     heapq.heapify(waiting)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
-from tidegate.processor.runs import Held, Pair, Run, block_bytes_of, merged, write_run
+from tidegate.processor.runs import Held, Pair, Run, block_size, merged, write_run
 from tidegate.processor.scratch import Scratch, ScratchMaker
 
 
@@ -58,4 +58,4 @@ class ExternalSorter:
     def merged(self) -> Iterator[Pair]:
         """Yield every pair in order. Call it once, after the last `add`."""
         self._held.sort()
-        return merged([*self._runs, Held(self._held)], block_bytes_of(len(self._runs)))
+        return merged([*self._runs, Held(self._held)], block_size(len(self._runs)))
