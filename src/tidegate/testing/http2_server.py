@@ -1,7 +1,8 @@
 """A small HTTP/2 server that lets a function answer: the other end for tests of HTTP/2 upstreams.
 
 It listens on 127.0.0.1, on a free port. A fault that the function raises becomes what brings about
-that fault on the other side: silence, a broken reply, or one that announces too much.
+that fault on the other side: silence, a broken reply, or one that announces too much. The protocol
+is h2's, from the side of a server: it ends the connection of a client that breaks its rules.
 """
 
 import asyncio
@@ -10,16 +11,24 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.events import (
+    DataReceived,
+    Event,
+    RequestReceived,
+    StreamEnded,
+    StreamReset,
+)
+from h2.exceptions import H2Error
+from h2.settings import SettingCodes, Settings
+
 from tidegate.domain.errors import ReplyTooLarge, TimedOut, UpstreamFault
 from tidegate.upstreams.base import Call
-from tidegate.upstreams.http2 import frames
-from tidegate.upstreams.http2.frames import Frame, FrameReader
-from tidegate.upstreams.http2.hpack import Unpacker, pack
 from tidegate.upstreams.memory import Handler
 
 READ_BYTES = 64 * 1024
-HEADER_BYTES_MAX = 256 * 1024
-INTERNAL_ERROR = 2
 
 
 class Http2Server:
@@ -36,12 +45,12 @@ class Http2Server:
         handler: Handler,
         *,
         tls: ssl.SSLContext | None = None,
-        settings: Mapping[str, int] | None = None,
+        settings: Mapping[SettingCodes, int] | None = None,
     ) -> None:
-        """Take the handler, and the settings to begin with by the names of `settings_frame`."""
+        """Take the handler, and the settings to begin with."""
         self._handler = handler
         self._tls = tls
-        self._settings = settings or {}
+        self._settings = dict(settings or {})
         self._server: asyncio.Server | None = None
         self._serving: dict[asyncio.Task[None], asyncio.Event] = {}
         self.connections_seen = 0
@@ -84,16 +93,14 @@ class Http2Server:
         task = asyncio.current_task()
         assert task is not None, "served outside a task"
         ended = self._serving[task] = asyncio.Event()
+        protocol = H2Connection(H2Configuration(client_side=False))
+        protocol.local_settings = Settings(client=False, initial_values=self._settings)
         try:
-            preface = await reader.readexactly(len(frames.PREFACE))
-            assert preface == frames.PREFACE, preface
-            writer.write(frames.settings_frame(**self._settings))
             async with asyncio.TaskGroup() as group:
-                room = self._settings.get("initial_window_size", frames.WINDOW_START)
-                guest = _Guest(self, self._handler, writer, group, room)
+                guest = _Guest(self, self._handler, protocol, writer, group)
                 await guest.listen(reader)
                 raise ConnectionResetError("the other side has left")
-        except (ExceptionGroup, OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+        except (ExceptionGroup, OSError, H2Error, asyncio.CancelledError):
             # Breaking the connection off is all there is to say; the cancel is our own stop.
             return
         finally:
@@ -109,89 +116,54 @@ class _Guest:
         self,
         server: Http2Server,
         handler: Handler,
+        protocol: H2Connection,
         writer: asyncio.StreamWriter,
         group: asyncio.TaskGroup,
-        room: int,
     ) -> None:
         self._server = server
         self._handler = handler
+        self._protocol = protocol
         self._writer = writer
         self._group = group
-        self._unpacker = Unpacker()
         self._heads: dict[int, dict[str, str]] = {}
         self._bodies: dict[int, bytearray] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._window = frames.WINDOW_START
-        self._stream_window = frames.WINDOW_START
-        self._windows: dict[int, int] = {}
         self._widened = asyncio.Event()
-        self._room = room
-        self._rooms: dict[int, int] = {0: frames.WINDOW_START}
 
     async def listen(self, reader: asyncio.StreamReader) -> None:
-        """Take frames until the other side has no more."""
-        cutter = FrameReader()
+        """Take what comes until the other side has no more."""
+        self._protocol.initiate_connection()
+        self._flush()
         while data := await reader.read(READ_BYTES):
-            cutter.feed(data)
-            while (frame := cutter.next()) is not None:
-                self._take(frame)
-            self._make_room()
+            for event in self._protocol.receive_data(data):
+                self._hear(event)
+            self._flush()
 
-    def _take(self, frame: Frame) -> None:
-        if frame.kind == frames.HEADERS:
-            self._open(frame)
-        elif frame.kind == frames.DATA:
-            for number in (0, frame.stream):
-                self._rooms[number] = self._rooms.get(number, self._room) - frame.size
-                assert self._rooms[number] >= 0, "more than the server lets come"
-            self._bodies[frame.stream] += frame.payload
-        elif frame.kind == frames.RST_STREAM:
-            self._close(frame)
-        elif frame.kind == frames.SETTINGS and not frame.flags & frames.ACK:
-            self._heed(frame.payload)
-            self._writer.write(frames.frame(frames.SETTINGS, frames.ACK, 0))
-        elif frame.kind == frames.WINDOW_UPDATE:
-            self._widen(frame)
-        if frame.kind in {frames.HEADERS, frames.DATA} and frame.flags & frames.END_STREAM:
-            self._tasks[frame.stream] = self._group.create_task(
-                self._answer(frame.stream), name=f"call {frame.stream}"
-            )
-
-    def _make_room(self) -> None:
-        """Let as much come again as was taken, once all is read that came without waiting."""
-        for number, room in [*self._rooms.items()]:
-            full = self._room if number else frames.WINDOW_START
-            if room < full and (not number or number in self._bodies):
-                self._writer.write(frames.window_frame(number, full - room))
-                self._rooms[number] = full
-
-    def _open(self, frame: Frame) -> None:
-        assert frame.flags & frames.END_HEADERS, "larger heads are sent by no test"
-        fields = self._unpacker.unpack(frame.payload, HEADER_BYTES_MAX)
-        assert fields is not None, "a head that is too large"
-        self._heads[frame.stream] = {
-            name.decode(): value.decode("latin-1") for name, value in fields
-        }
-        self._bodies[frame.stream] = bytearray()
-
-    def _close(self, frame: Frame) -> None:
-        self._server.resets.append(int.from_bytes(frame.payload, "big"))
-        self._server.reset.set()
-        if frame.stream in self._tasks:
-            self._tasks[frame.stream].cancel()
-
-    def _widen(self, frame: Frame) -> None:
-        more = int.from_bytes(frame.payload, "big")
-        if frame.stream:
-            self._windows[frame.stream] = self._windows.get(frame.stream, 0) + more
-        else:
-            self._window += more
-        self._widened.set()
-
-    def _heed(self, payload: bytes) -> None:
-        for start in range(0, len(payload), 6):
-            if int.from_bytes(payload[start : start + 2], "big") == frames.INITIAL_WINDOW_SIZE:
-                self._stream_window = int.from_bytes(payload[start + 2 : start + 6], "big")
+    def _hear(self, event: Event) -> None:
+        match event:
+            case RequestReceived():
+                self._heads[event.stream_id] = {
+                    name.decode(): value.decode("latin-1") for name, value in event.headers
+                }
+                self._bodies[event.stream_id] = bytearray()
+            case DataReceived():
+                self._bodies[event.stream_id] += event.data
+                self._protocol.acknowledge_received_data(
+                    event.flow_controlled_length, event.stream_id
+                )
+            case StreamEnded():
+                number = event.stream_id
+                self._tasks[number] = self._group.create_task(
+                    self._answer(number), name=f"call {number}"
+                )
+            case StreamReset():
+                self._server.resets.append(int(event.error_code))
+                self._server.reset.set()
+                if event.stream_id in self._tasks:
+                    self._tasks[event.stream_id].cancel()
+            case _:
+                # Windows are widened by what is made for that, and by new settings.
+                self._widened.set()
 
     async def _answer(self, number: int) -> None:
         head = self._heads.pop(number)
@@ -208,7 +180,8 @@ class _Guest:
         except ReplyTooLarge:
             await self._say(number, 200, {"content-length": "99999999999999"}, b"", ends=False)
         except UpstreamFault:
-            self._writer.write(frames.reset_frame(number, INTERNAL_ERROR))
+            self._protocol.reset_stream(number, ErrorCodes.INTERNAL_ERROR)
+            self._flush()
         else:
             await self._say(number, reply.status, reply.headers, reply.body, ends=True)
 
@@ -217,20 +190,22 @@ class _Guest:
     ) -> None:
         fields = [(b":status", b"%d" % status)]
         fields += [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
-        last = frames.END_STREAM if ends else 0
-        flags = frames.END_HEADERS | (0 if body else last)
-        self._writer.write(frames.frame(frames.HEADERS, flags, number, pack(fields)))
+        self._protocol.send_headers(number, fields, end_stream=ends and not body)
         rest = memoryview(body)
         while rest:
-            room = min(self._window, self._windows.get(number, 0) + self._stream_window)
-            size = min(len(rest), room, frames.PAYLOAD_BYTES_MAX)
-            if not size:
+            room = self._protocol.local_flow_control_window(number)
+            size = min(len(rest), room, self._protocol.max_outbound_frame_size)
+            if size <= 0:
                 self._widened.clear()
+                self._flush()
                 await self._widened.wait()
                 continue
             piece, rest = rest[:size], rest[size:]
-            self._window -= size
-            self._windows[number] = self._windows.get(number, 0) - size
-            flags = 0 if rest else last
-            self._writer.write(frames.frame(frames.DATA, flags, number, bytes(piece)))
+            self._protocol.send_data(number, piece, end_stream=ends and not rest)
+            self._flush()
             await self._writer.drain()
+        self._flush()
+
+    def _flush(self) -> None:
+        if data := self._protocol.data_to_send():
+            self._writer.write(data)

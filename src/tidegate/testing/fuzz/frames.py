@@ -1,25 +1,33 @@
 """What a server says over HTTP/2: each call has one fate, whatever is said, however it is cut."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from h2.settings import SettingCodes
+from hpack import HeaderTuple
 from hypothesis import strategies as st
 from typing_extensions import override
 
 from tidegate.domain.errors import UpstreamFault
 from tidegate.testing.fuzz.mutations import CUTS, Edit, cut, edited, edits
 from tidegate.testing.fuzz.target import Target
+from tidegate.testing.http2_frames import (
+    PING,
+    PREFACE,
+    frame,
+    pack,
+    settings_frame,
+)
 from tidegate.testing.loop import run_virtual
 from tidegate.upstreams.base import Call, Reply
 from tidegate.upstreams.http2 import frames
 from tidegate.upstreams.http2.connection import Http2Connection
-from tidegate.upstreams.http2.hpack import pack
 from tidegate.upstreams.settings import HttpProtocol, HttpSettings, Limits
 
 LIMITS = Limits(header_bytes_max=512, header_count_max=8, body_bytes_max=256, interim_replies_max=2)
 CALL = Call(path="/v1/x", body=b"{}")
-HEAD = pack([(b":method", b"POST")])
+HEAD = [HeaderTuple(b":method", b"POST")]
 CALLS = 3
 FAR = 1e12
 # What one connection may hold of all that was said: bodies, headers, a frame, tables.
@@ -34,39 +42,36 @@ HEADS = [
 ]
 
 
-def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    return frames.frame(kind, flags, stream, payload)
-
-
 def _number(value: int) -> bytes:
     return value.to_bytes(4, "big")
 
 
 _OURS = st.sampled_from([1, 3, 5])
-_HEADERS = st.builds(_frame, st.just(frames.HEADERS), st.sampled_from([4, 4, 5]), _OURS,
+_HEADERS = st.builds(frame, st.just(frames.HEADERS), st.sampled_from([4, 4, 5]), _OURS,
                      st.sampled_from(HEADS).map(pack))  # fmt: skip
-_DATA = st.builds(_frame, st.just(frames.DATA), st.sampled_from([0, 1, 1]), _OURS,
+_DATA = st.builds(frame, st.just(frames.DATA), st.sampled_from([0, 1, 1]), _OURS,
                   st.sampled_from([b"", b"abc", b"x" * 200]))  # fmt: skip
 _CONTROL = st.one_of(
-    st.builds(_frame, st.just(frames.RST_STREAM), st.just(0), _OURS,
+    st.builds(frame, st.just(frames.RST_STREAM), st.just(0), _OURS,
               st.sampled_from([0, 7, 8, 13]).map(_number)),
-    st.builds(_frame, st.just(frames.WINDOW_UPDATE), st.just(0), st.sampled_from([0, 1, 3]),
+    st.builds(frame, st.just(frames.WINDOW_UPDATE), st.just(0), st.sampled_from([0, 1, 3]),
               st.sampled_from([1, 70_000, 2**31 - 1]).map(_number)),
-    st.builds(_frame, st.just(frames.PING), st.sampled_from([0, 1]), st.just(0), st.just(bytes(8))),
-    st.just(frames.settings_frame(initial_window_size=1, max_frame_size=20_000)),
-    st.builds(_frame, st.just(frames.GOAWAY), st.just(0), st.just(0),
+    st.builds(frame, st.just(PING), st.sampled_from([0, 1]), st.just(0), st.just(bytes(8))),
+    st.just(settings_frame({SettingCodes.INITIAL_WINDOW_SIZE: 1,
+                            SettingCodes.MAX_FRAME_SIZE: 20_000})),
+    st.builds(frame, st.just(frames.GOAWAY), st.just(0), st.just(0),
               st.sampled_from([1, 3, 2**31 - 1]).map(lambda it: _number(it) + bytes(4))),
 )  # fmt: skip
 _ODD = st.one_of(
-    st.builds(_frame, st.integers(0, 11), st.sampled_from([0, 1, 4, 8, 0x20]), st.integers(0, 8),
+    st.builds(frame, st.integers(0, 11), st.sampled_from([0, 1, 4, 8, 0x20]), st.integers(0, 8),
               st.binary(max_size=20)),
-    st.builds(_frame, st.just(frames.DATA), st.just(9), _OURS, st.just(b"\x01ab\x00")),
+    st.builds(frame, st.just(frames.DATA), st.just(9), _OURS, st.just(b"\x01ab\x00")),
 )  # fmt: skip
 # Most of it is sound, so that much of it is heard before the rest ends the connection.
 _SAID = st.integers(0, 19).flatmap(
     lambda die: _ODD if not die else _CONTROL if die < 5 else _HEADERS if die < 12 else _DATA  # noqa: PLR2004 -- sides of a die
 )
-TELLING = [b"\xff", b"\x00", b"\x80", b"\x3f\xe1\x1f", b"\x00\x40\x00", frames.PREFACE]
+TELLING = [b"\xff", b"\x00", b"\x80", b"\x3f\xe1\x1f", b"\x00\x40\x00", PREFACE]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +112,7 @@ class Side:
         self.wire = Wire()
         self.connection = Http2Connection(_Keeper(), settings, asyncio.get_running_loop())
         self.connection.connection_made(self.wire)
-        self.connection.data_received(frames.settings_frame())
+        self.connection.data_received(settings_frame())
         self._ears = [_Ear(limits) for _ in range(calls)]
         for ear in self._ears:
             self.connection.start(HEAD, CALL, ear, now=0.0, total_due=FAR)
@@ -129,8 +134,10 @@ class Side:
     def _held(self) -> int:
         dialogue = self.connection._dialogue  # noqa: SLF001 -- what is kept is nobody else's
         bodies = sum(len(it._body) for it in dialogue.streams.values())  # noqa: SLF001 -- as above
-        block = len(dialogue._block or b"")  # noqa: SLF001 -- as above
-        return bodies + block + len(self.connection._reader._bytes)  # noqa: SLF001 -- as above
+        buffer = dialogue._protocol.incoming_buffer  # noqa: SLF001 -- as above
+        block = sum(len(it.data) for it in buffer._headers_buffer)  # noqa: SLF001 -- as above
+        held = len(buffer._data) + len(self.connection._reader._bytes)  # noqa: SLF001 -- as above
+        return bodies + block + held
 
 
 class _Ear:
@@ -169,6 +176,7 @@ class Wire(asyncio.Transport):
     Attributes:
         sent: what was written.
         unread: how many bytes wait to be sent, by what it says of itself.
+        after_write: called after each write, as a transport calls its protocol that is full by it.
     """
 
     def __init__(self) -> None:
@@ -176,11 +184,13 @@ class Wire(asyncio.Transport):
         self._closed = False
         self.sent = bytearray()
         self.unread = 0
+        self.after_write: Callable[[], None] = lambda: None
 
     @override
     def write(self, data: bytes | bytearray | memoryview) -> None:
         assert not self._closed
         self.sent += data
+        self.after_write()
 
     @override
     def abort(self) -> None:

@@ -6,11 +6,13 @@ before one byte of a call was sent.
 
 import asyncio
 import math
+from collections.abc import Sequence
 from typing import Protocol
 
+from hpack import HeaderTuple
 from typing_extensions import override
 
-from tidegate.domain.errors import ReplyBroken, ReplyTooLarge, UpstreamFault
+from tidegate.domain.errors import ReplyBroken, UpstreamFault
 from tidegate.upstreams.base import Call, Receiver, Unanswered
 from tidegate.upstreams.connection import REPLAY_SECONDS_MAX, timed_out
 from tidegate.upstreams.http2.dialogue import Dialogue, stranger
@@ -80,24 +82,24 @@ class Http2Connection(asyncio.Protocol):
         return self._dialogue.has_room
 
     def start(
-        self, head: bytes, call: Call, receiver: Receiver, *, now: float, total_due: float
-    ) -> Stream:
+        self, head: Sequence[HeaderTuple], call: Call, receiver: Receiver, *, now: float,
+        total_due: float,
+    ) -> Stream:  # fmt: skip
         """Send a request whose reply, or fault, the receiver will hear of.
 
         Args:
-            head: its packed headers.
+            head: its headers.
             call: the call whose head it is.
             receiver: hears once.
             now: the loop's time.
             total_due: the loop's time at which to give up.
         """
-        stream = self._dialogue.begin(call, receiver)
+        stream = self._dialogue.begin(call, head, receiver)
         stream.sent_at = now
         stream.total_due = total_due
         stream.due = min(total_due, now + self._settings.timeouts.first_byte_seconds)
         self._idle_due = math.inf
         self._watch(stream.due)
-        self.write(self._dialogue.outbox.begin(stream, head))
         return stream
 
     def fail(self, fault: UpstreamFault) -> None:
@@ -131,7 +133,7 @@ class Http2Connection(asyncio.Protocol):
         if session is not None and session.selected_alpn_protocol() != "h2":
             self.fail(stranger("did not agree to speak HTTP/2 over TLS"))
             return
-        self.write(self._dialogue.greeting())
+        self._dialogue.greet()
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -143,11 +145,9 @@ class Http2Connection(asyncio.Protocol):
                 self._dialogue.take(frame)
         except ProtocolBroken as exc:
             if self._dialogue.is_greeted:
-                self.fail(ReplyBroken(f"The upstream broke the rules of HTTP/2: it sent {exc}."))
+                self.fail(ReplyBroken(f"The upstream broke the rules of HTTP/2 ({exc})."))
             else:
                 self.fail(stranger("does not speak HTTP/2"))
-        except ReplyTooLarge as fault:
-            self.fail(fault)
 
     @override
     def eof_received(self) -> None:
@@ -163,13 +163,13 @@ class Http2Connection(asyncio.Protocol):
     @override
     def pause_writing(self) -> None:
         """Hear that the server reads slowly."""
-        self._dialogue.outbox.paused = True
+        self._dialogue.is_paused = True
 
     @override
     def resume_writing(self) -> None:
         """Hear that there is room again."""
-        self._dialogue.outbox.paused = False
-        self.write(self._dialogue.outbox.more())
+        self._dialogue.is_paused = False
+        self._dialogue.send_more()
 
     # What the dialogue calls.
 
@@ -182,7 +182,7 @@ class Http2Connection(asyncio.Protocol):
         """Send what the server asked for, if it reads at all."""
         transport = self._transport
         if transport is not None and transport.get_write_buffer_size() > UNREAD_BYTES_MAX:
-            raise ProtocolBroken("more questions than it takes answers")
+            raise ProtocolBroken("it asks more than it takes answers")
         self.write(data)
 
     def greeted(self) -> None:

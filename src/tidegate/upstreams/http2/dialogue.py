@@ -1,28 +1,40 @@
 """What is said on one connection of HTTP/2: calls begin, frames come in, replies are whole.
 
-Nothing here does I/O or knows the time. What a server may do to one call ends that call; what
-breaks the rules of the protocol is raised, and ends them all.
+h2 speaks the protocol; here is what it leaves to its user: which call is meant, what may go when,
+and bounds. Nothing here does I/O or knows the time. What is wrong with one reply ends that call;
+what breaks the rules of the protocol is raised, and ends them all.
 """
 
-import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from tidegate.domain.errors import ConnectFailed, ReplyBroken, ReplyTooLarge, UpstreamFault
+from h2.errors import ErrorCodes
+from h2.events import (
+    ConnectionTerminated,
+    DataReceived,
+    Event,
+    InformationalResponseReceived,
+    RemoteSettingsChanged,
+    ResponseReceived,
+    StreamReset,
+    TrailersReceived,
+    WindowUpdated,
+)
+from hpack import HeaderTuple
+
+from tidegate.domain.errors import ConnectFailed, ReplyBroken, UpstreamFault
 from tidegate.upstreams.base import Call, Receiver, Reply
-from tidegate.upstreams.http2 import frames
+from tidegate.upstreams.http2.client import STREAM_ID_MAX, HeadTooLarge, Http2Client
 from tidegate.upstreams.http2.faults import NotProcessed, ProtocolBroken
 from tidegate.upstreams.http2.frames import Frame
-from tidegate.upstreams.http2.heads import ReplyFields
-from tidegate.upstreams.http2.hpack import Unpacker
-from tidegate.upstreams.http2.outbox import Outbox
+from tidegate.upstreams.http2.heads import ReplyFields, head_too_large
 from tidegate.upstreams.http2.stream import Stream
 from tidegate.upstreams.settings import Limits
 
 # Frames that bring no reply further, between one reply and the next.
 CHATTER_MAX = 10_000
-# How much the server may send before it hears that it was read.
-UNREPORTED_BYTES_MAX = 2**29
+# Larger frames than this are not sent, even where the server allows them.
+FRAME_BYTES_MAX = 64 * 1024
 
 
 class Carrier(Protocol):
@@ -61,7 +73,7 @@ class Dialogue:
         is_greeted: whether the server's first settings came.
         is_leaving: whether no other call may begin.
         is_used: whether a reply has come on it.
-        outbox: what is still to be sent.
+        is_paused: whether nothing more of a body should be sent for now.
     """
 
     def __init__(self, limits: Limits, carrier: Carrier) -> None:
@@ -69,22 +81,20 @@ class Dialogue:
         self.is_greeted = False
         self.is_leaving = False
         self.is_used = False
-        self.outbox = Outbox()
+        self.is_paused = False
         self._limits = limits
         self._carrier = carrier
-        self._unpacker = Unpacker()
+        self._protocol = Http2Client(limits)
         self._fields = ReplyFields(limits)
-        self._next_number = 1
         self._streams_max = limits.streams_max
-        self._block: bytearray | None = None
-        self._block_of: Frame | None = None
+        self._waiting: dict[int, Stream] = {}
         self._chatter = 0
-        self._unreported = 0
+        self._carried = False
 
     @property
     def is_fresh(self) -> bool:
         """Say whether no call has begun yet."""
-        return self._next_number == 1
+        return not self._protocol.highest_outbound_stream_id
 
     @property
     def has_room(self) -> bool:
@@ -92,43 +102,45 @@ class Dialogue:
         return (
             self.is_greeted
             and not self.is_leaving
-            and self._next_number <= frames.STREAM_ID_MAX
+            and self._protocol.highest_outbound_stream_id < STREAM_ID_MAX
             and len(self.streams) < self._streams_max
         )
 
-    def greeting(self) -> bytes:
-        """Return what we say first: that we speak HTTP/2, and how much we take."""
-        limits = self._limits
-        return (
-            frames.PREFACE
-            + frames.settings_frame(
-                enable_push=0,
-                initial_window_size=min(
-                    frames.WINDOW_MAX, frames.WINDOW_START + 2 * limits.body_bytes_max
-                ),
-                max_header_list_size=limits.header_bytes_max + 32 * limits.header_count_max,
-            )
-            + frames.window_frame(0, frames.WINDOW_MAX - frames.WINDOW_START)
-        )
+    def greet(self) -> None:
+        """Say that we speak HTTP/2, and how much we take."""
+        self._protocol.greet()
+        self._flush()
 
-    def begin(self, call: Call, receiver: Receiver) -> Stream:
-        """Make room for a call; its head is to be sent by `outbox`."""
+    def begin(self, call: Call, head: Sequence[HeaderTuple], receiver: Receiver) -> Stream:
+        """Send the head of a call, and as much of its body as may go now."""
         assert self.has_room, "a call on a full connection"
-        stream = Stream(self._next_number, call, receiver, self, self._fields, self._limits)
-        self._next_number += 2
-        self.streams[stream.number] = stream
+        number = self._protocol.get_next_available_stream_id()
+        stream = Stream(number, call, receiver, self, self._fields, self._limits)
+        self.streams[number] = stream
+        self._protocol.send_headers(number, head, end_stream=not call.body)
+        if stream.unsent:
+            self._waiting[number] = stream
+            self._cut(stream)
+        self._flush()
         return stream
+
+    def send_more(self) -> None:
+        """Send what may go now of all bodies, in the order of their calls."""
+        for stream in [*self._waiting.values()]:
+            if self.is_paused:
+                break
+            self._cut(stream)
 
     def drop(self, stream: Stream) -> None:
         """End a call that nobody waits for any more, and tell the server."""
         if self.streams.get(stream.number) is stream:
-            self._carrier.write(frames.reset_frame(stream.number, frames.CANCEL))
+            self._reset(stream, ErrorCodes.CANCEL)
             self._forget(stream)
 
     def fail(self, stream: Stream, fault: UpstreamFault, *, tell: bool = True) -> None:
         """End a call with a fault; `tell` the server, if it does not know."""
         if tell:
-            self._carrier.write(frames.reset_frame(stream.number, frames.CANCEL))
+            self._reset(stream, ErrorCodes.CANCEL)
         self._forget(stream)
         stream.receiver.on_reply(fault)
 
@@ -137,103 +149,85 @@ class Dialogue:
 
         Raises:
             ProtocolBroken: it may not be, or not here.
-            ReplyTooLarge: headers that can't even be skipped.
         """
-        if not self.is_greeted and (frame.kind != frames.SETTINGS or frame.flags & frames.ACK):
-            raise ProtocolBroken("something before its settings")
-        if self._block is not None and frame.kind != frames.CONTINUATION:
-            raise ProtocolBroken("something in the middle of headers")
-        handler = _HANDLERS.get(frame.kind)
-        if handler is None:
+        self._carried = False
+        for event in self._events(frame):
+            self._hear(event)
+        if answers := self._protocol.data_to_send():
+            self._carrier.answer(answers)
+        if not self._carried:
             self._count_chatter()
-        else:
-            handler(self, frame)
 
-    def _on_data(self, frame: Frame) -> None:
-        self._report(frame.size)
-        stream = self._stream_of(frame)
-        ends = bool(frame.flags & frames.END_STREAM)
-        if stream is None or not (frame.payload or ends):
-            self._count_chatter()
-            return
-        self._carry(stream, lambda: stream.on_data(frame.payload, ends=ends))
+    def _events(self, frame: Frame) -> Sequence[Event]:
+        try:
+            return self._protocol.read(frame)
+        except HeadTooLarge as exc:
+            stream = self.streams.get(exc.stream)
+            if stream is not None:
+                fault = head_too_large(self._limits.header_bytes_max)
+                self.fail(stream, fault, tell=False)
+            raise
 
-    def _on_headers(self, frame: Frame) -> None:
-        self._stream_of(frame)  # Its number has to be one of ours.
-        self._block, self._block_of = bytearray(), frame
-        self._add_block(frame)
+    def _hear(self, event: Event) -> None:
+        match event:
+            case InformationalResponseReceived():
+                self._on_headers(event, ends=False)
+            case ResponseReceived() | TrailersReceived():
+                self._on_headers(event, ends=event.stream_ended is not None)
+            case DataReceived():
+                self._on_data(event)
+            case StreamReset():
+                self._on_reset(event)
+            case RemoteSettingsChanged():
+                self._on_settings()
+            case ConnectionTerminated():
+                self._on_farewell(event.last_stream_id or 0)
+            case WindowUpdated():
+                self.send_more()
+            case _:
+                pass  # It asks nothing of us, or h2 has answered it.
 
-    def _on_continuation(self, frame: Frame) -> None:
-        begun = self._block_of
-        if self._block is None or begun is None or begun.stream != frame.stream:
-            raise ProtocolBroken("more of headers that never began")
-        self._count_chatter()
-        self._add_block(frame)
+    def _on_headers(
+        self, event: InformationalResponseReceived | ResponseReceived | TrailersReceived, *,
+        ends: bool,
+    ) -> None:  # fmt: skip
+        stream = self.streams.get(event.stream_id)
+        if stream is not None:
+            self._carry(stream, lambda: stream.on_headers(event.headers, ends=ends), ends=ends)
 
-    def _add_block(self, frame: Frame) -> None:
-        begun, block = self._block_of, self._block
-        assert begun is not None, "headers of no call"
-        assert block is not None, "headers of no call"
-        block += frame.payload
-        bytes_max = self._limits.header_bytes_max
-        if len(block) > bytes_max + frames.PAYLOAD_BYTES_MAX:
-            # They can't be skipped: what later ones mean depends on them.
-            raise _head_too_large(bytes_max)
-        if not frame.flags & frames.END_HEADERS:
-            return
-        self._block = self._block_of = None
-        fields = self._unpacker.unpack(bytes(block), bytes_max)
-        stream = self.streams.get(begun.stream)
+    def _on_data(self, event: DataReceived) -> None:
+        self._protocol.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+        stream = self.streams.get(event.stream_id)
+        ends = event.stream_ended is not None
+        if stream is not None and (event.data or ends):
+            self._carry(stream, lambda: stream.on_data(event.data, ends=ends), ends=ends)
+
+    def _on_reset(self, event: StreamReset) -> None:
+        stream = self.streams.get(event.stream_id)
         if stream is None:
-            self._count_chatter()
-        elif fields is None:
-            self.fail(stream, _head_too_large(bytes_max))
-        else:
-            ends = bool(begun.flags & frames.END_STREAM)
-            self._carry(stream, lambda: stream.on_headers(fields, ends=ends))
-
-    def _on_reset(self, frame: Frame) -> None:
-        code = _number(frame, 4, 0xFFFF_FFFF)
-        stream = self._stream_of(frame)
-        if stream is None:
-            self._count_chatter()
-        elif code == frames.REFUSED_STREAM:
-            self.fail(stream, NotProcessed("The upstream refused the call."), tell=False)
-        elif code == frames.HTTP_1_1_REQUIRED:
-            self.fail(stream, stranger("wants this call by HTTP/1.1"), tell=False)
-        else:
-            fault = ReplyBroken(f"The upstream broke its reply off (HTTP/2 error {code}).")
-            self.fail(stream, fault, tell=False)
-
-    def _on_settings(self, frame: Frame) -> None:
-        self._count_chatter()
-        if frame.stream or len(frame.payload) % 6 or (frame.flags & frames.ACK and frame.payload):
-            raise ProtocolBroken("settings that can't be read")
-        if frame.flags & frames.ACK:
             return
-        for name, value in struct.iter_unpack(">HI", frame.payload):
-            if name == frames.MAX_CONCURRENT_STREAMS:
-                self._streams_max = min(value, self._limits.streams_max)
-            else:
-                self.outbox.heed(name, value, self.streams.values())
-        self._carrier.answer(frames.frame(frames.SETTINGS, frames.ACK, 0))
-        self._carrier.write(self.outbox.more())
+        code = event.error_code
+        fault: UpstreamFault = ReplyBroken(
+            f"The upstream broke its reply off (HTTP/2 error {int(code)})."
+        )
+        if not event.remote_reset:
+            fault = ReplyBroken("The upstream's window can't be.")
+        elif code == ErrorCodes.REFUSED_STREAM:
+            fault = NotProcessed("The upstream refused the call.")
+        elif code == ErrorCodes.HTTP_1_1_REQUIRED:
+            fault = stranger("wants this call by HTTP/1.1")
+        self.fail(stream, fault, tell=False)
+
+    def _on_settings(self) -> None:
+        theirs = self._protocol.remote_settings.max_concurrent_streams
+        self._streams_max = min(theirs, self._limits.streams_max)
+        self.send_more()
         if not self.is_greeted:
             self.is_greeted = True
             self._carrier.greeted()
         self._carrier.settled()
 
-    def _on_ping(self, frame: Frame) -> None:
-        self._count_chatter()
-        if frame.stream or len(frame.payload) != 8:  # noqa: PLR2004 -- as the protocol has it
-            raise ProtocolBroken("a ping that can't be read")
-        if not frame.flags & frames.ACK:
-            self._carrier.answer(frames.frame(frames.PING, frames.ACK, 0, frame.payload))
-
-    def _on_goaway(self, frame: Frame) -> None:
-        if frame.stream or len(frame.payload) < 8:  # noqa: PLR2004 -- as the protocol has it
-            raise ProtocolBroken("a farewell that can't be read")
-        last = int.from_bytes(frame.payload[:4], "big") & frames.STREAM_ID_MAX
+    def _on_farewell(self, last: int) -> None:
         for stream in [*self.streams.values()]:
             if stream.number > last:
                 text = "The upstream closed its connection before it took the call."
@@ -241,40 +235,16 @@ class Dialogue:
         self.is_leaving = True
         self._carrier.settled()
 
-    def _on_window(self, frame: Frame) -> None:
-        self._count_chatter()
-        more = _number(frame, 4, frames.WINDOW_MAX)
-        if not frame.stream:
-            self.outbox.widen(more)
-        else:
-            stream = self._stream_of(frame)
-            if stream is not None and not self.outbox.widen_one(stream, more):
-                self.fail(stream, ReplyBroken("The upstream's window can't be."))
-        self._carrier.write(self.outbox.more())
-
-    def _on_push(self, frame: Frame) -> None:
-        raise ProtocolBroken(f"a reply that nobody asked for on the call {frame.stream}")
-
     # Calls
 
-    def _stream_of(self, frame: Frame) -> Stream | None:
-        """Return the call of a frame; None where it is over.
-
-        Raises:
-            ProtocolBroken: there never was one.
-        """
-        number = frame.stream
-        if not number % 2 or number >= self._next_number:
-            raise ProtocolBroken("something for a call that was never made")
-        return self.streams.get(number)
-
-    def _carry(self, stream: Stream, step: Callable[[], Reply | None]) -> None:
+    def _carry(self, stream: Stream, step: Callable[[], Reply | None], *, ends: bool) -> None:
         """Take one step of a call, and hand its reply or fault over if it was the last."""
-        stream.heard = True
+        self._carried = stream.heard = True
         try:
             reply = step()
         except UpstreamFault as fault:
-            self.fail(stream, fault)
+            # Where both sides have said all, nobody is left to tell.
+            self.fail(stream, fault, tell=not ends or bool(stream.unsent))
             return
         if reply is None:
             self._carrier.went_on(stream)
@@ -283,50 +253,42 @@ class Dialogue:
         self._chatter = 0
         if stream.unsent:
             # It was answered before it was read; the rest is not worth sending.
-            self._carrier.write(frames.reset_frame(stream.number, frames.NO_ERROR))
+            self._reset(stream, ErrorCodes.NO_ERROR)
         self._forget(stream)
         stream.receiver.on_reply(reply)
 
+    def _cut(self, stream: Stream) -> None:
+        """Send of a body what the server takes now, a piece at a time: each may pause us."""
+        number, protocol = stream.number, self._protocol
+        frame_bytes_max = min(protocol.max_outbound_frame_size, FRAME_BYTES_MAX)
+        while stream.unsent and not self.is_paused:
+            room = protocol.local_flow_control_window(number)
+            size = min(len(stream.unsent), room, frame_bytes_max)
+            if size <= 0:
+                break
+            piece, stream.unsent = stream.unsent[:size], stream.unsent[size:]
+            protocol.send_data(number, piece, end_stream=not stream.unsent)
+            self._flush()
+        if not stream.unsent:
+            self._waiting.pop(number, None)
+
+    def _reset(self, stream: Stream, code: ErrorCodes) -> None:
+        self._protocol.reset_stream(stream.number, code)
+        self._flush()
+
     def _forget(self, stream: Stream) -> None:
         del self.streams[stream.number]
-        self.outbox.forget(stream)
+        self._waiting.pop(stream.number, None)
         self._carrier.settled()
 
-    def _report(self, size: int) -> None:
-        self._unreported += size
-        if self._unreported > UNREPORTED_BYTES_MAX:
-            self._carrier.write(frames.window_frame(0, self._unreported))
-            self._unreported = 0
+    def _flush(self) -> None:
+        if data := self._protocol.data_to_send():
+            self._carrier.write(data)
 
     def _count_chatter(self) -> None:
         self._chatter += 1
         if self._chatter > CHATTER_MAX:
-            raise ProtocolBroken(f"more than {CHATTER_MAX} frames that say nothing")
-
-
-_HANDLERS: dict[int, Callable[[Dialogue, Frame], None]] = {
-    frames.DATA: Dialogue._on_data,  # noqa: SLF001 -- the table of this very class
-    frames.HEADERS: Dialogue._on_headers,  # noqa: SLF001
-    frames.RST_STREAM: Dialogue._on_reset,  # noqa: SLF001
-    frames.SETTINGS: Dialogue._on_settings,  # noqa: SLF001
-    frames.PUSH_PROMISE: Dialogue._on_push,  # noqa: SLF001
-    frames.PING: Dialogue._on_ping,  # noqa: SLF001
-    frames.GOAWAY: Dialogue._on_goaway,  # noqa: SLF001
-    frames.WINDOW_UPDATE: Dialogue._on_window,  # noqa: SLF001
-    frames.CONTINUATION: Dialogue._on_continuation,  # noqa: SLF001
-}
-
-
-def _number(frame: Frame, size: int, mask: int) -> int:
-    if len(frame.payload) != size:
-        raise ProtocolBroken("a frame of the wrong size")
-    return int.from_bytes(frame.payload, "big") & mask
-
-
-def _head_too_large(bytes_max: int) -> ReplyTooLarge:
-    return ReplyTooLarge(
-        f"The reply's headers are larger than {bytes_max} bytes (header_bytes_max)."
-    )
+            raise ProtocolBroken(f"it sent more than {CHATTER_MAX} frames that say nothing")
 
 
 def stranger(what: str) -> ConnectFailed:

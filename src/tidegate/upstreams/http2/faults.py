@@ -4,7 +4,7 @@ from tidegate.upstreams.base import Unanswered
 
 
 class ProtocolBroken(Exception):
-    """The server breaks the rules of the protocol; the text names what it sent.
+    """The server breaks the rules of the protocol; the text says by what.
 
     Nothing that it says on this connection can be trusted any more.
     """

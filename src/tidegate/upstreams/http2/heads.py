@@ -3,6 +3,8 @@
 import re
 from collections.abc import Sequence
 
+from hpack import HeaderTuple, NeverIndexedHeaderTuple
+
 from tidegate.domain.errors import ReplyBroken, ReplyTooLarge
 from tidegate.upstreams.base import Call
 from tidegate.upstreams.framing import STATUS_MAX, STATUS_MIN
@@ -13,14 +15,16 @@ from tidegate.upstreams.headers import (
     fixed_headers,
     refused_header,
 )
-from tidegate.upstreams.http2.hpack import Field, pack
 from tidegate.upstreams.settings import HttpSettings, Limits
 
 HEADS_KEPT_MAX = 64  # Request heads remembered; there are only a few endpoints.
 FIELDS_KEPT_MAX = 256  # Headers of replies remembered: servers repeat themselves.
 
+Field = tuple[bytes, bytes]
+
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 _STATUS = re.compile(rb"[1-5][0-9][0-9]")
+_PLAIN = frozenset({"accept", "user-agent"})
 # What speaks of a connection of HTTP/1.
 _MISPLACED = frozenset(
     {"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"}
@@ -28,52 +32,68 @@ _MISPLACED = frozenset(
 
 
 class RequestFields:
-    """Packs the head of each request to one upstream."""
+    """Makes the head of each request to one upstream.
+
+    What is the same for every call is said once on a connection, and then by a number. What differs
+    from call to call, or comes from the settings and may be a key, nobody on the way may remember.
+    """
 
     def __init__(self, settings: HttpSettings) -> None:
         self._origin = settings.origin
-        self._fixed = fixed_headers(settings)
-        self._kept: dict[tuple[str, str], bytes] = {}
+        self._fixed = {
+            name: _plain(name, value) if name in _PLAIN else _once(name, value)
+            for name, value in fixed_headers(settings).items()
+        }
+        self._kept: dict[tuple[str, str], list[HeaderTuple]] = {}
 
-    def pack(self, call: Call) -> bytes:
-        """Return the packed head of a call.
+    def of(self, call: Call) -> list[HeaderTuple]:
+        """Return the head of a call.
 
         Raises:
             Refused: the call's method, path or headers can't be sent. Nothing was sent.
         """
-        head = self._kept.get((call.method, call.path)) or self._begin(call)
-        fields = [*self._fixed.items()]
+        begin = self._kept.get((call.method, call.path)) or self._begin(call)
+        fields = self._fixed
         if call.headers:
             for name, value in call.headers.items():
                 if name not in CALL_HEADERS or not is_value(value):
                     raise refused_header(name)
             # The call knows better than the settings.
-            fields = [*{**self._fixed, **call.headers}.items()]
+            fields = {**fields, **{name: _once(name, it) for name, it in call.headers.items()}}
+        head = [*begin, *fields.values()]
         if call.body or call.method not in BODYLESS_METHODS:
-            fields += [
-                ("content-type", "application/json"),
-                ("content-length", f"{len(call.body)}"),
-            ]
-        return head + pack(
-            [(name.encode(), value.strip(" \t").encode("latin-1")) for name, value in fields]
-        )
+            head += [_JSON, _once("content-length", f"{len(call.body)}")]
+        return head
 
-    def _begin(self, call: Call) -> bytes:
+    def _begin(self, call: Call) -> list[HeaderTuple]:
         check_target(call)
         origin = self._origin
-        head = pack(
-            [
-                (b":method", call.method.encode()),
-                (b":scheme", origin.scheme.encode()),
-                (b":authority", origin.host_header.encode()),
-                (b":path", f"{origin.prefix}{call.path}".encode()),
-                (b"accept-encoding", b"identity"),
-            ]
-        )
+        begin = [
+            _plain(":method", call.method),
+            _plain(":scheme", origin.scheme),
+            _plain(":authority", origin.host_header),
+            _plain(":path", f"{origin.prefix}{call.path}"),
+            _plain("accept-encoding", "identity"),
+        ]
         if len(self._kept) >= HEADS_KEPT_MAX:
             self._kept.clear()
-        self._kept[call.method, call.path] = head
-        return head
+        self._kept[call.method, call.path] = begin
+        return begin
+
+
+def _plain(name: str, value: str) -> HeaderTuple:
+    return HeaderTuple(*_encoded(name, value))
+
+
+def _once(name: str, value: str) -> HeaderTuple:
+    return NeverIndexedHeaderTuple(*_encoded(name, value))
+
+
+def _encoded(name: str, value: str) -> Field:
+    return name.encode(), value.strip(" \t").encode("latin-1")
+
+
+_JSON = _plain("content-type", "application/json")
 
 
 class ReplyFields:
@@ -90,6 +110,9 @@ class ReplyFields:
             ReplyBroken: they are not those of a reply.
             ReplyTooLarge: there are too many.
         """
+        size = sum(len(name) + len(value) + 4 for name, value in fields)
+        if size > self._limits.header_bytes_max:
+            raise head_too_large(self._limits.header_bytes_max)
         name, value = fields[0] if fields else (b"", b"")
         if name != b":status" or _STATUS.fullmatch(value) is None:
             raise ReplyBroken("The upstream's reply does not begin with a status.")
@@ -105,14 +128,9 @@ class ReplyFields:
                 "(header_count_max)."
             )
         headers: dict[str, str] = {}
-        lengths = set()
         for field in fields:
             name, value = self._kept.get(field) or self._check(field)
             headers[name] = value
-            if name == "content-length":
-                lengths.add(value)
-        if len(lengths) > 1:
-            raise ReplyBroken("The upstream's reply has two lengths.")
         return headers
 
     def _check(self, field: Field) -> tuple[str, str]:
@@ -130,3 +148,10 @@ class ReplyFields:
                 self._kept.clear()
             self._kept[field] = (name, value)
         return name, value
+
+
+def head_too_large(bytes_max: int) -> ReplyTooLarge:
+    """Return the fault of a reply whose headers pass their bound."""
+    return ReplyTooLarge(
+        f"The reply's headers are larger than {bytes_max} bytes (header_bytes_max)."
+    )

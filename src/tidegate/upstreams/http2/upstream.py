@@ -45,7 +45,7 @@ class Http2Upstream(Upstream):
         Raises:
             Refused: the call's method, path or headers may not be sent; not one byte was.
         """
-        head = self._fields.pack(call)
+        head = self._fields.of(call)
         now = asyncio.get_running_loop().time()
         connection = self.connections.ready(now)
         if connection is None:
@@ -88,7 +88,7 @@ class Http2Upstream(Upstream):
             raise ReplyBroken(str(fault)) from fault
 
     async def _carry(self, call: Call, total_due: float, *, afresh: bool) -> Reply:
-        head = self._fields.pack(call)
+        head = self._fields.of(call)
         connection = await self.connections.acquire(total_due, afresh=afresh)
         waiter = Waiter()
         now = asyncio.get_running_loop().time()

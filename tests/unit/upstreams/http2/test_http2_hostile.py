@@ -3,17 +3,28 @@
 import asyncio
 
 import pytest
+from h2.errors import ErrorCodes
+from h2.settings import SettingCodes
 
 from tidegate.domain.errors import ConnectFailed
+from tidegate.testing import http2_frames as frames
 from tidegate.testing.contract.upstreams import expect_fault
 from tidegate.testing.fuzz.frames import HEAD, Side
 from tidegate.testing.hostile_server import Close, HostileServer, ReadSome, Say, Script
 from tidegate.upstreams.base import Call
-from tidegate.upstreams.http2 import frames
+from tidegate.upstreams.http2.client import WINDOW_MAX, WINDOW_START
 from tidegate.upstreams.http2.connection import UNREAD_BYTES_MAX
-from tidegate.upstreams.http2.dialogue import CHATTER_MAX, UNREPORTED_BYTES_MAX
-from tidegate.upstreams.http2.frames import FrameReader
-from tidegate.upstreams.http2.hpack import Field, pack
+from tidegate.upstreams.http2.dialogue import CHATTER_MAX
+from tidegate.upstreams.http2.frames import (
+    ACK,
+    CONTINUATION,
+    END_HEADERS,
+    GOAWAY,
+    HEAD_BYTES,
+    PAYLOAD_BYTES_MAX,
+    FrameReader,
+)
+from tidegate.upstreams.http2.heads import Field
 from tidegate.upstreams.http2.upstream import Http2Upstream
 from tidegate.upstreams.settings import HttpProtocol, HttpSettings, Limits
 
@@ -22,7 +33,7 @@ LAST = frames.END_STREAM
 
 
 def head(*fields: Field, stream: int = 1, flags: int = 0) -> bytes:
-    return frames.frame(frames.HEADERS, frames.END_HEADERS | flags, stream, pack(fields))
+    return frames.frame(frames.HEADERS, END_HEADERS | flags, stream, frames.pack(fields))
 
 
 def data(body: bytes, *, stream: int = 1, flags: int = LAST) -> bytes:
@@ -41,7 +52,7 @@ def reset_codes(side: Side) -> list[int]:
     codes = []
     while (frame := reader.next()) is not None:
         if frame.kind == frames.RST_STREAM:
-            codes.append(int.from_bytes(frame.payload, "big"))
+            codes.append(int.from_bytes(frame.whole[HEAD_BYTES:], "big"))
     return codes
 
 
@@ -59,14 +70,14 @@ async def test_a_sound_reply_in_every_form() -> None:
     padded = frames.frame(frames.DATA, LAST | frames.PADDED, 1, b"\x02abc\x00\x00")
     assert fate(head(OK), padded) == plain
     prioritized = frames.frame(
-        frames.HEADERS, frames.END_HEADERS | frames.PRIORITIZED, 1, bytes(5) + pack([OK])
+        frames.HEADERS, END_HEADERS | frames.PRIORITIZED, 1, bytes(5) + frames.pack([OK])
     )
     assert fate(prioritized, data(b"abc")) == plain
-    split = pack([OK])
+    split = frames.pack([OK])
     assert (
         fate(
             frames.frame(frames.HEADERS, 0, 1, split[:1]),
-            frames.frame(frames.CONTINUATION, frames.END_HEADERS, 1, split[1:]),
+            frames.frame(CONTINUATION, END_HEADERS, 1, split[1:]),
             data(b"abc"),
         )
         == plain
@@ -84,17 +95,10 @@ BROKEN_CALLS = {
     "a line break": ([head(OK, (b"a", b"b\r\nc"))], "can't be read"),
     "what belongs to HTTP/1": ([head(OK, (b"connection", b"close"))], "which HTTP/2 forbids"),
     "a coding": ([head(OK, (b"content-encoding", b"gzip"))], "switch compression off"),
-    "two lengths": ([head(OK, *[(b"content-length", b"%d" % it) for it in (1, 2)])], "two lengths"),
-    "a length that is none": ([head(OK, (b"content-length", b"+1"))], "length of the upstream"),
-    "too much": ([head(OK, (b"content-length", b"1")), data(b"ab")], "longer than it said"),
-    "too little": ([head(OK, (b"content-length", b"2")), data(b"a")], "shorter than it said"),
+    "too little": ([head(OK, (b"content-length", b"2"), flags=LAST)], "shorter than it said"),
     "a body of nothing": ([head((b":status", b"204")), data(b"a")], "longer than it said"),
-    "a body before its head": ([data(b"a")], "body before its status"),
-    "an end before its begin": ([head((b":status", b"100"), flags=LAST)], "ended its reply before"),
-    "headers in the middle": ([head(OK), head((b"a", b"b"))], "headers in the middle"),
     "broken off": ([head(OK), frames.reset_frame(1, 2)], "HTTP/2 error 2"),
-    "a window of nothing": ([frames.window_frame(1, 0)], "window can't be"),
-    "a window too wide": ([frames.window_frame(1, frames.WINDOW_MAX)], "window can't be"),
+    "a window too wide": ([frames.window_frame(1, WINDOW_MAX)], "window can't be"),
 }  # fmt: skip
 
 
@@ -110,32 +114,40 @@ async def test_what_is_wrong_with_one_reply_ends_that_call_alone(name: str) -> N
 
 
 BROKEN_CONNECTIONS = {
-    "a frame too large": frames.frame(0, 0, 1, bytes(frames.PAYLOAD_BYTES_MAX + 1)),
+    "two lengths": head(OK, *[(b"content-length", b"%d" % it) for it in (1, 2)]),
+    "a length that is none": head(OK, (b"content-length", b"+1")),
+    "more than it said": head(OK, (b"content-length", b"1")) + data(b"ab"),
+    "less than it said": head(OK, (b"content-length", b"2")) + data(b"a"),
+    "a body before its head": data(b"a"),
+    "an end before its begin": head((b":status", b"100"), flags=LAST),
+    "headers in the middle": head(OK) + head((b"a", b"b")),
+    "a window of nothing for a call": frames.window_frame(1, 0),
+    "a frame too large": frames.frame(0, 0, 1, bytes(PAYLOAD_BYTES_MAX + 1)),
     "padding beyond its frame": frames.frame(frames.DATA, frames.PADDED, 1, b"\x04abc"),
     "padding without a length": frames.frame(frames.DATA, frames.PADDED, 1, b""),
     "a call never made": head(OK, stream=5),
     "a call of the server's": head(OK, stream=2),
     "data of no call": data(b"a", stream=0),
-    "a push": frames.frame(frames.PUSH_PROMISE, frames.END_HEADERS, 1, bytes(4)),
-    "more of nothing": frames.frame(frames.CONTINUATION, 0, 1, b""),
+    "a push": frames.frame(frames.PUSH_PROMISE, END_HEADERS, 1, bytes(4)),
+    "more of nothing": frames.frame(CONTINUATION, 0, 1, b""),
     "something amid headers": frames.frame(frames.HEADERS, 0, 1, b"") + data(b"a"),
     "another's headers amid headers": frames.frame(frames.HEADERS, 0, 1, b"")
-    + frames.frame(frames.CONTINUATION, frames.END_HEADERS, 3, b""),
-    "headers in no known form": frames.frame(frames.HEADERS, frames.END_HEADERS, 1, b"\x80"),
+    + frames.frame(CONTINUATION, END_HEADERS, 3, b""),
+    "headers in no known form": frames.frame(frames.HEADERS, END_HEADERS, 1, b"\x80"),
     "a short reset": frames.frame(frames.RST_STREAM, 0, 1, b"abc"),
     "a short ping": frames.frame(frames.PING, 0, 0, b"abc"),
     "a ping for a call": frames.frame(frames.PING, 0, 1, bytes(8)),
     "short settings": frames.frame(frames.SETTINGS, 0, 0, b"abc"),
     "settings for a call": frames.frame(frames.SETTINGS, 0, 1),
-    "settings that agree and differ": frames.frame(frames.SETTINGS, frames.ACK, 0, bytes(6)),
-    "a window of settings": frames.settings_frame(initial_window_size=2**31),
-    "frames too small": frames.settings_frame(max_frame_size=frames.PAYLOAD_BYTES_MAX - 1),
-    "frames too large": frames.settings_frame(max_frame_size=2**24),
+    "settings that agree and differ": frames.frame(frames.SETTINGS, ACK, 0, bytes(6)),
+    "a window of settings": frames.settings_frame({SettingCodes.INITIAL_WINDOW_SIZE: 2**31}),
+    "frames too small": frames.settings_frame({SettingCodes.MAX_FRAME_SIZE: PAYLOAD_BYTES_MAX - 1}),
+    "frames too large": frames.settings_frame({SettingCodes.MAX_FRAME_SIZE: 2**24}),
     "a window of nothing": frames.window_frame(0, 0),
-    "a window too wide": frames.window_frame(0, frames.WINDOW_MAX),
+    "a window too wide": frames.window_frame(0, WINDOW_MAX),
     "a short window": frames.frame(frames.WINDOW_UPDATE, 0, 0, b"a"),
-    "a short farewell": frames.frame(frames.GOAWAY, 0, 0, b"abc"),
-    "a farewell for a call": frames.frame(frames.GOAWAY, 0, 1, bytes(8)),
+    "a short farewell": frames.frame(GOAWAY, 0, 0, b"abc"),
+    "a farewell for a call": frames.frame(GOAWAY, 0, 1, bytes(8)),
 }  # fmt: skip
 
 
@@ -179,14 +191,38 @@ async def test_headers_that_are_too_large_end_their_call_alone() -> None:
     assert fine.startswith("Reply(")
 
 
+async def test_a_small_block_can_not_stand_for_much() -> None:
+    side = Side(Limits(), 2)
+    value = b"v" * 4000
+    remembered = frames.pack([OK]) + b"\x40\x01a\x7f\xa1\x1e" + value
+    side.hear([frames.frame(frames.HEADERS, END_HEADERS | LAST, 1, remembered)], ends=False)
+    # Ten thousand times the same entry would be 40 MB: not unpacked, and so none can be any more.
+    bomb = frames.frame(frames.HEADERS, END_HEADERS, 3, frames.pack([OK]) + b"\xbe" * 10_000)
+    assert "header_bytes_max" in side.hear([bomb], ends=False)[1]
+    assert side.wire.is_closing()
+
+
+async def test_what_can_not_be_skipped_is_the_fault_of_one_call_and_ends_all() -> None:
+    limits = Limits(header_bytes_max=64, header_count_max=2)
+    unpacked_max = 64 + 32 * 3
+    room = unpacked_max - len(":status200") - 32 - len("a") - 32
+    for size, fine in ((room, "Reply("), (room + 1, "ReplyBroken: ")):
+        side = Side(limits, 2)
+        large, other = side.hear([head(OK, (b"a", b"v" * size)), head(OK, stream=3, flags=LAST)])
+        assert "header_bytes_max" in large
+        assert other.startswith(fine)
+
+
 async def test_headers_without_an_end_are_bounded() -> None:
     limits = Limits(header_bytes_max=1024)
-    allowed = (1024 + frames.PAYLOAD_BYTES_MAX) // 512
     begin = frames.frame(frames.HEADERS, 0, 1, b"")
-    more = frames.frame(frames.CONTINUATION, 0, 1, bytes(512))
-    side = Side(limits, 1)
-    assert side.hear([begin, *[more] * allowed], ends=False) == [""]
-    assert "header_bytes_max" in side.hear([more], ends=False)[0]
+    more = frames.frame(CONTINUATION, 0, 1, bytes(1024 - HEAD_BYTES))
+    allowed = (1024 + PAYLOAD_BYTES_MAX - HEAD_BYTES) // 1024
+    side = Side(limits, 2)
+    assert side.hear([begin, *[more] * allowed], ends=False) == ["", ""]
+    large, other = side.hear([more], ends=False)
+    assert "header_bytes_max" in large
+    assert "too large to be skipped" in other
     assert side.wire.is_closing()
 
 
@@ -220,20 +256,26 @@ async def test_questions_are_answered_only_to_who_reads_the_answers() -> None:
     ping = frames.frame(frames.PING, 0, 0, b"12345678")
     side.wire.unread = UNREAD_BYTES_MAX
     assert side.hear([ping], ends=False) == [""]
-    assert side.wire.sent.endswith(frames.frame(frames.PING, frames.ACK, 0, b"12345678"))
+    assert side.wire.sent.endswith(frames.frame(frames.PING, ACK, 0, b"12345678"))
     side.wire.unread = UNREAD_BYTES_MAX + 1
-    assert "more questions" in side.hear([ping], ends=False)[0]
+    assert "asks more" in side.hear([ping], ends=False)[0]
 
 
 async def test_what_was_read_is_reported_before_the_window_is_full() -> None:
-    side = Side(Limits(), 2)
-    dialogue = side.connection._dialogue
-    dialogue._unreported = UNREPORTED_BYTES_MAX - 3
-    before = len(side.wire.sent)
-    side.hear([head(OK), data(b"abc", flags=0)], ends=False)
-    assert len(side.wire.sent) == before
-    side.hear([data(b"d", flags=0)], ends=False)
-    assert side.wire.sent.endswith(frames.window_frame(0, UNREPORTED_BYTES_MAX + 1))
+    # Padding is no body and says nothing, and yet it fills windows: here twice.
+    limits = Limits(body_bytes_max=64)
+    padding = frames.frame(frames.DATA, frames.PADDED, 1, b"\xff" + bytes(255))
+    count = 2 * (WINDOW_START + 2 * 64) // 256
+    said = fate(head(OK), padding * count, data(b"fine"), limits=limits)
+    assert said == "Reply(status=200, headers={}, body=b'fine')"
+
+
+async def test_settings_that_nobody_knows_are_not_kept() -> None:
+    side = Side(Limits(), 1)
+    strange = b"".join(code.to_bytes(2, "big") + bytes(4) for code in range(1000, 3000))
+    known = len(side.connection._dialogue._protocol.remote_settings)
+    assert side.hear([frames.frame(frames.SETTINGS, 0, 0, strange)], ends=False) == [""]
+    assert len(side.connection._dialogue._protocol.remote_settings) == known
 
 
 # Ends
@@ -241,7 +283,7 @@ async def test_what_was_read_is_reported_before_the_window_is_full() -> None:
 
 async def test_a_farewell_ends_only_calls_that_were_not_taken() -> None:
     side = Side(Limits(), 3)
-    farewell = frames.frame(frames.GOAWAY, 0, 0, (3).to_bytes(4, "big") + bytes(4))
+    farewell = frames.frame(GOAWAY, 0, 0, (3).to_bytes(4, "big") + bytes(4))
     one, two, three = side.hear(
         [head(OK), farewell, data(b"a"), head(OK, stream=3, flags=LAST)], ends=False
     )
@@ -253,19 +295,19 @@ async def test_a_farewell_ends_only_calls_that_were_not_taken() -> None:
 
 
 async def test_a_refused_call_was_not_processed() -> None:
-    assert fate(frames.reset_frame(1, frames.REFUSED_STREAM)).startswith("NotProcessed: ")
-    assert "set protocol to http1" in fate(frames.reset_frame(1, frames.HTTP_1_1_REQUIRED))
+    assert fate(frames.reset_frame(1, ErrorCodes.REFUSED_STREAM)).startswith("NotProcessed: ")
+    assert "set protocol to http1" in fate(frames.reset_frame(1, ErrorCodes.HTTP_1_1_REQUIRED))
 
 
 async def test_the_other_side_is_told_of_each_call_that_we_end() -> None:
     side = Side(Limits(), 2)
-    side.hear([data(b"a"), head(OK, stream=3), data(b"b", stream=3)], ends=False)
-    assert reset_codes(side) == [frames.CANCEL]
+    side.hear([head((b"a", b"b")), head(OK, stream=3), data(b"b", stream=3)], ends=False)
+    assert reset_codes(side) == [ErrorCodes.CANCEL]
 
 
 async def test_what_comes_for_a_call_that_is_over_reaches_no_other() -> None:
     side = Side(Limits(), 2)
-    side.hear([data(b"a")], ends=False)
+    side.hear([head((b"a", b"b"))], ends=False)
     late = head(OK, (b"a", b"late")) + data(b"late")
     _, fine = side.hear([late, head(OK, stream=3), data(b"fine", stream=3)], ends=False)
     assert fine == "Reply(status=200, headers={}, body=b'fine')"
@@ -283,14 +325,14 @@ async def test_a_reply_before_the_whole_call_was_taken_is_a_reply() -> None:
     side.connection.start(HEAD, call, Ear(), now=0.0, total_due=1e9)
     side.hear([head((b":status", b"413"), flags=LAST)], ends=False)
     assert len(heard) == 1
-    assert reset_codes(side) == [frames.NO_ERROR]
+    assert reset_codes(side) == [ErrorCodes.NO_ERROR]
     before = len(side.wire.sent)
     side.hear([frames.window_frame(0, 2**20)], ends=False)
     assert len(side.wire.sent) == before, "the rest was sent all the same"
 
 
 async def test_a_call_refused_twice_is_a_fault_of_the_server() -> None:
-    said = frames.settings_frame() + frames.frame(frames.GOAWAY, 0, 0, bytes(8))
+    said = frames.settings_frame() + frames.frame(GOAWAY, 0, 0, bytes(8))
     async with HostileServer(
         (Say(frames.settings_frame()), ReadSome(), Say(said), Close())
     ) as server:
@@ -308,7 +350,7 @@ async def test_a_call_refused_twice_is_a_fault_of_the_server() -> None:
         b"SSH-2.0-OpenSSH_9.2\r\n",
         b"",
         frames.frame(frames.PING, 0, 0, bytes(8)),
-        frames.frame(frames.SETTINGS, frames.ACK, 0),
+        frames.frame(frames.SETTINGS, ACK, 0),
         frames.frame(frames.SETTINGS, 0, 0, b"abc"),
     ],
 )

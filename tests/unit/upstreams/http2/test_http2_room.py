@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
+from h2.settings import SettingCodes
 
 from tidegate.domain.errors import ConnectFailed, TimedOut
 from tidegate.testing.contract.upstreams import echo, expect_fault
@@ -44,7 +45,7 @@ async def test_calls_beyond_the_bound_of_a_connection_open_another(
         await everyone.wait()
         return await echo(call)
 
-    settings = {} if theirs is None else {"max_concurrent_streams": theirs}
+    settings = {} if theirs is None else {SettingCodes.MAX_CONCURRENT_STREAMS: theirs}
     async with Http2Server(handler, settings=settings) as server:
         upstream = connect(speaking(server.url, streams_max=ours))
         async with asyncio.timeout(20):
@@ -86,7 +87,7 @@ async def test_waiting_for_room_ends_at_the_total_limit(connect: Connect) -> Non
 
 
 async def test_a_server_without_room_for_any_call_is_told(connect: Connect) -> None:
-    async with Http2Server(echo, settings={"max_concurrent_streams": 0}) as server:
+    async with Http2Server(echo, settings={SettingCodes.MAX_CONCURRENT_STREAMS: 0}) as server:
         fault = await expect_fault(connect(speaking(server.url)), CALL, ConnectFailed)
         assert "takes no calls" in str(fault)
 
@@ -105,7 +106,7 @@ async def test_many_calls_fail_with_one_attempt_to_connect(connect: Connect) -> 
 @pytest.mark.parametrize("window", [1, 10, 70_000])
 async def test_bodies_go_as_fast_as_the_server_takes_them(connect: Connect, window: int) -> None:
     body = bytes(range(256)) * 4
-    async with Http2Server(echo, settings={"initial_window_size": window}) as server:
+    async with Http2Server(echo, settings={SettingCodes.INITIAL_WINDOW_SIZE: window}) as server:
         upstream = connect(speaking(server.url))
         async with asyncio.timeout(20):
             replies = await asyncio.gather(
