@@ -6,9 +6,10 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 
+import pytest
 from hypothesis import given, strategies as st
 
-from tidegate.processor import scan as scanning
+from tidegate.processor import scan as scanning, scratch
 from tidegate.processor.problems import Problems
 from tidegate.processor.scan import LINE_WEIGHT, SLICE_LINES, SLICE_WEIGHT, Scan
 from tidegate.processor.settings import Planning
@@ -77,6 +78,26 @@ async def test_others_have_their_turn_after_a_run_was_written() -> None:
         assert [scan.take(number, request(number, "x")) for number in range(1, 8)] == [
             False, False, True, False, False, True, False,
         ]  # fmt: skip
+
+
+async def test_a_scan_lets_go_of_all_its_scratch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scratch, "FREED_AT_ONCE", 100)
+    opened: list[io.BytesIO] = []
+
+    def make() -> io.BytesIO:
+        opened.append(io.BytesIO())
+        return opened[-1]
+
+    with ExitStack() as stack:
+        settings = Planning(run_lines_max=2)
+        scan = Scan(settings, make, stack, endpoint=CHAT, problems=Problems(10))
+        await scan.read(once(b"\n".join(request(number, "x") for number in range(9))))
+        assert await scan.judge() is None
+        assert len([piece async for piece in slices(scan, settings)]) == 1
+        assert len(opened) == 3
+        assert all(file.getvalue() for file in opened)
+        await scan.let_go()
+        assert not any(file.getvalue() for file in opened)
 
 
 TEXTS = st.text(alphabet="ab\0é\x1f", max_size=3) | st.sampled_from(

@@ -10,7 +10,7 @@ from typing_extensions import Buffer, override
 from tidegate.domain.errors import StorageFull
 from tidegate.processor import runs
 from tidegate.processor.records import BUFFER_BYTES, Records
-from tidegate.processor.scratch import Scratch, ScratchMaker
+from tidegate.processor.scratch import FREED_AT_ONCE, Scratch, ScratchMaker
 from tidegate.processor.sorter import ExternalSorter
 
 PAIRS = st.lists(st.tuples(st.binary(max_size=4), st.binary(max_size=4)), max_size=60)
@@ -176,6 +176,31 @@ def test_a_file_that_takes_less_at_a_time_gets_all_of_it() -> None:
         scratch.append(b"0123456789")
         scratch.append(b"ab")
         assert scratch.read(8, 10) == b"89ab"
+
+
+def test_space_is_given_back_piece_by_piece() -> None:
+    with Scratch(io.BytesIO, "lines") as scratch:
+        assert not scratch.shrink()
+        scratch.append(bytes(FREED_AT_ONCE))
+        scratch.append(b"xy")
+        assert scratch.shrink()
+        assert scratch.length == 2
+        assert scratch.read(0, 9) == bytes(2)
+        assert not scratch.shrink()
+        assert scratch.read(0, 9) == b""
+
+
+def test_space_that_is_not_given_back_goes_with_the_file() -> None:
+    class Stubborn(io.BytesIO):
+        @override
+        def truncate(self, size: int | None = None) -> int:
+            raise OSError(5, "Input/output error")
+
+    opened = Stubborn()
+    with Scratch(lambda: opened, "lines") as scratch:
+        scratch.append(b"x")
+        assert not scratch.shrink()
+    assert opened.closed
 
 
 def test_a_full_scratch_is_named_as_such() -> None:

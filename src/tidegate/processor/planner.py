@@ -114,7 +114,9 @@ class Planner:
             problems = found.listed() if whole is None else [whole]
             if problems:
                 return await self._end(held, problems)
-            return await self._write(held, slices(scan, self._settings))
+            planned = await self._write(held, slices(scan, self._settings))
+            await scan.let_go()
+            return planned
 
     async def _plan_alone(
         self, held: ClaimedBatch, parts: tuple[Part, ...], served: frozenset[str] | None

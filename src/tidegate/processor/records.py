@@ -73,6 +73,11 @@ class Records:
         assert len(found) == sum(map(length_of, places)), "scratch lost bytes"
         return found
 
+    def shrink(self) -> bool:
+        """Give back some of the scratch space; no record can be read any more. False at its end."""
+        self._buffer = []
+        return self._scratch.shrink()
+
     def _flush(self) -> None:
         if self._buffer:
             data = b"".join(self._buffer)

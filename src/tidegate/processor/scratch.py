@@ -11,6 +11,9 @@ from tidegate.domain.errors import StorageFull
 
 ScratchMaker = Callable[[], BinaryIO]
 
+# To give back so much takes the system a millisecond or two.
+FREED_AT_ONCE = 8 * 2**20
+
 
 class Scratch:
     """A file that `make_scratch` opens with the first bytes, and that vanishes when it is closed.
@@ -85,6 +88,16 @@ class Scratch:
                 file.seek(offset)
                 found.append(file.read(length))
             return found
+
+    def shrink(self) -> bool:
+        """Give back some of the space, of what was added last; return False once none is left."""
+        left = max(self.length - FREED_AT_ONCE, 0)
+        # What can't be given back now goes with the file.
+        with suppress(OSError):
+            if self._file is not None:
+                self._file.truncate(left)
+        self.length = left
+        return left > 0
 
     def _opened(self) -> BinaryIO:
         if self._file is None:

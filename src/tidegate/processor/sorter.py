@@ -55,6 +55,10 @@ class ExternalSorter:
         self._held_bytes = 0
         return True
 
+    def shrink(self) -> bool:
+        """Give back some of the scratch space; nothing can be merged any more. False at its end."""
+        return self._scratch.shrink()
+
     def merged(self) -> Iterator[Pair]:
         """Yield every pair in order. Call it once, after the last `add`."""
         self._held.sort()
