@@ -14,6 +14,7 @@ from tidegate.domain.errors import ConnectFailed, UpstreamFault
 from tidegate.domain.shard import Shard, ShardPlan, no_lines_done
 from tidegate.processor.dispatcher import (
     BYTES_AT_ONCE,
+    BYTES_WAIT_SECONDS_MAX,
     LANDINGS_AT_ONCE,
     STARTS_AT_ONCE,
     Dispatcher,
@@ -61,6 +62,12 @@ class Doors(Upstream):
         """Let every call land at once."""
         begun, self.begun = self.begun, []
         for receiver in begun:
+            receiver.on_reply(result)
+
+    def answer_some(self, count: int, result: Reply) -> None:
+        """Let the calls land that have been under way longest."""
+        some, self.begun = self.begun[:count], self.begun[count:]
+        for receiver in some:
             receiver.on_reply(result)
 
     @override
@@ -159,6 +166,11 @@ class Tower:
         )
         return self.held.open(self.batch, opened), opened
 
+    @property
+    def run(self) -> Run:
+        """Return the run of the batch."""
+        return self.held.runs[self.batch.id]
+
 
 async def turn() -> None:
     """Let whatever is due on the loop happen once."""
@@ -234,6 +246,40 @@ def test_one_turn_takes_in_only_so_many_bytes(extra: int, landed: int) -> None:
         assert tower.observer.turns[0] == landed
         assert sum(tower.observer.turns) == 12
         assert not shard.flights
+
+    run_virtual(story())
+
+
+def test_lines_too_large_for_the_room_that_others_leave_get_their_turn_in_time() -> None:
+    async def story() -> None:
+        valves = Valves(
+            in_flight_max=10_000, in_flight_bytes_max=4 * 2**20, uncommitted_lines_max=100_000
+        )
+        tower, small, large = Tower(valves), Doors(), Doors()
+        _, others = tower.open(small, [b"{}"] * 5_000, model="small")
+        started: list[float] = []
+
+        async def go_on() -> None:
+            # Some end all the time, in whose place other small ones fit.
+            await asyncio.sleep(0.1)
+            small.answer_some(20, REPLY)
+            budget, run = tower.held.budget, tower.run
+            budget.bytes_held -= sum(len(entry.line) for entry in run.entries)
+            budget.lines_held -= len(run.entries)
+            run.entries.clear()
+            if large.begun:
+                started.append(asyncio.get_running_loop().time())
+                large.answer_all(REPLY)
+
+        async with Running(tower):
+            for _ in range(20):
+                await go_on()
+            opened = asyncio.get_running_loop().time()
+            _, shard = tower.open(large, [b"x" * 3 * 2**20] * 2, model="large")
+            while shard.undecided:
+                await go_on()
+                assert others.fresh, "it waits until all others are gone"
+        assert started[0] - opened >= BYTES_WAIT_SECONDS_MAX, "all that fits goes before"
 
     run_virtual(story())
 

@@ -8,7 +8,7 @@ ledger.
 import asyncio
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from tidegate.domain.errors import (
     CellDied,
@@ -22,7 +22,7 @@ from tidegate.processor.flight import Flight, Landing
 from tidegate.processor.held import Held
 from tidegate.processor.judge import Judge
 from tidegate.processor.observer import Observer
-from tidegate.processor.open_shard import OpenShard, State
+from tidegate.processor.open_shard import OpenShard, State, next_in_order, next_on_trial
 from tidegate.processor.quarantine import Death, Quarantine
 from tidegate.processor.run import Run
 from tidegate.processor.settings import Settings
@@ -34,6 +34,8 @@ STARTS_AT_ONCE = 100
 LANDINGS_AT_ONCE = 100
 # Of the bodies of both together; the one that passes it is still taken whole.
 BYTES_AT_ONCE = 2 * 2**20
+# Lines too large for the room that smaller ones leave wait no longer: then nobody else gets any.
+BYTES_WAIT_SECONDS_MAX = 5.0
 
 
 class Dispatcher:
@@ -63,6 +65,8 @@ class Dispatcher:
         self._landings: deque[tuple[Flight, Landing]] = deque()
         self._ended: Counter[tuple[str, str]] = Counter()
         self._waiting: list[Endpoint] | None = None
+        self._crowded: tuple[Run, str] | None = None
+        self._crowded_since = 0.0
         self._carriers: asyncio.TaskGroup | None = None
 
     @property
@@ -126,8 +130,12 @@ class Dispatcher:
         return True
 
     def _take(self, now: float) -> Flight | None:
-        if self._held.storage.is_full or len(self._flying) >= self._valves.in_flight_max:
+        if self._is_full:
             return None
+        if self._crowded is not None and self._is_crowded(now):
+            flight = self._take_crowded(now)
+            if flight is not None or self._is_crowded(now):
+                return flight
         turn = self._held.turn
         for _ in range(len(turn)):
             run = turn[0]
@@ -138,28 +146,56 @@ class Dispatcher:
                 return flight
         return None
 
+    @property
+    def _is_full(self) -> bool:
+        """Say whether no line at all may start."""
+        held = self._held
+        if held.storage.is_full or held.budget.is_full_of_lines:
+            return True
+        return len(self._flying) >= self._valves.in_flight_max
+
+    def _is_crowded(self, now: float) -> bool:
+        """Say whether a line has waited for room for so long that it goes before all others."""
+        return self._crowded is not None and now - self._crowded_since >= BYTES_WAIT_SECONDS_MAX
+
+    def _take_crowded(self, now: float) -> Flight | None:
+        assert self._crowded is not None, "nothing waits for room"
+        (run, model), since = self._crowded, self._crowded_since
+        self._crowded = None
+        flight = self._take_of(run, model, now)
+        # Where it is crowded still, it has been all along.
+        self._crowded_since = since
+        return flight
+
     def _take_from(self, run: Run, now: float) -> Flight | None:
-        if now >= run.ends_at:
-            return None
         turn = run.turn
         for _ in range(len(turn)):
             model = turn[0]
             if len(turn) > 1:
                 turn.rotate(-1)
-            shards = run.by_model[model]
-            endpoint = shards[0].endpoint
-            if endpoint is None or not endpoint.has_room(now) or not self._leaves_room(endpoint):
-                continue
-            found = (
-                next_on_trial(shards, now) if endpoint.is_on_trial else next_in_order(shards, now)
-            )
-            if found is None:
-                continue
-            shard, index = found
-            size = len(shard.lines[index].body) + int(endpoint.reply_bytes_expected)
-            if not self._held.budget.takes(size):
-                return None
+            flight = self._take_of(run, model, now)
+            if flight is not None:
+                return flight
+        return None
+
+    def _take_of(self, run: Run, model: str, now: float) -> Flight | None:
+        shards = run.by_model.get(model)
+        endpoint = shards[0].endpoint if shards else None
+        if not shards or endpoint is None or now >= run.ends_at:
+            return None
+        if not endpoint.has_room(now) or not self._leaves_room(endpoint):
+            return None
+        found = next_on_trial(shards, now) if endpoint.is_on_trial else next_in_order(shards, now)
+        if found is None:
+            return None
+        shard, index = found
+        size = len(shard.lines[index].body) + int(endpoint.reply_bytes_expected)
+        if self._held.budget.takes(size):
+            if self._crowded == (run, model):
+                self._crowded = None
             return self._start(run, shard, index, endpoint, size, now)
+        if self._crowded is None:
+            self._crowded, self._crowded_since = (run, model), now
         return None
 
     def _start(
@@ -355,30 +391,3 @@ class Dispatcher:
         if shard.state is State.ENDING and not shard.flights and shard.undecided:
             run.add_ends(shard)
         run.stir()
-
-
-def next_in_order(shards: Sequence[OpenShard], now: float) -> tuple[OpenShard, int] | None:
-    """Return the next line of the first shard that has one: neighbours share their prompts."""
-    for shard in shards:
-        index = shard.ready(now)
-        if index is not None:
-            return shard, index
-    return None
-
-
-def next_on_trial(shards: Sequence[OpenShard], now: float) -> tuple[OpenShard, int] | None:
-    """Return the line to try out an endpoint with: one never sent, else the longest asleep.
-
-    The line that the endpoint refused last may be the reason why it refused.
-    """
-    for shard in shards:
-        index = shard.ready_unsent(now)
-        if index is not None:
-            return shard, index
-    due = [(since, shard) for shard in shards if (since := shard.sleeper_due(now)) is not None]
-    if not due:
-        return None
-    shard = min(due, key=lambda pair: pair[0])[1]
-    index = shard.ready(now)
-    assert index is not None
-    return shard, index

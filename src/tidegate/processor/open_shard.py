@@ -147,6 +147,33 @@ class OpenShard:
             flight.cut_at(when)
 
 
+def next_in_order(shards: Sequence[OpenShard], now: float) -> tuple[OpenShard, int] | None:
+    """Return the next line of the first shard that has one: neighbours share their prompts."""
+    for shard in shards:
+        index = shard.ready(now)
+        if index is not None:
+            return shard, index
+    return None
+
+
+def next_on_trial(shards: Sequence[OpenShard], now: float) -> tuple[OpenShard, int] | None:
+    """Return the line to try out an endpoint with: one never sent, else the longest asleep.
+
+    The line that the endpoint refused last may be the reason why it refused.
+    """
+    for shard in shards:
+        index = shard.ready_unsent(now)
+        if index is not None:
+            return shard, index
+    due = [(since, shard) for shard in shards if (since := shard.sleeper_due(now)) is not None]
+    if not due:
+        return None
+    shard = min(due, key=lambda pair: pair[0])[1]
+    index = shard.ready(now)
+    assert index is not None
+    return shard, index
+
+
 def _blamed(shard: Shard) -> list[int]:
     """Return the open lines that killed as many processes as it takes."""
     return [

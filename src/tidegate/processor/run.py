@@ -42,9 +42,14 @@ class Budget:
     bytes_held: int = 0
     lines_held: int = 0
 
+    @property
+    def is_full_of_lines(self) -> bool:
+        """Say whether so many lines wait for their commit that none may start."""
+        return self.lines_held >= self.lines_max
+
     def takes(self, size: int) -> bool:
         """Say whether a line of this size may start; one that is too large for ever runs alone."""
-        if self.lines_held >= self.lines_max:
+        if self.is_full_of_lines:
             return False
         return self.bytes_held + size <= self.bytes_max or self.bytes_held == 0
 
