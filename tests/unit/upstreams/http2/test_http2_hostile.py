@@ -131,6 +131,8 @@ BROKEN_CONNECTIONS = {
     "a push": frames.frame(frames.PUSH_PROMISE, END_HEADERS, 1, bytes(4)),
     "more of nothing": frames.frame(CONTINUATION, 0, 1, b""),
     "something amid headers": frames.frame(frames.HEADERS, 0, 1, b"") + data(b"a"),
+    "a farewell amid headers": frames.frame(frames.HEADERS, 0, 1, b"")
+    + frames.frame(GOAWAY, 0, 0, bytes(8)),
     "another's headers amid headers": frames.frame(frames.HEADERS, 0, 1, b"")
     + frames.frame(CONTINUATION, END_HEADERS, 3, b""),
     "headers in no known form": frames.frame(frames.HEADERS, END_HEADERS, 1, b"\x80"),
@@ -226,6 +228,13 @@ async def test_headers_without_an_end_are_bounded() -> None:
     assert side.wire.is_closing()
 
 
+async def test_the_bound_of_headers_is_that_of_each_block() -> None:
+    limits = Limits(header_bytes_max=1024, interim_replies_max=100)
+    early = head((b":status", b"103"), (b"a", b"v" * 900))
+    blocks = (1024 + PAYLOAD_BYTES_MAX) // len(early) + 1
+    assert fate(*[early] * blocks, head(OK, flags=LAST), limits=limits).startswith("Reply(")
+
+
 async def test_interim_replies_are_bounded() -> None:
     limits = Limits(interim_replies_max=2)
     early = head((b":status", b"103"))
@@ -249,6 +258,14 @@ async def test_frames_that_say_nothing_are_bounded(frame: bytes) -> None:
     # The settings at the begin were the first.
     assert side.hear([head(OK), frame * (CHATTER_MAX - 1)], ends=False) == [""]
     assert "that say nothing" in side.hear([frame], ends=False)[0]
+
+
+async def test_frames_that_say_nothing_are_counted_from_one_reply_to_the_next() -> None:
+    side = Side(Limits(), 2)
+    ping = frames.frame(frames.PING, 0, 0, bytes(8))
+    said = [ping * (CHATTER_MAX - 1), head(OK, flags=LAST), ping * CHATTER_MAX]
+    assert side.hear(said, ends=False)[1] == ""
+    assert "that say nothing" in side.hear([ping], ends=False)[1]
 
 
 async def test_questions_are_answered_only_to_who_reads_the_answers() -> None:
@@ -321,6 +338,8 @@ async def test_a_reply_before_the_whole_call_was_taken_is_a_reply() -> None:
         def on_reply(self, result: object) -> None:
             heard.append(result)
 
+    # The call has room of its own left, and all calls together have none.
+    side.hear([frames.settings_frame({SettingCodes.INITIAL_WINDOW_SIZE: 2**20})], ends=False)
     call = Call(path="/v1/x", body=b"b" * 100_000)
     side.connection.start(HEAD, call, Ear(), now=0.0, total_due=1e9)
     side.hear([head((b":status", b"413"), flags=LAST)], ends=False)
