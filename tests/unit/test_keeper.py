@@ -11,12 +11,16 @@ from typing_extensions import override
 
 from tidegate.domain.claim import Claim, Unit
 from tidegate.domain.errors import StorageBroken, StorageFull
-from tidegate.processor.keeper import ThreadKeeper
+from tidegate.processor.keeper import FULL_RETRY_SECONDS, TaskKeeper, ThreadKeeper
 from tidegate.processor.settings import Claims
+from tidegate.processor.storage import HOLDERS_FIRST_SECONDS
 from tidegate.stores.base import Store
 from tidegate.stores.executor import ThreadExecutor
+from tidegate.stores.memory import MemoryStore
 from tidegate.stores.sqlite import SqliteStore
 from tidegate.testing.contract.stores import ManualClock, claim_shard, planned
+from tidegate.testing.loop import LoopClock, run_virtual
+from tidegate.testing.stories import fails, now
 
 QUICK = Claims(lease_seconds=0.18, poll_seconds=0.05)
 
@@ -145,9 +149,34 @@ async def test_the_owner_is_counted_from_another_thread(bench: Bench) -> None:
 
 async def test_a_full_disk_does_not_end_the_keeper(bench: Bench) -> None:
     held = await claim_shard(bench.store)
+    said: list[str] = []
     async with bench.keeper(fail=2) as keeper:
+        keeper.on_full = lambda error: said.append(str(error))
         keeper.hold([held.claim])
         await until(bench.renewed)
+    assert said == ["no room"] * 2
+
+
+@pytest.mark.parametrize("verb", ["renew", "beat"])
+def test_what_found_no_room_is_tried_again_soon(verb: str) -> None:
+    async def story() -> None:
+        store = MemoryStore(LoopClock(asyncio.get_running_loop()))
+        await planned(store)
+        keeper = TaskKeeper(Claims(lease_seconds=15.0), store)
+        keeper.owner = "anna"
+        keeper.hold([(await claim_shard(store)).claim])
+        keeper.stamp()
+        fails(store, verb, StorageFull("no room"), until=8.0)
+        heard: list[float] = []
+        keeper.on_full = lambda _: heard.append(now())
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(keeper.run(), name="keeper")
+            await asyncio.sleep(30.0)
+            task.cancel()
+        assert heard == [5.0 + FULL_RETRY_SECONDS * number for number in range(12)]
+
+    run_virtual(story())
+    assert 2 * FULL_RETRY_SECONDS < HOLDERS_FIRST_SECONDS, "holders come first"
 
 
 async def test_a_ledger_that_is_broken_ends_the_keeper_by_its_own_words(tmp_path: Path) -> None:

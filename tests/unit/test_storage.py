@@ -10,7 +10,7 @@ from tidegate.blobs.memory import MemoryBlobs
 from tidegate.domain.errors import ClaimLost, StorageFull
 from tidegate.processor.insist import insist
 from tidegate.processor.observer import Observer
-from tidegate.processor.storage import PROBE_SECONDS, Storage
+from tidegate.processor.storage import HOLDERS_FIRST_SECONDS, PROBE_SECONDS, Storage
 from tidegate.stores.memory import MemoryStore
 from tidegate.testing.loop import LoopClock, run_virtual
 from tidegate.testing.stories import fails, now
@@ -121,5 +121,26 @@ def test_a_probe_asks_ledger_and_blobs_at_most_once_a_second(port: str) -> None:
         assert 5.0 <= now() <= 5.0 + 2 * PROBE_SECONDS
         assert len(asked) <= now() / PROBE_SECONDS + 1
         assert bench.told.said == ["no room", None]
+
+    run_virtual(story())
+
+
+def leaves_claims(bench: Bench) -> bool:
+    """Ask by a call, as the answer changes meanwhile."""
+    return bench.storage.leaves_claims
+
+
+def test_once_there_is_room_claims_are_left_alone_for_a_while() -> None:
+    async def story() -> None:
+        bench = Bench()
+        assert not leaves_claims(bench)
+        await bench.write(until=5.0)
+        freed_at = now()
+        assert not bench.storage.is_full
+        assert leaves_claims(bench)
+        await asyncio.sleep(HOLDERS_FIRST_SECONDS - 0.001)
+        assert leaves_claims(bench)
+        await asyncio.sleep(freed_at + HOLDERS_FIRST_SECONDS - now())
+        assert not leaves_claims(bench)
 
     run_virtual(story())

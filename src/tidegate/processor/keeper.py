@@ -10,7 +10,6 @@ import asyncio
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 from typing_extensions import override
 
@@ -19,9 +18,17 @@ from tidegate.domain.errors import StorageFull, StoreUnavailable, TidegateError
 from tidegate.processor.settings import Claims
 from tidegate.stores.base import Store
 
+# How soon a renewal that found no room is tried again: the holder must come before all others, who
+# wait for longer than that before they claim (`HOLDERS_FIRST_SECONDS`).
+FULL_RETRY_SECONDS = 0.25
+
 
 class Keeper(ABC):
-    """Knows which claims are held and keeps them alive. All methods are called on the main loop."""
+    """Knows which claims are held and keeps them alive. All methods are called on the main loop.
+
+    So are `on_lost`, for each claim that another holder has taken, and `on_full`, each time that
+    the ledger finds no room: then it is asked again every `FULL_RETRY_SECONDS`.
+    """
 
     def __init__(self, settings: Claims) -> None:
         self._settings = settings
@@ -29,6 +36,8 @@ class Keeper(ABC):
         self._stamp = 0.0
         self.owner: str | None = None
         self.on_lost: Callable[[Claim], None] | None = None
+        self.on_full: Callable[[StorageFull], None] | None = None
+        self._refusal: StorageFull | None = None
 
     def hold(self, claims: Sequence[Claim]) -> None:
         """Renew these from now on."""
@@ -53,6 +62,7 @@ class Keeper(ABC):
 
     async def _keep_once(self, store: Store, now: float) -> list[Claim]:
         """Renew and beat once, unless the main loop is stuck; return the claims that are lost."""
+        self._refusal = None
         if self._is_stalled(now):
             return []
         lost = await self._renew(store, list(self._held.values()))
@@ -65,17 +75,32 @@ class Keeper(ABC):
             return []
         try:
             lost = set(await store.renew(claims, lease_seconds=self._settings.lease_seconds))
-        except (StoreUnavailable, StorageFull):
+        except StoreUnavailable:
+            return []
+        except StorageFull as error:
+            self._refusal = error
             return []
         return [claim for claim in claims if claim.unit in lost]
 
     async def _beat(self, store: Store) -> None:
         """Count the owner among the living. No answer means: try again next time."""
         if self.owner is not None:
-            with suppress(StoreUnavailable, StorageFull):
+            try:
                 await store.beat(self.owner, lease_seconds=self._settings.lease_seconds)
+            except StoreUnavailable:
+                pass
+            except StorageFull as error:
+                self._refusal = error
 
-    def _tell(self, lost: list[Claim]) -> None:
+    @property
+    def _pause_seconds(self) -> float:
+        """How long to wait until the next time."""
+        usual = self._settings.lease_seconds / 3
+        return usual if self._refusal is None else min(usual, FULL_RETRY_SECONDS)
+
+    def _tell(self, lost: list[Claim], refusal: StorageFull | None) -> None:
+        if refusal is not None and self.on_full is not None:
+            self.on_full(refusal)
         for claim in lost:
             # It may have ended or been handed back while the renewal was under way.
             if self._held.get(claim.unit) == claim:
@@ -96,8 +121,9 @@ class TaskKeeper(Keeper):
         """Renew until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(self._settings.lease_seconds / 3)
-            self._tell(await self._keep_once(self._store, loop.time()))
+            await asyncio.sleep(self._pause_seconds)
+            lost = await self._keep_once(self._store, loop.time())
+            self._tell(lost, self._refusal)
 
 
 class ThreadKeeper(Keeper):
@@ -144,9 +170,7 @@ class ThreadKeeper(Keeper):
 
     async def _keep(self, loop: asyncio.AbstractEventLoop) -> None:
         async with self._open_store() as store:
-            while not await asyncio.to_thread(
-                self._stopping.wait, self._settings.lease_seconds / 3
-            ):
+            while not await asyncio.to_thread(self._stopping.wait, self._pause_seconds):
                 lost = await self._keep_once(store, loop.time())
-                if lost:
-                    loop.call_soon_threadsafe(self._tell, lost)
+                if lost or self._refusal is not None:
+                    loop.call_soon_threadsafe(self._tell, lost, self._refusal)

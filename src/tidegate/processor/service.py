@@ -116,6 +116,7 @@ class Processor:
         self._whole = self._make_whole_batch()
         tools.keeper.owner = None if tools.ends_only else tools.owner
         tools.keeper.on_lost = self._closer.lose
+        tools.keeper.on_full = self._storage.refused
 
     def _make_claimer(self) -> Claimer:
         tools = self._tools
@@ -307,7 +308,7 @@ class Processor:
         self._closer.return_unserved()
         await self._closer.hand_back()
         await self._quarantine.tidy()
-        if not (self._cut.is_set() or self._storage.is_full):
+        if not (self._cut.is_set() or self._storage.leaves_claims):
             await self._claimer.claim()
         await self._closer.explain()
         self._dispatcher.pump()

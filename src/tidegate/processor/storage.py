@@ -13,6 +13,8 @@ from tidegate.processor.observer import Observer
 from tidegate.stores.base import Store
 
 PROBE_SECONDS = 1.0
+# Longer than whoever holds a claim takes to renew it once there is room again (the keeper).
+HOLDERS_FIRST_SECONDS = 2.0
 
 
 class Storage:
@@ -29,6 +31,7 @@ class Storage:
         self._waiting = 0
         self._unproven = False
         self._probed_at = float("-inf")
+        self._freed_at = float("-inf")
         self.reason: str | None = None
         self.on_room: Callable[[], None] | None = None
 
@@ -36,6 +39,16 @@ class Storage:
     def is_full(self) -> bool:
         """Say whether a write was refused that has not succeeded since."""
         return self.reason is not None
+
+    @property
+    def leaves_claims(self) -> bool:
+        """Say whether nothing is to be claimed now: storage is full, or was a moment ago.
+
+        Nobody could renew meanwhile. Whoever claimed first would take over what its holder is alive
+        to renew, and that counts as lost by a crash.
+        """
+        now = asyncio.get_running_loop().time()
+        return self.is_full or now - self._freed_at < HOLDERS_FIRST_SECONDS
 
     def refused(self, error: StorageFull) -> None:
         """Hear of a write that found no room and is not repeated as it was."""
@@ -82,6 +95,7 @@ class Storage:
     def _settle(self) -> None:
         if self.reason is not None and not self._waiting and not self._unproven:
             self.reason = None
+            self._freed_at = asyncio.get_running_loop().time()
             self._observer.storage(None)
             if self.on_room is not None:
                 self.on_room()

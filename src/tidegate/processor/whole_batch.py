@@ -61,7 +61,7 @@ class WholeBatch:
         lease_seconds = self._settings.lease_seconds
 
         async def claim() -> ClaimedBatch | None:
-            if self._tools.storage.is_full:
+            if self._tools.storage.leaves_claims:
                 return None
             return await store.claim_planning(
                 owner, lease_seconds=lease_seconds, ending_only=self._tools.ends_only
