@@ -4,7 +4,7 @@ import math
 
 from hypothesis import given, strategies as st
 
-from tidegate.processor.ledger_time import LedgerTime
+from tidegate.processor.ledger_time import ANSWERS_KEPT, LedgerTime
 
 SECONDS = st.floats(0.0, 10.0)
 GRAIN_SECONDS = 1e-6
@@ -35,6 +35,17 @@ def test_a_clock_that_was_set_is_believed_at_once() -> None:
     for instant in (1_000.0, 9_000.0, 10.0):
         time.hear(instant, asked_at=10.0, answered_at=10.0)
         assert (time.at_least(10.0), time.at_most(10.0)) == (instant, instant)
+
+
+def test_a_clock_that_was_set_by_little_is_believed_after_a_few_answers() -> None:
+    time = LedgerTime()
+    time.hear(1_000.0, asked_at=0.0, answered_at=0.0)
+    for now in range(1, ANSWERS_KEPT + 1):
+        assert time.at_most(now) == 1_000.0 + now, "no answer contradicts it"
+        # A tenth of a second later than before, and told within bounds of twice that.
+        time.hear(1_000.125 + now, asked_at=now - 0.25, answered_at=now + 0.25)
+    assert time.at_most(0.0) == 1_000.375
+    assert time.at_least(0.0) == 999.875
 
 
 @given(ahead=st.floats(-4e6, 4e9), answers=st.lists(st.tuples(SECONDS, SECONDS, SECONDS)))

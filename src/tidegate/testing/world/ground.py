@@ -81,6 +81,7 @@ class Ground:
         self.signals: Signals = MemorySignals()
         self.calm = False
         self.calm_since: float | None = None
+        self.leapt_at = float("-inf")
         self.report = Report(seed)
         self.endpoint_limit = self.chance.choice([1, 3, 8])
         self.poison: set[str] = set()
@@ -120,3 +121,4 @@ class Ground:
         """Let so much time pass by the clocks of the ledger and of every host, and nothing else."""
         for clock in (self.clock, *(host.clock for host in self._hosts)):
             clock.passed_seconds += seconds
+        self.leapt_at = asyncio.get_running_loop().time()

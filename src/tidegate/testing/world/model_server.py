@@ -106,9 +106,9 @@ class Door(Upstream):
             raise Broken(f"{count} requests at one endpoint, {ground.endpoint_limit} are allowed")
 
     def _calm_since(self) -> float | None:
-        """Return since when this processor has had nothing to complain of."""
+        """Return since when this processor has had nothing to complain of, such as a clock's leap."""
         since = self._ground.calm_since
-        return None if since is None else max(since, self._host.settled_at)
+        return None if since is None else max(since, self._host.settled_at, self._ground.leapt_at)
 
     def _complain_of(self, step: Callable[[], T]) -> T:
         try:
