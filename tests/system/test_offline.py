@@ -43,12 +43,15 @@ class Bench:
         self.model = CountingModel(lambda: 0.0)
         self.models = ["m"]
         self.url = ""
+        self.is_elsewhere = False
         self.bodies: list[dict[str, object]] = []
         self.view = Shown()
         self.job = Job(source=folder / "in.jsonl", target=folder / "out.jsonl")
 
     async def answer(self, call: Call) -> Reply:
         headers = {"content-type": "application/json"}
+        if self.is_elsewhere:
+            return Reply(status=404, headers=headers, body=b'{"error":{"message":"No."}}')
         if call.method == "GET":
             models = {"object": "list", "data": [{"id": name} for name in self.models]}
             return Reply(status=200, headers=headers, body=json.dumps(models).encode())
@@ -248,3 +251,40 @@ async def test_an_input_that_is_no_jsonl_is_refused_with_a_way_to_learn_more(ben
     with pytest.raises(Refused, match=r"UTF-8\. `tidegate validate .*in.jsonl` tells more"):
         await bench.run(bench.job)
     assert list(bench.folder.iterdir()) == [bench.job.source]
+
+
+async def test_a_wrong_address_is_told_before_anything_is_sent(bench: Bench) -> None:
+    bench.job.source.write_text(request("a"))
+    bench.is_elsewhere = True
+    with pytest.raises(Refused, match=r"answers 404 to /v1/models and to /v1/chat/completions"):
+        await bench.run(bench.job)
+    assert list(bench.folder.iterdir()) == [bench.job.source]
+    outcome = await bench.run(replace(bench.job, checks_server=False))
+    assert outcome.finished is not None
+    assert outcome.finished.failed == 1
+
+
+async def test_a_run_that_goes_on_asks_again_and_keeps_what_is_done(bench: Bench) -> None:
+    bench.job.source.write_text("\n".join(request(text) for text in ("a", "slow")))
+    came = asyncio.Event()
+    answer = bench.model.answer
+
+    async def slowly(call: Call) -> Reply:
+        if b"slow" in call.body and not came.is_set():
+            came.set()
+            await asyncio.sleep(600.0)
+        return await answer(call)
+
+    bench.model.answer = slowly  # type: ignore[method-assign]  # a server that takes its time
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(bench.run(bench.job), name="killed")
+        await came.wait()
+        task.cancel()
+    bench.is_elsewhere = True
+    with pytest.raises(Refused, match="answers 404"):
+        await bench.run(bench.job)
+    assert bench.job.folder.exists(), "what is done must not be thrown away"
+    bench.is_elsewhere = False
+    outcome = await bench.run(bench.job)
+    assert outcome.finished is not None
+    assert outcome.finished.completed == 2

@@ -67,3 +67,16 @@ def test_a_mistake_is_one_line_that_says_how_to_mend_it(
     monkeypatch.chdir(tmp_path)
     assert said in one_line(run_to_end(*words))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refused_input_is_told_in_json_as_well(tmp_path: Path) -> None:
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_bytes((request("a") + "\n").encode("utf-16"))
+    words = ("run", str(source), "-o", str(target), *NOWHERE, "--json", "--no-check")
+    done = run_to_end(*words)
+    assert done.returncode == 2
+    told = json.loads(done.stdout)
+    assert (told["status"], told["total"], told["output"]) == ("invalid", 0, None)
+    [problem] = told["problems"]
+    assert (problem["line"], "UTF-16" in problem["message"]) == (None, True)
+    assert problem["message"] in done.stderr

@@ -1,5 +1,6 @@
 """`tidegate validate`: the planner's rules, every problem, and what lies in the file."""
 
+import gzip
 import io
 import json
 from collections.abc import Mapping
@@ -84,6 +85,28 @@ async def test_what_is_no_batch_file_is_told(tmp_path: Path, content: bytes, cod
     survey, problems = await judged(tmp_path, content)
     assert survey.problems == len(problems) > 0
     assert code in {problem.code for problem in problems}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (gzip.compress(b"\n".join(b"%d" % number for number in range(5_000))), "compressed"),
+        (b"\x1f\x8b" + b"no line end" * 400_000, "compressed"),
+        ("\n".join(line(f"{n}") for n in range(50)).encode("utf-16"), "UTF-16"),
+        (json.dumps([json.loads(line(f"{n}")) for n in range(50)], indent=1).encode(), "array"),
+    ],
+)
+async def test_of_another_kind_of_file_the_cause_alone_is_told(
+    tmp_path: Path, content: bytes, words: str
+) -> None:
+    survey, (problem,) = await judged(tmp_path, content)
+    assert (problem.code, problem.line, survey.problems) == ("invalid_file", None, 1)
+    assert words in problem.message
+
+
+async def test_after_a_bad_first_line_all_others_are_told(tmp_path: Path) -> None:
+    _, problems = await judged(tmp_path, "custom_id,prompt\n" + line("a") + "\n{}\n")
+    assert [problem.line for problem in problems] == [None, 1, 3]
 
 
 async def test_bounds_of_lines_models_and_bytes(tmp_path: Path) -> None:

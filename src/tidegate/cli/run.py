@@ -14,6 +14,7 @@ from tidegate.cli.options import Assignments, ConfigFile, flags_of
 from tidegate.cli.run_view import RunView, make_view, told
 from tidegate.cli.running import explanation
 from tidegate.config import Settings, load
+from tidegate.domain.batch import Problem
 from tidegate.domain.errors import Refused, SettingsInvalid, TidegateError
 from tidegate.offline.course import End, Outcome
 from tidegate.offline.job import Job, Order, Prompting, endpoint_of, form_of
@@ -46,6 +47,7 @@ def run(  # noqa: PLR0913 -- each parameter is one flag of the command line
     api_key_file: flags.KeyFile = None,
     restart: flags.Restart = False,
     keep_state: flags.KeepState = False,
+    no_check: flags.NoCheck = False,
     quiet: flags.Quiet = False,
     as_json: flags.AsJson = False,
     config: ConfigFile = None,
@@ -71,6 +73,7 @@ def run(  # noqa: PLR0913 -- each parameter is one flag of the command line
         form=form or form_of(output),
         keep_state=keep_state,
         restart=restart,
+        checks_server=not no_check,
     )
     named = flags_of(
         assignments,
@@ -128,7 +131,14 @@ def _settings(config: Path | None, named: dict[str, object], concurrency: int | 
 
 def _ended(job: Job, settings: Settings, *, quiet: bool, as_json: bool) -> NoReturn:
     with make_view(job, quiet=quiet) as view:
-        outcome = _outcome(job, settings, view)
+        try:
+            outcome = _outcome(job, settings, view)
+        except Refused as refused:
+            if as_json:
+                problem = Problem(code=refused.code or "refused", message=refused.message)
+                invalid = Outcome(end=End.INVALID, problems=(problem,))
+                typer.echo(json.dumps(summary(invalid, job, view.elapsed)))
+            raise SettingsInvalid(str(refused)) from refused
     for line in told(outcome, job):
         typer.echo(line, err=True)
     if as_json:
@@ -139,8 +149,6 @@ def _ended(job: Job, settings: Settings, *, quiet: bool, as_json: bool) -> NoRet
 def _outcome(job: Job, settings: Settings, view: RunView) -> Outcome:
     try:
         return uvloop.run(run_offline(settings, job, view))
-    except Refused as refused:
-        raise SettingsInvalid(str(refused)) from refused
     except BaseExceptionGroup as group:
         message = explanation(group)
         if message is None:

@@ -89,6 +89,10 @@ Restart = Annotated[
 KeepState = Annotated[
     bool, typer.Option("--keep-state", help="Keep the folder OUT.tidegate at the end.")
 ]
+NoCheck = Annotated[
+    bool,
+    typer.Option("--no-check", help="Do not ask first whether the model server knows the path."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object at the end, for scripts.")

@@ -88,7 +88,14 @@ async def download(
     place = target.with_name(f"{target.name}.part")
     with _told(target), _opened(place) as part:
         fetch = _Fetch(server, file_id, target, part, on_progress)
-        result = await fetch.run(pause_seconds)
+        try:
+            result = await fetch.run(pause_seconds)
+        except BaseException:
+            if fetch.is_empty:
+                # Nothing came that a next try could go on from.
+                place.unlink(missing_ok=True)
+                fetch.forget()
+            raise
         _settle(part, place, target)
         fetch.forget()
         return result
@@ -139,6 +146,11 @@ class _Fetch:
                 await asyncio.sleep(pause_seconds)
                 continue
             return Downloaded(bytes=total, resumed_from=resumed_from)
+
+    @property
+    def is_empty(self) -> bool:
+        """Say whether not one byte is here."""
+        return self._here() == 0
 
     def forget(self) -> None:
         """Remove the note about the part."""
@@ -235,7 +247,17 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
             fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
             raise LocalFileUnfit(f"Another process is downloading to {path}: let it end.") from exc
+        if not _is_at(path, part):
+            # Whoever held it has just ended, and took the name away.
+            raise LocalFileUnfit(f"Another process was downloading to {path}: try again.")
         yield part
+
+
+def _is_at(path: Path, part: BinaryIO) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(part.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager

@@ -117,6 +117,11 @@ class UploadForm:
         """How long the file lives, once the form is finished; None for ever."""
         return self._expires_seconds
 
+    @property
+    def is_foreign(self) -> bool:
+        """Say whether the bytes are another kind of file as a whole: none of its lines counts."""
+        return self._sniffer.is_foreign
+
     def _check_content(self) -> None:
         limit = self._bytes_max()
         if self.bytes > limit:

@@ -81,6 +81,11 @@ class Sniffer:
             return "The file is empty."
         return next((hint for start, hint in _STARTS if self._start.startswith(start)), "")
 
+    @property
+    def is_foreign(self) -> bool:
+        """Say whether it is certainly another kind of file, such as a compressed one."""
+        return self.verdict is Verdict.BAD and bool(self._start) and bool(self.hint)
+
     def _skip_bom(self) -> bool:
         """Drop a byte order mark at the start; say whether it is settled if there was one."""
         if not self._past_bom:

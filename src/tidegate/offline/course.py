@@ -1,7 +1,7 @@
 """The course of one run, from the input to the output, on rooms that the wiring opened."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,14 +10,16 @@ from typing import Protocol, TypeVar
 from tidegate.desk.desk import Desk
 from tidegate.domain.batch import Batch, Problem, Status
 from tidegate.domain.errors import Refused, StoreUnavailable, TidegateError
+from tidegate.offline.asking import check_servers
 from tidegate.offline.export import Exporter
-from tidegate.offline.intake import TENANT, begin, check, digest, find
+from tidegate.offline.intake import TENANT, begin, check, digest, endpoint_of_job, find
 from tidegate.offline.job import Form, Job
 from tidegate.offline.progress import Phase, Progress, Snapshot
 from tidegate.offline.sheets import check_columns
 from tidegate.offline.state import Finished, State, open_state
 from tidegate.processor.scratch import ScratchMaker
 from tidegate.runtime.services import Service, Stops, run_together
+from tidegate.upstreams.base import Upstream
 
 POLL_SECONDS = 0.25
 
@@ -40,6 +42,7 @@ class Rooms:
 
     desk: Desk
     processor: Service
+    servers: Mapping[str, Upstream]
     make_scratch: ScratchMaker
 
 
@@ -114,6 +117,9 @@ class Course:
 
     async def _run_batch(self, rooms: Rooms, state: State, sha256: str) -> Outcome:
         batch = await find(rooms.desk)
+        self._is_begun = batch is not None
+        if batch is None or not batch.is_terminal:
+            await self._unless_stopped(self._check_servers(rooms))
         if batch is None:
             batch = await self._unless_stopped(begin(rooms.desk, self._job, sha256))
         if batch is None:
@@ -130,6 +136,11 @@ class Course:
             return Outcome(end=End.INTERRUPTED, batch=batch)
         state.finish(finished)
         return Outcome(end=End.FINISHED, finished=finished, batch=batch)
+
+    async def _check_servers(self, rooms: Rooms) -> None:
+        if self._job.checks_server:
+            endpoint = await endpoint_of_job(rooms.desk, self._job)
+            await check_servers(rooms.servers, endpoint)
 
     async def _processed(self, rooms: Rooms, batch: Batch) -> Batch:
         """Run the processor until the batch has ended or a stop is asked for."""

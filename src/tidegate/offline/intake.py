@@ -77,7 +77,7 @@ async def begin(desk: Desk, job: Job, sha256: str) -> Batch:
         StorageFull: no room is left.
         StoreUnavailable: the ledger gave no answer.
     """
-    endpoint = job.endpoint or await _endpoint(desk, job)
+    endpoint = await endpoint_of_job(desk, job)
     model = job.model
     if job.prompting is not None and model is None:
         model = await _only_model(desk)
@@ -132,8 +132,14 @@ async def _events(name: str, lines: Iterator[bytes]) -> AsyncIterator[FormEvent]
     yield b"".join(held)
 
 
-async def _endpoint(desk: Desk, job: Job) -> str:
-    """Return the endpoint of the first line, where it names one that a batch may have."""
+async def endpoint_of_job(desk: Desk, job: Job) -> str:
+    """Return the endpoint that the job names, else the first line if a batch may have it, or chat.
+
+    Raises:
+        Refused: the input can't be read.
+    """
+    if job.endpoint is not None:
+        return job.endpoint
     if job.prompting is None:
         found = first_url(pieces_of(job.source))
         if found in desk.settings.endpoints:

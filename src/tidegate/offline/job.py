@@ -54,7 +54,8 @@ class Job:
 
     `endpoint` is a path such as `/v1/embeddings`; None takes the one of the first line, or chat.
     `errors` is where failed lines go; None means beside `target`, and for a table, which has a
-    column for errors, nowhere else. With `restart` whatever an earlier run left is replaced.
+    column for errors, nowhere else. With `restart` whatever an earlier run left is replaced. With
+    `checks_server` a server that knows none of the paths is found out before anything is sent.
     """
 
     source: Path
@@ -67,6 +68,7 @@ class Job:
     form: Form = Form.JSONL
     keep_state: bool = False
     restart: bool = False
+    checks_server: bool = True
 
     @property
     def folder(self) -> Path:

@@ -96,6 +96,7 @@ class Validation:
         self._make_scratch = make_scratch
         self._stack = ExitStack()
         self._count = 0
+        self._is_foreign = False
         self._problems = self._stack.enter_context(
             ExternalSorter(
                 make_scratch,
@@ -116,7 +117,9 @@ class Validation:
         self._stack.close()
 
     def add(self, problem: Problem) -> None:
-        """Take one problem."""
+        """Take one problem. Of a file that is of another kind only that is told, not each line."""
+        if self._is_foreign:
+            return
         self._count += 1
         place = (problem.line or 0).to_bytes(_NUMBER_BYTES, "big")
         self._problems.add(place + problem.code.encode(), msgspec.json.encode(problem))
@@ -162,12 +165,14 @@ class Validation:
         form.start_file(FileStart(filename="input.jsonl"))
         for piece in pieces_of(path):
             form = self._looked_at(form, piece)
+            if self._is_foreign:
+                return
             yield piece
         if form is not None:
             try:
                 form.finish()
             except Refused as refused:
-                self.add(_refusal(refused))
+                self._refuse(form, refused)
 
     def _looked_at(self, form: UploadForm | None, piece: bytes) -> UploadForm | None:
         """Return the form, or None once it has refused the file."""
@@ -176,9 +181,13 @@ class Validation:
         try:
             form.add_bytes(piece)
         except Refused as refused:
-            self.add(_refusal(refused))
+            self._refuse(form, refused)
             return None
         return form
+
+    def _refuse(self, form: UploadForm, refused: Refused) -> None:
+        self.add(_refusal(refused))
+        self._is_foreign = form.is_foreign
 
 
 def _refusal(refused: Refused) -> Problem:

@@ -20,6 +20,7 @@ from tidegate.wiring.rooms import (
     make_processor,
     open_ports,
     open_upstreams,
+    upstream_urls,
 )
 
 # An input of ours lies on this machine already: it need not be split as for an upload.
@@ -61,7 +62,14 @@ async def run_offline(settings: Settings, job: Job, view: View) -> Outcome:
                 ids=ports.ids,
             )
             processor = make_processor(private, ports, endpoints, observer=progress)
-            yield Rooms(desk=desk, processor=processor, make_scratch=make_scratch)
+            addresses = upstream_urls(private)
+            servers = [endpoint.upstream for endpoint in endpoints.values()]
+            yield Rooms(
+                desk=desk,
+                processor=processor,
+                servers=dict(zip(addresses, servers, strict=True)),
+                make_scratch=make_scratch,
+            )
 
     with stops.heard_from_signals():
         return await Course(job, stops, view, open_rooms).run()

@@ -43,6 +43,10 @@ def reply(status: bytes, body: bytes, *rows: bytes) -> bytes:
     return plain_reply(body, *rows).replace(b"200 OK", status, 1)
 
 
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 @asynccontextmanager
 async def playing(*scripts: Script, timeout_seconds: float = 10.0) -> AsyncIterator[Server]:
     async with (
@@ -196,6 +200,31 @@ async def test_a_download_that_is_cut_again_and_again_becomes_whole(tmp_path: Pa
     assert (done.bytes, done.resumed_from) == (6, 0)
     assert b"range: bytes=2-" in asked[1]
     assert b'if-range: "t"' in asked[1]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        reply(b"404 Not Found", b'{"error":{"message":"No such File object."}}', JSON),
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 2\r\n\r\nab",
+        b'HTTP/1.1 200 OK\r\netag: "t"\r\ncontent-length: 6\r\n\r\n',
+    ],
+    ids=["refused", "a web page", "not one byte"],
+)
+async def test_a_download_of_which_nothing_came_leaves_nothing(
+    tmp_path: Path, answer: bytes
+) -> None:
+    async with playing([ReadRequest(), Say(answer), Close()], [ReadRequest(), Close()]) as server:
+        with pytest.raises(TidegateError):
+            await download(
+                server,
+                "file-x",
+                tmp_path / "out",
+                overwrite=False,
+                on_progress=quiet,
+                pause_seconds=0.0,
+            )
+    assert names_in(tmp_path) == []
 
 
 async def test_a_download_that_brings_nothing_gives_up_and_keeps_what_came(

@@ -106,7 +106,7 @@ class Door(Upstream):
             raise Broken(f"{count} requests at one endpoint, {ground.endpoint_limit} are allowed")
 
     def _calm_since(self) -> float | None:
-        """Return since when this processor has had nothing to complain of, such as a clock's leap."""
+        """Return since when this processor has had no trouble, which a leap of all clocks is."""
         since = self._ground.calm_since
         return None if since is None else max(since, self._host.settled_at, self._ground.leapt_at)
 
