@@ -42,7 +42,7 @@ IN_FLIGHT = 256
 LATENCY_SECONDS = 0.002
 SECONDS_MAX = 600.0
 PROMPT_BYTES = 1_900
-PIECE_BYTES = 64 * 1024
+PIECE_BYTES = 32 * 1024
 _TEXT = "All work and no play makes one dull answer. " * 15
 _BODY = (
     '{"id":"chatcmpl-5f0c3b7a9d1e4c62","object":"chat.completion","created":1790000000,'
