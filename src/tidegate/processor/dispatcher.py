@@ -34,8 +34,10 @@ STARTS_AT_ONCE = 100
 LANDINGS_AT_ONCE = 100
 # Of the bodies of both together; the one that passes it is still taken whole.
 BYTES_AT_ONCE = 2 * 2**20
-# Lines too large for the room that smaller ones leave wait no longer: then nobody else gets any.
-BYTES_WAIT_SECONDS_MAX = 5.0
+# Lines too large for the room that smaller ones leave wait so long: then nobody else gets any.
+BYTES_WAIT_SECONDS = 5.0
+# The next of them waits so many times as long as room took to come: others lose no more to it.
+BYTES_WAITS = 4.0
 
 
 class Dispatcher:
@@ -67,6 +69,7 @@ class Dispatcher:
         self._waiting: list[Endpoint] | None = None
         self._crowded: tuple[Run, str] | None = None
         self._crowded_since = 0.0
+        self._patience = BYTES_WAIT_SECONDS
         self._carriers: asyncio.TaskGroup | None = None
 
     @property
@@ -156,13 +159,15 @@ class Dispatcher:
 
     def _is_crowded(self, now: float) -> bool:
         """Say whether a line has waited for room for so long that it goes before all others."""
-        return self._crowded is not None and now - self._crowded_since >= BYTES_WAIT_SECONDS_MAX
+        return self._crowded is not None and now - self._crowded_since >= self._patience
 
     def _take_crowded(self, now: float) -> Flight | None:
         assert self._crowded is not None, "nothing waits for room"
         (run, model), since = self._crowded, self._crowded_since
         self._crowded = None
         flight = self._take_of(run, model, now)
+        if flight is not None:
+            self._patience = max(BYTES_WAIT_SECONDS, BYTES_WAITS * (now - since - self._patience))
         # Where it is crowded still, it has been all along.
         self._crowded_since = since
         return flight
@@ -202,7 +207,7 @@ class Dispatcher:
         self, run: Run, shard: OpenShard, index: int, endpoint: Endpoint, size: int, now: float
     ) -> Flight:
         shard.take(index)
-        flight = Flight(run, shard, index, sent_at=now, reserved_bytes=size, tower=self)
+        flight = Flight(run, shard, index, endpoint, sent_at=now, reserved_bytes=size, tower=self)
         shard.flights[index] = flight
         run.in_flight += 1
         self._flying.add(flight)

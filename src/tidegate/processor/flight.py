@@ -33,6 +33,7 @@ class Flight:
     It lands exactly once, whatever happens, and the tower hears of it.
 
     Attributes:
+        endpoint: where it was counted as it began; its shard may name another one by now.
         sent_at: time of the event loop.
         reserved_bytes: what it counts for in the budget.
         is_fixed: it can't be cut now.
@@ -42,23 +43,22 @@ class Flight:
                  "is_fixed", "line", "request_id", "reserved_bytes", "run", "sending", "sent_at",
                  "shard", "task")  # fmt: skip
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- all that is to be known of it, given once
         self,
         run: Run,
         shard: OpenShard,
         index: int,
+        endpoint: Endpoint,
         *,
         sent_at: float,
         reserved_bytes: int,
         tower: Tower,
     ) -> None:
-        endpoint = shard.endpoint
-        assert endpoint is not None, "nowhere to send a line to"
         self.run = run
         self.shard = shard
         self.index = index
         self.line: PlanLine = shard.lines[index]
-        self.endpoint: Endpoint = endpoint
+        self.endpoint = endpoint
         self.sent_at = sent_at
         self.reserved_bytes = reserved_bytes
         self.request_id = request_id = run.request_id(self.line.number)
