@@ -228,11 +228,13 @@ class Dialogue:
         self._carrier.settled()
 
     def _on_farewell(self, last: int) -> None:
-        for stream in [*self.streams.values()]:
-            if stream.number > last:
+        # Who hears of one call may begin or abandon others at once.
+        self.is_leaving = True
+        for number in [it for it in self.streams if it > last]:
+            stream = self.streams.get(number)
+            if stream is not None:
                 text = "The upstream closed its connection before it took the call."
                 self.fail(stream, NotProcessed(text), tell=False)
-        self.is_leaving = True
         self._carrier.settled()
 
     # Calls

@@ -311,6 +311,27 @@ async def test_a_farewell_ends_only_calls_that_were_not_taken() -> None:
     assert side.wire.is_closing()
 
 
+async def test_who_hears_a_farewell_may_abandon_other_calls_and_begins_none_there() -> None:
+    side = Side(Limits(), 0)
+    heard: list[str] = []
+    call = Call(path="/v1/x", body=b"")
+
+    class Ear:
+        def on_reply(self, result: object) -> None:
+            heard.append(type(result).__name__)
+            assert not side.connection.has_room(0.0)
+            for sending, ear in sendings:
+                sending.abandon(ear)
+
+    ears = [Ear() for _ in range(3)]
+    sendings = [
+        (side.connection.start(HEAD, call, ear, now=0.0, total_due=1e9), ear) for ear in ears
+    ]
+    side.hear([frames.frame(GOAWAY, 0, 0, bytes(8))], ends=False)
+    assert heard == ["NotProcessed"]
+    assert side.wire.is_closing()
+
+
 async def test_a_refused_call_was_not_processed() -> None:
     assert fate(frames.reset_frame(1, ErrorCodes.REFUSED_STREAM)).startswith("NotProcessed: ")
     assert "set protocol to http1" in fate(frames.reset_frame(1, ErrorCodes.HTTP_1_1_REQUIRED))
