@@ -16,6 +16,7 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
+from tidegate.upstreams.http2.frames import END_HEADERS
 from tidegate.upstreams.http2.heads import Field
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -30,6 +31,16 @@ def frame(kind: int | None, flags: int, stream: int, payload: bytes = b"") -> by
     """Return a frame of any kind, whatever its payload."""
     assert kind is not None, "hyperframe gives each of its frames a kind"
     return len(payload).to_bytes(3, "big") + struct.pack(">BBI", kind, flags, stream) + payload
+
+
+def head(*fields: Field, stream: int = 1, flags: int = 0) -> bytes:
+    """Return a frame with a whole block of headers."""
+    return frame(HEADERS, END_HEADERS | flags, stream, pack(fields))
+
+
+def data(body: bytes, *, stream: int = 1, flags: int = END_STREAM) -> bytes:
+    """Return a frame with a piece of a body: the last one, unless the flags say otherwise."""
+    return frame(DATA, flags, stream, body)
 
 
 def settings_frame(values: dict[SettingCodes, int] | None = None) -> bytes:

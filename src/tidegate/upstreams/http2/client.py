@@ -1,5 +1,6 @@
 """h2, which speaks the protocol, kept within our bounds and asked one frame at a time."""
 
+import re
 from collections.abc import Sequence
 
 from h2.config import H2Configuration
@@ -22,6 +23,7 @@ FIELD_BYTES = 32  # What the protocol counts for a header beside its name and va
 # How much of h2's reason is told.
 REASON_CHARS_MAX = 120
 
+_ADDRESS = re.compile(r"<[^<>]* at 0x[0-9a-f]+>")
 _OF_CALLS = frozenset({frames.DATA, frames.HEADERS, frames.RST_STREAM})
 _OF_HEADS = frozenset({frames.HEADERS, frames.CONTINUATION})
 
@@ -85,8 +87,7 @@ class Http2Client(H2Connection):
         except DenialOfServiceError as exc:
             raise HeadTooLarge(frame.stream) from exc
         except H2Error as exc:
-            reason = f"{type(exc).__name__}: {exc}"
-            raise ProtocolBroken(reason[:REASON_CHARS_MAX]) from exc
+            raise ProtocolBroken(_reason(exc)) from exc
         if frame.kind in _OF_HEADS and frame.flags & frames.END_HEADERS:
             self._head_of = self._packed_bytes = 0
         for event in events:
@@ -116,6 +117,12 @@ class Http2Client(H2Connection):
         for code in event.changed_settings:
             if not isinstance(code, SettingCodes):
                 self.remote_settings.pop(code, None)
+
+
+def _reason(exc: H2Error) -> str:
+    """Return what h2 says of a wrong frame, without the places of its objects in memory."""
+    text = f"{type(exc).__name__}: {exc}"
+    return _ADDRESS.sub("what came", text)[:REASON_CHARS_MAX]
 
 
 def _farewell(frame: Frame) -> ConnectionTerminated:
