@@ -8,8 +8,6 @@ is h2's, from the side of a server: it ends the connection of a client that brea
 import asyncio
 import ssl
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Self
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
@@ -23,19 +21,20 @@ from h2.events import (
 )
 from h2.exceptions import H2Error
 from h2.settings import SettingCodes, Settings
+from typing_extensions import override
 
 from tidegate.domain.errors import ReplyTooLarge, TimedOut, UpstreamFault
+from tidegate.testing.loopback_server import LoopbackServer
 from tidegate.upstreams.base import Call
 from tidegate.upstreams.memory import Handler
 
 READ_BYTES = 64 * 1024
 
 
-class Http2Server:
-    """Serves calls by a handler; `async with` starts and stops it.
+class Http2Server(LoopbackServer):
+    """Serves calls by a handler.
 
     Attributes:
-        connections_seen: how many connections were opened to it.
         resets: the error codes of the calls that the other side ended.
         reset: set with each of them.
     """
@@ -48,65 +47,20 @@ class Http2Server:
         settings: Mapping[SettingCodes, int] | None = None,
     ) -> None:
         """Take the handler, and the settings to begin with."""
+        super().__init__(ExceptionGroup, H2Error, tls=tls)
         self._handler = handler
-        self._tls = tls
         self._settings = dict(settings or {})
-        self._server: asyncio.Server | None = None
-        self._serving: dict[asyncio.Task[None], asyncio.Event] = {}
-        self.connections_seen = 0
         self.resets: list[int] = []
         self.reset = asyncio.Event()
-        self.port = 0
 
-    @property
-    def url(self) -> str:
-        """Return the base URL, without a path."""
-        return f"{'http' if self._tls is None else 'https'}://127.0.0.1:{self.port}"
-
-    @property
-    def open_count(self) -> int:
-        """Return how many connections are open."""
-        return len(self._serving)
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        assert self._server is not None, "stopped before it was started"
-        self._server.close()
-        ended = list(self._serving.values())
-        for task in self._serving:
-            task.cancel()
-        for event in ended:
-            await event.wait()
-        await self._server.wait_closed()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections_seen += 1
-        task = asyncio.current_task()
-        assert task is not None, "served outside a task"
-        ended = self._serving[task] = asyncio.Event()
+    @override
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         protocol = H2Connection(H2Configuration(client_side=False))
         protocol.local_settings = Settings(client=False, initial_values=self._settings)
-        try:
-            async with asyncio.TaskGroup() as group:
-                guest = _Guest(self, self._handler, protocol, writer, group)
-                await guest.listen(reader)
-                raise ConnectionResetError("the other side has left")
-        except (ExceptionGroup, OSError, H2Error, asyncio.CancelledError):
-            # Breaking the connection off is all there is to say; the cancel is our own stop.
-            return
-        finally:
-            del self._serving[task]
-            writer.transport.abort()
-            ended.set()
+        async with asyncio.TaskGroup() as group:
+            guest = _Guest(self, self._handler, protocol, writer, group)
+            await guest.listen(reader)
+            raise ConnectionResetError("the other side has left")
 
 
 class _Guest:

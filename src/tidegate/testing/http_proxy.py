@@ -8,9 +8,11 @@ import base64
 import contextlib
 import re
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Self
 from urllib.parse import urlsplit
+
+from typing_extensions import override
+
+from tidegate.testing.loopback_server import LoopbackServer
 
 READ_BYTES = 64 * 1024
 HEAD_END = b"\r\n\r\n"
@@ -20,73 +22,27 @@ NOWHERE = b"HTTP/1.1 502 Nobody There\r\ncontent-length: 0\r\n\r\n"
 _LENGTH = re.compile(r"^content-length: ?([0-9]+)\r$", re.IGNORECASE | re.MULTILINE)
 
 
-class HttpProxy:
-    """Passes on what it is sent; `async with` starts and stops it.
+class HttpProxy(LoopbackServer):
+    """Passes on what it is sent.
 
     Attributes:
         heads: the head of each request as it came.
-        open_count: connections that are open now.
     """
 
     def __init__(
         self, routes: Mapping[str, int], *, user: str | None = None, password: str = ""
     ) -> None:
         """Take the ports on 127.0.0.1 by `host:port`, and who is let through (None: everybody)."""
+        super().__init__()
         self._routes = routes
         self._wanted: str | None = None
         if user is not None:
             pair = base64.b64encode(f"{user}:{password}".encode()).decode()
             self._wanted = f"proxy-authorization: Basic {pair}"
-        self._server: asyncio.Server | None = None
-        self._serving: dict[asyncio.Task[None], asyncio.Event] = {}
         self.heads: list[str] = []
-        self.port = 0
 
-    @property
-    def url(self) -> str:
-        """Return where it listens."""
-        return f"http://127.0.0.1:{self.port}"
-
-    @property
-    def open_count(self) -> int:
-        """Return how many connections are open."""
-        return len(self._serving)
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        assert self._server is not None, "stopped before it was started"
-        self._server.close()
-        ended = list(self._serving.values())
-        for task in self._serving:
-            task.cancel()
-        for event in ended:
-            await event.wait()
-        await self._server.wait_closed()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None, "served outside a task"
-        ended = self._serving[task] = asyncio.Event()
-        try:
-            await self._pass_on(reader, writer)
-        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            # Breaking the connection off is all there is to say; the cancel is our own stop.
-            return
-        finally:
-            del self._serving[task]
-            writer.transport.abort()
-            ended.set()
-
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    @override
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
             head = (await reader.readuntil(HEAD_END)).decode("latin-1")
             self.heads.append(head)
