@@ -23,7 +23,7 @@ LINES = 1_000
 
 # Turns of the yardstick for one line: measured were 8.5 and 5.4.
 DISPATCH_TURNS_MAX = 11.0
-PLANNING_TURNS_MAX = 7.2
+PLANNING_TURNS_MAX = 6.4
 # For one megabyte of an upload: measured were 270.
 UPLOAD_TURNS_MAX = 350.0
 

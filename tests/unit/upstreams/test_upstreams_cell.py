@@ -1,6 +1,7 @@
 """A cell with a real child process, on both event loops."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -76,7 +77,9 @@ def children() -> set[int]:
     """Return the numbers of our own child processes, also of those that wait to be reaped."""
     found: set[int] = set()
     for task in Path("/proc/self/task").iterdir():
-        found |= {int(number) for number in (task / "children").read_text().split()}
+        # A thread may end between the two looks; its children pass to another one.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found |= {int(number) for number in (task / "children").read_text().split()}
     return found
 
 
