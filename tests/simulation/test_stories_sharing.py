@@ -244,3 +244,25 @@ def test_a_batch_that_gave_way_does_not_take_its_place_again() -> None:
             assert now() < 1.0 + 5.0 + 2.0 + 2.0 + 4.0, "a turn, what flies, its lines, and polls"
 
     told(story)
+
+
+def test_sending_goes_on_while_results_gather_and_are_committed() -> None:
+    """The valve of uncommitted lines is no clock: a commit begins before it shuts, and opens it."""
+    called: list[float] = []
+
+    async def answer(call: Call) -> Reply:
+        called.append(now())
+        await asyncio.sleep(0.001)
+        return ok()
+
+    async def story(world: Deployment) -> None:
+        wide = AimdSettings(start=64, min=64, max=64)
+        routes = Routes(default=Endpoint("gateway", MemoryUpstream(answer), limits=wide))
+        settings = Settings(valves=Valves(uncommitted_lines_max=100))
+        called.clear()
+        async with world.processor(routes, settings):
+            await world.end_of((await world.submit(lines(3_000))).id)
+        needed = 3_000 / 64 * 0.001
+        assert called[-1] - called[0] < 3 * needed, "30 valves full, none of which waits 20 ms"
+
+    told(story)

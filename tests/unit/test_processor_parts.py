@@ -10,7 +10,7 @@ from tidegate.domain.errors import ClaimLost, SettingsInvalid, StorageFull, Stor
 from tidegate.processor.insist import insist
 from tidegate.processor.observer import Observer
 from tidegate.processor.problems import Problems
-from tidegate.processor.run import Budget
+from tidegate.processor.run import GATHERED_PART, Budget
 from tidegate.processor.settings import Cells, Claims, Commits, Ends, Planning, Valves
 from tidegate.processor.storage import Storage
 from tidegate.stores.memory import MemoryStore
@@ -83,6 +83,19 @@ def test_the_budget_takes_what_fits_and_one_larger_thing_alone() -> None:
     assert not budget.takes(100)
     budget.lines_held = 2
     assert not budget.takes(1)
+
+
+def test_a_commit_is_due_before_the_budget_is_full_and_makes_room() -> None:
+    heard: list[int] = []
+    gathered = int(8 * GATHERED_PART)
+    before = Budget(bytes_max=100, lines_max=8, lines_held=gathered - 1)
+    assert not before.has_gathered
+    budget = Budget(bytes_max=100, lines_max=8, bytes_held=30, lines_held=gathered)
+    assert budget.has_gathered
+    assert not budget.is_full_of_lines
+    budget.on_room = lambda: heard.append(budget.lines_held)
+    budget.committed(gathered, 30)
+    assert (heard, budget.bytes_held) == ([0], 0)
 
 
 def test_a_program_that_can_never_go_on_is_reported() -> None:

@@ -82,18 +82,13 @@ class Committer:
         deadline = asyncio.get_running_loop().time() + self._interval
         try:
             async with asyncio.timeout_at(deadline):
-                while not self._is_full and not run.is_idle:
+                while not run.has_gathered(self._settings) and not run.is_idle:
                     run.changed.clear()
                     await run.changed.wait()
         except TimeoutError:
             return
         finally:
             run.gathers = None
-
-    @property
-    def _is_full(self) -> bool:
-        run, settings = self._run, self._settings
-        return len(run.entries) >= settings.lines_max or run.entries_bytes >= settings.bytes_max
 
     def _cut(self) -> list[Entry]:
         """Take the entries of the next commit off the run: at most so many lines and bytes."""
@@ -116,9 +111,8 @@ class Committer:
             if live:
                 await self._record(live)
         finally:
-            budget = self._run.budget
-            budget.bytes_held -= sum(len(entry.line) for entry in entries)
-            budget.lines_held -= len(entries)
+            size = sum([len(entry.line) for entry in entries])
+            self._run.budget.committed(len(entries), size)
 
     async def _record(self, entries: list[Entry]) -> None:
         tools = self._tools

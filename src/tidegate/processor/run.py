@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -33,19 +34,40 @@ class Entry(msgspec.Struct, eq=False, gc=False):
     tally: Tally
 
 
+# Of the lines that may wait for a commit, the part at which one begins. While it is written others
+# come back: were there no room for them, nothing could be sent until it is done.
+GATHERED_PART = 0.75
+
+
 @dataclass(slots=True)
 class Budget:
-    """Bytes and lines that this processor answers for: in flight, or not yet committed."""
+    """Bytes and lines that this processor answers for: in flight, or not yet committed.
+
+    `on_room` hears whenever some of them are free again.
+    """
 
     bytes_max: int
     lines_max: int
     bytes_held: int = 0
     lines_held: int = 0
+    on_room: Callable[[], None] | None = None
 
     @property
     def is_full_of_lines(self) -> bool:
         """Say whether so many lines wait for their commit that none may start."""
         return self.lines_held >= self.lines_max
+
+    @property
+    def has_gathered(self) -> bool:
+        """Say whether so many lines wait that the next commit should not wait for more."""
+        return self.lines_held >= self.lines_max * GATHERED_PART
+
+    def committed(self, lines: int, size: int) -> None:
+        """Answer no longer for so many results, and for their bytes."""
+        self.lines_held -= lines
+        self.bytes_held -= size
+        if self.on_room is not None:
+            self.on_room()
 
     def takes(self, size: int) -> bool:
         """Say whether a line of this size may start; one that is too large for ever runs alone."""
@@ -100,13 +122,16 @@ class Run:
         Asked after each line: while results gather for the next commit, most change nothing.
         """
         gathers = self.gathers
-        if (
-            gathers is None
-            or len(self.entries) >= gathers.lines_max
-            or self.entries_bytes >= gathers.bytes_max
-            or self.is_idle
-        ):
+        if gathers is None or self.has_gathered(gathers) or self.is_idle:
             self.changed.set()
+
+    def has_gathered(self, commits: Commits) -> bool:
+        """Say whether there are results enough for a commit: of its own, or of all batches here."""
+        return (
+            self.budget.has_gathered
+            or len(self.entries) >= commits.lines_max
+            or self.entries_bytes >= commits.bytes_max
+        )
 
     def look_at_clock(self, now: float) -> None:
         """Learn when the batch ends, where `now` is the time in Unix seconds, by the ledger."""

@@ -103,7 +103,7 @@ class Processor:
             quarantine=self._quarantine,
             on_hungry=self._on_hungry,
         )
-        self._storage.on_room = self._dispatcher.pump
+        self._storage.on_room = self._held.budget.on_room = self._dispatcher.pump
         self._claimer = self._make_claimer()
         self._closer = self._make_closer()
         self._census = Census(

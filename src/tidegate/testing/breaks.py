@@ -212,12 +212,12 @@ def _flush_tried_again(patches: Patches) -> None:
 
 def _never_due(patches: Patches) -> None:
     async def due(self: committer.Committer) -> None:
-        while self._run.shards and not self._run.is_idle and not self._is_full:
-            self._run.changed.clear()
-            await self._run.changed.wait()
-        if not self._run.entries and self._run.shards:
-            self._run.changed.clear()
-            await self._run.changed.wait()
+        while not ((run := self._run).is_idle or len(run.entries) >= self._settings.lines_max):
+            run.changed.clear()
+            await run.changed.wait()
+        while not run.entries and run.shards:
+            run.changed.clear()
+            await run.changed.wait()
 
     patches.put(committer.Committer, "_due", due)
 
