@@ -15,7 +15,7 @@ from _dispatch_job import Cost, Job, OurCost
 from _dispatch_ours import run_batch, serving
 from _fast_upstream import FastUpstream, fast_upstream
 from _go import program, toolchain
-from _machine import Cores, starting_on
+from _machine import Cores, interpreted, is_compiled, starting_on
 
 PEER_SECONDS_MAX = 600.0
 # Their cost for each request does not depend on how many there are, only our patience does.
@@ -24,7 +24,8 @@ HTTPX_REQUESTS_MAX = 500
 PEERS = Path(__file__).parent / "_dispatch_peers.py"
 CHAT = "/v1/chat/completions"
 
-OURS, OURS_TLS, GO, AIOHTTP, HTTPX = "tidegate", "tidegate, TLS", "Go client", "aiohttp", "httpx"
+OURS, OURS_TLS, OURS_PLAIN = "tidegate", "tidegate, TLS", "tidegate, not compiled"
+GO, AIOHTTP, HTTPX = "Go client", "aiohttp", "httpx"
 
 
 @dataclass(frozen=True)
@@ -60,14 +61,18 @@ def contestants(job: Job, arena: Arena, *, all_of_them: bool) -> dict[str, Calla
         if arena.tls is not None:
             tls = arena.tls
             found[OURS_TLS] = lambda: _ours(job, arena, tls)
+        if is_compiled():
+            found[OURS_PLAIN] = lambda: _ours(job, arena, arena.plain, interpreted())
         found[HTTPX] = lambda: _peer("httpx", job, arena, HTTPX_REQUESTS_MAX)
     return found
 
 
-def _ours(job: Job, arena: Arena, upstream: FastUpstream) -> OurCost:
-    folder = arena.folder / "serve"
+def _ours(
+    job: Job, arena: Arena, upstream: FastUpstream, env: Mapping[str, str] | None = None
+) -> OurCost:
+    folder, core = arena.folder / "serve", arena.cores.measured
     shutil.rmtree(folder, ignore_errors=True)
-    with serving(folder, upstream, job.concurrency, arena.cores.measured) as server:
+    with serving(folder, upstream, job.concurrency, core, env=env) as server:
         return run_batch(server, upstream, job)
 
 

@@ -67,11 +67,12 @@ def serving(
     core: int | None,
     *,
     command: Sequence[str] = COMMAND,
+    env: Mapping[str, str] | None = None,
 ) -> Iterator[Serving]:
     """Run `tidegate serve` in an empty folder, on one core, until the block ends."""
     folder.mkdir()
     settings = _settings(upstream, concurrency)
-    with serving_from(folder, settings, core, command=command) as server:
+    with serving_from(folder, settings, core, command=command, env=env) as server:
         yield server
 
 
@@ -82,6 +83,7 @@ def serving_from(
     core: int | None,
     *,
     command: Sequence[str] = COMMAND,
+    env: Mapping[str, str] | None = None,
 ) -> Iterator[Serving]:
     """Run `tidegate serve` with these settings over what is in `folder`/data, if anything is."""
     config = folder / "tidegate.yaml"
@@ -91,7 +93,7 @@ def serving_from(
     arguments += ["--port", str(port), "--observability-port", str(operators)]
     log = folder / "serve.log"
     with log.open("wb") as out, starting_on(core):
-        process = subprocess.Popen([*command, *arguments], stdout=out, stderr=out)
+        process = subprocess.Popen([*command, *arguments], stdout=out, stderr=out, env=env)
     try:
         wait_until_healthy(f"http://127.0.0.1:{operators}/ready", process, log)
         with httpx.Client(base_url=f"http://127.0.0.1:{port}/v1", timeout=60.0) as api:

@@ -8,7 +8,7 @@ from _dispatch_job import Job
 from _dispatch_ours import run_batch, serving
 from _fast_upstream import fast_upstream
 from _flame import Stack, flame_graph, stacks, tables
-from _machine import Cores
+from _machine import Cores, interpreted
 
 SAMPLER = (sys.executable, "-P", str(Path(__file__).parent / "_sampled.py"))
 
@@ -25,10 +25,17 @@ def profile(job: Job, cores: Cores, batches: int, target: Path) -> list[Path]:
         marks.append(written.stat().st_size)
 
     command = (*SAMPLER, str(written))
+    # Compiled functions leave no frames to be sampled: what is shown is the same, interpreted.
+    env = interpreted()
     with (
         fast_upstream(job.folder, cores.others) as upstream,
         serving(
-            job.folder / "profiled", upstream, job.concurrency, cores.measured, command=command
+            job.folder / "profiled",
+            upstream,
+            job.concurrency,
+            cores.measured,
+            command=command,
+            env=env,
         ) as server,
     ):
         for _ in range(batches):
@@ -39,7 +46,7 @@ def profile(job: Job, cores: Cores, batches: int, target: Path) -> list[Path]:
                 samples += stacks(file.read(ended - planned).decode(errors="replace"))
     cpu_us = statistics.median(cost.cpu_us_per_request for cost in costs)
     title = (
-        f"tidegate serve, {job.name}: {cpu_us:.1f} µs of CPU for each line from its shard to its "
+        f"tidegate serve, not compiled, {job.name}: {cpu_us:.1f} µs of CPU for each line from its shard to its "
         f"durable result, {100 * statistics.median(cost.system_share for cost in costs):.0f} % of "
         "it in the kernel"
     )

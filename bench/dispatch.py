@@ -12,7 +12,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from _dispatch_contest import AIOHTTP, GO, HTTPX, OURS, OURS_TLS, Arena, contestants, open_arena
+from _dispatch_contest import (
+    AIOHTTP,
+    GO,
+    HTTPX,
+    OURS,
+    OURS_PLAIN,
+    OURS_TLS,
+    Arena,
+    contestants,
+    open_arena,
+)
 from _dispatch_job import Cost, Job, OurCost
 from _dispatch_ours import run_batch, serving
 from _dispatch_profile import profile
@@ -112,10 +122,10 @@ def main() -> None:
 
 def _picture(job: Job, costs: Costs) -> str:
     shown = []
-    for name in (OURS, OURS_TLS, GO, AIOHTTP, HTTPX):
+    for name in (OURS, OURS_PLAIN, OURS_TLS, GO, AIOHTTP, HTTPX):
         if name in costs:
             each = [cost.cpu_us_per_request for cost in costs[name]]
-            is_ours = name in {OURS, OURS_TLS}
+            is_ours = name in {OURS, OURS_PLAIN, OURS_TLS}
             shown.append(Bar(name, _median(costs[name]), min(each), max(each), is_ours))
     return bars(
         f"CPU for one request: {job.name}",
@@ -178,7 +188,7 @@ def _cell(job: Job, arena: Arena, plan: Plan, rounds: int) -> Costs:
             cost = run()
             costs[name].append(cost)
             print(
-                f"{job.name:>22}  round {number + 1}  {name:<14} "
+                f"{job.name:>22}  round {number + 1}  {name:<22} "
                 f"{cost.cpu_us_per_request:9.1f} µs  {cost.requests:6} requests{_more(cost)}",
                 file=sys.stderr,
                 flush=True,
@@ -270,6 +280,7 @@ def _summary(costs: Costs, commits: Mapping[str, float]) -> dict[str, object]:
         "ratio_to_aiohttp": _ratio(costs, OURS, AIOHTTP),
         "ratio_to_httpx": _ratio(costs, OURS, HTTPX),
         "ratio_tls": _ratio(costs, OURS_TLS, OURS),
+        "ratio_not_compiled": _ratio(costs, OURS_PLAIN, OURS),
         "cpu_us_per_request": round(_median(ours), 1),
         "planning_cpu_us_per_line": _figures(costs)["planning_cpu_us_per_line"],
         f"job_seconds_{ours[0].requests}_lines": round(job_seconds, 2),
@@ -280,7 +291,7 @@ def _summary(costs: Costs, commits: Mapping[str, float]) -> dict[str, object]:
 
 def _show(cells: Mapping[Job, Costs]) -> None:
     """Print the medians as a table that fits into a page of the docs."""
-    names = [OURS, OURS_TLS, GO, AIOHTTP, HTTPX]
+    names = [OURS, OURS_PLAIN, OURS_TLS, GO, AIOHTTP, HTTPX]
     print("| CPU µs a request | " + " | ".join(names) + " | ours to Go |")
     print("|---|" + "--:|" * (len(names) + 1))
     for job, costs in cells.items():

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from mypy_extensions import mypyc_attr
+
 from tidegate.domain.errors import SettingsInvalid
 
 
@@ -47,6 +49,7 @@ def is_overload(status: int) -> bool:
     return status in _OVERLOADED
 
 
+@mypyc_attr(native_class=False)  # the settings build it from what it says of itself
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
     """How often and how late to try again. `unsure_max` bounds the tries that cost no attempt."""

@@ -4,6 +4,7 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from mypy_extensions import mypyc_attr
 from typing_extensions import override
 
 from tidegate.domain.claim import Unit
@@ -19,6 +20,7 @@ MODELS_MAX = 256
 LATELY_SECONDS = 15.0
 
 
+@mypyc_attr(native_class=False)  # the settings build it from what it says of itself
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PauseSettings:
     """How long a sick endpoint is left alone: doubling from `seconds_min` to `seconds_max`.

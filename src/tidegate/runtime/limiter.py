@@ -10,12 +10,15 @@ larger than that of the highest limit, so that the parts of all never sum to mor
 
 from dataclasses import dataclass
 
+from mypy_extensions import mypyc_attr
+
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.domain.share import part_of
 
 NOTHING_SECONDS = 10.0
 
 
+@mypyc_attr(native_class=False)  # the settings build it from what it says of itself
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AimdSettings:
     """Bounds and gains of one endpoint's limit, in requests in flight of all processes together.

@@ -11,8 +11,6 @@ import math
 import ssl
 from typing import Protocol
 
-from typing_extensions import override
-
 from tidegate.domain.errors import (
     ConnectFailed,
     ReplyBroken,
@@ -71,8 +69,10 @@ def timed_out(phase: str, timeouts: Timeouts) -> TimedOut:
     return TimedOut(f"The upstream {what} {seconds:g} s ({phase}_seconds).", phase=phase)
 
 
-class Connection(asyncio.Protocol):
-    """Sends a call and reads its reply.
+class Connection:
+    """Sends a call and reads its reply: an `asyncio.Protocol` by what it does.
+
+    It is none by descent, since a class that is compiled can't descend from one that is not.
 
     Attributes:
         due: the loop's time at which `expire` is wanted; infinite when nothing is awaited.
@@ -198,14 +198,12 @@ class Connection(asyncio.Protocol):
 
     # What the event loop calls.
 
-    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport."""
         # uvloop's transports do all that asyncio's do but are no subclasses for mypy or isinstance.
         self._transport = transport  # type: ignore[assignment]  # see above
         self._keeper.made(self)
 
-    @override
     def data_received(self, data: bytes) -> None:
         """Read on, and end the call when its reply is whole."""
         if self._receiver is None:
@@ -234,7 +232,6 @@ class Connection(asyncio.Protocol):
         else:
             self._finish(self._whole(), reusable=extra == 0 and self._keeps_alive)
 
-    @override
     def eof_received(self) -> None:
         """Hear that the server sends no more; some replies end so."""
         if self._receiver is None:
@@ -244,12 +241,17 @@ class Connection(asyncio.Protocol):
         else:
             self.fail(self._ended(None))
 
-    @override
     def connection_lost(self, exc: Exception | None) -> None:
         """Hear that the connection is gone."""
         self._keeper.lost(self)
         if self._receiver is not None:
             self.fail(self._ended(exc))
+
+    def pause_writing(self) -> None:
+        """Hear that the kernel takes no more for now: the transport keeps what is left."""
+
+    def resume_writing(self) -> None:
+        """Hear that it takes more again."""
 
     # Reading
 

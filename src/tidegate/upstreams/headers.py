@@ -32,7 +32,7 @@ class RequestHeads:
         self._always = f"host: {origin.host_header}\r\naccept-encoding: identity\r\n{through}"
         self._always_fixed = self._always + _lines(fixed)
         # What a call may say in the place of the settings.
-        self._contested = CALL_HEADERS & fixed.keys()
+        self._contested = CALL_HEADERS.intersection(fixed)
         self._starts: dict[tuple[str, str], str] = {}
 
     def head(self, call: Call) -> bytes:

@@ -4,7 +4,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from tidegate.domain.errors import ConnectFailed, TimedOut
 from tidegate.upstreams.addresses import Addresses, Resolve
@@ -17,7 +17,7 @@ from tidegate.upstreams.tunnel import ask_for_way
 AGE_SPREAD = 0.25
 GOLDEN_RATIO = 0.6180339887498949
 
-P = TypeVar("P", bound=asyncio.Protocol)
+P = TypeVar("P")  # An `asyncio.Protocol` by what it does.
 
 
 class Opener:
@@ -88,12 +88,14 @@ class Opener:
     async def _connect(self, make: Callable[[], P]) -> P:
         context = await self._tls.current() if self._tls is not None else None
         sock = await dial(self._addresses)
+        made = make()
+        protocol = cast(asyncio.Protocol, made)
         try:
             # Calls in the clear are handed to the proxy itself.
             if self._settings.proxied_by is not None and context is not None:
                 await ask_for_way(sock, self._settings.proxied_by, self._origin)
-            _, made = await asyncio.get_running_loop().create_connection(
-                make,
+            await asyncio.get_running_loop().create_connection(
+                lambda: protocol,
                 sock=sock,
                 ssl=context,
                 server_hostname=None if context is None else self._origin.host,

@@ -6,31 +6,11 @@ import msgspec
 import orjson
 
 from tidegate.domain.usage import Usage
+from tidegate.wire.reply_usage import Counts, decode_reply
 
 MESSAGE_CHARACTERS_MAX = 2_000
 
 
-class _Details(msgspec.Struct):
-    cached_tokens: int | None = None
-    reasoning_tokens: int | None = None
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    prompt_tokens_details: _Details | None = None
-    completion_tokens_details: _Details | None = None
-    input_tokens_details: _Details | None = None
-    output_tokens_details: _Details | None = None
-
-
-class _Reply(msgspec.Struct):
-    usage: _Usage | None = None
-
-
-_decode_reply = msgspec.json.Decoder(_Reply).decode
 _decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
 _NO_USAGE = Usage()
 
@@ -54,7 +34,7 @@ def read_body(raw: bytes) -> Body | None:
         except UnicodeDecodeError:
             return None
     try:
-        usage = _usage(_decode_reply(raw).usage)
+        usage = _usage(decode_reply(raw).usage)
     except msgspec.ValidationError:
         if not _is_json(raw):
             return None
@@ -121,7 +101,7 @@ def wrapped_text(raw: bytes, status: int) -> bytes:
     )
 
 
-def _usage(usage: _Usage | None) -> Usage:
+def _usage(usage: Counts | None) -> Usage:
     if usage is None:
         return _NO_USAGE
     read = usage.input_tokens_details or usage.prompt_tokens_details

@@ -1,0 +1,81 @@
+"""Compiles the hot path where a wheel is built; all else of the package is in pyproject.toml.
+
+`pip install .` compiles where a C compiler and the headers of Python are at hand, and installs the
+same sources as they are where not: they do the same, only slower. TIDEGATE_COMPILE=1 insists on it,
+TIDEGATE_COMPILE=0 leaves it out. An editable install is never compiled, or changes would not count.
+"""
+
+import os
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+from setuptools import Extension, setup  # first: it brings a distutils of its own
+from setuptools.errors import CompileError, PlatformError
+
+from distutils.ccompiler import new_compiler  # isort: skip
+from distutils.sysconfig import customize_compiler  # isort: skip
+
+# What each line of a batch passes through; `./run compiled` runs tests against them, compiled.
+HOT = (
+    "domain/retry",
+    "processor/committer",
+    "processor/dispatcher",
+    "processor/endpoints",
+    "processor/flight",
+    "processor/held",
+    "processor/judge",
+    "processor/open_shard",
+    "processor/outcome",
+    "processor/quarantine",
+    "processor/run",
+    "processor/storage",
+    "runtime/limiter",
+    "upstreams/connection",
+    "upstreams/headers",
+    "upstreams/http",
+    "upstreams/pool",
+    "upstreams/quick",
+    "upstreams/waiter",
+    "wire/results",
+)
+INSIST, LEAVE_OUT = "1", "0"
+
+
+def missing() -> str | None:
+    """Return why nothing can be compiled here, or None."""
+    compiler = new_compiler()
+    customize_compiler(compiler)
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "trial.c")
+        source.write_text("#include <Python.h>\n")
+        try:
+            compiler.compile(
+                [str(source)], output_dir=folder, include_dirs=[sysconfig.get_path("include")]
+            )
+        except (CompileError, PlatformError) as error:
+            return str(error)
+    return None
+
+
+def extensions() -> list[Extension]:
+    """Return the compiled modules of a wheel."""
+    wish = os.environ.get("TIDEGATE_COMPILE", "")
+    if "bdist_wheel" not in sys.argv or wish == LEAVE_OUT:
+        return []
+    trouble = missing()
+    if trouble is not None:
+        text = f"The hot path can't be compiled ({trouble}): install a C compiler and python3-dev."
+        if wish == INSIST:
+            raise SystemExit(text)
+        print(f"{text} It is installed as it is, and takes more CPU for each line.")
+        return []
+    from mypyc.build import mypycify
+
+    paths = [f"src/tidegate/{name}.py" for name in HOT]
+    made: list[Extension] = mypycify(paths, opt_level="3", debug_level="0", group_name="tidegate")
+    return made
+
+
+setup(ext_modules=extensions())
