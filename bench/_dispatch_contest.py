@@ -15,7 +15,9 @@ from _dispatch_job import Cost, Job, OurCost
 from _dispatch_ours import run_batch, serving
 from _fast_upstream import FastUpstream, fast_upstream
 from _go import program, toolchain
-from _machine import Cores, interpreted, is_compiled, starting_on
+from _machine import Cores, interpreted, starting_on
+
+from tidegate.runtime.compiled import is_compiled
 
 PEER_SECONDS_MAX = 600.0
 # Their cost for each request does not depend on how many there are, only our patience does.

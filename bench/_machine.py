@@ -1,6 +1,5 @@
 """Cores for contestants, and their CPU time to the nanosecond."""
 
-import importlib.util
 import os
 import platform
 import subprocess
@@ -10,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
-from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+
+from tidegate.runtime.compiled import is_compiled
 
 # The kernel's name for "the CPU time of a process", with its number in the upper bits.
 _CPU_OF_A_PROCESS = 2
@@ -54,13 +54,6 @@ def user_and_system_seconds(pid: int) -> tuple[float, float]:
     """The same in its two parts, as exact as the kernel's ticks are."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return int(fields[11]) / TICKS_A_SECOND, int(fields[12]) / TICKS_A_SECOND
-
-
-def is_compiled() -> bool:
-    """Whether the hot path is compiled in the package that is measured."""
-    found = importlib.util.find_spec("tidegate.processor.dispatcher")
-    origin = "" if found is None else found.origin or ""
-    return origin.endswith(tuple(EXTENSION_SUFFIXES))
 
 
 def interpreted() -> dict[str, str]:

@@ -8,7 +8,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ["setup", "check", "test", "demo", "bench", "simulate", "parity", "docs", "fuzz", "help"]
+COMMANDS = [
+    "setup",
+    "check",
+    "test",
+    "compiled",
+    "demo",
+    "bench",
+    "simulate",
+    "parity",
+    "docs",
+    "fuzz",
+    "help",
+]
 
 
 @pytest.mark.parametrize("name", ["run", ".ci/run"])
