@@ -45,10 +45,10 @@ def profile(job: Job, cores: Cores, batches: int, target: Path) -> list[Path]:
                 file.seek(planned)
                 samples += stacks(file.read(ended - planned).decode(errors="replace"))
     cpu_us = statistics.median(cost.cpu_us_per_request for cost in costs)
+    in_kernel = 100 * statistics.median(cost.system_share for cost in costs)
     title = (
         f"tidegate serve, not compiled, {job.name}: {cpu_us:.1f} µs of CPU for each line from its "
-        f"shard to its durable result, {100 * statistics.median(cost.system_share for cost in costs):.0f} % of "
-        "it in the kernel"
+        f"shard to its durable result, {in_kernel:.0f} % of it in the kernel"
     )
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(flame_graph(samples, title))
