@@ -83,6 +83,22 @@ def test_any_chunking_gives_the_same_problems(kinds: list[str], at: int) -> None
     ]
 
 
+@given(data=FILES, places=st.lists(st.integers(0, 200), max_size=20), bound=st.integers(1, 30))
+def test_any_chunking_tells_where_each_line_begins(
+    data: bytes, places: list[int], bound: int
+) -> None:
+    splitter = LineSplitter(bound)
+    begins = [0]
+    for piece in data.removeprefix(MARK).split(b"\n"):
+        begins.append(begins[-1] + len(piece) + 1)
+    mark = len(data) - len(data.removeprefix(MARK))
+    for start, end in pairwise([0, *sorted(places), len(data)]):
+        for number, _ in splitter.feed(data[start:end]):
+            assert splitter.offset == mark + begins[number - 1]
+    for number, _ in splitter.finish():
+        assert splitter.offset == mark + begins[number - 1]
+
+
 def test_lines_are_numbered_as_they_lie_in_the_file() -> None:
     data = b"\xef\xbb\xbfone\r\n\n  \r\nfour\nfive"
     assert split(data) == [(1, b"one"), (4, b"four"), (5, b"five")]

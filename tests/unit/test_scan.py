@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 from hypothesis import given, strategies as st
 
-from tidegate.processor import scan as scanning, scratch
+from tidegate.processor import names, scan as scanning, scratch
 from tidegate.processor.problems import Problems
 from tidegate.processor.scan import LINE_WEIGHT, SLICE_LINES, SLICE_WEIGHT, Scan
 from tidegate.processor.settings import Planning
@@ -82,6 +82,7 @@ async def test_others_have_their_turn_after_a_run_was_written() -> None:
 
 async def test_a_scan_lets_go_of_all_its_scratch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scratch, "FREED_AT_ONCE", 100)
+    monkeypatch.setattr(names, "NAMES_AT_ONCE", 2)
     opened: list[io.BytesIO] = []
 
     def make() -> io.BytesIO:

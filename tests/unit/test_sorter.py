@@ -1,6 +1,7 @@
 import io
 import random
 import tempfile
+from itertools import chain
 from typing import BinaryIO, ClassVar
 
 import pytest
@@ -40,7 +41,7 @@ def test_blocks_of_any_size_are_merged_alike(
         cut = [sorted(pairs[at : at + items]) for at in range(0, len(pairs), items)]
         found = [runs.write_run(scratch, part) for part in cut]
         size = runs.BlockSize(bytes=block, pairs=most)
-        assert list(runs.merged(found, size)) == sorted(pairs)
+        assert list(chain.from_iterable(runs.merged(found, size))) == sorted(pairs)
 
 
 def test_a_block_holds_no_more_than_it_may_but_one_pair_at_least() -> None:

@@ -120,6 +120,13 @@ class BlobStore(ABC):
         pieces = [await self.read(part.blob, part.offset, part.length) for part in parts]
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
+    async def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Return the bytes of many places of one blob, each an offset and a length above zero.
+
+        Raises: as `read` does of the first that can't be read.
+        """
+        return [await self.read(name, offset, length) for offset, length in ranges]
+
     @abstractmethod
     async def delete(self, name: str) -> None:
         """Remove a blob and free its space. One that is not there is no error."""

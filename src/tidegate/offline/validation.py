@@ -245,19 +245,19 @@ async def _compare(survey: Survey, scan: Scan) -> None:
         survey.prompt_bytes += covered(len(prompt))
         if index and model == last_model:
             survey.shared_bytes += covered(common_prefix(last, prompt))
-            if prompt == last and _same(scan, prompt, last_place, place):
+            if prompt == last and await _same(scan, prompt, last_place, place):
                 survey.duplicate_prompts += 1
         last_model, last, last_place = model, prompt, place
         if index % SLICE_LINES == 0:
             await asyncio.sleep(0)
 
 
-def _same(scan: Scan, prompt: bytes, one: bytes, other: bytes) -> bool:
+async def _same(scan: Scan, prompt: bytes, one: bytes, other: bytes) -> bool:
     """Say whether equal keys mean equal prompts: of long ones, the bodies decide."""
     if len(prompt) <= PLAIN_BYTES:
         return True
-    bodies = [next(unpack_all(scan.records.get(place))).body for place in (one, other)]
-    return bodies[0] == bodies[1]
+    first, second = unpack_all(await scan.records.get_all([one, other]))
+    return first.body == second.body
 
 
 def common_prefix(one: bytes, other: bytes) -> int:

@@ -6,7 +6,7 @@ One pass over the input and one over the sorted lines; memory is bounded whateve
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
 from typing import Protocol
@@ -27,14 +27,12 @@ from tidegate.processor.scan import Scan
 from tidegate.processor.scratch import ScratchMaker
 from tidegate.processor.settings import Planning, UnknownModel
 from tidegate.processor.slices import Slice, slices
+from tidegate.processor.source import Source
 from tidegate.processor.storage import Storage
 from tidegate.runtime.clock import Clock
 from tidegate.runtime.identity import IdMaker
 from tidegate.stores.base import ClaimedBatch, Plan, Store
 from tidegate.upstreams.cell import Cell
-
-READ_BYTES = 2**20
-
 
 OpenPlanCell = Callable[[PlanTask], Cell]
 
@@ -99,6 +97,7 @@ class Planner:
         self, held: ClaimedBatch, parts: tuple[Part, ...], served: frozenset[str] | None
     ) -> Batch:
         tools, batch = self._tools, held.batch
+        source = Source(tools.blobs, parts)
         with ExitStack() as stack:
             found = Problems(self._settings.errors_max)
             scan = Scan(
@@ -107,9 +106,10 @@ class Planner:
                 stack,
                 endpoint=batch.endpoint,
                 problems=found,
+                source=source,
                 served=served,
             )
-            await scan.read(_pieces(tools.blobs, parts))
+            await scan.read(source.pieces())
             whole = await scan.judge()
             problems = found.listed() if whole is None else [whole]
             if problems:
@@ -124,12 +124,13 @@ class Planner:
         """Plan in a child process, for planning this batch may kill (PROTOCOL 20)."""
         tools, batch = self._tools, held.batch
         task = PlanTask(planning=self._settings, endpoint=batch.endpoint, served=served)
+        source = Source(tools.blobs, parts)
         deaths = Deaths()
         tools.observer.planned_alone(batch.id)
         while True:
             attempt = Attempt(tools.open_plan_cell(task), self._settings)
             try:
-                problems = await attempt.read(_pieces(tools.blobs, parts))
+                problems = await attempt.read(source.pieces())
                 if problems:
                     return await self._end(held, problems)
                 return await self._write(held, attempt.slices())
@@ -216,13 +217,6 @@ class Planner:
 def plan_blob(held: ClaimedBatch) -> str:
     """Return the name of the plan that this claim may write; the epoch fences it (PROTOCOL 18)."""
     return PlanBlob(batch_id=held.batch.id, epoch=held.claim.epoch).name
-
-
-async def _pieces(blobs: BlobStore, parts: tuple[Part, ...]) -> AsyncIterator[bytes]:
-    for part in parts:
-        for start in range(0, part.length, READ_BYTES):
-            length = min(READ_BYTES, part.length - start)
-            yield await blobs.read(part.blob, part.offset + start, length)
 
 
 def _no_file(batch: Batch) -> Problem:

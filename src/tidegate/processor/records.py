@@ -99,5 +99,5 @@ def _stretches(places: Sequence[bytes]) -> Iterator[tuple[int, int]]:
 
 
 def length_of(place: bytes) -> int:
-    """Return how many bytes the record at a place has."""
-    return int.from_bytes(place[8:], "big")
+    """Return how many bytes the record at a place has; what follows in a place is not looked at."""
+    return int.from_bytes(place[8:12], "big")

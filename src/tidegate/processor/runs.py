@@ -120,8 +120,8 @@ def block_size(runs: int) -> BlockSize:
     )
 
 
-def merged(runs: Sequence[Held], size: BlockSize) -> Iterator[Pair]:
-    """Yield the pairs of all runs in order, reading blocks of about that size.
+def merged(runs: Sequence[Held], size: BlockSize) -> Iterator[Sequence[Pair]]:
+    """Yield the pairs of all runs in order, many at a time, reading blocks of about that size.
 
     Whole stretches of blocks are sorted at a time, which costs a fraction of a heap of pairs.
     """
@@ -140,7 +140,7 @@ def merged(runs: Sequence[Held], size: BlockSize) -> Iterator[Pair]:
             _, index = heapq.heappop(waiting)
             found.append(index)
             last = min(last, runs[index].block[-1])
-        yield from _stretch([runs[index] for index in found], last)
+        yield _stretch([runs[index] for index in found], last)
         for index in found:
             if runs[index].block:
                 heapq.heappush(waiting, (runs[index].block[0], index))

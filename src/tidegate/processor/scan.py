@@ -7,16 +7,16 @@ there is one set of rules (PROTOCOL 6). Memory is bounded whatever the size of t
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
-from hashlib import blake2b
 from typing import Protocol
 
 from tidegate.domain.batch import Problem
-from tidegate.processor.records import Records
+from tidegate.processor.keeping import InSource, Keeping, OnScratch
+from tidegate.processor.names import Names
 from tidegate.processor.scratch import ScratchMaker
 from tidegate.processor.settings import Planning
 from tidegate.processor.sorter import ExternalSorter
+from tidegate.processor.source import Source
 from tidegate.wire.jsonl import Line, LineSplitter, oversize_problem, read_line
-from tidegate.wire.plan_format import head_of
 
 SLICE_LINES = 256
 # Others have their turn after as much, of which each line counts `LINE_WEIGHT` and its bytes: what
@@ -26,7 +26,6 @@ LINE_WEIGHT = 2**12
 # Ends the model at the start of a key; neither models nor prompts hold one.
 MODEL_END = b"\0"
 _NUMBER_BYTES = 4
-_DIGEST_BYTES = 16
 
 # Hears of every line that is not blank: its number, its bytes (None: too long), what it is.
 LineListener = Callable[[int, bytes | None, Line | Problem], None]
@@ -44,7 +43,8 @@ class Scan:
     """One reading of one file for one endpoint; what it opens, `stack` closes.
 
     `lines` holds a key (model, prompt and number) and the place of each sound line in `records`.
-    Where `served` is given, lines for other models are problems.
+    Where `served` is given, lines for other models are problems. What is read may be given as its
+    `source` too: then it is read there again, and no line is written to scratch.
     """
 
     def __init__(  # noqa: PLR0913 -- what it judges by, all given once
@@ -55,6 +55,7 @@ class Scan:
         *,
         endpoint: str,
         problems: Problems,
+        source: Source | None = None,
         served: frozenset[str] | None = None,
         on_line: LineListener | None = None,
     ) -> None:
@@ -67,9 +68,11 @@ class Scan:
         self._found = 0
         self._models: dict[str, bytes] = {}
         # Only keys and places are sorted: the lines themselves may be large.
-        self.records = stack.enter_context(Records(make_scratch))
+        self.records: Keeping = (
+            OnScratch(make_scratch, stack) if source is None else InSource(source)
+        )
         self.lines = stack.enter_context(self._sorter())
-        self._names = stack.enter_context(self._sorter())
+        self._names = Names(stack.enter_context(self._sorter()), make_scratch, stack)
 
     def _sorter(self) -> ExternalSorter:
         return ExternalSorter(
@@ -87,54 +90,51 @@ class Scan:
         """Judge every line of the input, which comes in pieces of any size."""
         splitter = LineSplitter(self._settings.line_bytes_max)
         async for piece in pieces:
-            await self._take(splitter.feed(piece))
-        await self._take(splitter.finish())
+            await self._take(splitter, splitter.feed(piece))
+        await self._take(splitter, splitter.finish())
 
-    async def _take(self, found: Iterator[tuple[int, bytes | None]]) -> None:
+    async def _take(
+        self, splitter: LineSplitter, found: Iterator[tuple[int, bytes | None]]
+    ) -> None:
         weight = 0
         for number, raw in found:
             weight += LINE_WEIGHT if raw is None else LINE_WEIGHT + len(raw)
-            if self.take(number, raw) or weight >= SLICE_WEIGHT:
+            if self.take(number, raw, splitter.offset) or weight >= SLICE_WEIGHT:
                 weight = 0
                 await asyncio.sleep(0)
         await asyncio.sleep(0)
 
-    def take(self, number: int, raw: bytes | None) -> bool:
+    def take(self, number: int, raw: bytes | None, offset: int = 0) -> bool:
         """Judge one line that is not blank; None stands for one that is too long.
 
-        Return True where that was a slow moment: something was written.
+        `offset` tells where it begins in the source, if there is one. Return True where that was a
+        slow moment: something was written.
         """
         self._found += 1
         if self._found > self._settings.lines_max:
             return False
-        line = self._judged(number, raw)
+        if raw is None:
+            line: Line | Problem = oversize_problem(number, self._settings.line_bytes_max)
+        else:
+            line = read_line(number, raw, endpoint=self._endpoint)
+            if type(line) is Line and self._served is not None and line.model not in self._served:
+                line = _no_model(line)
         if self._on_line is not None:
             self._on_line(number, raw, line)
-        if isinstance(line, Line):
-            return self._keep(line)
-        self._problems.add(line)
-        return False
+        if isinstance(line, Problem):
+            self._problems.add(line)
+            return False
+        assert raw is not None, "a sound line without bytes"
+        return self._keep(line, raw, offset)
 
-    def _judged(self, number: int, raw: bytes | None) -> Line | Problem:
-        if raw is None:
-            return oversize_problem(number, self._settings.line_bytes_max)
-        line = read_line(number, raw, endpoint=self._endpoint)
-        if self._served is not None and isinstance(line, Line) and line.model not in self._served:
-            return _no_model(line)
-        return line
-
-    def _keep(self, line: Line) -> bool:
+    def _keep(self, line: Line, raw: bytes, offset: int) -> bool:
         """Take a sound line; return True where a run was written."""
-        custom_id, body = line.custom_id, line.body
-        place = line.number.to_bytes(_NUMBER_BYTES, "big")
-        name = line.name.encode()
-        digest = blake2b(name, digest_size=_DIGEST_BYTES).digest()
-        spilled = self._names.add(digest, place + name)
+        self._names.add(line.number, line.name)
         model = self._models.get(line.model)
         if model is None:
             model = self._models[line.model] = line.model.encode() + MODEL_END
-        record = self.records.add(head_of(line.number, custom_id, body), custom_id, body)
-        return self.lines.add(b"%b%b\0%b" % (model, line.prompt, place), record) or spilled
+        key = b"%b%b\0%b" % (model, line.prompt, line.number.to_bytes(_NUMBER_BYTES, "big"))
+        return self.lines.add(key, self.records.keep(line, raw, offset))
 
     async def judge(self) -> Problem | None:
         """Return what is wrong with the file as a whole; else look for duplicates among its lines.
@@ -160,16 +160,16 @@ class Scan:
                 await asyncio.sleep(0)
 
     async def _find_duplicates(self) -> None:
-        digest = b""
-        seen: set[bytes] = set()
-        for index, (key, record) in enumerate(self._names.merged()):
-            if key != digest:
-                digest, seen = key, set()
-            name = record[_NUMBER_BYTES:]
-            if name in seen:
-                self._problems.add(_duplicate(int.from_bytes(record[:_NUMBER_BYTES], "big")))
-            seen.add(name)
-            if index % SLICE_LINES == 0:
+        suspected = False
+        for suspect in self._names.suspects():
+            suspected = suspected or suspect
+            await asyncio.sleep(0)
+        if not suspected:
+            return
+        for index, number in enumerate(self._names.duplicates()):
+            if number is not None:
+                self._problems.add(_duplicate(number))
+            if number is None or index % SLICE_LINES == 0:
                 await asyncio.sleep(0)
 
 

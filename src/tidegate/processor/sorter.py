@@ -1,6 +1,7 @@
 """Sorting more than fits in memory: sorted runs on scratch, then one merge."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from types import TracebackType
 from typing import Self
 
@@ -61,5 +62,9 @@ class ExternalSorter:
 
     def merged(self) -> Iterator[Pair]:
         """Yield every pair in order. Call it once, after the last `add`."""
+        return chain.from_iterable(self.stretches())
+
+    def stretches(self) -> Iterator[Sequence[Pair]]:
+        """Yield every pair in order, many at a time. Call it once, after the last `add`."""
         self._held.sort()
         return merged([*self._runs, Held(self._held)], block_size(len(self._runs)))

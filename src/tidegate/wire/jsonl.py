@@ -52,14 +52,21 @@ class LineSplitter:
     A byte-order mark at the start, carriage returns before a newline and blank lines are dropped
     (blank ones are counted). A line above `line_bytes_max` is reported as None without ever being
     held whole.
+
+    Attributes:
+        offset: where the line that was yielded last begins in the stream.
     """
 
     def __init__(self, line_bytes_max: int) -> None:
+        self.offset = 0
         self._line_bytes_max = line_bytes_max
         self._tail = bytearray()
         self._number = 0
         self._oversize = False
         self._started = False
+        # Where the next bytes lie in the stream, and where the line begins that they go on with.
+        self._position = 0
+        self._start = 0
 
     def feed(self, chunk: bytes) -> Iterator[tuple[int, bytes | None]]:
         """Take the next bytes; yield each line that they complete."""
@@ -70,21 +77,38 @@ class LineSplitter:
                 self._tail += chunk
                 return
             self._started = True
-            chunk = chunk.removeprefix(_BOM)
+            if chunk.startswith(_BOM):
+                chunk = chunk[len(_BOM) :]
+                self._position = self._start = len(_BOM)
         pieces = chunk.split(b"\n")
-        if len(pieces) > 1:
+        rest = pieces.pop()
+        if pieces:
+            # What is held of a line that is too long is less than what it had.
+            lengths = list(map(len, pieces))
             pieces[0] = bytes(self._tail) + pieces[0]
             self._tail.clear()
-        self._tail += pieces.pop()
-        for piece in pieces:
-            self._number += 1
-            if self._is_plain(piece):
-                yield self._number, piece
-            else:
-                yield from self._odd(piece)
+            yield from self._lines(pieces, lengths)
+        self._tail += rest
+        self._position += len(chunk)
         if len(self._tail) > self._line_bytes_max + 1:
             self._oversize = True
             self._tail.clear()
+
+    def _lines(self, pieces: list[bytes], lengths: list[int]) -> Iterator[tuple[int, bytes | None]]:
+        bound, position = self._line_bytes_max, self._position
+        for piece, length in zip(pieces, lengths, strict=True):
+            self._number += 1
+            position += length + 1
+            self.offset, self._start = self._start, position
+            if (
+                piece[:1] == b"{"
+                and piece[-1:] == b"}"
+                and len(piece) <= bound
+                and not self._oversize
+            ):
+                yield self._number, piece
+            else:
+                yield from self._odd(piece)
 
     def finish(self) -> Iterator[tuple[int, bytes | None]]:
         """Yield the last line, where the stream did not end with a newline."""
@@ -93,15 +117,8 @@ class LineSplitter:
             tail = tail.removeprefix(_BOM)
         if tail or self._oversize:
             self._number += 1
+            self.offset = self._start
             yield from self._odd(tail)
-
-    def _is_plain(self, piece: bytes) -> bool:
-        return (
-            piece[:1] == b"{"
-            and piece[-1:] == b"}"
-            and len(piece) <= self._line_bytes_max
-            and not self._oversize
-        )
 
     def _odd(self, piece: bytes) -> Iterator[tuple[int, bytes | None]]:
         oversize, self._oversize = self._oversize, False

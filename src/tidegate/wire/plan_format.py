@@ -1,11 +1,13 @@
 """How a line lies in the plan blob: a fixed head, then the custom_id and the body as written."""
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import starmap
 
 import msgspec
 
 _HEAD = struct.Struct(">III")
+HEAD_BYTES = _HEAD.size
 
 
 class PlanLine(msgspec.Struct, frozen=True, gc=False):
@@ -24,6 +26,11 @@ def pack(number: int, custom_id: bytes, body: bytes) -> bytes:
 def head_of(number: int, custom_id: bytes, body: bytes) -> bytes:
     """Return what stands before the custom_id and the body in their record."""
     return _HEAD.pack(number, len(custom_id), len(body))
+
+
+def heads_of(lines: Iterable[tuple[int, int, int]]) -> list[bytes]:
+    """Return the heads of lines: of each its number, and the lengths of custom_id and body."""
+    return list(starmap(_HEAD.pack, lines))
 
 
 def unpack_all(data: bytes) -> Iterator[PlanLine]:

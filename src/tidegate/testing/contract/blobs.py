@@ -223,6 +223,23 @@ class ReadContract:
                     continue
                 raise AssertionError(f"{gone} could be read")
 
+    async def test_ranges_of_a_blob_are_read_in_any_order(self, blobs: BlobStore) -> None:
+        await blobs.put("blob", b"0123456789")
+        ranges = [(8, 2), (0, 10), (0, 1), (3, 3), (4, 1)]
+        expected = [b"89", b"0123456789", b"0", b"345", b"4"]
+        assert await blobs.read_ranges("blob", ranges) == expected
+        assert await blobs.read_ranges("blob", []) == []
+
+    async def test_no_range_is_read_where_one_is_missing(self, blobs: BlobStore) -> None:
+        await blobs.put("blob", b"0123456789")
+        for name, gone in (("nothing", (0, 1)), ("blob", (9, 2)), ("blob", (11, 1))):
+            for ranges in ([(0, 10), gone], [gone, (0, 10)]):
+                try:
+                    await blobs.read_ranges(name, ranges)
+                except BlobMissing:
+                    continue
+                raise AssertionError(f"{gone} of '{name}' could be read")
+
     async def test_an_unknown_name_is_missing(self, blobs: BlobStore) -> None:
         await expect_missing(blobs, "nothing")
         await expect_missing(blobs, "no/such/place", 0, 0)
