@@ -295,10 +295,10 @@ def _version_stays(patches: Patches) -> None:
 
 
 def _runs_forgotten(patches: Patches) -> None:
-    def merged(self: sorter.ExternalSorter) -> Iterator[tuple[bytes, bytes]]:
-        return iter(sorted(self._held))
+    def stretches(self: sorter.ExternalSorter) -> Iterator[list[tuple[bytes, bytes]]]:
+        yield sorted(self._held)
 
-    patches.put(sorter.ExternalSorter, "merged", merged)
+    patches.put(sorter.ExternalSorter, "stretches", stretches)
 
 
 def _never_renewed(patches: Patches) -> None:
