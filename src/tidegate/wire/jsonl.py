@@ -1,7 +1,9 @@
 """Lines of a batch file: found in a stream of bytes, and judged one by one."""
 
+import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Final
 
 import msgspec
 
@@ -12,7 +14,8 @@ CUSTOM_ID_CHARACTERS_MAX = 512
 MODEL_CHARACTERS_MAX = 256
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _BOM = b"\xef\xbb\xbf"
-_STREAMS = {"/v1/chat/completions": "Chat Completions: "}
+_CHAT: Final = "/v1/chat/completions"
+_STREAMS = {_CHAT: "Chat Completions: "}
 # A pair of surrogates, a lone one, or any other escape: in this order, each escape is met once.
 _ESCAPES = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
@@ -23,12 +26,13 @@ _LONE_BYTES = 6
 _BLANK = b" \t\r\n"
 # A line as nearly everybody writes it, up to its body: nothing in it can be read in two ways.
 _S = rb"[ \t\r]*"
-_PLAIN_HEAD = re.compile(
+_PLAIN_HEAD = (
     rb"\{" + _S + rb'"custom_id"' + _S + rb":" + _S + rb'("[^"\\\x00-\x1f]{1,512}")' + _S + rb","
     + _S + rb'"method"' + _S + rb":" + _S + rb'"POST"' + _S + rb","
-    + _S + rb'"url"' + _S + rb":" + _S + rb'"([^"\\]*)"' + _S + rb","
+    + _S + rb'"url"' + _S + rb":" + _S + rb'"%b"' + _S + rb","
     + _S + rb'"body"' + _S + rb":" + _S + rb"(?=\{)"
 )  # fmt: skip
+_ENDPOINTS_MAX = 32
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -156,9 +160,22 @@ class _PlainBody(msgspec.Struct, gc=False):
     input: object = None
 
 
+class _ChatBody(msgspec.Struct, gc=False):
+    """What nearly every chat is. What else orders a prompt is not in it."""
+
+    model: str
+    messages: list[prompts.Said]
+    stream: bool | None = None
+    tools: msgspec.Raw = msgspec.Raw(b"")
+    instructions: None = None
+    prompt: None = None
+    input: None = None
+
+
 _decode_line = msgspec.json.Decoder(_RawLine).decode
 _decode_body = msgspec.json.Decoder(_RawBody).decode
 _decode_plain = msgspec.json.Decoder(_PlainBody).decode
+_decode_chat = msgspec.json.Decoder(_ChatBody).decode
 _decode_text = msgspec.json.Decoder(str).decode
 
 
@@ -207,37 +224,53 @@ def _softened(match: re.Match[bytes]) -> bytes:
 
 def _read_plain(number: int, raw: bytes, endpoint: str) -> Line | None:
     """Read a sound line of the usual form in one pass; None where it takes a closer look."""
-    head = _PLAIN_HEAD.match(raw)
-    if head is None or raw[-1:] != b"}" or head[2] != endpoint.encode():
+    head = _plain_head(endpoint)(raw)
+    if head is None or raw[-1:] != b"}":
         return None
     raw_body = raw[head.end() : -1]
     try:
         if not raw.isascii():
             raw.decode()
-        body = _decode_plain(raw_body)
-        if not _is_sound(body, endpoint):
-            return None
-        prompt = _plain_prompt(body)
+        asked = _plain_chat(raw_body) if endpoint == _CHAT else None
+        model, prompt = _plain_body(raw_body, endpoint) if asked is None else asked
     except prompts.UNSPELLABLE:
+        return None
+    if not (0 < len(model) <= MODEL_CHARACTERS_MAX and model.isprintable()):
         return None
     custom_id = head[1]
     return Line(
         number=number,
         custom_id=custom_id,
         name=custom_id[1:-1].decode(),
-        model=body.model,
+        model=model,
         body=raw_body if raw_body[-1:] == b"}" else raw_body.rstrip(_BLANK),
         prompt=prompt,
     )
 
 
-def _is_sound(body: _PlainBody, endpoint: str) -> bool:
-    return (
-        0 < len(body.model) <= MODEL_CHARACTERS_MAX
-        and body.model.isprintable()
-        and not body.stream
-        and (body.messages is not msgspec.UNSET or endpoint != "/v1/chat/completions")
-    )
+@functools.lru_cache(_ENDPOINTS_MAX)
+def _plain_head(endpoint: str) -> Callable[[bytes], re.Match[bytes] | None]:
+    return re.compile(_PLAIN_HEAD % re.escape(endpoint.encode())).match
+
+
+def _plain_chat(raw: bytes) -> tuple[str, bytes] | None:
+    """Return model and prompt of the plainest of chats, None for any other."""
+    if len(raw) > prompts.PROMPT_BYTES_MAX:
+        return None
+    try:
+        body = _decode_chat(raw)
+    except msgspec.ValidationError:
+        return None
+    if body.stream:
+        return None
+    return body.model, prompts.chat_key(bytes(body.tools), body.messages)
+
+
+def _plain_body(raw: bytes, endpoint: str) -> tuple[str, bytes]:
+    body = _decode_plain(raw)
+    if body.stream or (body.messages is msgspec.UNSET and endpoint == _CHAT):
+        raise msgspec.ValidationError
+    return body.model, _plain_prompt(body)
 
 
 def _plain_prompt(body: _PlainBody) -> bytes:
@@ -329,7 +362,7 @@ def _with_body(number: int, custom_id: bytes, name: str, raw: bytes, endpoint: s
             f"{_STREAMS.get(endpoint, '')}Streaming is not supported in the Batch API.",
             "body.stream",
         )
-    if endpoint == "/v1/chat/completions" and not bytes(body.messages):
+    if endpoint == _CHAT and not bytes(body.messages):
         raise _Unfit("invalid_request", "Messages parameter is required.", "body.messages")
     return Line(
         number=number,

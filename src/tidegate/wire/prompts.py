@@ -9,6 +9,7 @@ equal keys so far share as much, and are neighbours still.
 """
 
 import functools
+from collections.abc import Sequence
 from zlib import crc32
 
 import msgspec
@@ -31,16 +32,44 @@ _encode_sorted = msgspec.json.Encoder(order="sorted").encode
 UNSPELLABLE = (msgspec.MsgspecError, RecursionError, ValueError, OverflowError)
 
 
+class Said(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """A message that holds what nearly every one holds, and nothing else."""
+
+    role: str
+    content: str
+
+
 def sort_key(*parts: bytes) -> bytes:
     """Return what orders a prompt with these spelled parts; there is no NUL in it."""
-    text = b"\x1f".join(parts)
-    if b"\0" in text:
-        text = text.replace(b"\0", b" ")
-    if len(text) <= PLAIN_BYTES:
-        return text
-    blocks = range(PLAIN_BYTES, min(len(text), PROMPT_BYTES_MAX), BLOCK_BYTES)
+    return _key_of(b"\x1f".join(parts))
+
+
+def chat_key(tools: bytes, messages: Sequence[Said]) -> bytes:
+    """Return the `sort_key` of a chat with these messages, and these tools as they are written.
+
+    All of them together have at most `PROMPT_BYTES_MAX` bytes as they were written.
+
+    Raises:
+        one of `UNSPELLABLE`: a text can't be encoded.
+    """
+    text = "\x1e".join([f"{said.role}\x1f{said.content}" for said in messages])
+    if tools:
+        return _key_of(b"%b\x1f\x1f%b\x1f\x1f" % (spelled_raw(tools), text.encode()))
+    return _key_of(f"\x1f\x1f{text}\x1f\x1f".encode())
+
+
+def _key_of(text: bytes) -> bytes:
+    plain = text[:PLAIN_BYTES]
+    if b"\0" in plain:
+        plain = plain.replace(b"\0", b" ")
+    length = len(text)
+    if length <= PLAIN_BYTES:
+        return plain
+    if length <= PLAIN_BYTES + BLOCK_BYTES:
+        return b"%b%08x" % (plain, crc32(text[PLAIN_BYTES:]))
+    blocks = range(PLAIN_BYTES, min(length, PROMPT_BYTES_MAX), BLOCK_BYTES)
     digests = [b"%08x" % crc32(text[start : start + BLOCK_BYTES]) for start in blocks]
-    return text[:PLAIN_BYTES] + b"".join(digests)
+    return plain + b"".join(digests)
 
 
 def covered(key_bytes: int) -> int:

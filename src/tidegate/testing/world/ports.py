@@ -2,7 +2,7 @@
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Self, TypeVar, cast
@@ -89,6 +89,10 @@ class HostBlobs(BlobStore):
     @override
     async def read(self, name: str, offset: int, length: int) -> bytes:
         return await self._steady(f"read {name}", lambda: self._blobs.read(name, offset, length))
+
+    @override
+    async def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        return await self._steady(f"read {name}", lambda: self._blobs.read_ranges(name, ranges))
 
     @override
     async def delete(self, name: str) -> None:
