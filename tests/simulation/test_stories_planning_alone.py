@@ -21,7 +21,8 @@ from tidegate.testing.quarantine import Lives, PlanCells
 from tidegate.testing.stories import at_once, lines, now, told
 from tidegate.upstreams.base import Call, Reply
 from tidegate.upstreams.cell import Cell
-from tidegate.wire.jsonl import Line, read_line
+from tidegate.wire.jsonl import read_line
+from tidegate.wire.lines import Line
 
 DEADLY = request_line("deadly", content="unreadable")
 SMALL = Settings(planning=Planning(shard_lines_max=3))

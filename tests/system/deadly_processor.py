@@ -38,7 +38,8 @@ from tidegate.upstreams.base import Call, Reply, Upstream
 from tidegate.upstreams.catalogue import Catalogue
 from tidegate.upstreams.cell_child import OpenUpstream, own_output, serve, stand_alone
 from tidegate.upstreams.cell_process import CellSettings, ProcessCell
-from tidegate.wire.jsonl import Line, read_line
+from tidegate.wire.jsonl import read_line
+from tidegate.wire.lines import Line
 
 SETTINGS = Settings(
     claims=Claims(lease_seconds=1.0, poll_seconds=0.05), planning=Planning(shard_lines_max=20)

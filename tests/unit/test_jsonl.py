@@ -8,12 +8,12 @@ from tidegate.domain.batch import Problem
 from tidegate.wire.jsonl import (
     CUSTOM_ID_CHARACTERS_MAX,
     MODEL_CHARACTERS_MAX,
-    Line,
     LineSplitter,
     oversize_problem,
     read_line,
     without_lone_surrogates,
 )
+from tidegate.wire.lines import Line
 
 CHAT = "/v1/chat/completions"
 

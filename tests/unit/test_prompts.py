@@ -6,7 +6,8 @@ from hypothesis import given, strategies as st
 
 from tidegate.domain.batch import Problem
 from tidegate.wire import jsonl, prompts
-from tidegate.wire.jsonl import Line, read_line
+from tidegate.wire.jsonl import read_line
+from tidegate.wire.lines import Line, Message
 
 CHAT = "/v1/chat/completions"
 PLAIN, BLOCK, MOST = prompts.PLAIN_BYTES, prompts.BLOCK_BYTES, prompts.PROMPT_BYTES_MAX
@@ -88,8 +89,8 @@ def test_equal_messages_have_equal_keys(one: str, other: str) -> None:
 
 
 def test_whatever_else_a_message_holds_parts_it_from_others() -> None:
-    plain: prompts.Message = {"role": "user", "content": "x"}
-    others: list[prompts.Message] = [
+    plain: Message = {"role": "user", "content": "x"}
+    others: list[Message] = [
         plain,
         plain | {"name": "a"},
         plain | {"name": "b"},

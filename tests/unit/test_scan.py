@@ -14,7 +14,8 @@ from tidegate.processor.problems import Problems
 from tidegate.processor.scan import LINE_WEIGHT, SLICE_LINES, SLICE_WEIGHT, Scan
 from tidegate.processor.settings import Planning
 from tidegate.processor.slices import slices
-from tidegate.wire.jsonl import Line, read_line
+from tidegate.wire.jsonl import read_line
+from tidegate.wire.lines import Line
 from tidegate.wire.plan_format import unpack_all
 
 CHAT = "/v1/chat/completions"

@@ -22,7 +22,7 @@ from tidegate.processor.scan import SLICE_LINES, Scan
 from tidegate.processor.scratch import ScratchMaker
 from tidegate.processor.settings import Planning
 from tidegate.processor.sorter import ExternalSorter
-from tidegate.wire.jsonl import Line
+from tidegate.wire.lines import Line
 from tidegate.wire.plan_format import unpack_all
 from tidegate.wire.prompts import PLAIN_BYTES, covered
 

@@ -10,7 +10,7 @@ from typing_extensions import override
 from tidegate.processor.records import Records
 from tidegate.processor.scratch import ScratchMaker
 from tidegate.processor.source import Source
-from tidegate.wire.jsonl import Line
+from tidegate.wire.lines import Line
 from tidegate.wire.plan_format import HEAD_BYTES, head_of, heads_of
 
 # What lies between two things that are wanted is read with them where it is no more than that: a

@@ -16,7 +16,8 @@ from tidegate.processor.scratch import ScratchMaker
 from tidegate.processor.settings import Planning
 from tidegate.processor.sorter import ExternalSorter
 from tidegate.processor.source import Source
-from tidegate.wire.jsonl import Line, LineSplitter, oversize_problem, read_line
+from tidegate.wire.jsonl import LineSplitter, oversize_problem, read_line
+from tidegate.wire.lines import Line
 
 SLICE_LINES = 256
 # Others have their turn after as much, of which each line counts `LINE_WEIGHT` and its bytes: what

@@ -9,6 +9,17 @@ import msgspec
 
 from tidegate.domain.batch import Problem
 from tidegate.wire import prompts
+from tidegate.wire.lines import (
+    Line,
+    PlainBody,
+    RawBody,
+    RawLine,
+    decode_body,
+    decode_chat,
+    decode_line,
+    decode_plain,
+    decode_text,
+)
 
 CUSTOM_ID_CHARACTERS_MAX = 512
 MODEL_CHARACTERS_MAX = 256
@@ -33,21 +44,6 @@ _PLAIN_HEAD = (
     + _S + rb'"body"' + _S + rb":" + _S + rb"(?=\{)"
 )  # fmt: skip
 _ENDPOINTS_MAX = 32
-
-
-class Line(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One sound request line. `custom_id` and `body` are the bytes that the user wrote.
-
-    `prompt` orders lines so that neighbours share as much prompt as possible: what an engine
-    renders first comes first, in a canonical spelling and shortened as `prompts` says.
-    """
-
-    number: int
-    custom_id: bytes
-    name: str
-    model: str
-    body: bytes
-    prompt: bytes
 
 
 class LineSplitter:
@@ -133,52 +129,6 @@ class LineSplitter:
             yield self._number, piece
 
 
-class _RawLine(msgspec.Struct, gc=False):
-    custom_id: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    method: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    url: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    body: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-
-
-class _RawBody(msgspec.Struct, gc=False):
-    model: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    stream: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    tools: msgspec.Raw = msgspec.Raw(b"")
-    instructions: msgspec.Raw = msgspec.Raw(b"")
-    messages: msgspec.Raw = msgspec.Raw(b"")
-    prompt: msgspec.Raw = msgspec.Raw(b"")
-    input: msgspec.Raw = msgspec.Raw(b"")
-
-
-class _PlainBody(msgspec.Struct, gc=False):
-    model: str
-    stream: bool | None = None
-    tools: msgspec.Raw = msgspec.Raw(b"")
-    instructions: object = None
-    messages: list[prompts.Message] | msgspec.UnsetType = msgspec.UNSET
-    prompt: object = None
-    input: object = None
-
-
-class _ChatBody(msgspec.Struct, gc=False):
-    """What nearly every chat is. What else orders a prompt is not in it."""
-
-    model: str
-    messages: list[prompts.Said]
-    stream: bool | None = None
-    tools: msgspec.Raw = msgspec.Raw(b"")
-    instructions: None = None
-    prompt: None = None
-    input: None = None
-
-
-_decode_line = msgspec.json.Decoder(_RawLine).decode
-_decode_body = msgspec.json.Decoder(_RawBody).decode
-_decode_plain = msgspec.json.Decoder(_PlainBody).decode
-_decode_chat = msgspec.json.Decoder(_ChatBody).decode
-_decode_text = msgspec.json.Decoder(str).decode
-
-
 class _Unfit(Exception):
     # Never leaves this module: it carries a Problem out of nested checks.
     def __init__(self, code: str, message: str, param: str | None) -> None:
@@ -258,7 +208,7 @@ def _plain_chat(raw: bytes) -> tuple[str, bytes] | None:
     if len(raw) > prompts.PROMPT_BYTES_MAX:
         return None
     try:
-        body = _decode_chat(raw)
+        body = decode_chat(raw)
     except msgspec.ValidationError:
         return None
     if body.stream:
@@ -267,13 +217,13 @@ def _plain_chat(raw: bytes) -> tuple[str, bytes] | None:
 
 
 def _plain_body(raw: bytes, endpoint: str) -> tuple[str, bytes]:
-    body = _decode_plain(raw)
+    body = decode_plain(raw)
     if body.stream or (body.messages is msgspec.UNSET and endpoint == _CHAT):
         raise msgspec.ValidationError
     return body.model, _plain_prompt(body)
 
 
-def _plain_prompt(body: _PlainBody) -> bytes:
+def _plain_prompt(body: PlainBody) -> bytes:
     messages, tools = body.messages, bytes(body.tools)
     return prompts.sort_key(
         prompts.spelled_raw(tools) if tools else b"",
@@ -288,7 +238,7 @@ def _read(number: int, raw: bytes, endpoint: str) -> Line:
     try:
         if not raw.isascii():
             raw.decode("utf-8")
-        line = _decode_line(raw)
+        line = decode_line(raw)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as exc:
         return _read_softened(number, raw, endpoint, exc)
     return _checked(number, line, endpoint)
@@ -300,7 +250,7 @@ def _read_softened(number: int, raw: bytes, endpoint: str, error: Exception) -> 
     if soft == raw or isinstance(error, UnicodeDecodeError):
         raise _unreadable(error)
     try:
-        line = _checked(number, _decode_line(soft), endpoint)
+        line = _checked(number, decode_line(soft), endpoint)
     except (msgspec.MsgspecError, RecursionError) as exc:
         raise _unreadable(exc) from exc
     if line.custom_id not in raw or line.model.encode() not in raw or soft.count(line.body) != 1:
@@ -318,7 +268,7 @@ def _unreadable(error: Exception | None) -> _Unfit:
     return _Unfit("invalid_json_line", message, None)
 
 
-def _checked(number: int, line: _RawLine, endpoint: str) -> Line:
+def _checked(number: int, line: RawLine, endpoint: str) -> Line:
     name = _text(line.custom_id, "custom_id")
     if not 0 < len(name) <= CUSTOM_ID_CHARACTERS_MAX:
         raise _Unfit(
@@ -341,7 +291,7 @@ def _checked(number: int, line: _RawLine, endpoint: str) -> Line:
 
 def _with_body(number: int, custom_id: bytes, name: str, raw: bytes, endpoint: str) -> Line:
     try:
-        body = _decode_body(raw)
+        body = decode_body(raw)
     except (msgspec.MsgspecError, RecursionError):
         raise _Unfit(
             "invalid_type", "Invalid type for 'body': expected an object.", "body"
@@ -374,7 +324,7 @@ def _with_body(number: int, custom_id: bytes, name: str, raw: bytes, endpoint: s
     )
 
 
-def _prompt(body: _RawBody) -> bytes:
+def _prompt(body: RawBody) -> bytes:
     return prompts.sort_key(
         prompts.spelled_raw(bytes(body.tools)),
         prompts.spelled_raw(bytes(body.instructions)),
@@ -388,7 +338,7 @@ def _text(raw: msgspec.Raw | msgspec.UnsetType, param: str) -> str:
     if raw is msgspec.UNSET:
         raise _missing(param)
     try:
-        return _decode_text(raw)
+        return decode_text(raw)
     except msgspec.MsgspecError:
         raise _Unfit(
             "invalid_type", f"Invalid type for '{param}': expected a string.", param

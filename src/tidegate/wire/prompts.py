@@ -14,6 +14,8 @@ from zlib import crc32
 
 import msgspec
 
+from tidegate.wire.lines import Message, Said, decode_messages
+
 PLAIN_BYTES = 2_048
 BLOCK_BYTES = 2_048
 # What lies behind does not order.
@@ -23,20 +25,10 @@ _USUAL = frozenset({"role", "content"})
 # Tools are the same in most lines of a file: so many spellings are remembered.
 _SPELLINGS_MAX = 16
 
-Message = dict[str, object]
-
 _decode_any = msgspec.json.Decoder().decode
-_decode_messages = msgspec.json.Decoder(list[Message]).decode
 _encode_sorted = msgspec.json.Encoder(order="sorted").encode
 # Beside what a decoder raises: an integer that JSON can hold and the encoder can't.
 UNSPELLABLE = (msgspec.MsgspecError, RecursionError, ValueError, OverflowError)
-
-
-class Said(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """A message that holds what nearly every one holds, and nothing else."""
-
-    role: str
-    content: str
 
 
 def sort_key(*parts: bytes) -> bytes:
@@ -127,7 +119,7 @@ def spelled_raw(raw: bytes) -> bytes:
 def spelled_raw_messages(raw: bytes) -> bytes:
     """Spell messages as written, whatever they are."""
     try:
-        return spelled_messages(_decode_messages(raw))
+        return spelled_messages(decode_messages(raw))
     except UNSPELLABLE:
         return spelled_raw(raw)
 

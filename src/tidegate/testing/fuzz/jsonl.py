@@ -8,7 +8,8 @@ from tidegate.desk.sniff import Sniffer, Verdict
 from tidegate.domain.batch import Problem
 from tidegate.testing.fuzz.mutations import CUTS, cut, edited, edits
 from tidegate.testing.fuzz.target import Target
-from tidegate.wire.jsonl import Line, LineSplitter, read_line
+from tidegate.wire.jsonl import LineSplitter, read_line
+from tidegate.wire.lines import Line
 
 CHAT = "/v1/chat/completions"
 MARK = b"\xef\xbb\xbf"
