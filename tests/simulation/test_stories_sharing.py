@@ -3,14 +3,26 @@
 import asyncio
 from collections import Counter
 
+from typing_extensions import override
+
+from tidegate.blobs.memory import MemoryBlobs
 from tidegate.domain.batch import Status
 from tidegate.processor.endpoints import Endpoint, Routes
 from tidegate.processor.settings import Ends, Settings, Valves
 from tidegate.runtime.limiter import AimdSettings
-from tidegate.testing.deployment import Deployment, model_of, ok, request_line
+from tidegate.testing.deployment import TENANT, Deployment, model_of, ok, request_line
 from tidegate.testing.stories import at_once, lines, now, told
 from tidegate.upstreams.base import Call, Reply
 from tidegate.upstreams.memory import MemoryUpstream
+
+
+class _SlowBucket(MemoryBlobs):
+    """Blobs that can't grow, and take their time."""
+
+    @override
+    async def put(self, name: str, data: bytes) -> None:
+        await asyncio.sleep(0.1)
+        await super().put(name, data)
 
 
 def test_a_batch_runs_to_its_end() -> None:
@@ -264,5 +276,34 @@ def test_sending_goes_on_while_results_gather_and_are_committed() -> None:
             await world.end_of((await world.submit(lines(3_000))).id)
         needed = 3_000 / 64 * 0.001
         assert called[-1] - called[0] < 3 * needed, "30 valves full, none of which waits 20 ms"
+
+    told(story)
+
+
+def test_a_batch_commits_no_line_by_line_while_another_one_writes_much() -> None:
+    """Where each commit is an object of its own, there are few, however slow they are."""
+
+    async def answer(call: Call) -> Reply:
+        await asyncio.sleep(0.02 if model_of(call) == "fast" else 0.1)
+        return ok(model_of(call))
+
+    async def story(world: Deployment) -> None:
+        world.blobs = _SlowBucket()
+        both = {
+            model: Endpoint(
+                model,
+                MemoryUpstream(answer),
+                limits=AimdSettings(start=limit, min=limit, max=limit),
+            )
+            for model, limit in (("fast", 200), ("slow", 8))
+        }
+        large = await world.submit(lines(4_000, "fast", "f"))
+        small = await world.submit(lines(160, "slow", "s"))
+        async with world.processor(Routes(by_model=both)):
+            await world.end_of(large.id)
+            output = (await world.end_of(small.id)).output_file_id
+        assert output is not None
+        _, parts = await world.store.get_parts(TENANT, output)
+        assert len(parts) < 160 / 20, "160 lines, 8 of them in each 0.1 s"
 
     told(story)

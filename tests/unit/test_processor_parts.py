@@ -90,12 +90,15 @@ def test_a_commit_is_due_before_the_budget_is_full_and_makes_room() -> None:
     gathered = int(8 * GATHERED_PART)
     before = Budget(bytes_max=100, lines_max=8, lines_held=gathered - 1)
     assert not before.has_gathered
+    cut = Budget(bytes_max=100, lines_max=8, lines_held=8, lines_cut=8 - gathered + 1)
+    assert not cut.has_gathered, "what is being written waits no more"
     budget = Budget(bytes_max=100, lines_max=8, bytes_held=30, lines_held=gathered)
     assert budget.has_gathered
     assert not budget.is_full_of_lines
     budget.on_room = lambda: heard.append(budget.lines_held)
+    budget.lines_cut = gathered
     budget.committed(gathered, 30)
-    assert (heard, budget.bytes_held) == ([0], 0)
+    assert (heard, budget.lines_cut, budget.bytes_held) == ([0], 0, 0)
 
 
 def test_a_program_that_can_never_go_on_is_reported() -> None:

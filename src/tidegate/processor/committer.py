@@ -102,6 +102,7 @@ class Committer:
             count += 1
         taken, run.entries = run.entries[:count], run.entries[count:]
         run.entries_bytes -= size
+        run.budget.lines_cut += count
         return taken
 
     async def _commit(self, entries: list[Entry]) -> None:

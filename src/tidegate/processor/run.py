@@ -35,7 +35,8 @@ class Entry(msgspec.Struct, eq=False, gc=False):
 
 
 # Of the lines that may wait for a commit, the part at which one begins. While it is written others
-# come back: were there no room for them, nothing could be sent until it is done.
+# come back: were there no room for them, nothing could be sent until it is done. What is being
+# written waits no more: else, while one batch writes much, others would commit line by line.
 GATHERED_PART = 0.75
 
 
@@ -43,13 +44,15 @@ GATHERED_PART = 0.75
 class Budget:
     """Bytes and lines that this processor answers for: in flight, or not yet committed.
 
-    `on_room` hears whenever some of them are free again.
+    `lines_cut` of the lines are in a commit that is being written. `on_room` hears whenever some
+    are free again.
     """
 
     bytes_max: int
     lines_max: int
     bytes_held: int = 0
     lines_held: int = 0
+    lines_cut: int = 0
     on_room: Callable[[], None] | None = None
 
     @property
@@ -60,11 +63,12 @@ class Budget:
     @property
     def has_gathered(self) -> bool:
         """Say whether so many lines wait that the next commit should not wait for more."""
-        return self.lines_held >= self.lines_max * GATHERED_PART
+        return self.lines_held - self.lines_cut >= self.lines_max * GATHERED_PART
 
     def committed(self, lines: int, size: int) -> None:
-        """Answer no longer for so many results, and for their bytes."""
+        """Answer no longer for so many results that were cut, and for their bytes."""
         self.lines_held -= lines
+        self.lines_cut -= lines
         self.bytes_held -= size
         if self.on_room is not None:
             self.on_room()
