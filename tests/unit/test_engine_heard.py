@@ -6,38 +6,13 @@ from dataclasses import replace
 from hypothesis import example, given, settings, strategies as st
 from typing_extensions import override
 
-from tidegate.simulator.engine.cost import Cost
 from tidegate.simulator.engine.engine import Engine
 from tidegate.simulator.engine.listener import Listener, Listeners
 from tidegate.simulator.engine.sequence import Request, Sequence
 from tidegate.simulator.engine.settings import EngineSettings, Policy
+from tidegate.testing.engine_log import ODD_COST, Log, Recorder
 
-COST = Cost(fixed_ps=1_000_003, prefill_token_ps=1_009, decode_seq_ps=10_007, context_token_ps=101)
 BLOCK = 8
-Log = list[tuple[object, ...]]
-
-
-class Recorder(Listener):
-    """Writes down what anybody can see of an engine, but its blocks."""
-
-    def __init__(self) -> None:
-        self.log: Log = []
-
-    @override
-    def scheduled(self, sequence: Sequence, at_ps: int) -> None:
-        self.log.append(("scheduled", sequence.request.key, at_ps, sequence.cached_tokens))
-
-    @override
-    def first_token(self, sequence: Sequence, at_ps: int) -> None:
-        self.log.append(("first", sequence.request.key, at_ps))
-
-    @override
-    def finished(self, sequence: Sequence, at_ps: int) -> None:
-        self.log.append(("finished", sequence.request.key, at_ps))
-
-    @override
-    def preempted(self, sequence: Sequence, at_ps: int) -> None:
-        self.log.append(("preempted", sequence.request.key, at_ps))
 
 
 class Blocks(Listener):
@@ -90,7 +65,7 @@ def life(
 ) -> tuple[Log, object]:
     recorder, blocks = Recorder(), Blocks()
     ears = Listeners((recorder, blocks)) if heard else recorder
-    engine = Engine(size, COST, ears, bulk=bulk)
+    engine = Engine(size, ODD_COST, ears, bulk=bulk)
     now = 0
     last: Sequence | None = None
     for number, (wait, token, prompt, output, priority, transfer, aborts) in enumerate(deeds):
@@ -153,7 +128,7 @@ def test_an_engine_that_is_heard_does_the_same(
 
 def test_what_was_never_asked_for_is_never_hashed() -> None:
     size = EngineSettings(kv_blocks=64, block_size=BLOCK, max_model_len=256)
-    engine = Engine(size, COST, Listener())
+    engine = Engine(size, ODD_COST, Listener())
     prompts = [array("I", range(number * 100, number * 100 + 50)) for number in range(40)]
     for prompt in prompts:
         engine.add(Request(key="first", prompt=prompt, output_tokens=30), engine.now_ps)

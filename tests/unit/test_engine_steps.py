@@ -4,39 +4,11 @@ from array import array
 from dataclasses import dataclass, replace
 
 from hypothesis import given, settings, strategies as st
-from typing_extensions import override
 
-from tidegate.simulator.engine.cost import Cost
 from tidegate.simulator.engine.engine import Engine
-from tidegate.simulator.engine.listener import Listener
 from tidegate.simulator.engine.sequence import Request, Sequence, State
 from tidegate.simulator.engine.settings import EngineSettings, Policy
-
-COST = Cost(fixed_ps=1_000_003, prefill_token_ps=1_009, decode_seq_ps=10_007, context_token_ps=101)
-Log = list[tuple[object, ...]]
-
-
-class Recorder(Listener):
-    """Writes down everything but the steps, which differ by design when they are taken at once."""
-
-    def __init__(self) -> None:
-        self.log: Log = []
-
-    @override
-    def scheduled(self, sequence: Sequence, at_ps: int) -> None:
-        self.log.append(("scheduled", sequence.request.key, at_ps, sequence.cached_tokens))
-
-    @override
-    def first_token(self, sequence: Sequence, at_ps: int) -> None:
-        self.log.append(("first", sequence.request.key, at_ps))
-
-    @override
-    def finished(self, sequence: Sequence, at_ps: int) -> None:
-        self.log.append(("finished", sequence.request.key, at_ps))
-
-    @override
-    def preempted(self, sequence: Sequence, at_ps: int) -> None:
-        self.log.append(("preempted", sequence.request.key, at_ps))
+from tidegate.testing.engine_log import ODD_COST, Log, Recorder
 
 
 @dataclass(eq=False)
@@ -124,7 +96,7 @@ class PlainEngine:
         decodes = [p for p, _ in self.chunks if p in decoding]
         context = sum(len(p.tokens) for p in decodes)
         prefilled = sum(tokens for p, tokens in self.chunks if p not in decoding)
-        self.end = self.now + COST.step_ps(
+        self.end = self.now + ODD_COST.step_ps(
             prefill_tokens=prefilled, decode_seqs=len(decodes), context_tokens=context
         )
         return True
@@ -225,7 +197,7 @@ def test_it_does_what_a_plain_loop_does(
     size: EngineSettings, deeds: list[tuple[int, int, int, int, bool]]
 ) -> None:
     recorder = Recorder()
-    engine, plain = Engine(size, COST, recorder), PlainEngine(size)
+    engine, plain = Engine(size, ODD_COST, recorder), PlainEngine(size)
     now = 0
     last: tuple[Sequence, Plain] | None = None
     for number, (wait, prompt, output, priority, aborts) in enumerate(deeds):
@@ -259,7 +231,7 @@ def test_steps_at_once_are_the_steps_one_by_one(
     logs, counts = [], []
     for bulk in (True, False):
         recorder = Recorder()
-        engine = Engine(size, COST, recorder, bulk=bulk)
+        engine = Engine(size, ODD_COST, recorder, bulk=bulk)
         now = 0
         last: Sequence | None = None
         for number, (wait, prompt, output, priority, aborts) in enumerate(deeds):
