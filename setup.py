@@ -33,6 +33,7 @@ HOT = (
     "processor/storage",
     "runtime/limiter",
     "upstreams/connection",
+    "upstreams/header_rules",
     "upstreams/headers",
     "upstreams/http",
     "upstreams/pool",

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from mypy_extensions import mypyc_attr
 
@@ -17,11 +18,16 @@ class Blame(StrEnum):
     UNSURE = "unsure"  # Broken or late: the line's fault only if the endpoint serves others.
 
 
+# Members by names of their own, for what is asked with each line: the interpreter finds a member of
+# an enumeration, and its value, by code in Python.
+BLAMES_NOBODY: Final = Blame.NOBODY
+
 _OVERLOADED = frozenset({429, 503, 529})
 _ENDPOINT = frozenset({401, 403, 407, 502, 504}) | _OVERLOADED
 _LINE = frozenset({408, 425})
-_OK = range(200, 300)
-_REDIRECT = range(300, 400)
+_OK_MIN: Final = 200
+_REDIRECT_MIN: Final = 300
+_REDIRECT = range(_REDIRECT_MIN, 400)
 _SERVER = range(500, 600)
 
 
@@ -30,7 +36,7 @@ def blame_status(status: int) -> Blame:
 
     A redirect counts as the endpoint's: none is followed, and the address is wrong for every line.
     """
-    if status in _OK:
+    if is_success(status):
         return Blame.NOBODY
     if status in _ENDPOINT or status in _REDIRECT:
         return Blame.ENDPOINT
@@ -41,7 +47,7 @@ def blame_status(status: int) -> Blame:
 
 def is_success(status: int) -> bool:
     """Say whether the request was served."""
-    return status in _OK
+    return _OK_MIN <= status < _REDIRECT_MIN
 
 
 def is_overload(status: int) -> bool:

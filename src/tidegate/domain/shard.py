@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
-from tidegate.domain.usage import Usage
+from tidegate.domain.usage import NO_USAGE, Usage
 
 CRASHES_TO_QUARANTINE = 2
 DEATHS_TO_BLAME = 2
@@ -65,16 +65,13 @@ class Verdict(StrEnum):
     REPEATED_LINE = "repeated_line"  # At least one line already has its result.
 
 
-_NO_USAGE = Usage()
-
-
 class Tally(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What one line, or one commit, adds to the counts of the batch."""
 
     completed: int = 0
     failed: int = 0
     expired: int = 0
-    usage: Usage = _NO_USAGE
+    usage: Usage = NO_USAGE
 
     def __add__(self, other: "Tally") -> "Tally":
         return Tally(

@@ -26,3 +26,6 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             output_tokens=self.output_tokens + other.output_tokens,
             reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
         )
+
+
+NO_USAGE = Usage()

@@ -10,7 +10,6 @@ from tidegate.blobs.base import BlobStore
 from tidegate.domain.batch import Batch
 from tidegate.domain.claim import Claim
 from tidegate.domain.errors import BlobMissing, StorageFull
-from tidegate.domain.shard import Tally
 from tidegate.domain.share import Offer, in_order
 from tidegate.processor.dispatcher import Dispatcher
 from tidegate.processor.endpoints import Endpoint, Routes
@@ -382,6 +381,5 @@ def reject_all(run: Run, shard: OpenShard) -> None:
             index,
             code="model_not_found",
             message=f"The model '{shard.model}' is not served by any configured upstream.",
-            tally=Tally(failed=1),
         )
     shard.forget_waiting()

@@ -10,10 +10,11 @@ from tidegate.blobs.base import BlobStore
 from tidegate.domain.blob_names import ResultBlob
 from tidegate.domain.file import Part
 from tidegate.domain.shard import Tally, Verdict
+from tidegate.domain.usage import Usage
 from tidegate.processor.held import Held
 from tidegate.processor.insist import insist
 from tidegate.processor.observer import Observer
-from tidegate.processor.open_shard import OpenShard, State
+from tidegate.processor.open_shard import CLOSED, LOST, OpenShard, State
 from tidegate.processor.run import Entry, Run
 from tidegate.processor.settings import Commits
 from tidegate.processor.storage import Storage
@@ -106,7 +107,7 @@ class Committer:
         return taken
 
     async def _commit(self, entries: list[Entry]) -> None:
-        live = [entry for entry in entries if entry.shard.state is not State.LOST]
+        live = [entry for entry in entries if entry.shard.state is not LOST]
         try:
             self._tools.observer.lines_repeated(len(entries) - len(live))
             if live:
@@ -190,7 +191,7 @@ class Committer:
         if verdict is not Verdict.ACCEPTED:
             self._tools.observer.claim_lost("shard")
             self._tools.observer.lines_repeated(len(part.indexes))
-            self._close(shard, State.LOST)
+            self._close(shard, LOST)
             return
         shard.sequence += 1
         shard.uncommitted -= len(part.indexes)
@@ -199,7 +200,7 @@ class Committer:
             shard.model, part.tally.completed, part.tally.failed, part.tally.usage
         )
         if not shard.undecided and not shard.uncommitted:
-            self._close(shard, State.CLOSED)
+            self._close(shard, CLOSED)
 
     def _close(self, shard: OpenShard, state: State) -> None:
         self._run.close(shard, state)
@@ -251,5 +252,22 @@ def _shard_commit(pairs: list[tuple[Group, Part]]) -> ShardCommit:
         indexes=tuple([entry.index for entry in entries]),
         output=by_kind.get(False),
         errors=by_kind.get(True),
-        tally=Tally.of_all([entry.tally for entry in entries]),
+        tally=_tally(entries),
+    )
+
+
+def _tally(entries: list[Entry]) -> Tally:
+    """Count what these lines add to the batch."""
+    failed = sum([entry.is_error for entry in entries])
+    usages = [entry.usage for entry in entries]
+    return Tally(
+        completed=len(entries) - failed,
+        failed=failed,
+        expired=sum([entry.is_expired for entry in entries]),
+        usage=Usage(
+            input_tokens=sum([usage.input_tokens for usage in usages]),
+            cached_tokens=sum([usage.cached_tokens for usage in usages]),
+            output_tokens=sum([usage.output_tokens for usage in usages]),
+            reasoning_tokens=sum([usage.reasoning_tokens for usage in usages]),
+        ),
     )

@@ -7,7 +7,7 @@ ledger.
 
 import asyncio
 import random
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 
 from tidegate.domain.errors import (
@@ -22,7 +22,7 @@ from tidegate.processor.flight import Flight, Landing
 from tidegate.processor.held import Held
 from tidegate.processor.judge import Judge
 from tidegate.processor.observer import Observer
-from tidegate.processor.open_shard import OpenShard, State, next_in_order, next_on_trial
+from tidegate.processor.open_shard import CLOSED, ENDING, LOST, RUNNING, OpenShard, next_line
 from tidegate.processor.quarantine import Death, Quarantine
 from tidegate.processor.run import Run
 from tidegate.processor.settings import Settings
@@ -65,7 +65,7 @@ class Dispatcher:
         self._bytes_left = 0
         self._flying: set[Flight] = set()
         self._landings: deque[tuple[Flight, Landing]] = deque()
-        self._ended: Counter[tuple[str, str]] = Counter()
+        self._ended: dict[tuple[str, str], int] = {}
         self._waiting: list[Endpoint] | None = None
         self._crowded: tuple[Run, str] | None = None
         self._crowded_since = 0.0
@@ -190,7 +190,7 @@ class Dispatcher:
             return None
         if not endpoint.has_room(now) or not self._leaves_room(endpoint):
             return None
-        found = next_on_trial(shards, now) if endpoint.is_on_trial else next_in_order(shards, now)
+        found = next_line(shards, now, on_trial=endpoint.is_on_trial)
         if found is None:
             return None
         shard, index = found
@@ -250,7 +250,7 @@ class Dispatcher:
             for shard in run.shards.values()
             if shard.endpoint is not None
             and shard.fresh
-            and shard.state is State.RUNNING
+            and shard.state is RUNNING
             and not shard.is_quarantined
         }
         return list(waiting.values())
@@ -305,7 +305,7 @@ class Dispatcher:
         if not await self._quarantine.record(shard, flight.index):
             return None
         now = asyncio.get_running_loop().time()
-        if shard.state is not State.RUNNING or now >= flight.run.ends_at:
+        if shard.state is not RUNNING or now >= flight.run.ends_at:
             # The ledger took its time: until it answers, the line only waits to be sent.
             return None
         return await self._quarantine.send(shard, flight.call)
@@ -323,7 +323,7 @@ class Dispatcher:
         assert self._loop is not None, "the dispatcher is not running"
         assert self._broken is not None, "the dispatcher is not running"
         is_over = self._broken.done() or self._loop.time() >= flight.run.ends_at
-        if is_over or flight.shard.state is not State.RUNNING:
+        if is_over or flight.shard.state is not RUNNING:
             flight.land(None)
             return
         self._carry_by_task(flight, afresh=True)
@@ -350,7 +350,8 @@ class Dispatcher:
                 self._bytes_left -= len(landing.body)
             outcome = self._settle(flight, landing, now)
             if outcome is not None:
-                self._ended[flight.endpoint.name, outcome] += 1
+                end = (flight.endpoint.name, outcome)
+                self._ended[end] = self._ended.get(end, 0) + 1
             following = self._take(now)
             if following is not None:
                 self._fly(following)
@@ -366,11 +367,11 @@ class Dispatcher:
         flight.endpoint.limiter.finish()
         self._held.budget.bytes_held -= flight.reserved_bytes
         del shard.flights[flight.index]
-        if shard.state is State.LOST or shard.state is State.CLOSED:
+        if shard.state is LOST or shard.state is CLOSED:
             self._observer.lines_repeated(1)
             return "dropped"
         outcome = self._judged(flight, landing, now)
-        if shard.state is State.ENDING:
+        if shard.state is ENDING:
             self.settle_shard(run, shard)
         elif not run.in_flight:
             # Whoever took a result was told when it was added; else only the last one matters.
@@ -380,7 +381,7 @@ class Dispatcher:
     def _judged(self, flight: Flight, landing: Landing, now: float) -> str | None:
         match landing:
             case Reply() | UpstreamFault():
-                return self._judge.weigh(flight, landing, now).value
+                return self._judge.weigh(flight, landing, now)
             case None:
                 flight.shard.put_back(flight.index)
                 return "cut"
@@ -393,6 +394,6 @@ class Dispatcher:
 
     def settle_shard(self, run: Run, shard: OpenShard) -> None:
         """Give an ending shard its end lines once nothing of it is in flight."""
-        if shard.state is State.ENDING and not shard.flights and shard.undecided:
+        if shard.state is ENDING and not shard.flights and shard.undecided:
             run.add_ends(shard)
         run.stir()

@@ -2,9 +2,10 @@
 
 import asyncio
 import random
+from typing import Final
 
 from tidegate.domain.errors import TimedOut, UpstreamFault
-from tidegate.domain.retry import Blame, Retry
+from tidegate.domain.retry import BLAMES_NOBODY, Blame, Retry
 from tidegate.domain.shard import DEATHS_TO_BLAME
 from tidegate.processor.flight import Flight
 from tidegate.processor.outcome import NOT_FOUND, Outcome, judge_fault, judge_reply
@@ -13,6 +14,8 @@ from tidegate.processor.run import Entry
 from tidegate.upstreams.base import Reply
 
 REFUSALS_OF_AN_ODD_ONE = 3
+
+_NOBODY: Final = Blame.NOBODY.value
 
 
 class Judge:
@@ -44,14 +47,14 @@ class Judge:
 
     # Judging
 
-    def weigh(self, flight: Flight, result: Reply | UpstreamFault, now: float) -> Blame:
-        """Act on a reply or a fault; return whose fault it was."""
+    def weigh(self, flight: Flight, result: Reply | UpstreamFault, now: float) -> str:
+        """Act on a reply or a fault; say in a word whose fault it was."""
         outcome = self._judge(flight, result, now)
-        if outcome.blame is Blame.NOBODY and isinstance(result, Reply):
+        if outcome.blame is BLAMES_NOBODY and isinstance(result, Reply):
             # By far the most: nothing of what follows would change anything.
             flight.endpoint.on_served(flight.shard.model, now, len(result.body))
             self._finish(flight, outcome)
-            return outcome.blame
+            return _NOBODY
         is_odd_one = self._is_odd_one(flight, outcome, result, now)
         if not (is_odd_one and outcome.overload):
             self._tell_endpoint(flight, result, outcome, now)
@@ -59,7 +62,7 @@ class Judge:
             self._finish(flight, outcome)
         else:
             self._try_again(flight, outcome, now)
-        return outcome.blame
+        return outcome.blame.value
 
     def _finish(self, flight: Flight, outcome: Outcome) -> None:
         run, shard = flight.run, flight.shard
@@ -69,8 +72,8 @@ class Judge:
                 shard,
                 flight.index,
                 outcome.line,
+                outcome.usage,
                 is_error=outcome.is_error,
-                tally=outcome.tally,
             )
         )
 

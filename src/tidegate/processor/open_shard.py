@@ -5,7 +5,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 from tidegate.domain.shard import DEATHS_TO_BLAME, Shard, is_done
 from tidegate.processor.endpoints import Endpoint
@@ -21,6 +21,14 @@ class State(StrEnum):
     RETURNING = "returning"  # Nothing more is sent; once all is committed it is handed back.
     LOST = "lost"  # Another holder has a higher epoch: whatever still comes back is dropped.
     CLOSED = "closed"  # Every line is committed.
+
+
+# By names of their own, since each line asks for some of them: the interpreter finds a member of an
+# enumeration by code in Python.
+RUNNING: Final = State.RUNNING
+ENDING: Final = State.ENDING
+LOST: Final = State.LOST
+CLOSED: Final = State.CLOSED
 
 
 class Cuttable(Protocol):
@@ -89,7 +97,7 @@ class OpenShard:
     def ready(self, now: float) -> int | None:
         """Return the line to be sent next, without taking it; None when none is ready."""
         if not self._sleeping and not self.is_quarantined:
-            return self._fresh[0] if self._fresh and self.state is State.RUNNING else None
+            return self._fresh[0] if self._fresh and self.state is RUNNING else None
         unsent = self.ready_unsent(now)
         if self.is_quarantined and unsent is not None:
             # What killed a process sleeps first, and then lets all others go before it.
@@ -103,7 +111,7 @@ class OpenShard:
         return self._fresh[0] if self._fresh and self._may_send(now) else None
 
     def _may_send(self, now: float) -> bool:
-        if self.state is not State.RUNNING:
+        if self.state is not RUNNING:
             return False
         return not self.is_quarantined or (not self.flights and now >= self.rests_until)
 
@@ -147,8 +155,15 @@ class OpenShard:
             flight.cut_at(when)
 
 
-def next_in_order(shards: Sequence[OpenShard], now: float) -> tuple[OpenShard, int] | None:
-    """Return the next line of the first shard that has one: neighbours share their prompts."""
+def next_line(
+    shards: Sequence[OpenShard], now: float, *, on_trial: bool
+) -> tuple[OpenShard, int] | None:
+    """Return the next line of the first shard that has one: neighbours share their prompts.
+
+    `on_trial`: the endpoint refused lately, and this line tries it out.
+    """
+    if on_trial:
+        return _next_on_trial(shards, now)
     for shard in shards:
         index = shard.ready(now)
         if index is not None:
@@ -156,7 +171,7 @@ def next_in_order(shards: Sequence[OpenShard], now: float) -> tuple[OpenShard, i
     return None
 
 
-def next_on_trial(shards: Sequence[OpenShard], now: float) -> tuple[OpenShard, int] | None:
+def _next_on_trial(shards: Sequence[OpenShard], now: float) -> tuple[OpenShard, int] | None:
     """Return the line to try out an endpoint with: one never sent, else the longest asleep.
 
     The line that the endpoint refused last may be the reason why it refused.

@@ -1,36 +1,46 @@
 """What a reply or a fault means for the line and for its endpoint."""
 
-import msgspec
-
 from tidegate.domain.errors import (
     ConnectFailed,
     ReplyTooLarge,
     TimedOut,
     UpstreamFault,
 )
-from tidegate.domain.retry import Blame, blame_status, is_overload, is_success
-from tidegate.domain.shard import Tally
+from tidegate.domain.retry import BLAMES_NOBODY, Blame, blame_status, is_overload, is_success
+from tidegate.domain.usage import NO_USAGE, Usage
 from tidegate.upstreams.base import Reply
 from tidegate.wire.results import error_line, read_body, reply_line, wrapped_text
 
-_ONE_FAILED = Tally(failed=1)
 _REASON_CHARACTERS_MAX = 300
 NOT_FOUND = 404
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Outcome:
     """A judged attempt. `line` is what the line's result would be if this attempt were its last.
 
     `reason` says in words what is wrong with the endpoint; `after` is its Retry-After in seconds.
     """
 
-    blame: Blame
-    line: bytes
-    is_error: bool
-    tally: Tally
-    reason: str = ""
-    overload: bool = False
-    after: float | None = None
+    __slots__ = ("after", "blame", "is_error", "line", "overload", "reason", "usage")
+
+    def __init__(  # noqa: PLR0913 -- all that is to be known of it, given once
+        self,
+        blame: Blame,
+        line: bytes,
+        *,
+        is_error: bool,
+        usage: Usage = NO_USAGE,
+        reason: str = "",
+        overload: bool = False,
+        after: float | None = None,
+    ) -> None:
+        self.blame = blame
+        self.line = line
+        self.is_error = is_error
+        self.usage = usage
+        self.reason = reason
+        self.overload = overload
+        self.after = after
 
 
 def judge_reply(reply: Reply, request_id: str, custom_id: bytes, *, starting: bool) -> Outcome:
@@ -40,12 +50,8 @@ def judge_reply(reply: Reply, request_id: str, custom_id: bytes, *, starting: bo
     if is_success(status):
         if body is None:
             return _not_json(reply, request_id, custom_id)
-        return Outcome(
-            blame=Blame.NOBODY,
-            line=_line(reply, request_id, custom_id, body.raw),
-            is_error=False,
-            tally=Tally(completed=1, usage=body.usage),
-        )
+        text = _line(reply, request_id, custom_id, body.raw)
+        return Outcome(BLAMES_NOBODY, text, is_error=False, usage=body.usage)
     blame = blame_status(status)
     if status == NOT_FOUND and starting and _is_about_model(reply.body):
         blame = Blame.ENDPOINT
@@ -54,7 +60,6 @@ def judge_reply(reply: Reply, request_id: str, custom_id: bytes, *, starting: bo
         blame=blame,
         line=_line(reply, request_id, custom_id, text),
         is_error=True,
-        tally=_ONE_FAILED,
         reason=_reason(reply),
         overload=is_overload(status),
         after=_seconds(reply.headers.get("retry-after")),
@@ -81,7 +86,6 @@ def _not_json(reply: Reply, request_id: str, custom_id: bytes) -> Outcome:
             message=f"The upstream answered {reply.status} with a body that is not valid JSON.",
         ),
         is_error=True,
-        tally=_ONE_FAILED,
     )
 
 
@@ -96,7 +100,6 @@ def judge_fault(
         blame=_blame_fault(fault, serves_others=serves_others),
         line=error_line(request_id, custom_id, code=_code(fault), message=str(fault)),
         is_error=True,
-        tally=_ONE_FAILED,
         reason=str(fault)[:_REASON_CHARACTERS_MAX],
         overload=isinstance(fault, TimedOut) and fault.phase != "connect",
     )

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from tidegate.domain.claim import Claim
 from tidegate.domain.errors import CellDied, CellNotStarted, ClaimLost
-from tidegate.domain.shard import DEATHS_TO_BLAME, Tally
+from tidegate.domain.shard import DEATHS_TO_BLAME
 from tidegate.processor.insist import insist
 from tidegate.processor.observer import Observer
 from tidegate.processor.open_shard import OpenShard, State
@@ -122,7 +122,6 @@ class Quarantine:
                 f"The process that ran this request died of it {DEATHS_TO_BLAME} times; "
                 "it is not tried again."
             ),
-            tally=Tally(failed=1),
         )
 
     def blame_known(self, run: Run, shard: OpenShard) -> None:

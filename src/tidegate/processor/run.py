@@ -6,11 +6,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import msgspec
-
 from tidegate.domain.batch import Batch, Status
-from tidegate.domain.shard import Tally
-from tidegate.processor.open_shard import OpenShard, State
+from tidegate.domain.usage import NO_USAGE, Usage
+from tidegate.processor.open_shard import ENDING, LOST, RUNNING, OpenShard, State
 from tidegate.processor.settings import Commits
 from tidegate.wire.results import error_line
 
@@ -24,14 +22,27 @@ EXPIRED = (
 )
 
 
-class Entry(msgspec.Struct, eq=False, gc=False):
-    """One result line that is not yet committed. No shard knows of it: it is part of no cycle."""
+class Entry:
+    """One result line that is not yet committed: a result, or an error of any kind."""
 
-    shard: OpenShard
-    index: int
-    line: bytes
-    is_error: bool
-    tally: Tally
+    __slots__ = ("index", "is_error", "is_expired", "line", "shard", "usage")
+
+    def __init__(
+        self,
+        shard: OpenShard,
+        index: int,
+        line: bytes,
+        usage: Usage = NO_USAGE,
+        *,
+        is_error: bool,
+        is_expired: bool = False,
+    ) -> None:
+        self.shard = shard
+        self.index = index
+        self.line = line
+        self.usage = usage
+        self.is_error = is_error
+        self.is_expired = is_expired
 
 
 # Of the lines that may wait for a commit, the part at which one begins. While it is written others
@@ -117,7 +128,7 @@ class Run:
     def is_idle(self) -> bool:
         """Say whether no result can be expected at once: nothing flies, nothing is about to."""
         return not self.in_flight and not any(
-            shard.fresh and shard.state is State.RUNNING for shard in self.shards.values()
+            shard.fresh and shard.state is RUNNING for shard in self.shards.values()
         )
 
     def stir(self) -> None:
@@ -146,7 +157,7 @@ class Run:
         earlier = self.shards.get(shard.number)
         if earlier is not None:
             # Our own claim had expired and we took it anew: what the old one sent no longer counts.
-            self.close(earlier, State.LOST)
+            self.close(earlier, LOST)
         self.shards[shard.number] = shard
         if shard.model not in self.by_model:
             self.turn.append(shard.model)
@@ -178,7 +189,7 @@ class Run:
         return sum(
             shard.fresh
             for shard in self.by_model.get(model, ())
-            if shard.state is State.RUNNING and not shard.is_quarantined
+            if shard.state is RUNNING and not shard.is_quarantined
         )
 
     @property
@@ -188,20 +199,20 @@ class Run:
 
     def add_ends(self, shard: OpenShard) -> None:
         """Give every line without a result its end line."""
-        assert shard.state is State.ENDING, shard.state
+        assert shard.state is ENDING, shard.state
         assert not shard.flights, "a line in flight may still land"
         code, message = CANCELLED if self.batch.status is Status.CANCELLING else EXPIRED
-        tally = Tally(failed=1, expired=int(code == EXPIRED[0]))
+        is_expired = code == EXPIRED[0]
         for index in sorted(shard.undecided):
-            self.add_error(shard, index, code=code, message=message, tally=tally)
+            self.add_error(shard, index, code=code, message=message, is_expired=is_expired)
 
     def add_error(
-        self, shard: OpenShard, index: int, *, code: str, message: str, tally: Tally
+        self, shard: OpenShard, index: int, *, code: str, message: str, is_expired: bool = False
     ) -> None:
         """Give a line an error that no HTTP reply stands behind."""
         line = shard.lines[index]
         text = error_line(self.request_id(line.number), line.custom_id, code=code, message=message)
-        self.add(Entry(shard, index, text, is_error=True, tally=tally))
+        self.add(Entry(shard, index, text, is_error=True, is_expired=is_expired))
 
     def request_id(self, number: int) -> str:
         """Return the id of a request: the same on every attempt, by whatever processor."""

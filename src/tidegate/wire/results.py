@@ -1,25 +1,31 @@
 """Result lines: built around the reply's own bytes."""
 
 import json
+from typing import Final
 
 import msgspec
 import orjson
 
-from tidegate.domain.usage import Usage
+from tidegate.domain.usage import NO_USAGE, Usage
 from tidegate.wire.reply_usage import Counts, decode_reply
 
 MESSAGE_CHARACTERS_MAX = 2_000
 
+# As numbers: to look for bytes in bytes, the interpreter tries first whether they are a number.
+_LINE_FEED: Final = 0x0A
+_CARRIAGE_RETURN: Final = 0x0D
 
 _decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
-_NO_USAGE = Usage()
 
 
-class Body(msgspec.Struct, frozen=True, gc=False):
+class Body:
     """A reply body that may be spliced: one line of valid JSON, and the tokens that it reports."""
 
-    raw: bytes
-    usage: Usage
+    __slots__ = ("raw", "usage")
+
+    def __init__(self, raw: bytes, usage: Usage) -> None:
+        self.raw = raw
+        self.usage = usage
 
 
 def read_body(raw: bytes) -> Body | None:
@@ -38,12 +44,12 @@ def read_body(raw: bytes) -> Body | None:
     except msgspec.ValidationError:
         if not _is_json(raw):
             return None
-        usage = _NO_USAGE
+        usage = NO_USAGE
     except (msgspec.DecodeError, RecursionError):
         if not _is_json_at_length(raw):
             return None
-        usage = _NO_USAGE
-    if b"\n" in raw or b"\r" in raw:
+        usage = NO_USAGE
+    if _LINE_FEED in raw or _CARRIAGE_RETURN in raw:
         raw = raw.translate(None, b"\r\n")
     return Body(raw, usage)
 
@@ -103,7 +109,7 @@ def wrapped_text(raw: bytes, status: int) -> bytes:
 
 def _usage(usage: Counts | None) -> Usage:
     if usage is None:
-        return _NO_USAGE
+        return NO_USAGE
     read = usage.input_tokens_details or usage.prompt_tokens_details
     wrote = usage.output_tokens_details or usage.completion_tokens_details
     return Usage(
