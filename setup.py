@@ -1,8 +1,9 @@
 """Compiles the hot path where a wheel is built; all else of the package is in pyproject.toml.
 
-`pip install .` compiles where a C compiler and the headers of Python are at hand, and installs the
-same sources as they are where not: they do the same, only slower. TIDEGATE_COMPILE=1 insists on it,
-TIDEGATE_COMPILE=0 leaves it out. An editable install is never compiled, or changes would not count.
+`pip install .` compiles where a C compiler and the headers of Python are at hand (and mypy, where
+there is no build isolation). Else it installs the same sources as they are: they do the same, only
+slower. TIDEGATE_COMPILE=1 insists on it, TIDEGATE_COMPILE=0 leaves it out. An editable install is
+never compiled, or changes would not count.
 """
 
 import os
@@ -45,7 +46,11 @@ INSIST, LEAVE_OUT = "1", "0"
 
 
 def missing() -> str | None:
-    """Return why nothing can be compiled here, or None."""
+    """Return what to install before anything can be compiled here, or None."""
+    try:
+        import mypyc.build  # noqa: F401 - whether it is there: without build isolation it may not be
+    except ImportError as error:
+        return f"({error}): install mypy"
     compiler = new_compiler()
     customize_compiler(compiler)
     with tempfile.TemporaryDirectory() as folder:
@@ -56,7 +61,7 @@ def missing() -> str | None:
                 [str(source)], output_dir=folder, include_dirs=[sysconfig.get_path("include")]
             )
         except (CompileError, PlatformError) as error:
-            return str(error)
+            return f"({error}): install a C compiler and python3-dev"
     return None
 
 
@@ -67,7 +72,7 @@ def extensions() -> list[Extension]:
         return []
     trouble = missing()
     if trouble is not None:
-        text = f"The hot path can't be compiled ({trouble}): install a C compiler and python3-dev."
+        text = f"The hot path can't be compiled {trouble}."
         if wish == INSIST:
             raise SystemExit(text)
         print(f"{text} It is installed as it is, and takes more CPU for each line.")
