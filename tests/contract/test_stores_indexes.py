@@ -8,8 +8,9 @@ from typing import LiteralString
 import apsw
 import pytest
 
-from tidegate.stores.sqlite import aging, compaction, drift, garbage, living, writers
-from tidegate.stores.sqlite.connection import MIGRATIONS, migrate
+from tidegate.domain.claim import Kind, Unit
+from tidegate.stores.sqlite import aging, compaction, drift, garbage, living, units, writers
+from tidegate.stores.sqlite.connection import MIGRATIONS, Reader, Writer, migrate
 
 MODULES: list[Mapping[str, LiteralString]] = [
     module.SQL for module in (aging, compaction, drift, garbage, living, writers)
@@ -50,3 +51,30 @@ def test_no_question_reads_a_whole_table(
 def test_a_question_that_reads_a_whole_table_is_found(ledger: apsw.Connection) -> None:
     assert scanned(ledger, "SELECT 1 FROM part WHERE offset = :offset") == {"part"}
     assert scanned(ledger, "SELECT 1 FROM part WHERE blob = :blob") == set()
+
+
+@pytest.mark.parametrize("make", [Writer, Reader])
+def test_a_statement_is_planned_once_whatever_is_bound(
+    make: type[Writer | Reader], tmp_path: Path
+) -> None:
+    path = tmp_path / "ledger.sqlite"
+    Writer(path, busy_seconds=1.0, vfs=None).run([])  # It makes the tables.
+    worker = make(path, busy_seconds=1.0, vfs=None)
+    worker.run([])
+    planned: list[int] = []
+
+    def note(operation: int, *_names: str | None) -> int:
+        planned.append(operation)
+        return apsw.SQLITE_OK
+
+    worker.connection.authorizer = note
+    for number, kind in enumerate(Kind):
+        assert (
+            units.get_hold(worker.connection, Unit(batch_id="batch_1", kind=kind, number=number))
+            is None
+        )
+        if number == 0:
+            assert planned != [], "nobody was asked"
+            planned.clear()
+    assert planned == []
+    worker.close()
