@@ -53,7 +53,8 @@ class Names:
 
     def suspects(self) -> Iterator[bool]:
         """Say of one bucket after the other whether two of its names may be the same."""
-        return (len(set(bucket)) < len(bucket) for bucket in self._hashes)
+        for bucket in self._hashes:
+            yield len(set(bucket)) < len(bucket)
 
     def duplicates(self) -> Iterator[int | None]:
         """Yield the number of each line whose name an earlier one has, and None for every other.
