@@ -19,8 +19,6 @@ from typing_extensions import override
 
 from tidegate.blobs.filesystem import FilesystemBlobs
 from tidegate.cell import open_plan, plan_cell
-from tidegate.domain.batch import Problem
-from tidegate.processor import scan
 from tidegate.processor.endpoints import Endpoint, Routes
 from tidegate.processor.keeper import ThreadKeeper
 from tidegate.processor.observer import Observer
@@ -38,19 +36,19 @@ from tidegate.upstreams.base import Call, Reply, Upstream
 from tidegate.upstreams.catalogue import Catalogue
 from tidegate.upstreams.cell_child import OpenUpstream, own_output, serve, stand_alone
 from tidegate.upstreams.cell_process import CellSettings, ProcessCell
-from tidegate.wire.jsonl import read_line
-from tidegate.wire.lines import Line
+from tidegate.wire import jsonl
+from tidegate.wire.lines import ChatBody, decode_chat
 
 SETTINGS = Settings(
     claims=Claims(lease_seconds=1.0, poll_seconds=0.05), planning=Planning(shard_lines_max=20)
 )
 
 
-def read_or_die(number: int, raw: bytes, *, endpoint: str) -> Line | Problem:
-    """Read a line, and kill this process where the marker stands in it."""
+def decode_or_die(raw: bytes) -> ChatBody:
+    """Read the body of a line, and kill this process where the marker stands in it."""
     if b"unreadable" in raw:
         os.kill(os.getpid(), signal.SIGKILL)
-    return read_line(number, raw, endpoint=endpoint)
+    return decode_chat(raw)
 
 
 CELL = CellSettings(
@@ -129,7 +127,7 @@ def be_child(open_upstream: OpenUpstream) -> None:
 
 
 if __name__ == "__main__":
-    vars(scan)["read_line"] = read_or_die
+    vars(jsonl)["decode_chat"] = decode_or_die
     if sys.argv[1] == "cell":
         be_child(lambda _: Deadly())
     elif sys.argv[1] == "plan":
