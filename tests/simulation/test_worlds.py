@@ -34,7 +34,7 @@ def test_every_world_keeps_its_promises(first: int) -> None:
     assert sum(report.crashes for report in reports) > SEEDS_AT_ONCE, (
         "the worlds are too calm to show much"
     )
-    assert sum(report.commits_refused for report in reports) > 20, "no stale holder ever wrote"
+    assert sum(report.commits_refused for report in reports) > 10, "no stale holder ever wrote"
     assert max(report.exposed_lines_max for report in reports) > 5, "a crash would repeat nothing"
     assert sum(report.child_deaths for report in reports) > 5, "no line ever killed a child"
     assert sum(report.ended_by_collectors for report in reports) > 10, "nobody was orphaned"
