@@ -8,8 +8,7 @@ from typing import LiteralString
 import apsw
 import pytest
 
-from tidegate.domain.claim import Kind, Unit
-from tidegate.stores.sqlite import aging, compaction, drift, garbage, living, units, writers
+from tidegate.stores.sqlite import aging, claims, compaction, drift, garbage, living, writers
 from tidegate.stores.sqlite.connection import MIGRATIONS, Reader, Writer, migrate
 
 MODULES: list[Mapping[str, LiteralString]] = [
@@ -68,13 +67,9 @@ def test_a_statement_is_planned_once_whatever_is_bound(
         return apsw.SQLITE_OK
 
     worker.connection.authorizer = note
-    for number, kind in enumerate(Kind):
-        assert (
-            units.get_hold(worker.connection, Unit(batch_id="batch_1", kind=kind, number=number))
-            is None
-        )
-        if number == 0:
-            assert planned != [], "nobody was asked"
-            planned.clear()
+    assert claims.get_shard(worker.connection, "batch_1", 0) is None
+    assert planned != [], "nobody was asked"
+    planned.clear()
+    assert claims.get_shard(worker.connection, "batch_1", 1) is None
     assert planned == []
     worker.close()

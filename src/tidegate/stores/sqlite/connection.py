@@ -150,8 +150,8 @@ class _Session(Worker):
                 self._path.touch(mode=0o600)
         connection = apsw.Connection(str(self._path), flags=flags, vfs=self._vfs)
         connection.set_busy_timeout(self._busy_ms)
-        # Otherwise SQLite plans most statements anew each time that something else is bound, which
-        # costs several times what running them does.
+        # Otherwise SQLite plans some statements anew each time that something is bound to them,
+        # among them one of each commit: that costs several times what running it does.
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         connection.execute(SQL["settings"]).fetchall()
         return connection
