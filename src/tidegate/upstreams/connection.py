@@ -79,9 +79,10 @@ class Connection:
         retires_at: the loop's time from which on it takes no other call.
     """
 
-    __slots__ = ("_body", "_call", "_head", "_heard", "_interims", "_keeper", "_loop", "_quick",
-                 "_reader", "_receiver", "_sent_at", "_settings", "_total_due", "_transport",
-                 "_unsent", "_used", "due", "retires_at")  # fmt: skip
+    __slots__ = ("_body", "_call", "_first_byte_seconds", "_head", "_heard", "_interims",
+                 "_keep_alive_seconds", "_keeper", "_loop", "_quick", "_reader", "_receiver",
+                 "_sent_at", "_settings", "_total_due", "_transport", "_unsent", "_used", "due",
+                 "retires_at")  # fmt: skip
 
     def __init__(
         self,
@@ -92,6 +93,9 @@ class Connection:
     ) -> None:
         self._keeper = keeper
         self._settings = settings
+        # These two are asked for with every call.
+        self._first_byte_seconds = settings.timeouts.first_byte_seconds
+        self._keep_alive_seconds = settings.timeouts.keep_alive_seconds
         self._loop = loop
         self._quick = quick
         self._transport: asyncio.Transport | None = None
@@ -141,8 +145,7 @@ class Connection:
         self._interims = 0
         self._sent_at = now
         self._total_due = total_due
-        due = now + self._settings.timeouts.first_byte_seconds
-        self.due = min(total_due, due)
+        self.due = min(total_due, now + self._first_byte_seconds)
         self._keeper.watch(self.due)
         body = call.body
         if len(body) <= JOINED_BYTES_MAX:
@@ -312,9 +315,10 @@ class Connection:
         # A server that answers before it has read the request will find the rest of it in the way.
         if reusable and self._unsent is None and transport.get_write_buffer_size() == 0:
             self._used = True
-            self.due = self._loop.time() + self._settings.timeouts.keep_alive_seconds
+            kept_seconds = self._keep_alive_seconds
             if head is not None and head.kept_seconds is not None:
-                self.due = min(self.due, self._loop.time() + head.kept_seconds)
+                kept_seconds = min(kept_seconds, head.kept_seconds)
+            self.due = self._loop.time() + kept_seconds
             self._keeper.watch(self.due)
             self._keeper.released(self)
         else:

@@ -6,12 +6,13 @@ Nothing that a user sent becomes a header by itself. What a call may add is list
 
 import re
 from collections.abc import Mapping
+from typing import Final
 
 from tidegate.domain.errors import SettingsInvalid
 
 # What a call may carry: names of the request, of its trace, and what the other side's scheduler
 # understands (objective, fairness, deadline, priority).
-CALL_HEADERS = frozenset(
+CALL_HEADERS: Final = frozenset(
     {
         "x-request-id",
         "idempotency-key",

@@ -61,7 +61,7 @@ class RequestHeads:
         return start
 
     def _extra(self, headers: Mapping[str, str]) -> str:
-        if not self._contested.isdisjoint(headers):
+        if self._contested and not self._contested.isdisjoint(headers):
             # The call knows better than the settings.
             kept = {name: value for name, value in self._fixed.items() if name not in headers}
             text = self._always + _lines(kept)

@@ -26,6 +26,7 @@ class Pool:
 
     def __init__(self, settings: HttpSettings, resolve: Resolve = resolve) -> None:
         self._settings = settings
+        self._idle_max = settings.limits.idle_connections_max
         self._opener = Opener(settings, resolve, protocol="http/1.1")
         # Asked for once: asking the interpreter on every call would cost a system call each time.
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -114,7 +115,7 @@ class Pool:
 
     def released(self, connection: Connection) -> None:
         """Hear that a connection is free for another call."""
-        if self._closed or len(self._idle) >= self._settings.limits.idle_connections_max:
+        if self._closed or len(self._idle) >= self._idle_max:
             connection.close()
             return
         self._idle[connection] = None

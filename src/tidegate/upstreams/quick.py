@@ -7,19 +7,20 @@ nothing is refused, and nothing is taken that it would refuse or read otherwise.
 """
 
 import re
+from typing import Final
 
 from tidegate.upstreams.base import Reply
 from tidegate.upstreams.settings import Limits
 
 LINES_KEPT_MAX = 256  # Header lines remembered: servers repeat themselves, but for dates and ids.
 
-_HEAD_END = b"\r\n\r\n"
+_HEAD_END: Final = b"\r\n\r\n"
 # 204 and 304 have no body whatever their headers say.
 _START = re.compile(rb"HTTP/1\.1 (?!204|304)([2-5][0-9][0-9]) [A-Za-z0-9 '-]*")
 _LINE = re.compile(rb"([a-zA-Z][a-zA-Z0-9-]*): ?([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)")
-_LENGTH = re.compile(rb"[0-9]{1,15}")
+_LENGTH_DIGITS_MAX: Final = 15
 _LENGTH_STARTS = (b"content-length: ", b"Content-Length: ")
-_LENGTH_BYTES = 16
+_LENGTH_BYTES: Final = 16
 # What decides where a body ends, how it is coded or what becomes of the connection.
 _TELLING = frozenset(
     {
@@ -39,18 +40,20 @@ class QuickReplies:
     """Reads plain replies. One for each upstream: what it remembers are the lines of its server."""
 
     def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+        # Each is asked for with every reply.
+        self._header_bytes_max = limits.header_bytes_max
+        self._lines_max = limits.header_count_max + 1
+        self._body_bytes_max = limits.body_bytes_max
         self._statuses: dict[bytes, int] = {}
         self._lines: dict[bytes, tuple[str, str]] = {}
 
     def read(self, data: bytes) -> Reply | None:
         """Return the reply that these bytes are, all of them; None where the parser must judge."""
-        limits = self._limits
-        end = data.find(_HEAD_END, 0, limits.header_bytes_max)
+        end = data.find(_HEAD_END, 0, self._header_bytes_max)
         if end < 0:
             return None
         lines = data[:end].split(b"\r\n")
-        if len(lines) > limits.header_count_max + 1:
+        if len(lines) > self._lines_max:
             return None
         start = lines.pop(0)
         status = self._statuses.get(start) or self._learn_start(start)
@@ -58,7 +61,7 @@ class QuickReplies:
         if not (status and headers):
             return None
         body = data[end + len(_HEAD_END) :]
-        if len(body) != int(headers["content-length"]) or len(body) > limits.body_bytes_max:
+        if len(body) != int(headers["content-length"]) or len(body) > self._body_bytes_max:
             return None
         return Reply(status=status, headers=headers, body=body)
 
@@ -72,7 +75,7 @@ class QuickReplies:
                 if line.startswith(_LENGTH_STARTS):
                     # The one line that is another in each reply, and that each reply must have.
                     digits = line[_LENGTH_BYTES:]
-                    if "content-length" in headers or _LENGTH.fullmatch(digits) is None:
+                    if "content-length" in headers or not _is_length(digits):
                         return None
                     headers["content-length"] = digits.decode("ascii")
                     continue
@@ -104,3 +107,7 @@ class QuickReplies:
                 self._lines.clear()
             self._lines[line] = (name, value)
         return name, value
+
+
+def _is_length(digits: bytes) -> bool:
+    return digits.isdigit() and len(digits) <= _LENGTH_DIGITS_MAX
