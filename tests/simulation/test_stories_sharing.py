@@ -307,3 +307,34 @@ def test_a_batch_commits_no_line_by_line_while_another_one_writes_much() -> None
         assert len(parts) < 160 / 20, "160 lines, 8 of them in each 0.1 s"
 
     told(story)
+
+
+def test_a_commit_that_is_cut_off_makes_no_room_for_more() -> None:
+    """Who is ending sends nothing: a crash would repeat it beside all that waits already."""
+    called: list[float] = []
+
+    async def answer(call: Call) -> Reply:
+        called.append(now())
+        await asyncio.sleep(0.001)
+        return ok()
+
+    async def story(world: Deployment) -> None:
+        called.clear()
+        settings = Settings(valves=Valves(in_flight_max=4, uncommitted_lines_max=8))
+
+        async def never(name: str, data: bytes) -> int:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        world.blobs.append = never  # type: ignore[method-assign]  # that is the story
+        async with world.processor(answer, settings):
+            await world.submit(lines(100))
+            await asyncio.sleep(10.0)
+            sent = len(called)
+            assert 8 <= sent < 12, "the valve is shut, with what was in flight when it shut"
+            (running,) = (task for task in asyncio.all_tasks() if task.get_name() == "processor")
+            running.cancel()
+            await asyncio.wait([running])
+            assert len(called) == sent
+
+    told(story)

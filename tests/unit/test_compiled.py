@@ -2,15 +2,12 @@
 
 import sys
 from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES
-from pathlib import Path
 
 import pytest
 
 from tidegate.runtime import limiter
 from tidegate.runtime.compiled import is_compiled, told
 from tidegate.testing.commands import run_to_end
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_a_module_in_c_is_told_from_its_source(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,20 +22,3 @@ def test_a_module_in_c_is_told_from_its_source(monkeypatch: pytest.MonkeyPatch) 
 def test_it_is_told_with_the_version() -> None:
     done = run_to_end("version")
     assert done.stdout.endswith(f"{sys.version.split()[0]}, {told()}\n")
-
-
-def test_what_is_compiled_is_there() -> None:
-    names = [
-        line.strip().strip('",')
-        for line in (ROOT / "setup.py")
-        .read_text()
-        .partition("HOT = (")[2]
-        .partition(")")[0]
-        .split("\n")
-        if line.strip()
-    ]
-    assert len(names) > 10
-    assert names == sorted(names)
-    for name in names:
-        assert (ROOT / "src" / "tidegate" / f"{name}.py").is_file(), name
-    assert "runtime/limiter" in names, "it stands for all where one asks whether they are compiled"

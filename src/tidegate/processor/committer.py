@@ -108,13 +108,12 @@ class Committer:
 
     async def _commit(self, entries: list[Entry]) -> None:
         live = [entry for entry in entries if entry.shard.state is not LOST]
-        try:
-            self._tools.observer.lines_repeated(len(entries) - len(live))
-            if live:
-                await self._record(live)
-        finally:
-            size = sum([len(entry.line) for entry in entries])
-            self._run.budget.committed(len(entries), size)
+        self._tools.observer.lines_repeated(len(entries) - len(live))
+        if live:
+            await self._record(live)
+        # Only now: were room made for others where it was cut off, a processor that is ending would
+        # send them, and a crash would repeat them as well.
+        self._run.budget.committed(len(entries), sum([len(entry.line) for entry in entries]))
 
     async def _record(self, entries: list[Entry]) -> None:
         tools = self._tools

@@ -283,14 +283,15 @@ class Dispatcher:
             return await self._send(flight, afresh=afresh)
         except UpstreamFault as fault:
             return fault
-        except CellDied as death:
-            # Not to be cut: the line stays in flight until the ledger knows of the death.
-            flight.is_fixed = True
-            return await self._quarantine.bury(flight.shard, flight.index, death)
+        except CellDied as error:
+            death = error
         except StorageBroken:
             raise
         except Exception as error:  # noqa: BLE001 - the edge of a call: a fault in a door must not stop every batch
             return self._stray(error)
+        # Not to be cut: the line stays in flight until the ledger knows of the death.
+        flight.is_fixed = True
+        return await self._quarantine.bury(flight.shard, flight.index, death)
 
     async def _send(self, flight: Flight, *, afresh: bool) -> Reply | CellNotStarted | None:
         if flight.shard.is_quarantined:

@@ -5,6 +5,7 @@ is a reply like any other; cookies and compression are not spoken.
 """
 
 import asyncio
+from contextlib import suppress
 
 from typing_extensions import override
 
@@ -69,10 +70,9 @@ class HttpUpstream(Upstream):
         """
         head = self._heads.head(call)
         total_due = self._pool.now() + self._total_seconds
-        try:
+        with suppress(Unanswered):
             return await self._carry(head, call, total_due, afresh=False)
-        except Unanswered:
-            return await self._carry(head, call, total_due, afresh=True)
+        return await self._carry(head, call, total_due, afresh=True)
 
     @override
     async def send_afresh(self, call: Call) -> Reply:
