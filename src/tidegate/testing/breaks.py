@@ -371,7 +371,7 @@ _ALL = (
     ),
     Break("11-due", 11, "no time cuts a commit", _never_due),
     Break("12-order", 12, "new parts come first", _parts_in_front),
-    Break("13-flush", 13, "a failed flush is tried again, and ends nothing", _flush_again, 490),
+    Break("13-flush", 13, "a failed flush is tried again, and ends nothing", _flush_again, 800),
     Break(
         "14-cancel", 14, "processors do not look whether a batch was cancelled", _cancel_not_heard
     ),
