@@ -181,10 +181,15 @@ def _is_head(job: Job, plan: Plan) -> bool:
 
 
 def _cell(job: Job, arena: Arena, plan: Plan, rounds: int) -> Costs:
-    """Run every contestant once in each round, so that a noisy moment meets all of them."""
+    """Run every contestant once in each round, so that a noisy moment meets all of them.
+
+    Rounds go there and back: whom one comes after tells in what it costs, as where the memory that
+    was free for a while has to be fetched again from the host of a virtual machine.
+    """
     costs: Costs = defaultdict(list)
+    there = list(contestants(job, arena, all_of_them=_is_head(job, plan)).items())
     for number in range(rounds):
-        for name, run in contestants(job, arena, all_of_them=_is_head(job, plan)).items():
+        for name, run in reversed(there) if number % 2 else there:
             cost = run()
             costs[name].append(cost)
             print(
