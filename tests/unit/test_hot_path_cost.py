@@ -33,8 +33,8 @@ DEARER = 2.0
 # So many turns make a path that costs what it did when its bound was set twice as dear.
 ADDED = (DEARER - 1.0) / SLACK
 # Most of an upload is memory that is copied, and what that costs depends on where the heap ends:
-# what is added passes the bound by itself.
-ADDED_TO_UPLOADS = 1.2
+# what is added passes the bound by itself, also where few turns at once find the caches warm.
+ADDED_TO_UPLOADS = 2.0
 
 
 def measured(make_roads: Callable[[], Roads]) -> Callable[[], dict[str, float]]:
