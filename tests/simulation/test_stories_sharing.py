@@ -258,24 +258,33 @@ def test_a_batch_that_gave_way_does_not_take_its_place_again() -> None:
     told(story)
 
 
-def test_sending_goes_on_while_results_gather_and_are_committed() -> None:
-    """The valve of uncommitted lines is no clock: a commit begins before it shuts, and opens it."""
-    called: list[float] = []
+class Quick:
+    """Answers within a millisecond, and knows when it was called."""
 
-    async def answer(call: Call) -> Reply:
-        called.append(now())
+    def __init__(self) -> None:
+        self.called: list[float] = []
+
+    async def answer(self, call: Call) -> Reply:
+        self.called.append(now())
         await asyncio.sleep(0.001)
         return ok()
 
+
+def test_sending_goes_on_while_results_gather_and_are_committed() -> None:
+    """The valve of uncommitted lines is no clock: a commit begins before it shuts, and opens it."""
+    server = Quick()
+
     async def story(world: Deployment) -> None:
         wide = AimdSettings(start=64, min=64, max=64)
-        routes = Routes(default=Endpoint("gateway", MemoryUpstream(answer), limits=wide))
+        routes = Routes(default=Endpoint("gateway", MemoryUpstream(server.answer), limits=wide))
         settings = Settings(valves=Valves(uncommitted_lines_max=100))
-        called.clear()
+        server.called.clear()
         async with world.processor(routes, settings):
             await world.end_of((await world.submit(lines(3_000))).id)
         needed = 3_000 / 64 * 0.001
-        assert called[-1] - called[0] < 3 * needed, "30 valves full, none of which waits 20 ms"
+        assert server.called[-1] - server.called[0] < 3 * needed, (
+            "30 valves full, none of which waits 20 ms"
+        )
 
     told(story)
 
@@ -311,15 +320,10 @@ def test_a_batch_commits_no_line_by_line_while_another_one_writes_much() -> None
 
 def test_a_commit_that_is_cut_off_makes_no_room_for_more() -> None:
     """Who is ending sends nothing: a crash would repeat it beside all that waits already."""
-    called: list[float] = []
-
-    async def answer(call: Call) -> Reply:
-        called.append(now())
-        await asyncio.sleep(0.001)
-        return ok()
+    server = Quick()
 
     async def story(world: Deployment) -> None:
-        called.clear()
+        server.called.clear()
         settings = Settings(valves=Valves(in_flight_max=4, uncommitted_lines_max=8))
 
         async def never(name: str, data: bytes) -> int:
@@ -327,14 +331,14 @@ def test_a_commit_that_is_cut_off_makes_no_room_for_more() -> None:
             raise AssertionError
 
         world.blobs.append = never  # type: ignore[method-assign]  # that is the story
-        async with world.processor(answer, settings):
+        async with world.processor(server.answer, settings):
             await world.submit(lines(100))
             await asyncio.sleep(10.0)
-            sent = len(called)
+            sent = len(server.called)
             assert 8 <= sent < 12, "the valve is shut, with what was in flight when it shut"
             (running,) = (task for task in asyncio.all_tasks() if task.get_name() == "processor")
             running.cancel()
             await asyncio.wait([running])
-            assert len(called) == sent
+            assert len(server.called) == sent
 
     told(story)
