@@ -84,17 +84,11 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     @classmethod
     def of_all(cls, tallies: Collection["Tally"]) -> "Tally":
         """Return the sum; many at once cost less than one after the other."""
-        usages = [tally.usage for tally in tallies]
         return cls(
             completed=sum([tally.completed for tally in tallies]),
             failed=sum([tally.failed for tally in tallies]),
             expired=sum([tally.expired for tally in tallies]),
-            usage=Usage(
-                input_tokens=sum([usage.input_tokens for usage in usages]),
-                cached_tokens=sum([usage.cached_tokens for usage in usages]),
-                output_tokens=sum([usage.output_tokens for usage in usages]),
-                reasoning_tokens=sum([usage.reasoning_tokens for usage in usages]),
-            ),
+            usage=Usage.of_all([tally.usage for tally in tallies]),
         )
 
 

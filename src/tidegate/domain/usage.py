@@ -1,5 +1,7 @@
 """Token counts, in the Responses vocabulary that the Batch object uses for every endpoint."""
 
+from collections.abc import Collection
+
 import msgspec
 
 
@@ -18,6 +20,16 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def total_tokens(self) -> int:
         """Input plus output; cached and reasoning tokens are parts of these, not extra."""
         return self.input_tokens + self.output_tokens
+
+    @classmethod
+    def of_all(cls, usages: Collection["Usage"]) -> "Usage":
+        """Return the sum; many at once cost less than one after the other."""
+        return cls(
+            input_tokens=sum([usage.input_tokens for usage in usages]),
+            cached_tokens=sum([usage.cached_tokens for usage in usages]),
+            output_tokens=sum([usage.output_tokens for usage in usages]),
+            reasoning_tokens=sum([usage.reasoning_tokens for usage in usages]),
+        )
 
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(

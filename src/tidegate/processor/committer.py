@@ -258,15 +258,9 @@ def _shard_commit(pairs: list[tuple[Group, Part]]) -> ShardCommit:
 def _tally(entries: list[Entry]) -> Tally:
     """Count what these lines add to the batch."""
     failed = sum([entry.is_error for entry in entries])
-    usages = [entry.usage for entry in entries]
     return Tally(
         completed=len(entries) - failed,
         failed=failed,
         expired=sum([entry.is_expired for entry in entries]),
-        usage=Usage(
-            input_tokens=sum([usage.input_tokens for usage in usages]),
-            cached_tokens=sum([usage.cached_tokens for usage in usages]),
-            output_tokens=sum([usage.output_tokens for usage in usages]),
-            reasoning_tokens=sum([usage.reasoning_tokens for usage in usages]),
-        ),
+        usage=Usage.of_all([entry.usage for entry in entries]),
     )
