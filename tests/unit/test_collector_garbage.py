@@ -74,7 +74,7 @@ def test_a_writer_that_was_stopped_bounces_off_a_sweep() -> None:
         at = deployment.clock.now()
         await store.begin_writer("writer", batch_id=batch.id, owner="proc", at=at)
         name = ResultBlob(batch_id=batch.id, writer="writer", label="results").name
-        await deployment.blobs.append(name, b"two lines, say\n")
+        await deployment.blobs.append(name, b"two lines, say\n", after=0)
         assert (await collector.collect()).blobs_deleted == 0, "it may still commit"
         await asyncio.sleep(5.0)
         report = await collector.collect()

@@ -89,13 +89,15 @@ class BlobStore(ABC):
         """
 
     @abstractmethod
-    async def append(self, name: str, data: bytes) -> int:
-        """Add bytes at the end of a blob (made if needed) durably; return their offset.
+    async def append(self, name: str, data: bytes, *, after: int) -> int:
+        """Add bytes at the end of a blob durably; return their offset, which is at least `after`.
 
-        One process appends to one name, one call at a time for each name. After a failure the
-        bytes of the failed call are never part of a later offset's slice.
+        `after` is the end of the bytes that earlier calls acknowledged, 0 before the first one:
+        only then is the blob made. One process appends to one name, one call at a time for each
+        name. After a failure the bytes of the failed call are never part of a later offset's slice.
 
         Raises:
+            BlobMissing: the blob vanished or lost acknowledged bytes. Nothing was written.
             StorageFull: no room is left.
             StorageBroken: the flush failed.
         """

@@ -84,8 +84,8 @@ class FilesystemBlobs(BlobStore):
         await self.in_thread(_put, self._disk, check_name(name), data)
 
     @override
-    async def append(self, name: str, data: bytes) -> int:
-        return await self.in_thread(_append, self._disk, self._tails, check_name(name), data)
+    async def append(self, name: str, data: bytes, *, after: int) -> int:
+        return await self.in_thread(_append, self._disk, self._tails, check_name(name), data, after)
 
     @override
     async def read(self, name: str, offset: int, length: int) -> bytes:
@@ -198,9 +198,14 @@ def _put(disk: Disk, name: str, data: bytes) -> None:
         draft.drop()
 
 
-def _append(disk: Disk, tails: Tails, name: str, data: bytes) -> int:
+def _append(disk: Disk, tails: Tails, name: str, data: bytes, after: int) -> int:
     with disk.writing(), tails.lend(name) as tail:
-        return tail.append(data)
+        try:
+            return tail.append(data, after=after)
+        except FileNotFoundError as error:
+            if not after:
+                raise
+            raise BlobMissing(f"There is no blob '{name}' any more.") from error
 
 
 def _read(disk: Disk, name: str, offset: int, length: int) -> bytes:

@@ -48,10 +48,13 @@ class MemoryBlobs(BlobStore):
         self._bytes += len(data) - before
 
     @override
-    async def append(self, name: str, data: bytes) -> int:
+    async def append(self, name: str, data: bytes, *, after: int) -> int:
         assert self._appends, "append on a store that does not append"
+        end = len(self._blobs.get(check_name(name), b""))
+        if end < after:
+            raise BlobMissing(f"Blob '{name}' has {end} bytes, not the {after} acknowledged ones.")
         self.reserve(len(data))
-        blob = self._blobs.setdefault(check_name(name), bytearray())
+        blob = self._blobs.setdefault(name, bytearray())
         assert isinstance(blob, bytearray), f"append to the finished blob {name}"
         offset = len(blob)
         blob += data

@@ -59,6 +59,7 @@ class Acts:
         self._owner = ids.make("proc_")
         self._sequences: dict[Claim, int] = {}
         self._writers: dict[str, str] = {}
+        self._ends: dict[str, int] = {}
         self._desk = Desk(
             settings=Settings(),
             store=store,
@@ -291,7 +292,10 @@ class Acts:
         if not lines:
             return {}
         name = ResultBlob(batch_id=batch_id, writer=writer, label=label).name
-        offset = await self.blobs.append(name, b"".join(line for _, line in lines))
+        offset = await self.blobs.append(
+            name, b"".join(line for _, line in lines), after=self._ends.get(name, 0)
+        )
+        self._ends[name] = offset + sum(len(line) for _, line in lines)
         parts: dict[int, Part] = {}
         for number, line in lines:
             start = parts[number].offset if number in parts else offset

@@ -79,12 +79,14 @@ class HostBlobs(BlobStore):
         )
 
     @override
-    async def append(self, name: str, data: bytes) -> int:
+    async def append(self, name: str, data: bytes, *, after: int) -> int:
         async def tear() -> None:
             cut = self._host.chance.randint(0, len(data))
-            await self._blobs.append(name, data[:cut] + _JUNK)
+            await self._blobs.append(name, data[:cut] + _JUNK, after=after)
 
-        return await self._write(f"append {name}", lambda: self._blobs.append(name, data), tear)
+        return await self._write(
+            f"append {name}", lambda: self._blobs.append(name, data, after=after), tear
+        )
 
     @override
     async def read(self, name: str, offset: int, length: int) -> bytes:
