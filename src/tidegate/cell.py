@@ -15,7 +15,7 @@ import msgspec
 import uvloop
 
 from tidegate.domain.errors import SettingsInvalid
-from tidegate.processor.outcome import judge_reply
+from tidegate.processor.classify import classify_reply
 from tidegate.processor.plan_door import PlanDoor, PlanTask
 from tidegate.upstreams.base import Call, Reply, Upstream
 from tidegate.upstreams.cell_child import Rehearse, own_output, serve, stand_alone
@@ -121,7 +121,7 @@ def unpacked(detail: bytes) -> HttpSettings:
 
 def rehearse(call: Call, reply: Reply) -> None:
     """Judge a reply just as the processor will: if that kills a process, then this one."""
-    judge_reply(reply, call.headers.get("x-request-id", ""), b'""', starting=True)
+    classify_reply(reply, call.headers.get("x-request-id", ""), b'""', starting=True)
 
 
 def _no_rehearsal(_call: Call, _reply: Reply) -> None:

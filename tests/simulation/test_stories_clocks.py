@@ -9,7 +9,7 @@ from tidegate.blobs.base import BlobWriter
 from tidegate.collector.settings import Settings
 from tidegate.domain.batch import Status
 from tidegate.domain.errors import BlobMissing, StorageFull, StoreUnavailable
-from tidegate.processor.claimer import MISSING_PLAN_SECONDS
+from tidegate.processor.opener import MISSING_PLAN_SECONDS
 from tidegate.processor.whole_batch import FULL_DISK_SECONDS
 from tidegate.testing.collecting import DAY, HOUR, collector_of
 from tidegate.testing.deployment import TENANT, Deployment, ok

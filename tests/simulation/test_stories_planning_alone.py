@@ -11,9 +11,9 @@ from tidegate.domain.batch import Batch, Problem, Status
 from tidegate.domain.errors import CellNotStarted
 from tidegate.domain.shard import CRASHES_TO_QUARANTINE, DEATHS_TO_BLAME
 from tidegate.processor import scan
+from tidegate.processor.context import OpenPlanCell
 from tidegate.processor.plan_alone import PLANNING_DEATHS_MAX
 from tidegate.processor.plan_door import JUDGE, LINE, SLICE
-from tidegate.processor.planner import OpenPlanCell
 from tidegate.processor.quarantine import CELL_WAIT_SECONDS
 from tidegate.processor.settings import Planning, Settings
 from tidegate.testing.deployment import Deployment, ok, request_line

@@ -14,7 +14,7 @@ from tidegate.api.multipart import FormReader
 from tidegate.api.replies import json_reply, send_reply
 from tidegate.desk.form import FormEvent
 from tidegate.domain.batch import Problem
-from tidegate.processor.outcome import Outcome, judge_reply
+from tidegate.processor.classify import Classified, classify_reply
 from tidegate.runtime.door import GuardedHttp
 from tidegate.simulator.app import Simulator
 from tidegate.simulator.generation import Choice
@@ -73,9 +73,11 @@ def _all_wrong(number: int, raw: bytes, *, endpoint: str) -> Problem:
     return Problem(code="x", message="No.", line=number)
 
 
-def _without_blanks(reply: Reply, request_id: str, custom_id: bytes, *, starting: bool) -> Outcome:
+def _without_blanks(
+    reply: Reply, request_id: str, custom_id: bytes, *, starting: bool
+) -> Classified:
     tidied = Reply(status=reply.status, headers=reply.headers, body=reply.body.replace(b": ", b":"))
-    return judge_reply(tidied, request_id, custom_id, starting=starting)
+    return classify_reply(tidied, request_id, custom_id, starting=starting)
 
 
 def _failing_app(**ports: object) -> ASGIApp:
@@ -102,7 +104,7 @@ def _unread(path: Path) -> None:
         (multipart, "FormReader", _DeafReader),
         (replies, "Connection", _EndlessConnection),
         (frames, "Http2Connection", _ForgetfulConnection),
-        (splicing, "judge_reply", _without_blanks),
+        (splicing, "classify_reply", _without_blanks),
         (api, "build_app", _failing_app),
         (door, "GuardedHttp", _PatientDoor),
         (config, "read_keys", _unread),

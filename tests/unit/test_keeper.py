@@ -25,6 +25,10 @@ from tidegate.testing.stories import fails, now
 QUICK = Claims(lease_seconds=0.18, poll_seconds=0.05)
 
 
+def ignore(_: object) -> None:
+    """Do nothing."""
+
+
 class Watched(SqliteStore):
     """Tells the main loop of each renewal, and fails the first ones if asked to."""
 
@@ -52,14 +56,27 @@ class Bench:
         self.threads: set[str] = set()
 
     @asynccontextmanager
-    async def keeper(self, *, fail: int = 0) -> AsyncIterator[ThreadKeeper]:
+    async def keeper(
+        self,
+        *,
+        fail: int = 0,
+        member: str | None = None,
+        on_lost: Callable[[Claim], None] = ignore,
+        on_full: Callable[[StorageFull], None] = ignore,
+    ) -> AsyncIterator[ThreadKeeper]:
         loop = asyncio.get_running_loop()
 
         def told() -> None:
             self.threads.add(threading.current_thread().name)
             loop.call_soon_threadsafe(self.renewed.set)
 
-        keeper = ThreadKeeper(QUICK, lambda: Watched(self.path, self.clock, told, fail))
+        keeper = ThreadKeeper(
+            QUICK,
+            lambda: Watched(self.path, self.clock, told, fail),
+            member=member,
+            on_lost=on_lost,
+            on_full=on_full,
+        )
         keeper.stamp()
         async with asyncio.TaskGroup() as group:
             task = group.create_task(keeper.run(), name="keeper")
@@ -105,8 +122,7 @@ async def test_a_claim_that_another_took_is_told_of_once(bench: Bench) -> None:
         lost.append(claim)
         told.set()
 
-    async with bench.keeper() as keeper:
-        keeper.on_lost = hear
+    async with bench.keeper(on_lost=hear) as keeper:
         keeper.hold([held.claim])
         await until(told)
         bench.renewed.clear()
@@ -126,8 +142,7 @@ async def test_a_loop_that_makes_no_progress_holds_nothing(bench: Bench) -> None
 
 
 async def test_a_loop_that_makes_no_progress_is_not_counted(bench: Bench) -> None:
-    async with bench.keeper() as keeper:
-        keeper.owner = "anna"
+    async with bench.keeper(member="anna") as keeper:
         now = asyncio.get_running_loop().time()
         assert await keeper._keep_once(bench.store, now + QUICK.stall_seconds + 1.0) == []
         assert await bench.store.get_living() == ()
@@ -137,8 +152,7 @@ async def test_a_loop_that_makes_no_progress_is_not_counted(bench: Bench) -> Non
 
 async def test_the_owner_is_counted_from_another_thread(bench: Bench) -> None:
     held = await claim_shard(bench.store)
-    async with bench.keeper() as keeper:
-        keeper.owner = "anna"
+    async with bench.keeper(member="anna") as keeper:
         keeper.hold([held.claim])
         await until(bench.renewed)
         bench.renewed.clear()
@@ -150,8 +164,7 @@ async def test_the_owner_is_counted_from_another_thread(bench: Bench) -> None:
 async def test_a_full_disk_does_not_end_the_keeper(bench: Bench) -> None:
     held = await claim_shard(bench.store)
     said: list[str] = []
-    async with bench.keeper(fail=2) as keeper:
-        keeper.on_full = lambda error: said.append(str(error))
+    async with bench.keeper(fail=2, on_full=lambda error: said.append(str(error))) as keeper:
         keeper.hold([held.claim])
         await until(bench.renewed)
     assert said == ["no room"] * 2
@@ -162,13 +175,17 @@ def test_what_found_no_room_is_tried_again_soon(verb: str) -> None:
     async def story() -> None:
         store = MemoryStore(LoopClock(asyncio.get_running_loop()))
         await planned(store)
-        keeper = TaskKeeper(Claims(lease_seconds=15.0), store)
-        keeper.owner = "anna"
+        heard: list[float] = []
+        keeper = TaskKeeper(
+            Claims(lease_seconds=15.0),
+            store,
+            member="anna",
+            on_lost=ignore,
+            on_full=lambda _: heard.append(now()),
+        )
         keeper.hold([(await claim_shard(store)).claim])
         keeper.stamp()
         fails(store, verb, StorageFull("no room"), until=8.0)
-        heard: list[float] = []
-        keeper.on_full = lambda _: heard.append(now())
         async with asyncio.TaskGroup() as group:
             task = group.create_task(keeper.run(), name="keeper")
             await asyncio.sleep(30.0)
@@ -182,7 +199,13 @@ def test_what_found_no_room_is_tried_again_soon(verb: str) -> None:
 async def test_a_ledger_that_is_broken_ends_the_keeper_by_its_own_words(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     path.write_bytes(b"not a ledger" * 1_000)
-    keeper = ThreadKeeper(QUICK, lambda: SqliteStore(path, ManualClock(), ThreadExecutor()))
+    keeper = ThreadKeeper(
+        QUICK,
+        lambda: SqliteStore(path, ManualClock(), ThreadExecutor()),
+        member=None,
+        on_lost=ignore,
+        on_full=ignore,
+    )
     with pytest.raises(StorageBroken, match="is damaged or no SQLite database"):
         await keeper.run()
 
@@ -192,5 +215,5 @@ async def test_a_keeper_that_dies_says_why() -> None:
         raise ValueError("a bug")
 
     with pytest.raises(RuntimeError, match="keeper of claims has died") as caught:
-        await ThreadKeeper(QUICK, broken).run()
+        await ThreadKeeper(QUICK, broken, member=None, on_lost=ignore, on_full=ignore).run()
     assert isinstance(caught.value.__cause__, ValueError)

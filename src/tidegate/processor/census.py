@@ -4,8 +4,7 @@ import asyncio
 from contextlib import suppress
 
 from tidegate.domain.errors import StorageFull, StoreUnavailable
-from tidegate.processor.endpoints import Routes
-from tidegate.stores.base import Store
+from tidegate.processor.context import ProcessorContext
 
 
 class Census:
@@ -16,22 +15,11 @@ class Census:
     One that takes no part sends nothing, so it needs no part of any limit, and is never counted.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        routes: Routes,
-        owner: str,
-        *,
-        lease_seconds: float,
-        takes_part: bool = True,
-    ) -> None:
-        self._takes_part = takes_part
-        self._store = store
-        self._routes = routes
-        self._owner = owner
-        self._lease_seconds = lease_seconds
+    def __init__(self, context: ProcessorContext) -> None:
+        self._context = context
+        self._takes_part = not context.ends_only
         self._counted = asyncio.Event()
-        if not takes_part:
+        if not self._takes_part:
             self._counted.set()
 
     async def look(self) -> None:
@@ -43,15 +31,19 @@ class Census:
         """
         if not self._takes_part:
             return
-        living = await self._store.get_living()
-        if self._owner not in living:
+        living = await self._context.store.get_living()
+        if self._context.owner not in living:
             # We begin, or were stopped for longer than a lease.
-            await self._store.beat(self._owner, lease_seconds=self._lease_seconds)
-            living = await self._store.get_living()
-        if self._owner not in living:
+            await self._context.store.beat(
+                self._context.owner, lease_seconds=self._context.settings.claims.lease_seconds
+            )
+            living = await self._context.store.get_living()
+        if self._context.owner not in living:
             return
         now = asyncio.get_running_loop().time()
-        self._routes.share(rank=living.index(self._owner), count=len(living), now=now)
+        self._context.routes.share(
+            rank=living.index(self._context.owner), count=len(living), now=now
+        )
         self._counted.set()
 
     async def wait_until_counted(self) -> None:
@@ -67,4 +59,4 @@ class Census:
         if not self._takes_part:
             return
         with suppress(StoreUnavailable, StorageFull):
-            await self._store.leave(self._owner)
+            await self._context.store.leave(self._context.owner)

@@ -27,16 +27,24 @@ class Keeper(ABC):
     """Knows which claims are held and keeps them alive. All methods are called on the main loop.
 
     So are `on_lost`, for each claim that another holder has taken, and `on_full`, each time that
-    the ledger finds no room: then it is asked again every `FULL_RETRY_SECONDS`.
+    the ledger finds no room: then it is asked again every `FULL_RETRY_SECONDS`. `member` is the
+    processor whose membership is renewed as well.
     """
 
-    def __init__(self, settings: Claims) -> None:
+    def __init__(
+        self,
+        settings: Claims,
+        *,
+        member: str | None,
+        on_lost: Callable[[Claim], None],
+        on_full: Callable[[StorageFull], None],
+    ) -> None:
         self._settings = settings
+        self._member = member
+        self._on_lost = on_lost
+        self._on_full = on_full
         self._held: dict[Unit, Claim] = {}
         self._stamp = 0.0
-        self.owner: str | None = None
-        self.on_lost: Callable[[Claim], None] | None = None
-        self.on_full: Callable[[StorageFull], None] | None = None
         self._refusal: StorageFull | None = None
 
     def hold(self, claims: Sequence[Claim]) -> None:
@@ -84,9 +92,9 @@ class Keeper(ABC):
 
     async def _beat(self, store: Store) -> None:
         """Count the owner among the living. No answer means: try again next time."""
-        if self.owner is not None:
+        if self._member is not None:
             try:
-                await store.beat(self.owner, lease_seconds=self._settings.lease_seconds)
+                await store.beat(self._member, lease_seconds=self._settings.lease_seconds)
             except StoreUnavailable:
                 pass
             except StorageFull as error:
@@ -99,21 +107,28 @@ class Keeper(ABC):
         return usual if self._refusal is None else min(usual, FULL_RETRY_SECONDS)
 
     def _tell(self, lost: list[Claim], refusal: StorageFull | None) -> None:
-        if refusal is not None and self.on_full is not None:
-            self.on_full(refusal)
+        if refusal is not None:
+            self._on_full(refusal)
         for claim in lost:
             # It may have ended or been handed back while the renewal was under way.
             if self._held.get(claim.unit) == claim:
                 del self._held[claim.unit]
-                if self.on_lost is not None:
-                    self.on_lost(claim)
+                self._on_lost(claim)
 
 
 class TaskKeeper(Keeper):
     """A keeper on the main loop: for simulations, where there are no threads."""
 
-    def __init__(self, settings: Claims, store: Store) -> None:
-        super().__init__(settings)
+    def __init__(
+        self,
+        settings: Claims,
+        store: Store,
+        *,
+        member: str | None,
+        on_lost: Callable[[Claim], None],
+        on_full: Callable[[StorageFull], None],
+    ) -> None:
+        super().__init__(settings, member=member, on_lost=on_lost, on_full=on_full)
         self._store = store
 
     @override
@@ -129,8 +144,16 @@ class TaskKeeper(Keeper):
 class ThreadKeeper(Keeper):
     """A keeper in a thread of its own. `open_store` makes its own connection to the same ledger."""
 
-    def __init__(self, settings: Claims, open_store: Callable[[], Store]) -> None:
-        super().__init__(settings)
+    def __init__(
+        self,
+        settings: Claims,
+        open_store: Callable[[], Store],
+        *,
+        member: str | None,
+        on_lost: Callable[[Claim], None],
+        on_full: Callable[[StorageFull], None],
+    ) -> None:
+        super().__init__(settings, member=member, on_lost=on_lost, on_full=on_full)
         self._open_store = open_store
         self._stopping = threading.Event()
 
