@@ -14,8 +14,9 @@ from tidegate.processor import scan
 from tidegate.processor.context import OpenPlanCell
 from tidegate.processor.plan_alone import PLANNING_DEATHS_MAX
 from tidegate.processor.plan_door import JUDGE, LINE, SLICE
+from tidegate.processor.planning_settings import Planning
 from tidegate.processor.quarantine import CELL_WAIT_SECONDS
-from tidegate.processor.settings import Planning, Settings
+from tidegate.processor.settings import Settings
 from tidegate.testing.deployment import Deployment, ok, request_line
 from tidegate.testing.quarantine import Lives, PlanCells
 from tidegate.testing.stories import at_once, lines, now, told

@@ -12,7 +12,8 @@ from tidegate.domain.batch import Batch, Status
 from tidegate.domain.errors import StoreUnavailable
 from tidegate.domain.shard import DEATHS_TO_BLAME
 from tidegate.processor.endpoints import Endpoint, Routes
-from tidegate.processor.settings import Planning, Settings
+from tidegate.processor.planning_settings import Planning
+from tidegate.processor.settings import Settings
 from tidegate.stores.base import Store
 from tidegate.testing.deployment import Deployment, ok, request_line
 from tidegate.testing.loop import run_virtual

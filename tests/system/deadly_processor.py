@@ -24,8 +24,9 @@ from tidegate.processor.context import ProcessorContext
 from tidegate.processor.endpoints import Endpoint, Routes
 from tidegate.processor.keeper import ThreadKeeper
 from tidegate.processor.plan_door import PlanTask
+from tidegate.processor.planning_settings import Planning
 from tidegate.processor.service import Processor
-from tidegate.processor.settings import Claims, Planning, Settings
+from tidegate.processor.settings import Claims, Settings
 from tidegate.runtime.clock import SystemClock
 from tidegate.runtime.identity import RandomIds
 from tidegate.signals.memory import MemorySignals

@@ -77,7 +77,7 @@ class Bench:
             on_lost=on_lost,
             on_full=on_full,
         )
-        keeper.stamp()
+        keeper.mark_progress()
         async with asyncio.TaskGroup() as group:
             task = group.create_task(keeper.run(), name="keeper")
             try:
@@ -103,7 +103,7 @@ async def until(event: asyncio.Event) -> None:
 async def test_what_is_held_is_renewed_from_another_thread(bench: Bench) -> None:
     held = await claim_shard(bench.store)
     async with bench.keeper() as keeper:
-        keeper.hold([held.claim])
+        keeper.add([held.claim])
         bench.clock.turn(1_000.0)
         await until(bench.renewed)
     assert threading.current_thread().name not in bench.threads
@@ -123,7 +123,7 @@ async def test_a_claim_that_another_took_is_told_of_once(bench: Bench) -> None:
         told.set()
 
     async with bench.keeper(on_lost=hear) as keeper:
-        keeper.hold([held.claim])
+        keeper.add([held.claim])
         await until(told)
         bench.renewed.clear()
         assert keeper._held == {}
@@ -133,7 +133,7 @@ async def test_a_claim_that_another_took_is_told_of_once(bench: Bench) -> None:
 async def test_a_loop_that_makes_no_progress_holds_nothing(bench: Bench) -> None:
     held = await claim_shard(bench.store)
     async with bench.keeper() as keeper:
-        keeper.hold([held.claim])
+        keeper.add([held.claim])
         now = asyncio.get_running_loop().time()
         keeper._stamp = now - QUICK.stall_seconds
         assert not keeper._is_stalled(now)
@@ -153,7 +153,7 @@ async def test_a_loop_that_makes_no_progress_is_not_counted(bench: Bench) -> Non
 async def test_the_owner_is_counted_from_another_thread(bench: Bench) -> None:
     held = await claim_shard(bench.store)
     async with bench.keeper(member="anna") as keeper:
-        keeper.hold([held.claim])
+        keeper.add([held.claim])
         await until(bench.renewed)
         bench.renewed.clear()
         # The beat follows the renewal, so the second renewal comes after the first beat.
@@ -165,7 +165,7 @@ async def test_a_full_disk_does_not_end_the_keeper(bench: Bench) -> None:
     held = await claim_shard(bench.store)
     said: list[str] = []
     async with bench.keeper(fail=2, on_full=lambda error: said.append(str(error))) as keeper:
-        keeper.hold([held.claim])
+        keeper.add([held.claim])
         await until(bench.renewed)
     assert said == ["no room"] * 2
 
@@ -183,8 +183,8 @@ def test_what_found_no_room_is_tried_again_soon(verb: str) -> None:
             on_lost=ignore,
             on_full=lambda _: heard.append(now()),
         )
-        keeper.hold([(await claim_shard(store)).claim])
-        keeper.stamp()
+        keeper.add([(await claim_shard(store)).claim])
+        keeper.mark_progress()
         fails(store, verb, StorageFull("no room"), until=8.0)
         async with asyncio.TaskGroup() as group:
             task = group.create_task(keeper.run(), name="keeper")

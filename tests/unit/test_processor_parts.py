@@ -9,9 +9,10 @@ from tidegate.domain.batch import Problem
 from tidegate.domain.errors import ClaimLost, SettingsInvalid, StorageFull, StoreUnavailable
 from tidegate.processor.insist import insist
 from tidegate.processor.observer import NullObserver
+from tidegate.processor.planning_settings import Planning
 from tidegate.processor.problems import Problems
 from tidegate.processor.run import GATHERED_PART, Budget
-from tidegate.processor.settings import Cells, Claims, Commits, Ends, Planning, Valves
+from tidegate.processor.settings import Cells, Claims, Commits, Ends, Valves
 from tidegate.processor.storage import Storage
 from tidegate.processor.wakeups import Wakeups
 from tidegate.stores.memory import MemoryStore

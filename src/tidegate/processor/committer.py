@@ -256,7 +256,7 @@ class Committers:
         self._tasks.create_task(committer.run(), name=f"committer {run.id}")
 
     def _on_closed(self, shard: OpenShard) -> None:
-        self._renewer.drop(shard.claim)
+        self._renewer.remove(shard.claim)
         run = self._open_batches.runs.get(shard.claim.unit.batch_id)
         if run is None or not run.shards:
             # Perhaps it was the last of its batch, which can be finalized now.

@@ -2,7 +2,7 @@
 
 In production it is a thread with a loop and a ledger connection of its own, so that a busy event
 loop can't starve it; in a simulation it is a task. Either way it renews only while the main loop
-stamps progress: a dead-locked process must not hold its claims for ever. As often, and on the same
+marks progress: a dead-locked process must not hold its claims for ever. As often, and on the same
 condition, it counts its owner among the living, who share the limits of the model servers.
 """
 
@@ -47,17 +47,17 @@ class Keeper(ABC):
         self._stamp = 0.0
         self._refusal: StorageFull | None = None
 
-    def hold(self, claims: Sequence[Claim]) -> None:
+    def add(self, claims: Sequence[Claim]) -> None:
         """Renew these from now on."""
         for claim in claims:
             self._held[claim.unit] = claim
 
-    def drop(self, claim: Claim) -> None:
+    def remove(self, claim: Claim) -> None:
         """Renew this one no more. A later claim on the same unit stays."""
         if self._held.get(claim.unit) == claim:
             del self._held[claim.unit]
 
-    def stamp(self) -> None:
+    def mark_progress(self) -> None:
         """Note that the main loop makes progress."""
         self._stamp = asyncio.get_running_loop().time()
 
@@ -176,6 +176,7 @@ class ThreadKeeper(Keeper):
         except asyncio.CancelledError:
             self._stopping.set()
             await ended
+            thread.join()
             raise
         if isinstance(error, TidegateError):
             raise error

@@ -66,14 +66,14 @@ class ShardOpener:
         """
         waiting = [(claimed.batch, held) for claimed in granted for held in claimed.shards]
         without_sandbox: list[Claim] = []
-        self._renewer.hold([held.claim for _, held in waiting])
+        self._renewer.add([held.claim for _, held in waiting])
         try:
             while waiting:
                 batch, held = waiting[0]
                 self._context.observer.on_claim("shard")
                 is_over = self._is_over(batch, ending)
                 if self._needs_sandbox(held, is_over=is_over) and self._quarantine.room <= 0:
-                    self._renewer.drop(held.claim)
+                    self._renewer.remove(held.claim)
                     without_sandbox.append(held.claim)
                 else:
                     await self._open(batch, held, ending)
@@ -85,7 +85,7 @@ class ShardOpener:
             raise
         finally:
             for _, held in waiting:
-                self._renewer.drop(held.claim)
+                self._renewer.remove(held.claim)
         return without_sandbox
 
     def _needs_sandbox(self, held: ClaimedShard, *, is_over: bool) -> bool:
@@ -145,7 +145,7 @@ class ShardOpener:
         now = asyncio.get_running_loop().time()
         waits = {key: until for key, until in self._planless_until.items() if until > now}
         self._planless_until = {**waits, batch.id: now + MISSING_PLAN_SECONDS}
-        self._renewer.drop(claimed.claim)
+        self._renewer.remove(claimed.claim)
         self._context.observer.on_plan_missing(batch)
         await self._context.store.hand_back([claimed.claim], wait_seconds=MISSING_PLAN_SECONDS)
         await self._context.store.note_waiting(batch.id, PLAN_MISSING)

@@ -17,9 +17,9 @@ from tidegate.processor.context import ProcessorContext
 from tidegate.processor.insist import insist
 from tidegate.processor.plan_alone import PAUSE_SECONDS, Attempt, Deaths
 from tidegate.processor.plan_door import PlanCell, PlanDoor, PlanTask
+from tidegate.processor.planning_settings import UnknownModel
 from tidegate.processor.problems import Problems
 from tidegate.processor.scan import Scan
-from tidegate.processor.settings import UnknownModel
 from tidegate.processor.slices import Slice, slices
 from tidegate.processor.source import Source
 from tidegate.processor.storage import Storage

@@ -48,7 +48,7 @@ class ShardReturner:
                     run.close(shard, State.CLOSED)
                     await self._return(shard)
                     # Only now: a claim that expires meanwhile would count as lost by a crash.
-                    self._renewer.drop(shard.claim)
+                    self._renewer.remove(shard.claim)
                     self._context.signals.notify(WORK)
 
     async def _return(self, shard: OpenShard) -> None:
@@ -58,7 +58,7 @@ class ShardReturner:
         async def ask() -> None:
             # The shard loop waits here as long as the ledger refuses: it is not dead-locked, and
             # what it holds besides must not expire.
-            self._renewer.stamp()
+            self._renewer.mark_progress()
             await self._context.store.hand_back([shard.claim], wait_seconds=wait)
 
         await insist(ask, self._context.rng, self._gate)

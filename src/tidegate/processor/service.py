@@ -118,7 +118,7 @@ class Processor:
             ExceptionGroup: something broke that can't be mended here, such as `StorageBroken`.
                 Claims then expire by themselves.
         """
-        self._renewer.stamp()
+        self._renewer.mark_progress()
         try:
             await self._run()
         finally:
@@ -184,7 +184,7 @@ class Processor:
         while not (self._stop.is_set() and not self._open_batches.runs):
             await self._wakeups.work_available.wait()
             self._wakeups.work_available.clear()
-            self._renewer.stamp()
+            self._renewer.mark_progress()
             try:
                 await self._step()
             except StoreUnavailable as error:
@@ -234,5 +234,5 @@ class Processor:
             )
 
     def _lose(self, claim: Claim) -> None:
-        self._renewer.drop(claim)
+        self._renewer.remove(claim)
         self._open_batches.lose(claim)

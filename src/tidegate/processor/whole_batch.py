@@ -102,11 +102,11 @@ class WholeBatch:
                     # Stopped while the ledger answered: another processor goes on at once.
                     await self._hand_back(held)
                     return
-                self._renewer.hold([held.claim])
+                self._renewer.add([held.claim])
                 try:
                     await work(held)
                 finally:
-                    self._renewer.drop(held.claim)
+                    self._renewer.remove(held.claim)
 
     async def _plan(self, held: ClaimedBatch) -> None:
         context = self._context

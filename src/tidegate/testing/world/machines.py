@@ -17,8 +17,9 @@ from tidegate.processor.ender import ENDER, Ender
 from tidegate.processor.endpoints import Endpoint, PauseSettings, Routes
 from tidegate.processor.keeper import TaskKeeper
 from tidegate.processor.observer import Observer
+from tidegate.processor.planning_settings import Planning
 from tidegate.processor.service import Processor
-from tidegate.processor.settings import Cells, Claims, Commits, Ends, Planning, Settings, Valves
+from tidegate.processor.settings import Cells, Claims, Commits, Ends, Settings, Valves
 from tidegate.runtime.identity import IdMaker
 from tidegate.runtime.limiter import AimdSettings
 from tidegate.testing.begun import Begun
