@@ -31,7 +31,7 @@ def in_file(path: Path, text: str, **sources: dict[str, object]) -> str:
         ("gateway.limits.connections_max", "0", "gateway.limits.connections_max must be a whole"),
         ("gateway.tls.key_file", "k", "gateway.tls.key_file is given without"),
         ("gateway.concurrency.min", "0", "gateway.concurrency needs 1 <= min"),
-        ("gateway.pauses.seconds_min", "0", "gateway.pauses: pause needs"),
+        ("gateway.pauses.seconds_min", "0", "gateway.pauses: backoff needs"),
         ("gateway.url", "ftp://x", "gateway: The URL of the upstream must begin with"),
         ("processor.claims.poll_seconds", "9", "processor.claims.poll_seconds must be at most"),
         ("api.limits.headers_max", "0", "api.limits.headers_max must be above 0."),

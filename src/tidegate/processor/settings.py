@@ -51,7 +51,7 @@ class Valves:
 
     def __post_init__(self) -> None:
         require_above_zero(
-            "valves",
+            "limits",
             open_shards_max=self.open_shards_max,
             in_flight_max=self.in_flight_max,
             in_flight_bytes_max=self.in_flight_bytes_max,
@@ -73,10 +73,10 @@ class Cells:
     start_seconds: float = 30.0
 
     def __post_init__(self) -> None:
-        require_above_zero("cells", count_max=self.count_max, start_seconds=self.start_seconds)
+        require_above_zero("sandbox", count_max=self.count_max, start_seconds=self.start_seconds)
         if self.memory_bytes_max < CELL_MEMORY_BYTES_MIN:
             raise SettingsInvalid(
-                f"cells.memory_bytes_max must be at least {CELL_MEMORY_BYTES_MIN}: a child process "
+                f"sandbox.memory_bytes_max must be at least {CELL_MEMORY_BYTES_MIN}: a child process "
                 "needs as much to start."
             )
 
@@ -114,7 +114,7 @@ class Ends:
     def __post_init__(self) -> None:
         if min(self.drain_seconds, self.stop_grace_seconds) < 0:
             raise SettingsInvalid(
-                "ends.drain_seconds and ends.stop_grace_seconds can't be negative."
+                "drain.drain_seconds and drain.stop_grace_seconds can't be negative."
             )
 
 
