@@ -5,6 +5,7 @@ from contextlib import suppress
 
 from tidegate.domain.errors import StorageFull, StoreUnavailable
 from tidegate.processor.context import ProcessorContext
+from tidegate.stores.base import Poll
 
 
 class Census:
@@ -22,29 +23,27 @@ class Census:
         if not self._takes_part:
             self._counted.set()
 
-    async def look(self) -> None:
-        """Read who is alive, and take our part of every limit.
+    def lacks(self, poll: Poll) -> bool:
+        """Return whether this processor should be a member, and is none."""
+        return self._takes_part and poll.rank is None
+
+    async def join(self) -> None:
+        """Become a member.
 
         Raises:
-            StoreUnavailable: the ledger did not answer; the parts stay as they are.
-            StorageFull: we are not counted and can't be now.
+            StoreUnavailable: the ledger did not answer.
+            StorageFull: there is no room to be recorded.
         """
-        if not self._takes_part:
-            return
-        living = await self._context.store.get_living()
-        if self._context.owner not in living:
-            # We begin, or were stopped for longer than a lease.
-            await self._context.store.beat(
-                self._context.owner, lease_seconds=self._context.settings.claims.lease_seconds
-            )
-            living = await self._context.store.get_living()
-        if self._context.owner not in living:
-            return
-        now = asyncio.get_running_loop().time()
-        self._context.routes.share(
-            rank=living.index(self._context.owner), count=len(living), now=now
+        await self._context.store.beat(
+            self._context.owner, lease_seconds=self._context.settings.claims.lease_seconds
         )
-        self._counted.set()
+
+    def update(self, poll: Poll) -> None:
+        """Take our part of every limit."""
+        if self._takes_part and poll.rank is not None:
+            now = asyncio.get_running_loop().time()
+            self._context.routes.share(rank=poll.rank, count=poll.members, now=now)
+            self._counted.set()
 
     async def wait_until_counted(self) -> None:
         """Return once we were counted, or gave up."""

@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tidegate.domain.claim import Claim
-from tidegate.domain.share import Offer, in_order
+from tidegate.domain.share import Offer
 from tidegate.processor.context import ProcessorContext
 from tidegate.processor.cut import Cut
 from tidegate.processor.endpoints import Endpoint
 from tidegate.processor.held import Held
 from tidegate.processor.open_shard import OpenShard, State
 from tidegate.processor.opener import ShardOpener
+from tidegate.processor.poller import OFFERS_MAX, LedgerPoller
 from tidegate.processor.quarantine import CELL_WAIT_SECONDS
 from tidegate.processor.run import Run
 from tidegate.processor.waiting import WaitingReasons
@@ -35,18 +36,20 @@ class Claimer:
         *,
         open_batches: Held,
         opener: ShardOpener,
+        poller: LedgerPoller,
         reasons: WaitingReasons,
         stop: Cut,
     ) -> None:
         self._context = context
         self._open_batches = open_batches
         self._opener = opener
+        self._poller = poller
         self._reasons = reasons
         self._stop = stop
         self._measured_at: float | None = None
         self._gave_way_at: dict[str, float] = {}
 
-    async def claim(self) -> None:
+    async def claim(self, offers: Sequence[Offer]) -> None:
         """Claim and open what is wanted here of what the ledger offers.
 
         A granted shard in quarantine for which no sandbox is free goes back, and the next one is
@@ -56,16 +59,14 @@ class Claimer:
             StoreUnavailable: the ledger did not answer; what it may have given expires by itself.
         """
         for _ in range(CLAIMS_AT_ONCE):
-            if not await self._claim_once():
+            if not await self._claim_once(offers):
                 return
+            offers = (await self._poller.look()).offers
 
-    async def _claim_once(self) -> bool:
+    async def _claim_once(self, offers: Sequence[Offer]) -> bool:
         """Claim what is wanted; return whether some of it went back because no sandbox was free."""
         now = asyncio.get_running_loop().time()
-        found = await self._context.store.list_offers()
-        if self._context.ends_only:
-            found = [offer for offer in found if offer.ending]
-        offers = self._in_turn(in_order(found))
+        offers = self._in_turn(await self._beyond(offers, now))
         ending = {offer.batch_id for offer in offers if offer.ending}
         await self._reasons.note_offered(offers, now)
         slots = self._context.settings.valves.open_shards_max - self._open_batches.open_shards
@@ -85,6 +86,14 @@ class Claimer:
         wait = self._context.settings.claims.poll_seconds if soon else CELL_WAIT_SECONDS
         await self._context.store.hand_back(waiting, wait_seconds=wait)
         return True
+
+    async def _beyond(self, offers: Sequence[Offer], now: float) -> Sequence[Offer]:
+        """Return these offers; those of other models if a full page has nothing to run here."""
+        skipped: set[str] = set()
+        while len(offers) >= OFFERS_MAX and not any(self._missing(one, now) for one in offers):
+            skipped |= {offer.model for offer in offers}
+            offers = (await self._poller.look(skipped)).offers
+        return offers
 
     def _free_sandbox(self, waiting: Sequence[Claim]) -> bool:
         """Let a batch that had its turn give way to one that has no sandbox.

@@ -1,6 +1,7 @@
 """Batches that are cancelled or past their window: nothing more of them is sent (PROTOCOL 14)."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
 
 from tidegate.domain.batch import Status
@@ -27,20 +28,10 @@ class DeadlineWatcher:
         self._dispatcher = dispatcher
         self._ledger_clock = ledger_clock
 
-    async def watch(self) -> None:
-        """Ask the ledger for its time and the state of the open batches, and end what is over.
-
-        Raises:
-            StoreUnavailable: the ledger did not answer; windows close by its clock all the same.
-        """
-        loop = asyncio.get_running_loop()
-        asked_at = loop.time()
-        try:
-            states = await self._context.store.get_states(list(self._open_batches.runs))
-            self._ledger_clock.hear(states.now, asked_at=asked_at, answered_at=loop.time())
-        finally:
-            self._end_expired(loop.time())
-        for batch_id, status in states.by_id.items():
+    def watch(self, statuses: Mapping[str, Status]) -> None:
+        """End what is past its window by the ledger's clock, or cancelled by these statuses."""
+        self._end_expired(asyncio.get_running_loop().time())
+        for batch_id, status in statuses.items():
             current = self._open_batches.runs.get(batch_id)
             if current is not None and status is Status.CANCELLING:
                 current.batch = replace(current.batch, status=status)

@@ -17,6 +17,7 @@ from tidegate.processor.held import Held
 from tidegate.processor.ledger_time import LedgerTime
 from tidegate.processor.opener import ShardOpener
 from tidegate.processor.planner import Planner
+from tidegate.processor.poller import LedgerPoller
 from tidegate.processor.quarantine import Quarantine
 from tidegate.processor.returner import ShardReturner
 from tidegate.processor.run import Budget
@@ -78,6 +79,16 @@ class Processor:
             context, self._open_batches, self._renewer, self._gate, wakeups
         )
         self._reasons = WaitingReasons(context, self._open_batches)
+        self._census = Census(context)
+        self._poller = LedgerPoller(
+            context,
+            open_batches=self._open_batches,
+            census=self._census,
+            deadlines=DeadlineWatcher(context, self._open_batches, self._dispatcher, ledger_clock),
+            ledger_clock=ledger_clock,
+            wakeups=wakeups,
+            stop=self._stop,
+        )
         self._claimer = Claimer(
             context,
             open_batches=self._open_batches,
@@ -91,14 +102,11 @@ class Processor:
                 ledger_clock=ledger_clock,
                 stop=self._stop,
             ),
+            poller=self._poller,
             reasons=self._reasons,
             stop=self._stop,
         )
-        self._deadlines = DeadlineWatcher(
-            context, self._open_batches, self._dispatcher, ledger_clock
-        )
         self._returner = ShardReturner(context, self._open_batches, self._renewer, self._gate)
-        self._census = Census(context)
         self._whole = WholeBatch(
             context,
             planner=Planner(context, self._gate),
@@ -106,6 +114,8 @@ class Processor:
             renewer=self._renewer,
             gate=self._gate,
             census=self._census,
+            poller=self._poller,
+            wakeups=wakeups,
             stop=self._stop,
         )
 
@@ -119,6 +129,7 @@ class Processor:
                 Claims then expire by themselves.
         """
         self._renewer.mark_progress()
+        self._wakeups.work_available.set()
         try:
             await self._run()
         finally:
@@ -169,7 +180,7 @@ class Processor:
         cut_at = self._stop.set_within(grace_seconds)
         self._census.give_up()
         self._returner.return_all(cut_at)
-        self._wakeups.report_lines_low()
+        self._wakeups.report_stop()
 
     # Loops
 
@@ -209,15 +220,13 @@ class Processor:
 
     async def _step(self) -> None:
         self._claimer.measure()
-        if not self._stop.is_set():
-            await self._census.look()
         await self._gate.probe()
-        await self._deadlines.watch()
+        found = await self._poller.poll()
         self._returner.return_unserved()
         await self._returner.hand_back()
         await self._quarantine.tidy()
         if not (self._stop.is_set() or self._gate.leaves_claims):
-            await self._claimer.claim()
+            await self._claimer.claim(found.offers)
         await self._reasons.note_open()
         self._dispatcher.pump()
         self._context.observer.on_load(

@@ -22,7 +22,7 @@ class Claims:
 
     lease_seconds: float = 15.0
     stall_seconds: float = 60.0
-    poll_seconds: float = 0.25
+    poll_seconds: float = 0.6
 
     def __post_init__(self) -> None:
         require_above_zero(
@@ -76,8 +76,8 @@ class Cells:
         require_above_zero("sandbox", count_max=self.count_max, start_seconds=self.start_seconds)
         if self.memory_bytes_max < CELL_MEMORY_BYTES_MIN:
             raise SettingsInvalid(
-                f"sandbox.memory_bytes_max must be at least {CELL_MEMORY_BYTES_MIN}: a child process "
-                "needs as much to start."
+                f"sandbox.memory_bytes_max must be at least {CELL_MEMORY_BYTES_MIN}: "
+                "a child process needs as much to start."
             )
 
 
@@ -114,7 +114,7 @@ class Ends:
     def __post_init__(self) -> None:
         if min(self.drain_seconds, self.stop_grace_seconds) < 0:
             raise SettingsInvalid(
-                "drain.drain_seconds and drain.stop_grace_seconds can't be negative."
+                "drain.batch_seconds and drain.process_seconds can't be negative."
             )
 
 

@@ -17,12 +17,16 @@ from tidegate.processor.cut import Cut
 from tidegate.processor.finalizer import Finalizer
 from tidegate.processor.keeper import Keeper
 from tidegate.processor.planner import Planner
+from tidegate.processor.poller import LedgerPoller
 from tidegate.processor.quarantine import CELL_WAIT_SECONDS
 from tidegate.processor.storage import Storage
+from tidegate.processor.wakeups import Wakeups
 from tidegate.signals.base import WORK, batch_topic
 from tidegate.stores.base import ClaimedBatch
 
 FULL_DISK_SECONDS = 5.0
+# After this many polls without an answer a loop asks for itself.
+MISSED_POLLS = 2.0
 MISSING_INPUT_SECONDS = 30.0
 # Unix seconds as a float are no finer: sums and differences of them may be off by less than that.
 CLOCK_GRAIN_SECONDS = 1e-6
@@ -41,6 +45,8 @@ class WholeBatch:
         renewer: Keeper,
         gate: Storage,
         census: Census,
+        poller: LedgerPoller,
+        wakeups: Wakeups,
         stop: Cut,
     ) -> None:
         self._context = context
@@ -50,6 +56,8 @@ class WholeBatch:
         self._renewer = renewer
         self._gate = gate
         self._census = census
+        self._poller = poller
+        self._wakeups = wakeups
         self._stop = stop
 
     async def planning(self) -> None:
@@ -64,7 +72,7 @@ class WholeBatch:
                 owner, lease_seconds=lease_seconds, ending_only=self._context.ends_only
             )
 
-        await self._each("planning", claim, self._plan)
+        await self._each("planning", self._wakeups.planning_due, claim, self._plan)
 
     async def finalizing(self) -> None:
         """Close the books of batches, also while storage is full: it frees the room of a plan."""
@@ -72,6 +80,7 @@ class WholeBatch:
         lease_seconds = self._settings.lease_seconds
         await self._each(
             "finalizing",
+            self._wakeups.finalizing_due,
             lambda: store.claim_finalizing(owner, lease_seconds=lease_seconds),
             self._finalizer.finish,
         )
@@ -79,34 +88,51 @@ class WholeBatch:
     async def _each(
         self,
         kind: str,
+        due: asyncio.Event,
         claim: Callable[[], Awaitable[ClaimedBatch | None]],
         work: Callable[[ClaimedBatch], Awaitable[None]],
     ) -> None:
         """Claim one batch of a kind after the other and work on it, until stopped."""
-        context = self._context
         await self._census.wait_until_counted()
-        with context.signals.listen((WORK,)) as listener:
-            while not self._stop.is_set():
-                try:
-                    held = await claim()
-                except StoreUnavailable:
-                    held = None
-                except StorageFull as error:
-                    self._gate.refused(error)
-                    held = None
-                if held is None:
-                    await listener.wait(self._settings.poll_seconds)
-                    continue
-                context.observer.on_claim(kind)
-                if self._stop.is_set():
-                    # Stopped while the ledger answered: another processor goes on at once.
-                    await self._hand_back(held)
+        while not self._stop.is_set():
+            await self._until(due)
+            due.clear()
+            try:
+                held = await claim()
+            except StoreUnavailable:
+                continue
+            except StorageFull as error:
+                self._gate.refused(error)
+                continue
+            if held is None:
+                continue
+            # There may be more of them: another of these loops, or this one, claims again.
+            due.set()
+            self._context.observer.on_claim(kind)
+            if self._stop.is_set():
+                # Stopped while the ledger answered: another processor can go on immediately.
+                await self._hand_back(held)
+                return
+            self._renewer.add([held.claim])
+            try:
+                await work(held)
+            finally:
+                self._renewer.remove(held.claim)
+
+    async def _until(self, due: asyncio.Event) -> None:
+        """Wait until there is something to claim, or no poll was answered for a while.
+
+        The loop that polls may be waiting for a write, or the ledger may be away.
+        """
+        seconds = self._settings.poll_seconds
+        while not due.is_set():
+            try:
+                async with asyncio.timeout(seconds):
+                    await due.wait()
+            except TimeoutError:
+                now = asyncio.get_running_loop().time()
+                if now - self._poller.answered_at > MISSED_POLLS * seconds:
                     return
-                self._renewer.add([held.claim])
-                try:
-                    await work(held)
-                finally:
-                    self._renewer.remove(held.claim)
 
     async def _plan(self, held: ClaimedBatch) -> None:
         context = self._context

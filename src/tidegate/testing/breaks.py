@@ -233,7 +233,7 @@ def _parts_in_front(patches: Patches) -> None:
 
 
 def _cancel_not_heard(patches: Patches) -> None:
-    async def watch(_self: deadlines.DeadlineWatcher) -> None:
+    def watch(_self: deadlines.DeadlineWatcher, _statuses: object) -> None:
         return
 
     def is_over(_self: opener.ShardOpener, _batch: Batch, _ending: object) -> bool:
