@@ -188,7 +188,7 @@ def test_a_kill_at_any_moment_of_quarantine_blames_the_poison_alone(first: int) 
     moment = 1 + first
     while run_virtual(killed_at(moment)):
         moment += 10
-    assert moment > 100, "the story is too short to be of use"
+    assert moment > 60, "the story is too short to be of use"
 
 
 ENDS = {

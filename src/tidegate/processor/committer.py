@@ -14,7 +14,7 @@ from tidegate.processor.context import ProcessorContext
 from tidegate.processor.held import Held
 from tidegate.processor.insist import insist
 from tidegate.processor.keeper import Keeper
-from tidegate.processor.open_shard import CLOSED, LOST, OpenShard, State
+from tidegate.processor.open_shard import CLOSED, LOST, RETURNING, OpenShard, State
 from tidegate.processor.run import Entry, Run
 from tidegate.processor.storage import Storage
 from tidegate.processor.wakeups import Wakeups
@@ -37,6 +37,7 @@ class Committer:
         context: ProcessorContext,
         open_batches: Held,
         gate: Storage,
+        wakeups: Wakeups,
         *,
         on_closed: Callable[[OpenShard], None],
     ) -> None:
@@ -44,6 +45,7 @@ class Committer:
         self._context = context
         self._open_batches = open_batches
         self._gate = gate
+        self._wakeups = wakeups
         self._on_closed = on_closed
         self._settings = settings = context.settings.commits
         appends = context.blobs.appends
@@ -210,6 +212,8 @@ class Committer:
         )
         if not shard.undecided and not shard.uncommitted:
             self._close(shard, CLOSED)
+        elif shard.state is RETURNING and shard.is_settled:
+            self._wakeups.work_available.set()
 
     def _close(self, shard: OpenShard, state: State) -> None:
         self._run.close(shard, state)
@@ -250,10 +254,19 @@ class Committers:
 
     def start(self, run: Run) -> None:
         """Start the committer of a batch that was just opened."""
-        committer = Committer(
-            run, self._context, self._open_batches, self._gate, on_closed=self._on_closed
-        )
-        self._tasks.create_task(committer.run(), name=f"committer {run.id}")
+        self._tasks.create_task(self._run(run), name=f"committer {run.id}")
+
+    async def _run(self, run: Run) -> None:
+        await Committer(
+            run,
+            self._context,
+            self._open_batches,
+            self._gate,
+            self._wakeups,
+            on_closed=self._on_closed,
+        ).run()
+        # A processor that stops waits for its last batch.
+        self._wakeups.work_available.set()
 
     def _on_closed(self, shard: OpenShard) -> None:
         self._renewer.remove(shard.claim)

@@ -21,7 +21,15 @@ from tidegate.processor.endpoints import Endpoint
 from tidegate.processor.flight import Flight, Landing
 from tidegate.processor.held import Held
 from tidegate.processor.observer import Observer
-from tidegate.processor.open_shard import CLOSED, ENDING, LOST, RUNNING, OpenShard, next_line
+from tidegate.processor.open_shard import (
+    CLOSED,
+    ENDING,
+    LOST,
+    RETURNING,
+    RUNNING,
+    OpenShard,
+    next_line,
+)
 from tidegate.processor.quarantine import Quarantine
 from tidegate.processor.run import Run
 from tidegate.processor.settings import Settings
@@ -377,6 +385,9 @@ class Dispatcher:
         outcome = self._settler.settle(flight, landing, now)
         if shard.state is ENDING:
             self.settle_shard(run, shard)
+        elif shard.state is RETURNING and shard.is_settled:
+            self._wakeups.work_available.set()
+            run.stir()
         elif not run.in_flight:
             # Whoever took a result was told when it was added; else only the last one matters.
             run.stir()

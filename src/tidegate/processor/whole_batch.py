@@ -94,8 +94,10 @@ class WholeBatch:
     ) -> None:
         """Claim one batch of a kind after the other and work on it, until stopped."""
         await self._census.wait_until_counted()
-        while not self._stop.is_set():
+        while True:
             await self._until(due)
+            if self._stop.is_set():
+                return
             due.clear()
             try:
                 held = await claim()
