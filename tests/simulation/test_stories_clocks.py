@@ -246,7 +246,7 @@ def test_a_ledger_that_falls_silent_keeps_no_batch_from_its_deadline() -> None:
             world.store,
             "poll",
             StoreUnavailable("away"),
-            since=WINDOW_SECONDS / 2,
+            since=WINDOW_SECONDS - 1.0,
             until=2 * WINDOW_SECONDS,
         )
         async with world.processor(server.answer):

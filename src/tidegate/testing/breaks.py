@@ -371,12 +371,12 @@ _ALL = (
     ),
     Break("11-due", 11, "no time cuts a commit", _never_due),
     Break("12-order", 12, "new parts come first", _parts_in_front),
-    Break("13-flush", 13, "a failed flush is tried again, and ends nothing", _flush_again, 800),
+    Break("13-flush", 13, "a failed flush is tried again, and ends nothing", _flush_again, 24),
     Break(
         "14-cancel", 14, "processors do not look whether a batch was cancelled", _cancel_not_heard
     ),
     Break(
-        "14-host", 14, "its host's clock tells a processor when a window closes", _host_clock, 100
+        "14-host", 14, "its host's clock tells a processor when a window closes", _host_clock, 140
     ),
     Break("14-orphans", 14, "without processors nobody ends a batch", _orphans_only_told),
     Break("15-books", 15, "a claim on finalizing never passes on", _finalizing_for_ever, first=30),
