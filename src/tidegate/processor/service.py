@@ -80,32 +80,8 @@ class Processor:
         )
         self._reasons = WaitingReasons(context, self._open_batches)
         self._census = Census(context)
-        self._poller = LedgerPoller(
-            context,
-            open_batches=self._open_batches,
-            census=self._census,
-            deadlines=DeadlineWatcher(context, self._open_batches, self._dispatcher, ledger_clock),
-            ledger_clock=ledger_clock,
-            wakeups=wakeups,
-            stop=self._stop,
-        )
-        self._claimer = Claimer(
-            context,
-            open_batches=self._open_batches,
-            opener=ShardOpener(
-                context,
-                open_batches=self._open_batches,
-                committers=self._committers,
-                dispatcher=self._dispatcher,
-                quarantine=self._quarantine,
-                renewer=self._renewer,
-                ledger_clock=ledger_clock,
-                stop=self._stop,
-            ),
-            poller=self._poller,
-            reasons=self._reasons,
-            stop=self._stop,
-        )
+        self._poller = self._make_poller(ledger_clock)
+        self._claimer = self._make_claimer(ledger_clock)
         self._returner = ShardReturner(context, self._open_batches, self._renewer, self._gate)
         self._whole = WholeBatch(
             context,
@@ -116,6 +92,39 @@ class Processor:
             census=self._census,
             poller=self._poller,
             wakeups=wakeups,
+            stop=self._stop,
+        )
+
+    def _make_poller(self, ledger_clock: LedgerTime) -> LedgerPoller:
+        return LedgerPoller(
+            self._context,
+            open_batches=self._open_batches,
+            census=self._census,
+            deadlines=DeadlineWatcher(
+                self._context, self._open_batches, self._dispatcher, ledger_clock
+            ),
+            ledger_clock=ledger_clock,
+            wakeups=self._wakeups,
+            stop=self._stop,
+        )
+
+    def _make_claimer(self, ledger_clock: LedgerTime) -> Claimer:
+        opener = ShardOpener(
+            self._context,
+            open_batches=self._open_batches,
+            committers=self._committers,
+            dispatcher=self._dispatcher,
+            quarantine=self._quarantine,
+            renewer=self._renewer,
+            ledger_clock=ledger_clock,
+            stop=self._stop,
+        )
+        return Claimer(
+            self._context,
+            open_batches=self._open_batches,
+            opener=opener,
+            poller=self._poller,
+            reasons=self._reasons,
             stop=self._stop,
         )
 

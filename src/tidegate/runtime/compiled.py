@@ -2,12 +2,12 @@
 
 from importlib.machinery import SOURCE_SUFFIXES
 
-from tidegate.domain import retry
+from tidegate.runtime import limiter
 
 
 def is_compiled() -> bool:
     """Say so; one module of the hot path stands for all, since they are compiled together."""
-    return not (retry.__file__ or "").endswith(tuple(SOURCE_SUFFIXES))
+    return not (limiter.__file__ or "").endswith(tuple(SOURCE_SUFFIXES))
 
 
 def told() -> str:
