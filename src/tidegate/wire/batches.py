@@ -7,11 +7,8 @@ be so is judged by the desk.
 from dataclasses import dataclass
 
 import msgspec
-import orjson
 
-from tidegate.domain.batch import Batch, Problem
 from tidegate.domain.errors import Refused
-from tidegate.domain.usage import Usage
 
 NAME_CHARACTERS_MAX = 64  # A message repeats no more of a name that the user made up.
 
@@ -67,40 +64,6 @@ def read_create(body: bytes) -> BatchRequest:
         metadata=_metadata(raw.metadata),
         output_expires_after=_expiry("output_expires_after", raw.output_expires_after),
     )
-
-
-def batch_object(batch: Batch) -> bytes:
-    """Return a Batch object with every key, null where there is nothing to say."""
-    members: dict[str, object] = {
-        "id": batch.id,
-        "object": "batch",
-        "endpoint": batch.endpoint,
-        "model": batch.models[0] if len(batch.models) == 1 else None,
-        "errors": _errors(batch.problems),
-        "input_file_id": batch.input_file_id,
-        "completion_window": batch.completion_window,
-        "status": batch.status.value,
-        "output_file_id": batch.output_file_id,
-        "error_file_id": batch.error_file_id,
-        "created_at": int(batch.created_at),
-        "in_progress_at": _seconds(batch.in_progress_at),
-        "expires_at": int(batch.expires_at),
-        "finalizing_at": _seconds(batch.finalizing_at),
-        "completed_at": _seconds(batch.completed_at),
-        "failed_at": _seconds(batch.failed_at),
-        "expired_at": _seconds(batch.expired_at),
-        "cancelling_at": _seconds(batch.cancelling_at),
-        "cancelled_at": _seconds(batch.cancelled_at),
-        "request_counts": {
-            "total": batch.counts.total,
-            "completed": batch.counts.completed,
-            "failed": batch.counts.failed,
-        },
-        "usage": _usage(batch.usage),
-        "metadata": batch.metadata,
-        "tidegate": {"models": list(batch.models), "waiting_for": batch.waiting_for},
-    }
-    return orjson.dumps(members)
 
 
 def missing(param: str) -> Refused:
@@ -169,32 +132,3 @@ def _named(value: object) -> str:
         (dict, "an object"),
     ]
     return next((name for kind, name in names if isinstance(value, kind)), "null")
-
-
-def _errors(problems: tuple[Problem, ...]) -> dict[str, object] | None:
-    if not problems:
-        return None
-    data = [
-        {
-            "code": problem.code,
-            "message": problem.message,
-            "param": problem.param,
-            "line": problem.line,
-        }
-        for problem in problems
-    ]
-    return {"object": "list", "data": data}
-
-
-def _usage(usage: Usage) -> dict[str, object]:
-    return {
-        "input_tokens": usage.input_tokens,
-        "input_tokens_details": {"cached_tokens": usage.cached_tokens},
-        "output_tokens": usage.output_tokens,
-        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
-        "total_tokens": usage.total_tokens,
-    }
-
-
-def _seconds(at: float | None) -> int | None:
-    return None if at is None else int(at)
