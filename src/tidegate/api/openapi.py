@@ -94,7 +94,7 @@ def document(settings: Settings) -> Schema:
     """Return the OpenAPI 3.1 document of an API with these settings."""
     secured: Schema = {"security": [{"key": []}]} if settings.keys else {}
     paths: dict[str, dict[str, Schema]] = {}
-    for operation in _operations(settings):
+    for operation in (*_file_operations(), *_batch_and_model_operations(settings)):
         method, path = operation.route.split(" ")
         paths.setdefault(path, {})[method] = operation.render()
     return {
@@ -114,10 +114,9 @@ def document(settings: Settings) -> Schema:
     }
 
 
-def _operations(settings: Settings) -> Sequence[_Operation]:
+def _file_operations() -> Sequence[_Operation]:
     order: Schema = {"type": "string", "enum": ["asc", "desc"], "default": "desc"}
     purpose: Schema = {"type": "string", "enum": [purpose.value for purpose in Purpose]}
-    key: Schema = {"type": "string", "pattern": "^[\\x21-\\x7e]{1,255}$"}
     return [
         _Operation(
             "post /v1/files",
@@ -162,6 +161,12 @@ def _operations(settings: Settings) -> Sequence[_Operation]:
             ],
             responses={"206": _success(None), "304": {"description": _MEANINGS[304]}},
         ),
+    ]
+
+
+def _batch_and_model_operations(settings: Settings) -> Sequence[_Operation]:
+    key: Schema = {"type": "string", "pattern": "^[\\x21-\\x7e]{1,255}$"}
+    return [
         _Operation(
             "post /v1/batches",
             "createBatch",
