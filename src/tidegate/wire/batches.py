@@ -1,7 +1,7 @@
-"""The Batch object out, and the body of `POST /v1/batches` in.
+"""The body of `POST /v1/batches`.
 
-Reading a body settles its shape (what is missing, what has the wrong type); whether the values may
-be so is judged by the desk.
+Decoding a body checks its shape: which members are missing, and which have the wrong type. Whether
+the values are acceptable is checked later, when the batch is created.
 """
 
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ import msgspec
 
 from tidegate.domain.errors import Refused
 
-NAME_CHARACTERS_MAX = 64  # A message repeats no more of a name that the user made up.
+NAME_CHARACTERS_MAX = 64  # A message quotes at most this much of a name that the user chose.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expiry:
-    """When a file should go: `seconds` after `anchor`."""
+    """When a file expires: `seconds` after `anchor`."""
 
     anchor: str
     seconds: int
@@ -23,7 +23,7 @@ class Expiry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchRequest:
-    """What a user asks for when creating a batch."""
+    """A request to create a batch."""
 
     input_file_id: str
     endpoint: str
@@ -44,10 +44,10 @@ _decode_body = msgspec.json.Decoder(_Body).decode
 
 
 def read_create(body: bytes) -> BatchRequest:
-    """Read the body of a create. Keys that nobody knows are passed over.
+    """Decode the body of a create. Unknown members are ignored.
 
     Raises:
-        Refused: it is no JSON object, a member is missing, or one has the wrong type.
+        Refused: it is not a JSON object, a member is missing, or one has the wrong type.
     """
     if body.lstrip()[:1] not in {b"{", b""}:
         raise Refused("The body of the request must be a JSON object.")
@@ -67,14 +67,14 @@ def read_create(body: bytes) -> BatchRequest:
 
 
 def missing(param: str) -> Refused:
-    """Return the error for a member that must be there."""
+    """Return the error for a required member that is missing."""
     return Refused(
         f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter"
     )
 
 
 def wrong_type(param: str, expected: str, got: object) -> Refused:
-    """Return the error for a member of the wrong JSON type; `expected` comes with its article."""
+    """Return the error for a member of the wrong JSON type; `expected` has its article."""
     return Refused(
         f"Invalid type for '{param}': expected {expected}, but got {_named(got)} instead.",
         param=param,
@@ -122,7 +122,7 @@ def _expiry(param: str, value: object) -> Expiry | None:
 
 
 def _named(value: object) -> str:
-    """Name a JSON type, with its article. A boolean is asked first: Python calls it an integer."""
+    """Return a JSON type with its article. Booleans come first: to Python they are integers."""
     names: list[tuple[type, str]] = [
         (bool, "a boolean"),
         (int, "an integer"),

@@ -1,4 +1,4 @@
-"""Lines of a batch file: found in a stream of bytes, and judged one by one."""
+"""Split a batch file into lines, and validate them one by one."""
 
 import functools
 import re
@@ -27,7 +27,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _BOM = b"\xef\xbb\xbf"
 _CHAT: Final = "/v1/chat/completions"
 _STREAMS = {_CHAT: "Chat Completions: "}
-# A pair of surrogates, a lone one, or any other escape: in this order, each escape is met once.
+# A pair of surrogates, a lone surrogate, or any other escape. The order matters: each escape must
+# match once.
 _ESCAPES = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
     rb"|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
@@ -35,7 +36,7 @@ _ESCAPES = re.compile(
 )
 _LONE_BYTES = 6
 _BLANK = b" \t\r\n"
-# A line as nearly everybody writes it, up to its body: nothing in it can be read in two ways.
+# The head of a line as nearly all clients write it, up to its body. It has only one meaning.
 _S = rb"[ \t\r]*"
 _PLAIN_HEAD = (
     rb"\{" + _S + rb'"custom_id"' + _S + rb":" + _S + rb'("[^"\\\x00-\x1f]{1,512}")' + _S + rb","
@@ -47,14 +48,14 @@ _ENDPOINTS_MAX = 32
 
 
 class LineSplitter:
-    """Cuts a stream of bytes into physical lines, numbered from 1.
+    """Splits a stream of bytes into physical lines, numbered from 1.
 
-    A byte-order mark at the start, carriage returns before a newline and blank lines are dropped
-    (blank ones are counted). A line above `line_bytes_max` is reported as None without ever being
-    held whole.
+    A byte-order mark at the start, carriage returns before a newline, and blank lines are dropped
+    (but blank lines are counted). A line longer than `line_bytes_max` is reported as None and is
+    never held whole.
 
     Attributes:
-        offset: where the line that was yielded last begins in the stream.
+        offset: where the last yielded line begins in the stream.
     """
 
     def __init__(self, line_bytes_max: int) -> None:
@@ -64,12 +65,12 @@ class LineSplitter:
         self._number = 0
         self._oversize = False
         self._started = False
-        # Where the next bytes lie in the stream, and where the line begins that they go on with.
+        # The place of the next bytes in the stream, and of the beginning of their line.
         self._position = 0
         self._start = 0
 
     def feed(self, chunk: bytes) -> Iterator[tuple[int, bytes | None]]:
-        """Take the next bytes; yield each line that they complete."""
+        """Split the next bytes; yield each line that they complete."""
         if not self._started:
             chunk = bytes(self._tail) + chunk
             self._tail.clear()
@@ -83,7 +84,7 @@ class LineSplitter:
         pieces = chunk.split(b"\n")
         rest = pieces.pop()
         if pieces:
-            # What is held of a line that is too long is less than what it had.
+            # Lengths come first: of a line that is too long, the tail holds only a part.
             lengths = list(map(len, pieces))
             pieces[0] = bytes(self._tail) + pieces[0]
             self._tail.clear()
@@ -111,7 +112,7 @@ class LineSplitter:
                 yield from self._odd(piece)
 
     def finish(self) -> Iterator[tuple[int, bytes | None]]:
-        """Yield the last line, where the stream did not end with a newline."""
+        """Yield the last line, if the stream did not end with a newline."""
         tail, self._tail = bytes(self._tail), bytearray()
         if not self._started:
             tail = tail.removeprefix(_BOM)
@@ -139,7 +140,7 @@ class _Unfit(Exception):
 
 
 def read_line(number: int, raw: bytes, *, endpoint: str) -> Line | Problem:
-    """Judge one physical line; return it ready to plan, or the first thing wrong with it."""
+    """Validate one physical line; return it ready to plan, or the first problem found."""
     line = _read_plain(number, raw, endpoint)
     if line is not None:
         return line
@@ -150,7 +151,7 @@ def read_line(number: int, raw: bytes, *, endpoint: str) -> Line | Problem:
 
 
 def oversize_problem(number: int, line_bytes_max: int) -> Problem:
-    """Return what is said of a line above the bound."""
+    """Return the problem of a line that is too long."""
     return Problem(
         code="line_too_large",
         message=f"This line is larger than {line_bytes_max} bytes. Split it into several requests.",
@@ -159,10 +160,10 @@ def oversize_problem(number: int, line_bytes_max: int) -> Problem:
 
 
 def without_lone_surrogates(raw: bytes) -> bytes:
-    """Return the same JSON at the same length with escapes of lone surrogates replaced.
+    """Return the same JSON, of the same length, with escapes of lone surrogates replaced.
 
-    They are JSON by its grammar, and Python's `json.dumps` writes them, but no text: the fast
-    decoder refuses them. Only places are read from the result, never the bytes themselves.
+    The grammar of JSON permits them and Python's `json.dumps` writes them, but they are not valid
+    text, so msgspec rejects them. Use the result for positions only, never for its bytes.
     """
     return _ESCAPES.sub(_softened, raw)
 
@@ -173,7 +174,7 @@ def _softened(match: re.Match[bytes]) -> bytes:
 
 
 def _read_plain(number: int, raw: bytes, endpoint: str) -> Line | None:
-    """Read a sound line of the usual form in one pass; None where it takes a closer look."""
+    """Decode a valid line of the usual form in one pass; return None for any other line."""
     head = _plain_head(endpoint)(raw)
     if head is None or raw[-1:] != b"}":
         return None
@@ -204,7 +205,7 @@ def _plain_head(endpoint: str) -> Callable[[bytes], re.Match[bytes] | None]:
 
 
 def _plain_chat(raw: bytes) -> tuple[str, bytes] | None:
-    """Return model and prompt of the plainest of chats, None for any other."""
+    """Return model and sort key of a chat of plain messages, None for any other."""
     if len(raw) > prompts.PROMPT_BYTES_MAX:
         return None
     try:
@@ -245,7 +246,7 @@ def _read(number: int, raw: bytes, endpoint: str) -> Line:
 
 
 def _read_softened(number: int, raw: bytes, endpoint: str, error: Exception) -> Line:
-    """Read a line that may hold lone surrogates, and keep the bytes that the user wrote."""
+    """Decode a line that may contain lone surrogates, and keep the bytes that the user wrote."""
     soft = without_lone_surrogates(raw)
     if soft == raw or isinstance(error, UnicodeDecodeError):
         raise _unreadable(error)

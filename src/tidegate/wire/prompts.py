@@ -1,11 +1,12 @@
-"""What a request asks, in one canonical spelling: it orders the lines of a plan.
+"""Sort keys of prompts: they order the lines of a plan.
 
-What an engine renders first comes first, so that requests which share the beginning of their
-prompt are neighbours. Spelling only decides the order, so what can't be read stays as it is.
+A key begins with what an engine renders first, in a canonical form, so that requests whose prompts
+begin alike are neighbours. The form only decides the order, so JSON that cannot be decoded is used
+as it is.
 
-Sorting long prompts whole would cost more than all the rest of planning. A key holds the first
-`PLAIN_BYTES` of one as they are, and of what follows a digest for each `BLOCK_BYTES`: prompts with
-equal keys so far share as much, and are neighbours still.
+Sorting whole long prompts would cost more than the rest of planning. So a key holds the first
+`PLAIN_BYTES` of a prompt as they are, and then a digest of each `BLOCK_BYTES`: prompts whose keys
+share a prefix still share the text that it stands for.
 """
 
 import functools
@@ -18,28 +19,28 @@ from tidegate.wire.lines import Message, Said, decode_messages
 
 PLAIN_BYTES = 2_048
 BLOCK_BYTES = 2_048
-# What lies behind does not order.
+# Text after this does not influence the order.
 PROMPT_BYTES_MAX = 65_536
 _DIGEST_BYTES = 8
 _USUAL = frozenset({"role", "content"})
-# Tools are the same in most lines of a file: so many spellings are remembered.
+# Most lines of a file have the same tools, so a few canonical forms are cached.
 _SPELLINGS_MAX = 16
 
 _decode_any = msgspec.json.Decoder().decode
 _encode_sorted = msgspec.json.Encoder(order="sorted").encode
-# Beside what a decoder raises: an integer that JSON can hold and the encoder can't.
+# The errors of a decoder, and of the encoder for integers that only JSON can represent.
 UNSPELLABLE = (msgspec.MsgspecError, RecursionError, ValueError, OverflowError)
 
 
 def sort_key(*parts: bytes) -> bytes:
-    """Return what orders a prompt with these spelled parts; there is no NUL in it."""
+    """Return the sort key of a prompt with these canonical parts. It contains no NUL."""
     return _key_of(b"\x1f".join(parts))
 
 
 def chat_key(tools: bytes, messages: Sequence[Said]) -> bytes:
-    """Return the `sort_key` of a chat with these messages, and these tools as they are written.
+    """Return the `sort_key` of a chat with these messages, and these tools as written.
 
-    All of them together have at most `PROMPT_BYTES_MAX` bytes as they were written.
+    Together they must have at most `PROMPT_BYTES_MAX` bytes as written.
 
     Raises:
         one of `UNSPELLABLE`: a text can't be encoded.
@@ -65,16 +66,16 @@ def _key_of(text: bytes) -> bytes:
 
 
 def covered(key_bytes: int) -> int:
-    """Return how many bytes of a prompt the first so many bytes of its key stand for, at most."""
+    """Return how many bytes of a prompt the first `key_bytes` of its key represent, at most."""
     plain = min(key_bytes, PLAIN_BYTES)
     return plain + (key_bytes - plain) // _DIGEST_BYTES * BLOCK_BYTES
 
 
 def spelled(value: object) -> bytes:
-    """Spell any value: a text as it reads, nothing as nothing, all else as compact JSON.
+    """Return the canonical form of a value: text as it is, null as nothing, else compact JSON.
 
     Raises:
-        one of `UNSPELLABLE`: it can't be written again.
+        one of `UNSPELLABLE`: it can't be encoded.
     """
     if isinstance(value, str):
         return (value if len(value) <= PROMPT_BYTES_MAX else value[:PROMPT_BYTES_MAX]).encode()
@@ -82,10 +83,10 @@ def spelled(value: object) -> bytes:
 
 
 def spelled_messages(messages: list[Message]) -> bytes:
-    """Spell messages in their order, each by its role, its content, and whatever else it holds.
+    """Return the canonical form of messages: of each the role, the content and other members.
 
     Raises:
-        one of `UNSPELLABLE`: one can't be written again.
+        one of `UNSPELLABLE`: one can't be encoded.
     """
     if len(messages) == 1:
         return _spelled_message(messages[0])
@@ -110,14 +111,14 @@ def _spelled_message(message: Message) -> bytes:
 
 
 def spelled_raw(raw: bytes) -> bytes:
-    """Spell JSON as written; what is too long, or can't be read, stays as it is."""
+    """Return the canonical form of encoded JSON; cut it if too long, keep it if invalid."""
     if len(raw) > PROMPT_BYTES_MAX:
         return raw[:PROMPT_BYTES_MAX]
     return _remembered(raw) if raw else b""
 
 
 def spelled_raw_messages(raw: bytes) -> bytes:
-    """Spell messages as written, whatever they are."""
+    """Return the canonical form of encoded messages, of any type."""
     try:
         return spelled_messages(decode_messages(raw))
     except UNSPELLABLE:
