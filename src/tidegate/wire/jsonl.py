@@ -109,7 +109,7 @@ class LineSplitter:
             ):
                 yield self._number, piece
             else:
-                yield from self._odd(piece)
+                yield from self._unusual_line(piece)
 
     def finish(self) -> Iterator[tuple[int, bytes | None]]:
         """Yield the last line, if the stream did not end with a newline."""
@@ -119,9 +119,9 @@ class LineSplitter:
         if tail or self._oversize:
             self._number += 1
             self.offset = self._start
-            yield from self._odd(tail)
+            yield from self._unusual_line(tail)
 
-    def _odd(self, piece: bytes) -> Iterator[tuple[int, bytes | None]]:
+    def _unusual_line(self, piece: bytes) -> Iterator[tuple[int, bytes | None]]:
         oversize, self._oversize = self._oversize, False
         piece = piece.removesuffix(b"\r")
         if oversize or len(piece) > self._line_bytes_max:
@@ -130,7 +130,7 @@ class LineSplitter:
             yield self._number, piece
 
 
-class _Unfit(Exception):
+class _InvalidLine(Exception):
     # Never leaves this module: it carries a Problem out of nested checks.
     def __init__(self, code: str, message: str, param: str | None) -> None:
         super().__init__(message)
@@ -146,8 +146,8 @@ def read_line(number: int, raw: bytes, *, endpoint: str) -> Line | Problem:
         return line
     try:
         return _read(number, raw, endpoint)
-    except _Unfit as unfit:
-        return Problem(code=unfit.code, message=unfit.message, line=number, param=unfit.param)
+    except _InvalidLine as invalid:
+        return Problem(code=invalid.code, message=invalid.message, line=number, param=invalid.param)
 
 
 def oversize_problem(number: int, line_bytes_max: int) -> Problem:
@@ -165,10 +165,10 @@ def without_lone_surrogates(raw: bytes) -> bytes:
     The grammar of JSON permits them and Python's `json.dumps` writes them, but they are not valid
     text, so msgspec rejects them. Use the result for positions only, never for its bytes.
     """
-    return _ESCAPES.sub(_softened, raw)
+    return _ESCAPES.sub(_replace_lone, raw)
 
 
-def _softened(match: re.Match[bytes]) -> bytes:
+def _replace_lone(match: re.Match[bytes]) -> bytes:
     escape = match.group()
     return b"\\ufffd" if len(escape) == _LONE_BYTES and escape[2] in b"dD" else escape
 
@@ -182,9 +182,9 @@ def _read_plain(number: int, raw: bytes, endpoint: str) -> Line | None:
     try:
         if not raw.isascii():
             raw.decode()
-        asked = _plain_chat(raw_body) if endpoint == _CHAT else None
-        model, prompt = _plain_body(raw_body, endpoint) if asked is None else asked
-    except prompts.UNSPELLABLE:
+        chat = _plain_chat(raw_body) if endpoint == _CHAT else None
+        model, prompt = _plain_body(raw_body, endpoint) if chat is None else chat
+    except prompts.CANONICAL_ERRORS:
         return None
     if not (0 < len(model) <= MODEL_CHARACTERS_MAX and model.isprintable()):
         return None
@@ -214,7 +214,7 @@ def _plain_chat(raw: bytes) -> tuple[str, bytes] | None:
         return None
     if body.stream:
         return None
-    return body.model, prompts.chat_key(bytes(body.tools), body.messages)
+    return body.model, prompts.chat_sort_key(bytes(body.tools), body.messages)
 
 
 def _plain_body(raw: bytes, endpoint: str) -> tuple[str, bytes]:
@@ -227,11 +227,11 @@ def _plain_body(raw: bytes, endpoint: str) -> tuple[str, bytes]:
 def _plain_prompt(body: PlainBody) -> bytes:
     messages, tools = body.messages, bytes(body.tools)
     return prompts.sort_key(
-        prompts.spelled_raw(tools) if tools else b"",
-        b"" if body.instructions is None else prompts.spelled(body.instructions),
-        b"" if messages is msgspec.UNSET else prompts.spelled_messages(messages),
-        b"" if body.prompt is None else prompts.spelled(body.prompt),
-        b"" if body.input is None else prompts.spelled(body.input),
+        prompts.canonical_raw(tools) if tools else b"",
+        b"" if body.instructions is None else prompts.canonical(body.instructions),
+        b"" if messages is msgspec.UNSET else prompts.canonical_messages(messages),
+        b"" if body.prompt is None else prompts.canonical(body.prompt),
+        b"" if body.input is None else prompts.canonical(body.input),
     )
 
 
@@ -241,46 +241,52 @@ def _read(number: int, raw: bytes, endpoint: str) -> Line:
             raw.decode("utf-8")
         line = decode_line(raw)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as exc:
-        return _read_softened(number, raw, endpoint, exc)
+        return _read_with_lone_surrogates(number, raw, endpoint, exc)
     return _checked(number, line, endpoint)
 
 
-def _read_softened(number: int, raw: bytes, endpoint: str, error: Exception) -> Line:
+def _read_with_lone_surrogates(number: int, raw: bytes, endpoint: str, error: Exception) -> Line:
     """Decode a line that may contain lone surrogates, and keep the bytes that the user wrote."""
-    soft = without_lone_surrogates(raw)
-    if soft == raw or isinstance(error, UnicodeDecodeError):
+    replaced = without_lone_surrogates(raw)
+    if replaced == raw or isinstance(error, UnicodeDecodeError):
         raise _unreadable(error)
     try:
-        line = _checked(number, decode_line(soft), endpoint)
+        line = _checked(number, decode_line(replaced), endpoint)
     except (msgspec.MsgspecError, RecursionError) as exc:
         raise _unreadable(exc) from exc
-    if line.custom_id not in raw or line.model.encode() not in raw or soft.count(line.body) != 1:
-        raise _Unfit(
+    if (
+        line.custom_id not in raw
+        or line.model.encode() not in raw
+        or replaced.count(line.body) != 1
+    ):
+        raise _InvalidLine(
             "invalid_value", "Only the texts of a body may hold lone surrogates.", "custom_id"
         )
-    start = soft.index(line.body)
+    start = replaced.index(line.body)
     return msgspec.structs.replace(line, body=raw[start : start + len(line.body)])
 
 
-def _unreadable(error: Exception | None) -> _Unfit:
+def _unreadable(error: Exception | None) -> _InvalidLine:
     message = "This line is not parseable as valid JSON."
     if isinstance(error, RecursionError):
         message = "This line is nested too deeply to be read: flatten it."
-    return _Unfit("invalid_json_line", message, None)
+    return _InvalidLine("invalid_json_line", message, None)
 
 
 def _checked(number: int, line: RawLine, endpoint: str) -> Line:
     name = _text(line.custom_id, "custom_id")
     if not 0 < len(name) <= CUSTOM_ID_CHARACTERS_MAX:
-        raise _Unfit(
+        raise _InvalidLine(
             "invalid_value",
             f"Invalid 'custom_id': expected 1 to {CUSTOM_ID_CHARACTERS_MAX} characters.",
             "custom_id",
         )
     if _text(line.method, "method") != "POST":
-        raise _Unfit("invalid_method", "Invalid value for 'method': only 'POST' is run.", "method")
+        raise _InvalidLine(
+            "invalid_method", "Invalid value for 'method': only 'POST' is run.", "method"
+        )
     if _text(line.url, "url") != endpoint:
-        raise _Unfit(
+        raise _InvalidLine(
             "invalid_url",
             "The URL provided for this request does not match the batch endpoint.",
             "url",
@@ -294,27 +300,27 @@ def _with_body(number: int, custom_id: bytes, name: str, raw: bytes, endpoint: s
     try:
         body = decode_body(raw)
     except (msgspec.MsgspecError, RecursionError):
-        raise _Unfit(
+        raise _InvalidLine(
             "invalid_type", "Invalid type for 'body': expected an object.", "body"
         ) from None
     if body.model is msgspec.UNSET or bytes(body.model) in {b"null", b'""'}:
-        raise _Unfit("invalid_request", "Model parameter is required.", "body.model")
+        raise _InvalidLine("invalid_request", "Model parameter is required.", "body.model")
     model = _text(body.model, "body.model")
     if len(model) > MODEL_CHARACTERS_MAX or _CONTROL.search(model):
-        raise _Unfit(
+        raise _InvalidLine(
             "invalid_value",
             f"Invalid 'body.model': expected at most {MODEL_CHARACTERS_MAX} characters, "
             "none of them a control character.",
             "body.model",
         )
     if body.stream is not msgspec.UNSET and bytes(body.stream) not in {b"false", b"null"}:
-        raise _Unfit(
+        raise _InvalidLine(
             "streaming_unsupported",
             f"{_STREAMS.get(endpoint, '')}Streaming is not supported in the Batch API.",
             "body.stream",
         )
     if endpoint == _CHAT and not bytes(body.messages):
-        raise _Unfit("invalid_request", "Messages parameter is required.", "body.messages")
+        raise _InvalidLine("invalid_request", "Messages parameter is required.", "body.messages")
     return Line(
         number=number,
         custom_id=custom_id,
@@ -327,11 +333,11 @@ def _with_body(number: int, custom_id: bytes, name: str, raw: bytes, endpoint: s
 
 def _prompt(body: RawBody) -> bytes:
     return prompts.sort_key(
-        prompts.spelled_raw(bytes(body.tools)),
-        prompts.spelled_raw(bytes(body.instructions)),
-        prompts.spelled_raw_messages(bytes(body.messages)),
-        prompts.spelled_raw(bytes(body.prompt)),
-        prompts.spelled_raw(bytes(body.input)),
+        prompts.canonical_raw(bytes(body.tools)),
+        prompts.canonical_raw(bytes(body.instructions)),
+        prompts.canonical_raw_messages(bytes(body.messages)),
+        prompts.canonical_raw(bytes(body.prompt)),
+        prompts.canonical_raw(bytes(body.input)),
     )
 
 
@@ -341,7 +347,7 @@ def _text(raw: msgspec.Raw | msgspec.UnsetType, param: str) -> str:
     try:
         return decode_text(raw)
     except msgspec.MsgspecError:
-        raise _Unfit(
+        raise _InvalidLine(
             "invalid_type", f"Invalid type for '{param}': expected a string.", param
         ) from None
 
@@ -351,5 +357,7 @@ def _raw(raw: msgspec.Raw | msgspec.UnsetType) -> msgspec.Raw:
     return raw
 
 
-def _missing(param: str) -> _Unfit:
-    return _Unfit("missing_required_parameter", f"Missing required parameter: '{param}'.", param)
+def _missing(param: str) -> _InvalidLine:
+    return _InvalidLine(
+        "missing_required_parameter", f"Missing required parameter: '{param}'.", param
+    )

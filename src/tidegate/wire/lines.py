@@ -25,7 +25,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     prompt: bytes
 
 
-class Said(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+class PlainMessage(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     """A message with a role, a text and nothing else, as nearly all are."""
 
     role: str
@@ -69,7 +69,7 @@ class ChatBody(msgspec.Struct, gc=False):
     """A chat of plain messages, as nearly all are, without other members that order a prompt."""
 
     model: str
-    messages: list[Said]
+    messages: list[PlainMessage]
     stream: bool | None = None
     tools: msgspec.Raw = msgspec.Raw(b"")
     instructions: None = None

@@ -15,7 +15,7 @@ from zlib import crc32
 
 import msgspec
 
-from tidegate.wire.lines import Message, Said, decode_messages
+from tidegate.wire.lines import Message, PlainMessage, decode_messages
 
 PLAIN_BYTES = 2_048
 BLOCK_BYTES = 2_048
@@ -24,34 +24,34 @@ PROMPT_BYTES_MAX = 65_536
 _DIGEST_BYTES = 8
 _USUAL = frozenset({"role", "content"})
 # Most lines of a file have the same tools, so a few canonical forms are cached.
-_SPELLINGS_MAX = 16
+_CACHED_MAX = 16
 
 _decode_any = msgspec.json.Decoder().decode
 _encode_sorted = msgspec.json.Encoder(order="sorted").encode
 # The errors of a decoder, and of the encoder for integers that only JSON can represent.
-UNSPELLABLE = (msgspec.MsgspecError, RecursionError, ValueError, OverflowError)
+CANONICAL_ERRORS = (msgspec.MsgspecError, RecursionError, ValueError, OverflowError)
 
 
 def sort_key(*parts: bytes) -> bytes:
     """Return the sort key of a prompt with these canonical parts. It contains no NUL."""
-    return _key_of(b"\x1f".join(parts))
+    return _shortened_key(b"\x1f".join(parts))
 
 
-def chat_key(tools: bytes, messages: Sequence[Said]) -> bytes:
+def chat_sort_key(tools: bytes, messages: Sequence[PlainMessage]) -> bytes:
     """Return the `sort_key` of a chat with these messages, and these tools as written.
 
     Together they must have at most `PROMPT_BYTES_MAX` bytes as written.
 
     Raises:
-        one of `UNSPELLABLE`: a text can't be encoded.
+        one of `CANONICAL_ERRORS`: a text can't be encoded.
     """
-    text = "\x1e".join([f"{said.role}\x1f{said.content}" for said in messages])
+    text = "\x1e".join([f"{message.role}\x1f{message.content}" for message in messages])
     if tools:
-        return _key_of(b"%b\x1f\x1f%b\x1f\x1f" % (spelled_raw(tools), text.encode()))
-    return _key_of(f"\x1f\x1f{text}\x1f\x1f".encode())
+        return _shortened_key(b"%b\x1f\x1f%b\x1f\x1f" % (canonical_raw(tools), text.encode()))
+    return _shortened_key(f"\x1f\x1f{text}\x1f\x1f".encode())
 
 
-def _key_of(text: bytes) -> bytes:
+def _shortened_key(text: bytes) -> bytes:
     plain = text[:PLAIN_BYTES]
     if b"\0" in plain:
         plain = plain.replace(b"\0", b" ")
@@ -71,29 +71,29 @@ def covered(key_bytes: int) -> int:
     return plain + (key_bytes - plain) // _DIGEST_BYTES * BLOCK_BYTES
 
 
-def spelled(value: object) -> bytes:
+def canonical(value: object) -> bytes:
     """Return the canonical form of a value: text as it is, null as nothing, else compact JSON.
 
     Raises:
-        one of `UNSPELLABLE`: it can't be encoded.
+        one of `CANONICAL_ERRORS`: it can't be encoded.
     """
     if isinstance(value, str):
         return (value if len(value) <= PROMPT_BYTES_MAX else value[:PROMPT_BYTES_MAX]).encode()
     return b"" if value is None else _encode_sorted(value)
 
 
-def spelled_messages(messages: list[Message]) -> bytes:
+def canonical_messages(messages: list[Message]) -> bytes:
     """Return the canonical form of messages: of each the role, the content and other members.
 
     Raises:
-        one of `UNSPELLABLE`: one can't be encoded.
+        one of `CANONICAL_ERRORS`: one can't be encoded.
     """
     if len(messages) == 1:
-        return _spelled_message(messages[0])
+        return _canonical_message(messages[0])
     found: list[bytes] = []
     length = 0
     for message in messages:
-        text = _spelled_message(message)
+        text = _canonical_message(message)
         found.append(text)
         length += len(text)
         if length >= PROMPT_BYTES_MAX:
@@ -101,33 +101,33 @@ def spelled_messages(messages: list[Message]) -> bytes:
     return b"\x1e".join(found)
 
 
-def _spelled_message(message: Message) -> bytes:
+def _canonical_message(message: Message) -> bytes:
     role, content = message.get("role"), message.get("content")
     if type(role) is str and type(content) is str and len(message) == len(_USUAL):
         return f"{role}\x1f{content[:PROMPT_BYTES_MAX]}".encode()
-    text = b"%b\x1f%b" % (spelled(role), spelled(content))
+    text = b"%b\x1f%b" % (canonical(role), canonical(content))
     others = {name: message[name] for name in message.keys() - _USUAL}
     return b"%b\x1f%b" % (text, _encode_sorted(others))
 
 
-def spelled_raw(raw: bytes) -> bytes:
+def canonical_raw(raw: bytes) -> bytes:
     """Return the canonical form of encoded JSON; cut it if too long, keep it if invalid."""
     if len(raw) > PROMPT_BYTES_MAX:
         return raw[:PROMPT_BYTES_MAX]
-    return _remembered(raw) if raw else b""
+    return _canonical_cached(raw) if raw else b""
 
 
-def spelled_raw_messages(raw: bytes) -> bytes:
+def canonical_raw_messages(raw: bytes) -> bytes:
     """Return the canonical form of encoded messages, of any type."""
     try:
-        return spelled_messages(decode_messages(raw))
-    except UNSPELLABLE:
-        return spelled_raw(raw)
+        return canonical_messages(decode_messages(raw))
+    except CANONICAL_ERRORS:
+        return canonical_raw(raw)
 
 
-@functools.lru_cache(_SPELLINGS_MAX)
-def _remembered(raw: bytes) -> bytes:
+@functools.lru_cache(_CACHED_MAX)
+def _canonical_cached(raw: bytes) -> bytes:
     try:
-        return spelled(_decode_any(raw))
-    except UNSPELLABLE:
+        return canonical(_decode_any(raw))
+    except CANONICAL_ERRORS:
         return raw
