@@ -39,7 +39,7 @@ class OpenAIFile(_Object):
     expires_at: UnixSeconds | None
     filename: str
     purpose: Purpose
-    # Clients that wait for processing would otherwise wait for half an hour.
+    # OpenAI's clients poll until this says `processed`, for up to half an hour.
     status: Literal["processed"]
     status_details: None
 
@@ -142,7 +142,7 @@ class OpenAIModel(_Object):
     owned_by: Literal["tidegate"]
 
 
-class Page(_Object, Generic[Data]):
+class _Page(_Object, Generic[Data]):
     """A page of a list; the next page comes after `last_id`."""
 
     object: Literal["list"]
@@ -152,11 +152,11 @@ class Page(_Object, Generic[Data]):
     has_more: bool
 
 
-class FilePage(Page[tuple[OpenAIFile, ...]]):
+class FilePage(_Page[tuple[OpenAIFile, ...]]):
     """A page of files; the next page comes after `last_id`."""
 
 
-class BatchPage(Page[tuple[OpenAIBatch, ...]]):
+class BatchPage(_Page[tuple[OpenAIBatch, ...]]):
     """A page of batches; the next page comes after `last_id`."""
 
 
@@ -260,7 +260,7 @@ def list_body(
     assert (first_id is None) == (last_id is None) == (not items), "ids name the ends of the page"
     data = msgspec.Raw(b"[" + b",".join(items) + b"]")
     return _encode(
-        Page(object="list", data=data, first_id=first_id, last_id=last_id, has_more=has_more)
+        _Page(object="list", data=data, first_id=first_id, last_id=last_id, has_more=has_more)
     )
 
 
