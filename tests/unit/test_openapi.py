@@ -26,7 +26,7 @@ Json = Mapping[str, object]
 WRONG_METHOD = 405
 
 
-def described() -> Json:
+def parsed_document() -> Json:
     """Return the document as a reader of JSON gets it."""
     found: Json = json.loads(json.dumps(document(Settings())))
     return found
@@ -43,7 +43,7 @@ def inside(value: object, *path: str) -> Json:
 def operations() -> list[tuple[str, str, Json]]:
     return [
         (path, method, inside(operation))
-        for path, methods in inside(described(), "paths").items()
+        for path, methods in inside(parsed_document(), "paths").items()
         for method, operation in inside(methods).items()
     ]
 
@@ -64,27 +64,29 @@ def test_the_document_has_every_route_and_no_other() -> None:
         for route in routes_of(desk, Limits())
         for method in route.handlers
     }
-    told = set()
+    documented = set()
     for path, method, _ in operations():
         steps = path.removeprefix("/v1/").split("/")
         shape = "/".join("*" if step.startswith("{") else step for step in steps)
-        told.add((shape, method.upper()))
-    assert told == served
+        documented.add((shape, method.upper()))
+    assert documented == served
     names = [operation["operationId"] for _, _, operation in operations()]
     assert len(set(names)) == len(names)
 
 
-def test_every_status_of_the_table_of_errors_is_told_and_no_other() -> None:
+def test_the_document_has_every_error_status_and_no_other() -> None:
     table = {row.status for _, row in errors._TABLE} | {errors._UNKNOWN.status}
-    told = {int(status) for _, _, item in operations() for status in inside(item, "responses")}
-    assert {status for status in told if status >= 400} == table - {WRONG_METHOD}
+    documented = {
+        int(status) for _, _, item in operations() for status in inside(item, "responses")
+    }
+    assert {status for status in documented if status >= 400} == table - {WRONG_METHOD}
     for path, method, operation in operations():
         assert set(map(str, ANYWHERE)) < set(inside(operation, "responses")), (path, method)
 
 
 def test_the_body_of_a_create_has_the_members_that_are_read() -> None:
     schema = inside(
-        *(described(), "paths", "/v1/batches", "post", "requestBody"),
+        *(parsed_document(), "paths", "/v1/batches", "post", "requestBody"),
         *("content", "application/json", "schema"),
     )
     assert list(inside(schema, "properties")) == list(wire_batches._Body.__struct_fields__)
@@ -96,7 +98,7 @@ def test_the_body_of_a_create_has_the_members_that_are_read() -> None:
 def test_every_reference_names_a_schema() -> None:
     prefix = "#/components/schemas/"
     references = re.findall(rf'"\$ref": "{prefix}(\w+)"', json.dumps(document(Settings())))
-    assert set(references) == inside(described(), "components", "schemas").keys()
+    assert set(references) == inside(parsed_document(), "components", "schemas").keys()
 
 
 def test_pages_have_the_shape_of_their_schemas() -> None:
@@ -120,7 +122,7 @@ def test_pages_have_the_shape_of_their_schemas() -> None:
         problems=(Problem(code="invalid_url", message="No.", line=1),),
     )
     for name, item in {"FilePage": file_object(file), "BatchPage": batch_object(batch)}.items():
-        schema = {**described(), "$ref": f"#/components/schemas/{name}"}
+        schema = {**parsed_document(), "$ref": f"#/components/schemas/{name}"}
         validator = jsonschema_rs.Draft202012Validator(schema)
         page = list_body([item], first_id="a", last_id="a", has_more=False)
         validator.validate(orjson.loads(page))
