@@ -1,11 +1,12 @@
 """Blobs in the memory of one process: for simulations, tests and throw-away servers."""
 
+from heapq import nsmallest
 from types import TracebackType
 from typing import Self
 
 from typing_extensions import override
 
-from tidegate.blobs.base import BlobStore, BlobWriter, check_name
+from tidegate.blobs.base import NAMES_MAX, BlobStore, BlobWriter, check_name
 from tidegate.domain.errors import BlobMissing, StorageFull
 
 
@@ -78,8 +79,11 @@ class MemoryBlobs(BlobStore):
         self._bytes -= len(self._blobs.pop(check_name(name), b""))
 
     @override
-    async def list_names(self, prefix: str) -> list[str]:
-        return sorted(name for name in self._blobs if name.startswith(prefix))
+    async def list_names(
+        self, prefix: str, *, after: str = "", limit: int = NAMES_MAX
+    ) -> list[str]:
+        names = (name for name in self._blobs if name.startswith(prefix) and name > after)
+        return nsmallest(limit, names)
 
     @override
     async def length(self, name: str) -> int:
