@@ -8,6 +8,7 @@ writing method acknowledged survives power loss, where the back-end is `durable`
 import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -27,6 +28,18 @@ def check_name(name: str) -> str:
     """Return a well-formed blob name unchanged; anything else is a bug of ours."""
     assert is_name(name), name
     return name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlobHealth:
+    """How a blob store stands: `place` says where it is, for people.
+
+    `free_bytes` is how many more bytes it takes; None if it can't tell.
+    """
+
+    place: str
+    durable: bool
+    free_bytes: int | None
 
 
 class BlobWriter(ABC):
@@ -184,6 +197,14 @@ class BlobStore(ABC):
         Raises:
             StorageFull: no room is left.
             StorageBroken: it does not work.
+        """
+
+    @abstractmethod
+    async def health(self) -> BlobHealth:
+        """Return how the store stands. Nothing is written.
+
+        Raises:
+            StorageBroken: it can't be looked at.
         """
 
     @abstractmethod

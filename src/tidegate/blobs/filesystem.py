@@ -7,6 +7,7 @@ its last blob.
 """
 
 import asyncio
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,13 +18,13 @@ from typing import ParamSpec, Self, TypeVar
 
 from typing_extensions import override
 
-from tidegate.blobs.base import NAMES_MAX, BlobStore, BlobWriter, check_name
+from tidegate.blobs.base import NAMES_MAX, BlobHealth, BlobStore, BlobWriter, check_name
 from tidegate.blobs.disk import MARK, Disk
 from tidegate.blobs.draft import Draft
 from tidegate.blobs.files import Files, SystemFiles
 from tidegate.blobs.leftovers import count_leftovers, remove_leftovers
 from tidegate.blobs.tails import Tails
-from tidegate.domain.errors import BlobMissing, BlobUnreadable
+from tidegate.domain.errors import BlobMissing, BlobUnreadable, StorageBroken
 from tidegate.domain.file import Part
 
 BUFFER_BYTES = 1 << 20
@@ -128,6 +129,10 @@ class FilesystemBlobs(BlobStore):
     @override
     async def check(self) -> None:
         await self.in_thread(_probe, self._disk, self._tails)
+
+    @override
+    async def health(self) -> BlobHealth:
+        return await self.in_thread(_health, self._disk.root)
 
     @override
     async def aclose(self) -> None:
@@ -335,3 +340,14 @@ def _probe(disk: Disk, tails: Tails) -> None:
         _remove(disk, tails, name)
     finally:
         draft.drop()
+
+
+def _health(root: Path) -> BlobHealth:
+    place = root.absolute()
+    while not place.exists():
+        place = place.parent
+    try:
+        room = os.statvfs(place)
+    except OSError as error:
+        raise StorageBroken(f"'{place}' can't be looked at: {error.strerror}.") from error
+    return BlobHealth(place=str(root), durable=True, free_bytes=room.f_bavail * room.f_frsize)

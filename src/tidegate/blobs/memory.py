@@ -6,7 +6,7 @@ from typing import Self
 
 from typing_extensions import override
 
-from tidegate.blobs.base import NAMES_MAX, BlobStore, BlobWriter, check_name
+from tidegate.blobs.base import NAMES_MAX, BlobHealth, BlobStore, BlobWriter, check_name
 from tidegate.domain.errors import BlobMissing, StorageFull
 
 
@@ -104,6 +104,11 @@ class MemoryBlobs(BlobStore):
     @override
     async def check(self) -> None:
         self.reserve(1)
+
+    @override
+    async def health(self) -> BlobHealth:
+        free = None if self._bytes_max is None else self._bytes_max - self._bytes
+        return BlobHealth(place="memory", durable=False, free_bytes=free)
 
     @override
     async def aclose(self) -> None:
