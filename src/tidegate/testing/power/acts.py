@@ -25,6 +25,7 @@ from tidegate.runtime.clock import Clock
 from tidegate.runtime.identity import IdMaker
 from tidegate.signals.memory import MemorySignals
 from tidegate.stores.base import ClaimedShard, Commit, Plan, ShardCommit, Store, Want
+from tidegate.testing.contract.stores import list_offers
 from tidegate.upstreams.catalogue import Catalogue
 from tidegate.wire.batches import BatchRequest
 
@@ -249,7 +250,7 @@ class Acts:
             batches=batches,
             inputs=tuple([await self._input(batch) for batch in batches]),
             plans=tuple([await self._plan(batch) for batch in batches]),
-            offers=tuple(await self.store.list_offers()),
+            offers=tuple(await list_offers(self.store)),
         )
 
     async def _shows_results(self, batch: Batch) -> bool:
