@@ -14,14 +14,13 @@ from typing import BinaryIO
 import msgspec
 import uvloop
 
-from tidegate.domain.errors import SettingsInvalid
 from tidegate.processor.outcome import judge_reply
 from tidegate.processor.plan_door import PlanDoor, PlanTask
 from tidegate.upstreams.base import Call, Reply, Upstream
 from tidegate.upstreams.cell_child import Rehearse, own_output, serve, stand_alone
 from tidegate.upstreams.cell_process import CellSettings, ProcessCell
 from tidegate.upstreams.http import HttpUpstream, ProxiedUpstream
-from tidegate.upstreams.settings import HttpProtocol, HttpSettings
+from tidegate.upstreams.settings import HttpSettings
 
 # What an answer needs beside the reply's head and body.
 FRAMING_BYTES = 64 * 1024
@@ -84,10 +83,8 @@ def open_upstream(settings: HttpSettings) -> Upstream:
     """Open the one back-end that does what the settings ask for.
 
     Raises:
-        SettingsInvalid: a file of its TLS settings can't be used, or a package is missing.
+        SettingsInvalid: a file of its TLS settings can't be used.
     """
-    if settings.protocol is HttpProtocol.HTTP2:
-        return _open_http2(settings)
     if settings.proxied_by is not None and settings.origin.scheme == "http":
         return ProxiedUpstream(settings)
     return HttpUpstream(settings)
@@ -97,21 +94,9 @@ def open_http(detail: bytes) -> Upstream:
     """Open the upstream that `http_cell` described.
 
     Raises:
-        SettingsInvalid: a file of its TLS settings can't be used, or a package is missing.
+        SettingsInvalid: a file of its TLS settings can't be used.
     """
     return open_upstream(unpacked(detail))
-
-
-def _open_http2(settings: HttpSettings) -> Upstream:
-    try:
-        # Only who speaks HTTP/2 needs the package.
-        from tidegate.upstreams.http2.upstream import Http2Upstream  # noqa: PLC0415 -- as above
-    except ModuleNotFoundError as error:
-        raise SettingsInvalid(
-            "protocol is http2, which needs the package h2: pip install 'tidegate[http2]', or set "
-            "protocol to http1."
-        ) from error
-    return Http2Upstream(settings)
 
 
 def unpacked(detail: bytes) -> HttpSettings:

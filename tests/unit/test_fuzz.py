@@ -22,7 +22,6 @@ from tidegate.testing.fuzz import (
     api,
     config,
     door,
-    frames,
     jsonl,
     multipart,
     replies,
@@ -36,7 +35,6 @@ from tidegate.testing.fuzz.mutations import CUTS, Edit, cut, edited, edits
 from tidegate.testing.fuzz.target import Found, Hung, Searchable, Target
 from tidegate.upstreams.base import Reply
 from tidegate.upstreams.connection import Connection
-from tidegate.upstreams.http2.connection import Http2Connection
 
 
 @pytest.mark.parametrize("name", [it.name for it in TARGETS])
@@ -55,12 +53,6 @@ class _EndlessConnection(Connection):
     @override
     def eof_received(self) -> None:
         return
-
-
-class _ForgetfulConnection(Http2Connection):
-    @override
-    def eof_received(self) -> None:
-        self._dialogue.streams.clear()
 
 
 class _PatientDoor(GuardedHttp):
@@ -101,7 +93,6 @@ def _unread(path: Path) -> None:
         (jsonl, "read_line", _all_wrong),
         (multipart, "FormReader", _DeafReader),
         (replies, "Connection", _EndlessConnection),
-        (frames, "Http2Connection", _ForgetfulConnection),
         (splicing, "judge_reply", _without_blanks),
         (api, "build_app", _failing_app),
         (door, "GuardedHttp", _PatientDoor),

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TypeVar, cast
 
 from tidegate.domain.errors import ConnectFailed, TimedOut
@@ -23,8 +23,8 @@ P = TypeVar("P")  # An `asyncio.Protocol` by what it does.
 class Opener:
     """Opens connections to one upstream."""
 
-    def __init__(self, settings: HttpSettings, resolve: Resolve, *, protocol: str) -> None:
-        """Take the settings; `protocol` is what to agree on over TLS.
+    def __init__(self, settings: HttpSettings, resolve: Resolve) -> None:
+        """Take the settings; read the files of `settings.tls`.
 
         Raises:
             SettingsInvalid: a file of `settings.tls` can't be used.
@@ -40,21 +40,15 @@ class Opener:
             resolve=resolve,
         )
         secure = self._origin.scheme == "https"
-        self._tls = TlsFiles(settings.tls, protocol) if secure else None
+        self._tls = TlsFiles(settings.tls) if secure else None
         self._opened = 0
 
-    async def open(
-        self,
-        make: Callable[[], P],
-        total_due: float,
-        opened: Callable[[P], Awaitable[None]] | None = None,
-    ) -> P:
+    async def open(self, make: Callable[[], P], total_due: float) -> P:
         """Open one connection.
 
         Args:
             make: makes its protocol.
             total_due: the loop's time at which to give up, if `connect_seconds` do not end before.
-            opened: what else to wait for before it counts as open.
 
         Raises:
             ConnectFailed: it can't be opened.
@@ -64,10 +58,7 @@ class Opener:
         scope = asyncio.timeout_at(min(connect_due, total_due))
         try:
             async with scope:
-                connection = await self._connect(make)
-                if opened is not None:
-                    await opened(connection)
-                return connection
+                return await self._connect(make)
         except (OSError, UnicodeError) as exc:
             # The kernel's own time-out is a TimeoutError too, but no limit of ours.
             if isinstance(exc, TimeoutError) and scope.expired():

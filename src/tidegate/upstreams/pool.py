@@ -27,7 +27,7 @@ class Pool:
     def __init__(self, settings: HttpSettings, resolve: Resolve = resolve) -> None:
         self._settings = settings
         self._idle_max = settings.limits.idle_connections_max
-        self._opener = Opener(settings, resolve, protocol="http/1.1")
+        self._opener = Opener(settings, resolve)
         # Asked for once: asking the interpreter on every call would cost a system call each time.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._all: set[Connection] = set()

@@ -55,8 +55,7 @@ class Limits:
     `header_bytes_max` counts the status line, the headers and the blank line of one reply;
     `chunk_extension_bytes_max` all bytes of a chunked body beyond what its framing needs: chunk
     extensions, leading zeros of a size, and trailers. Interim (1xx) replies before one reply are
-    counted by `interim_replies_max`. Calls beyond `connections_max` wait for a free connection;
-    over HTTP/2 each connection carries `streams_max` calls at once, or fewer if the server says so.
+    counted by `interim_replies_max`. Calls beyond `connections_max` wait for a free connection.
     """
 
     header_bytes_max: int = 64 * 1024
@@ -66,14 +65,12 @@ class Limits:
     interim_replies_max: int = 8
     connections_max: int = 1024
     idle_connections_max: int = 256
-    streams_max: int = 64
 
     def __post_init__(self) -> None:
         lowest = {
             "header_bytes_max": 64,
             "header_count_max": 1,
             "connections_max": 1,
-            "streams_max": 1,
         }
         for item in fields(self):
             low = lowest.get(item.name, 0)
@@ -115,13 +112,6 @@ class Origin:
     port: int
     prefix: str
     host_header: str
-
-
-class HttpProtocol(StrEnum):
-    """What is spoken with an upstream."""
-
-    HTTP1 = "http1"  # HTTP/1.1: a connection for each call under way.
-    HTTP2 = "http2"  # HTTP/2 and nothing else: many calls on each connection.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,18 +175,11 @@ class HttpSettings:
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)
     tls: TlsSettings = field(default_factory=TlsSettings)
-    protocol: HttpProtocol = HttpProtocol.HTTP1
     proxy: ProxySettings = field(default_factory=ProxySettings)
 
     def __post_init__(self) -> None:
-        origin = origin_of(self.url)
+        origin_of(self.url)
         check_configured(self.headers, self.api_key)
-        in_clear = self.proxied_by is not None and origin.scheme == "http"
-        if in_clear and self.protocol is HttpProtocol.HTTP2:
-            raise SettingsInvalid(
-                "A proxy hands calls in the clear on by HTTP/1.1 only: use an https URL, set "
-                "protocol to http1, or remove proxy."
-            )
 
     @property
     def origin(self) -> Origin:

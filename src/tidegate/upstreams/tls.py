@@ -11,10 +11,8 @@ _VERSIONS = {TlsVersion.TLS_1_2: ssl.TLSVersion.TLSv1_2, TlsVersion.TLS_1_3: ssl
 Fingerprint = tuple[tuple[int, int, int] | None, ...]
 
 
-def make_context(settings: TlsSettings, protocol: str = "http/1.1") -> ssl.SSLContext:
+def make_context(settings: TlsSettings) -> ssl.SSLContext:
     """Build the context for connections to one upstream. Reads the files.
-
-    `protocol` is what to agree on with the server (ALPN).
 
     Raises:
         SettingsInvalid: a file can't be read, or does not hold what it should.
@@ -39,7 +37,7 @@ def make_context(settings: TlsSettings, protocol: str = "http/1.1") -> ssl.SSLCo
                 f"tls.cert_file ({settings.cert_file}) and its key can't be read: both must be in "
                 f"PEM form, belong together and need no password: {reason(exc)}."
             ) from exc
-    context.set_alpn_protocols([protocol])
+    context.set_alpn_protocols(["http/1.1"])
     return context
 
 
@@ -64,17 +62,16 @@ class TlsFiles:
         trouble: why the files that are there now are not in use, with how to mend it; or None.
     """
 
-    def __init__(self, settings: TlsSettings, protocol: str = "http/1.1") -> None:
-        """Read the files; `protocol` is what to agree on with servers.
+    def __init__(self, settings: TlsSettings) -> None:
+        """Read the files.
 
         Raises:
             SettingsInvalid: one of them can't be used.
         """
         self._settings = settings
-        self._protocol = protocol
         # Taken first: a file that is replaced while it is read is seen to be another afterwards.
         self._fingerprint = fingerprint(settings)
-        self._context = make_context(settings, protocol)
+        self._context = make_context(settings)
         self._reading = asyncio.Lock()
         self.trouble: str | None = None
 
@@ -91,7 +88,7 @@ class TlsFiles:
             return
         try:
             # Some authorities fill large files: reading them is no work for the loop.
-            self._context = await asyncio.to_thread(make_context, self._settings, self._protocol)
+            self._context = await asyncio.to_thread(make_context, self._settings)
         except SettingsInvalid as exc:
             self.trouble = f"What was read before is still used: {exc}"
         else:

@@ -1,7 +1,5 @@
 """The child process that stands in front of a real HTTP server."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,6 @@ from tidegate.domain.errors import CellNotStarted, ConnectFailed
 from tidegate.testing.handler_server import HandlerServer
 from tidegate.upstreams.base import Call, Reply
 from tidegate.upstreams.settings import (
-    HttpProtocol,
     HttpSettings,
     Limits,
     ProxySettings,
@@ -98,7 +95,6 @@ def test_every_setting_of_the_server_reaches_the_child() -> None:
         timeouts=Timeouts(total_seconds=7.0),
         limits=Limits(body_bytes_max=77),
         tls=TlsSettings(ca_file=CERTIFICATE, verify=True),
-        protocol=HttpProtocol.HTTP2,
         proxy=ProxySettings(url="http://127.0.0.1:3128", user="we", password="pw"),
     )
     cell = http_cell(settings, memory_bytes_max=MEMORY, start_seconds=5.0)
@@ -106,28 +102,6 @@ def test_every_setting_of_the_server_reaches_the_child() -> None:
     assert cell.settings.answer_seconds == 7.0 + composed.HUNG_SECONDS
     assert cell.settings.answer_bytes_max >= 77 + 2 * settings.limits.header_bytes_max
     assert "the-secret" not in repr(cell.settings)
-
-
-def test_http2_without_its_package_is_refused_and_nothing_else_needs_it() -> None:
-    # A process of its own, as what is once imported stays; None makes the import fail.
-    code = """if True:
-        import sys
-        sys.modules["h2"] = sys.modules["hpack"] = sys.modules["hyperframe"] = None
-        import tidegate.cli, tidegate.wiring.serving
-        from tidegate.cell import open_upstream
-        from tidegate.domain.errors import SettingsInvalid
-        from tidegate.upstreams.settings import HttpProtocol, HttpSettings
-
-        open_upstream(HttpSettings(url="http://127.0.0.1:9"))
-        try:
-            open_upstream(HttpSettings(url="http://127.0.0.1:9", protocol=HttpProtocol.HTTP2))
-        except SettingsInvalid as refused:
-            print(refused)
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert "pip install 'tidegate[http2]'" in done.stdout, done.stderr
 
 
 async def test_the_child_opens_what_was_described() -> None:

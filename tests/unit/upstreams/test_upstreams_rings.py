@@ -17,11 +17,9 @@ from tidegate.testing.hostile_server import (
     answers,
     plain_reply,
 )
-from tidegate.testing.http2_server import Http2Server
-from tidegate.upstreams.base import Call, Reply, Upstream
+from tidegate.upstreams.base import Call, Upstream
 from tidegate.upstreams.http import HttpUpstream
-from tidegate.upstreams.http2.upstream import Http2Upstream
-from tidegate.upstreams.settings import HttpProtocol, HttpSettings, Limits, Timeouts
+from tidegate.upstreams.settings import HttpSettings, Limits, Timeouts
 from tidegate.upstreams.waiter import Waiter
 
 CALL = Call(path="/v1/x", body=b"{}")
@@ -54,26 +52,10 @@ async def _fails(upstream: Upstream, kind: type[UpstreamFault]) -> None:
 
 
 @pytest.mark.parametrize("name", FAULTS)
-async def test_over_http_1(name: str) -> None:
+async def test_over_http(name: str) -> None:
     script, kind = FAULTS[name]
     limits, timeouts = Limits(body_bytes_max=8), Timeouts(first_byte_seconds=0.05)
     async with HostileServer(script) as server:
         upstream = HttpUpstream(HttpSettings(url=server.url, limits=limits, timeouts=timeouts))
         await _fails(upstream, kind)
-        await upstream.aclose()
-
-
-async def test_over_http_2() -> None:
-    async def never(_: Call) -> Reply:
-        raise TimedOut("Nothing.", phase="first_byte")
-
-    async with Http2Server(never) as server:
-        upstream = Http2Upstream(
-            HttpSettings(
-                url=server.url,
-                timeouts=Timeouts(first_byte_seconds=0.05),
-                protocol=HttpProtocol.HTTP2,
-            )
-        )
-        await _fails(upstream, TimedOut)
         await upstream.aclose()
