@@ -14,8 +14,8 @@ from tidegate.api.multipart import FormReader
 from tidegate.api.replies import json_reply, send_reply
 from tidegate.desk.form import FormEvent
 from tidegate.domain.batch import Problem
+from tidegate.http_server.protocol import BoundedHttpProtocol
 from tidegate.processor.outcome import Outcome, judge_reply
-from tidegate.runtime.door import GuardedHttp
 from tidegate.simulator.app import Simulator
 from tidegate.simulator.generation import Choice
 from tidegate.testing.fuzz import (
@@ -34,7 +34,7 @@ from tidegate.testing.fuzz.harness import INPUTS_PER_SEED, fuzz
 from tidegate.testing.fuzz.mutations import CUTS, Edit, cut, edited, edits
 from tidegate.testing.fuzz.target import Found, Hung, Searchable, Target
 from tidegate.upstreams.base import Reply
-from tidegate.upstreams.connection import Connection
+from tidegate.upstreams.http1.connection import Connection
 
 
 @pytest.mark.parametrize("name", [it.name for it in TARGETS])
@@ -55,9 +55,9 @@ class _EndlessConnection(Connection):
         return
 
 
-class _PatientDoor(GuardedHttp):
+class _PatientDoor(BoundedHttpProtocol):
     @override
-    def _await_head(self) -> None:
+    def _start_head_timer(self) -> None:
         return
 
 
@@ -95,7 +95,7 @@ def _unread(path: Path) -> None:
         (replies, "Connection", _EndlessConnection),
         (splicing, "judge_reply", _without_blanks),
         (api, "build_app", _failing_app),
-        (door, "GuardedHttp", _PatientDoor),
+        (door, "BoundedHttpProtocol", _PatientDoor),
         (config, "read_keys", _unread),
         (simulator, "Simulator", _LeakingSimulator),
     ],

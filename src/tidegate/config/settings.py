@@ -13,6 +13,7 @@ from tidegate.collector.settings import Settings as CollectorSettings
 from tidegate.config.keys import numbered, tenants_of
 from tidegate.desk.settings import Settings as DeskSettings
 from tidegate.domain.errors import SettingsInvalid
+from tidegate.http_server.limits import Timeouts as ServerTimeouts
 from tidegate.processor.endpoints import PauseSettings
 from tidegate.processor.settings import (
     CELL_MEMORY_BYTES_MIN,
@@ -20,7 +21,6 @@ from tidegate.processor.settings import (
     Settings as ProcessorSettings,
 )
 from tidegate.runtime.limiter import AimdSettings
-from tidegate.runtime.web import Timeouts as ServerTimeouts
 from tidegate.telemetry.logs import LogFormat
 from tidegate.upstreams.settings import (
     HttpSettings,

@@ -8,7 +8,7 @@ from tidegate.domain.batch import LIVE
 from tidegate.domain.errors import TidegateError
 from tidegate.runtime.clock import Clock
 from tidegate.stores.health import LedgerHealth, Waiting
-from tidegate.wiring import look_at_ledger
+from tidegate.wiring.looking import look_at_ledger
 
 AREA = "ledger"
 

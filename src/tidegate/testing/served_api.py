@@ -12,11 +12,12 @@ from tidegate.api.app import build_app
 from tidegate.api.settings import Settings
 from tidegate.blobs.base import BlobStore
 from tidegate.blobs.memory import MemoryBlobs
+from tidegate.http_server.limits import Timeouts
+from tidegate.http_server.server import WebServer, address_of, bind
 from tidegate.processor.endpoints import Routes
 from tidegate.processor.settings import Claims, Ends, Settings as ProcessorSettings
 from tidegate.runtime.clock import Clock
-from tidegate.runtime.identity import SeededIds
-from tidegate.runtime.web import Timeouts, WebServer, address_of, bind
+from tidegate.runtime.ids import SeededIds
 from tidegate.signals.memory import MemorySignals
 from tidegate.stores.base import Store
 from tidegate.stores.memory import MemoryStore

@@ -1,4 +1,4 @@
-"""What can be set about one HTTP upstream. Each group checks itself and says how to mend it."""
+"""Settings of one HTTP upstream. Each group validates itself; its errors say what to change."""
 
 import math
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from tidegate.upstreams.header_rules import check_configured
 
 MIB = 2**20
 PORTS = {"http": 80, "https": 443}
-# What people copy from a curl line. Plain names such as /models may be a real prefix.
+# Paths that users copy from a curl line. Short names such as /models may be a real prefix.
 ENDPOINT_PATHS = ("/chat/completions", "/completions", "/embeddings", "/responses", "/v1/models")
 URL_EXAMPLE = "write it like http://host:8000 or https://host/prefix/v1"
 
@@ -21,16 +21,16 @@ URL_EXAMPLE = "write it like http://host:8000 or https://host/prefix/v1"
 class Timeouts:
     """How long to wait, in seconds by the event loop's clock; every one is above zero.
 
-    `first_byte_seconds` runs from the moment the request is handed to its connection: a server
-    that answers without streaming sends its first byte when the whole answer is ready.
-    `total_seconds` covers everything, also the wait for a free connection.
-    `keep_alive_seconds` is how long an idle connection is kept. It lies below the 5 seconds after
-    which common model servers hang up, so that few calls meet a connection that is just closing; a
-    server that names a shorter time (`Keep-Alive: timeout=N`) is believed.
-    `connection_age_seconds` is how long a connection takes calls, used or not; each gets a somewhat
-    shorter time, down to three quarters of it. `name_seconds` is how long the addresses of a name
-    are used for new connections before they are asked for anew. Both together bound how long a
-    server that is no longer behind its name gets calls.
+    `first_byte_seconds` starts when the call is given to its connection: a server that does not
+    stream sends its first byte when the whole answer is ready.
+    `total_seconds` includes everything, also the wait for a free connection.
+    `keep_alive_seconds` is how long an idle connection is kept. It is below the 5 seconds after
+    which common model servers close, so that few calls meet a connection that is being closed. A
+    shorter time in the server's `Keep-Alive: timeout=N` is respected.
+    `connection_age_seconds` is how long a connection takes calls; the actual age of each is between
+    three quarters of it and all of it. `name_seconds` is how long the addresses of a name are used
+    for new connections before the name is resolved again. Both together bound how long a server
+    that is no longer behind its name gets calls.
     """
 
     connect_seconds: float = 10.0
@@ -50,7 +50,7 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one upstream may cost. A reply exactly at a bound is accepted, one beyond is not.
+    """Bounds of one upstream. A reply exactly at a bound is accepted, a larger one is not.
 
     `header_bytes_max` counts the status line, the headers and the blank line of one reply;
     `chunk_extension_bytes_max` all bytes of a chunked body beyond what its framing needs: chunk
@@ -81,15 +81,15 @@ class Limits:
 class TlsVersion(StrEnum):
     """A version of TLS."""
 
-    TLS_1_2 = "TLSv1.2"  # Still what many servers speak.
+    TLS_1_2 = "TLSv1.2"  # Many servers still use it.
     TLS_1_3 = "TLSv1.3"  # The newest.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsSettings:
-    """Whom to trust, and who to be. `ca_file` replaces the system's authorities.
+    """Trusted authorities and the client certificate. `ca_file` replaces the system's authorities.
 
-    Files that are replaced while Tidegate runs are used for new connections.
+    If a file is replaced while Tidegate runs, new connections use the new one.
     """
 
     ca_file: Path | None = None
@@ -105,7 +105,7 @@ class TlsSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where an upstream listens, taken from its URL."""
+    """The parts of an upstream's URL."""
 
     scheme: str
     host: str
@@ -118,8 +118,8 @@ class Origin:
 class ProxySettings:
     """An HTTP proxy that every connection goes through, if `url` is set.
 
-    The environment is not asked for one. Calls over TLS go through a tunnel (CONNECT); those in the
-    clear are handed to the proxy.
+    Proxy variables of the environment are ignored. Calls over TLS go through a tunnel (CONNECT);
+    calls without TLS are sent to the proxy.
     """
 
     url: str | None = None
@@ -193,7 +193,7 @@ class HttpSettings:
 
 
 def origin_of(url: str) -> Origin:
-    """Take a base URL apart.
+    """Parse a base URL.
 
     Raises:
         SettingsInvalid: it is not the URL of an HTTP server.

@@ -1,6 +1,7 @@
 """Every upstream keeps the contract: in memory, and over HTTP on both event loops.
 
-The back-ends are `tidegate.upstreams.memory` and `tidegate.upstreams.http`, also by way of a proxy.
+The back-ends are `tidegate.upstreams.memory` and `tidegate.upstreams.http1`, which is also tested
+through a proxy.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from tidegate.testing.contract import upstreams as contract
 from tidegate.testing.handler_server import HandlerServer
 from tidegate.testing.http_proxy import HttpProxy
 from tidegate.upstreams.base import Call, Reply, Upstream
-from tidegate.upstreams.http import HttpUpstream, ProxiedUpstream
+from tidegate.upstreams.http1.upstream import HttpUpstream, ProxiedUpstream
 from tidegate.upstreams.memory import Handler, MemoryUpstream
 from tidegate.upstreams.settings import HttpSettings, ProxySettings, Timeouts
 

@@ -19,14 +19,14 @@ from tidegate.testing.hostile_server import (
 )
 from tidegate.testing.http_proxy import HttpProxy
 from tidegate.upstreams.base import Call
-from tidegate.upstreams.http import HttpUpstream, ProxiedUpstream
+from tidegate.upstreams.http1.upstream import HttpUpstream, ProxiedUpstream
 from tidegate.upstreams.settings import (
     HttpSettings,
     ProxySettings,
     Timeouts,
     TlsSettings,
 )
-from tidegate.upstreams.tunnel import ANSWER_BYTES_MAX
+from tidegate.upstreams.transport.proxy_tunnel import ANSWER_BYTES_MAX
 
 Connect = Callable[[HttpSettings], HttpUpstream]
 
