@@ -36,6 +36,7 @@ from tidegate.wiring.rooms import (
     open_ports,
     open_upstreams,
     operators_app,
+    storage_condition,
     upstream_urls,
 )
 
@@ -151,7 +152,10 @@ def _processing(
         return BatchServices()
     if settings.processors == 1:
         processor = make_processor(settings, ports, endpoints)
-        return BatchServices(services={"processor": processor})
+        return BatchServices(
+            services={"processor": processor},
+            conditions={"storage": partial(storage_condition, processor)},
+        )
     supervisor = _supervisor(settings)
     ports.metrics.watch_processors(lambda: supervisor.alive)
     return BatchServices(
@@ -185,8 +189,11 @@ def make_disk_space_monitor(ports: Ports) -> DiskSpaceMonitor:
 def ready_conditions(
     working: BatchServices, disk_space: DiskSpaceMonitor
 ) -> Mapping[str, Callable[[], Condition]]:
-    """Return what `/ready` checks besides ledger and blobs, whichever process uses the disk."""
-    return {**working.conditions, "storage": lambda: disk_space.condition}
+    """Return what `/ready` checks besides ledger and blobs.
+
+    A processor in this process knows first whether its writes succeed; without one, the probe does.
+    """
+    return {"storage": lambda: disk_space.condition, **working.conditions}
 
 
 def _supervisor(settings: Settings) -> Supervisor:
