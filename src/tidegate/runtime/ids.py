@@ -1,4 +1,4 @@
-"""Ids as a port, so that a simulation can repeat them."""
+"""Ids as a port, so that a simulation can reproduce them."""
 
 import random
 import uuid
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class IdMaker(Protocol):
-    """Makes ids that nobody can guess."""
+    """Makes ids that can't be guessed."""
 
     def make(self, prefix: str) -> str:
         """Return `prefix` followed by 128 fresh random bits as 32 hexadecimal digits."""
