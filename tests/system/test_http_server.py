@@ -12,7 +12,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from tidegate.domain.errors import SettingsInvalid
-from tidegate.http_server.limits import Timeouts
+from tidegate.http_server.limits import ServerTimeouts
 from tidegate.http_server.protocol import HEADER_BYTES_MAX
 from tidegate.http_server.server import WebServer, address_of, bind
 
@@ -25,7 +25,7 @@ async def hello(request: Request) -> PlainTextResponse:
 async def serving() -> AsyncIterator[tuple[WebServer, int]]:
     listener = bind("127.0.0.1", 0, "server.port")
     port = listener.getsockname()[1]
-    server = WebServer(Starlette(routes=[Route("/", hello)]), listener, Timeouts())
+    server = WebServer(Starlette(routes=[Route("/", hello)]), listener, ServerTimeouts())
     async with asyncio.TaskGroup() as group:
         group.create_task(server.run(), name="server")
         await server.wait_until_listening()
@@ -84,7 +84,7 @@ async def test_a_head_that_never_ends_is_cut_off() -> None:
 
 async def test_stop_twice_and_before_the_start_is_harmless() -> None:
     listener = bind("127.0.0.1", 0, "server.port")
-    server = WebServer(Starlette(), listener, Timeouts())
+    server = WebServer(Starlette(), listener, ServerTimeouts())
     server.stop()
     server.stop()
     async with asyncio.timeout(10):
@@ -123,4 +123,4 @@ def test_addresses_of_both_families_can_be_written() -> None:
 
 def test_timeouts_below_a_second_are_refused() -> None:
     with pytest.raises(SettingsInvalid):
-        Timeouts(stop_grace_seconds=0)
+        ServerTimeouts(stop_grace_seconds=0)

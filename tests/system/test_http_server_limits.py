@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from tidegate.domain.errors import SettingsInvalid
-from tidegate.http_server.limits import Timeouts
+from tidegate.http_server.limits import ServerTimeouts
 from tidegate.http_server.server import WebServer, bind
 from tidegate.runtime.interpreter import OPEN_FILES_MAX, raise_open_file_limit
 
@@ -36,7 +36,7 @@ async def serving(head_seconds: float = 30.0, connections_max: int = 512) -> Asy
     server = WebServer(
         Starlette(routes=[Route("/", hello)]),
         listener,
-        Timeouts(head_seconds=head_seconds),
+        ServerTimeouts(head_seconds=head_seconds),
         connections_max=connections_max,
     )
     async with asyncio.timeout(30), asyncio.TaskGroup() as group:
@@ -104,7 +104,7 @@ async def test_the_time_of_a_head_does_not_run_while_it_is_answered() -> None:
     listener = bind("127.0.0.1", 0, "server.port")
     port = listener.getsockname()[1]
     app = Starlette(routes=[Route("/", slow)])
-    server = WebServer(app, listener, Timeouts(head_seconds=0.05))
+    server = WebServer(app, listener, ServerTimeouts(head_seconds=0.05))
     async with asyncio.timeout(30), asyncio.TaskGroup() as group:
         group.create_task(server.run(), name="server")
         await server.wait_until_listening()
@@ -187,7 +187,7 @@ async def test_a_client_that_never_reads_its_reply_is_given_up(rows: bytes, piec
 
     listener = bind("127.0.0.1", 0, "server.port")
     port = listener.getsockname()[1]
-    timeouts = Timeouts(reply_idle_seconds=0.05)
+    timeouts = ServerTimeouts(reply_idle_seconds=0.05)
     server = WebServer(endless, listener, timeouts, connections_max=1)
     async with asyncio.timeout(30), asyncio.TaskGroup() as group:
         group.create_task(server.run(), name="server")
@@ -213,7 +213,7 @@ async def ask_first(port: int) -> bytes:
 
 def test_the_time_of_a_head_must_be_above_nothing() -> None:
     with pytest.raises(SettingsInvalid, match="head_seconds"):
-        Timeouts(head_seconds=0)
+        ServerTimeouts(head_seconds=0)
 
 
 def test_open_files_are_raised_to_what_the_system_permits() -> None:

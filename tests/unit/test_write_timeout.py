@@ -6,7 +6,7 @@ import pytest
 from typing_extensions import override
 
 from tidegate.domain.errors import SettingsInvalid
-from tidegate.http_server.limits import Timeouts
+from tidegate.http_server.limits import ServerTimeouts
 from tidegate.http_server.write_timeout import WriteTimeout
 from tidegate.testing.loop import run_virtual
 
@@ -75,4 +75,4 @@ def test_who_has_taken_everything_is_not_watched_until_there_is_more() -> None:
 
 def test_a_bound_of_nothing_is_refused() -> None:
     with pytest.raises(SettingsInvalid, match="reply_idle_seconds"):
-        Timeouts(reply_idle_seconds=0.0)
+        ServerTimeouts(reply_idle_seconds=0.0)

@@ -13,7 +13,7 @@ from tidegate.collector.settings import Settings as CollectorSettings
 from tidegate.config.keys import numbered, tenants_of
 from tidegate.desk.settings import Settings as DeskSettings
 from tidegate.domain.errors import SettingsInvalid
-from tidegate.http_server.limits import Timeouts as ServerTimeouts
+from tidegate.http_server.limits import ServerTimeouts
 from tidegate.processor.endpoints import PauseSettings
 from tidegate.processor.settings import (
     CELL_MEMORY_BYTES_MIN,

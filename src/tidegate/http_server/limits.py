@@ -9,7 +9,7 @@ CONNECTIONS_MAX = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Timeouts:
+class ServerTimeouts:
     """Times for the head of a request, for reading replies, between requests, and for stopping.
 
     `head_seconds` runs from the connection, or from the first byte of a later request, to the end

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 from typing_extensions import override
 
 from tidegate.domain.errors import SettingsInvalid
-from tidegate.http_server.limits import CONNECTIONS_MAX, ConnectionLimits, Timeouts
+from tidegate.http_server.limits import CONNECTIONS_MAX, ConnectionLimits, ServerTimeouts
 from tidegate.http_server.protocol import BoundedHttpConfig
 from tidegate.runtime.ids import IdMaker, RandomIds
 
@@ -81,7 +81,7 @@ class WebServer:
         self,
         app: ASGIApp,
         listener: socket.socket,
-        timeouts: Timeouts,
+        timeouts: ServerTimeouts,
         *,
         connections_max: int = CONNECTIONS_MAX,
         ids: IdMaker | None = None,

@@ -20,7 +20,7 @@ from tidegate.domain.errors import (
 )
 from tidegate.upstreams.base import Call, Receiver, Reply, Unanswered
 from tidegate.upstreams.http1.fast_path import FastReplyParser
-from tidegate.upstreams.http1.framing import Body, Head, HeadReader, body_for
+from tidegate.upstreams.http1.framing import BodyReader, Head, HeadReader, body_for
 from tidegate.upstreams.settings import HttpSettings, Timeouts
 from tidegate.upstreams.transport.tls import reason
 
@@ -104,7 +104,7 @@ class Connection:
         self._call: Call | None = None
         self._reader: HeadReader | None = None
         self._head: Head | None = None
-        self._body: Body | None = None
+        self._body: BodyReader | None = None
         self._heard = False
         self._used = False
         self._unsent: tuple[bytes, ...] | None = None

@@ -179,7 +179,7 @@ def _apply_keep_alive(head: Head) -> None:
         head.keeps_alive = False
 
 
-class Body(Protocol):
+class BodyReader(Protocol):
     """Reads one body from pieces of any size."""
 
     done: bool
@@ -194,7 +194,7 @@ class Body(Protocol):
         ...
 
 
-def body_for(head: Head, method: str, limits: Limits) -> Body:
+def body_for(head: Head, method: str, limits: Limits) -> BodyReader:
     """Return the reader for the only length that the head allows.
 
     Raises:
