@@ -16,7 +16,7 @@ from tidegate.processor.settings import Claims, Settings
 from tidegate.testing.handler_server import HandlerServer
 from tidegate.testing.sdk_user import SdkUser, sdk_user
 from tidegate.upstreams.base import Call, Reply
-from tidegate.upstreams.http import HttpUpstream
+from tidegate.upstreams.http1.upstream import HttpUpstream
 from tidegate.upstreams.settings import HttpSettings
 
 # Each would change in the hands of a JSON library: blanks, order, numbers, escapes, repeated keys.

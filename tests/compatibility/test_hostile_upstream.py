@@ -23,7 +23,7 @@ from tidegate.testing.hostile_server import (
     plain_reply,
 )
 from tidegate.testing.sdk_user import SdkUser, sdk_user
-from tidegate.upstreams.http import HttpUpstream
+from tidegate.upstreams.http1.upstream import HttpUpstream
 from tidegate.upstreams.settings import HttpSettings, Limits, Timeouts
 
 READ = ReadRequest()

@@ -6,7 +6,6 @@ from collections import Counter
 import pytest
 from typing_extensions import override
 
-from tidegate.api.observability import Condition
 from tidegate.blobs.memory import MemoryBlobs
 from tidegate.cli.running import explanation
 from tidegate.domain.batch import Status
@@ -14,6 +13,7 @@ from tidegate.domain.errors import StorageBroken, StorageFull, StoreUnavailable
 from tidegate.processor.endpoints import Endpoint, Routes
 from tidegate.processor.service import Processor
 from tidegate.processor.settings import Claims, Settings
+from tidegate.runtime.health import Condition
 from tidegate.runtime.limiter import AimdSettings
 from tidegate.testing.deployment import Deployment, model_of, ok
 from tidegate.testing.stories import fails, lines, now, told

@@ -16,11 +16,11 @@ from tidegate.domain.errors import Refused
 from tidegate.offline.course import Course, End, Outcome
 from tidegate.offline.job import Form, Job, Order, Prompting
 from tidegate.offline.progress import Snapshot
-from tidegate.runtime.services import Stops
+from tidegate.runtime.services import ShutdownRequest
 from tidegate.testing.counting import CountingModel, request
 from tidegate.testing.handler_server import HandlerServer
 from tidegate.upstreams.base import Call, Reply
-from tidegate.wiring import run_offline
+from tidegate.wiring.offline import run_offline
 
 
 class Shown:
@@ -218,8 +218,8 @@ async def test_embeddings_go_to_their_endpoint(bench: Bench) -> None:
 
 async def test_a_stop_before_anything_is_sent_leaves_nothing(bench: Bench) -> None:
     bench.job.source.write_text(request("a"))
-    stops = Stops()
-    stops.ask()
+    stops = ShutdownRequest()
+    stops.request()
 
     def no_rooms(*_: object) -> object:
         raise AssertionError("it was stopped before")

@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -141,30 +140,6 @@ def test_the_operators_of_serve_see_how_many_are_alive(tmp_path: Path) -> None:
         wait_until(lambda: len(child_pids(served.errors)) == 4)
         wait_until(lambda: checks_of(url)["processors"].startswith("2 of 2"))
         assert "tidegate_processors_alive 2.0" in httpx.get(f"{url}/metrics").text
-
-
-def test_the_operators_of_serve_see_what_a_child_alone_lacks(tmp_path: Path) -> None:
-    flags = ("--set", "logs.format=json", "--processors", "2")
-    with (
-        simulator(tmp_path) as upstream,
-        serving(tmp_path, upstream, *flags) as served,
-        httpx.Client(base_url=served.url) as client,
-    ):
-        url = served.observability_url
-        assert checks_of(url)["storage"] == "ok"
-        children = child_pids(served.errors)
-        limits = [resource.prlimit(pid, resource.RLIMIT_NOFILE) for pid in children]
-        for pid, (_, most) in zip(children, limits, strict=True):
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, most))
-        batch_id = create(client, 20)
-        wait_until(lambda: checks_of(url)["storage"].startswith("processor-"))
-        assert httpx.get(f"{url}/ready").status_code == 503
-        assert "tidegate_storage_full 1.0" in httpx.get(f"{url}/metrics").text
-        for pid, limit in zip(children, limits, strict=True):
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, limit)
-        wait_until(lambda: checks_of(url)["storage"] == "ok")
-        wait_until(lambda: status_of(client, batch_id) == "completed")
-        assert "tidegate_storage_full 0.0" in httpx.get(f"{url}/metrics").text
 
 
 def test_a_processor_refuses_what_it_could_not_share(tmp_path: Path) -> None:

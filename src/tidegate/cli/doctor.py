@@ -20,7 +20,7 @@ from tidegate.doctor.examine import examine
 from tidegate.doctor.finding import Finding, Level, fail, ok
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.runtime.clock import SystemClock
-from tidegate.runtime.compiled import told
+from tidegate.runtime.interpreter import hot_path_state
 
 FAILED = 1
 NO_URL = "http://unset.invalid"
@@ -88,7 +88,9 @@ def _settings(loaded: Loaded) -> Iterator[Finding]:
     Those that a file merely repeats as they would be anyway, as a copy of the example does, are
     counted and not listed.
     """
-    yield ok("version", f"tidegate {__version__}, Python {sys.version.split()[0]}, {told()}.")
+    yield ok(
+        "version", f"tidegate {__version__}, Python {sys.version.split()[0]}, {hot_path_state()}."
+    )
     yield ok("settings", f"They are valid ({loaded.file or 'no file'}).")
     # Whoever names a gateway at all has its settings; its URL alone has no default.
     defaults = Settings(gateway=Gateway(url=NO_URL))

@@ -14,7 +14,7 @@ from tidegate.cli.options import Assignments, ConfigFile, flags_of
 from tidegate.collector.report import Report
 from tidegate.config import load
 from tidegate.telemetry.logs import configure
-from tidegate.wiring import run_collection
+from tidegate.wiring.collecting import run_collection
 
 HELD_UP = 1
 DAMAGED = 4

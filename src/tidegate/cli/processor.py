@@ -10,11 +10,11 @@ from tidegate.cli.options import Assignments, ConfigFile, flags_of
 from tidegate.cli.running import until_it_ends
 from tidegate.config import Settings, check_processing, load, take_over
 from tidegate.domain.errors import SettingsInvalid
-from tidegate.runtime.orders import read_handed
+from tidegate.supervisor.control_pipe import read_first_line
 from tidegate.telemetry.logs import configure, name_process
-from tidegate.wiring import Processing, run_processor
+from tidegate.wiring.processing import Processing, run_processor
 
-STDIN, STDOUT = 0, 1
+STDIN = 0
 
 
 def processor(
@@ -52,8 +52,7 @@ def processor(
             settings,
             observability_port=observability_port,
             on_ready=_announce,
-            orders=None if supervised is None else STDIN,
-            words=None if supervised is None else STDOUT,
+            control_pipe=None if supervised is None else STDIN,
         )
     )
 
@@ -61,7 +60,7 @@ def processor(
 def _handed(config: Path | None, flags: dict[str, object]) -> Settings:
     if config is not None or flags:
         raise SettingsInvalid("--supervised takes every setting from standard input, none by flag.")
-    return take_over(read_handed(STDIN))
+    return take_over(read_first_line(STDIN))
 
 
 def _announce(processing: Processing) -> None:

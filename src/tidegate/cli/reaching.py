@@ -10,7 +10,7 @@ import uvloop
 from tidegate.client.access import TIMEOUT_SECONDS_DEFAULT
 from tidegate.client.server import Server
 from tidegate.config.access import load_access
-from tidegate.runtime.identity import RandomIds
+from tidegate.runtime.ids import RandomIds
 
 BaseUrl = Annotated[
     str | None,

@@ -19,7 +19,7 @@ from tidegate.domain.errors import Refused, SettingsInvalid, TidegateError
 from tidegate.offline.course import End, Outcome
 from tidegate.offline.job import Job, Order, Prompting, endpoint_of, form_of
 from tidegate.telemetry.logs import configure
-from tidegate.wiring import run_offline
+from tidegate.wiring.offline import run_offline
 
 STATUSES = {End.FINISHED: 0, End.INVALID: 2, End.INTERRUPTED: 3}
 SOME_FAILED = 1

@@ -7,8 +7,7 @@ import typer
 import uvloop
 
 from tidegate.domain.errors import TidegateError
-from tidegate.runtime.garbage import look_seldom
-from tidegate.runtime.turns import take_short_turns
+from tidegate.runtime.interpreter import set_switch_interval, tune_gc
 
 DIED = 1
 FORCED = 3
@@ -21,8 +20,8 @@ def until_it_ends(process: Coroutine[None, None, bool]) -> None:
         BaseExceptionGroup: a bug of ours had a part in its end.
         TidegateError: it could not start.
     """
-    look_seldom()
-    take_short_turns()
+    tune_gc()
+    set_switch_interval()
     try:
         forced = uvloop.run(process)
     except BaseExceptionGroup as group:

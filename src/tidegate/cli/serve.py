@@ -10,7 +10,7 @@ from tidegate.cli.options import Assignments, ConfigFile, flags_of
 from tidegate.cli.running import until_it_ends
 from tidegate.config import check_serving, load
 from tidegate.telemetry.logs import configure
-from tidegate.wiring import Running, run_service
+from tidegate.wiring.serving import Running, run_service
 
 OPEN_WARNING = (
     "WARNING: no keys are set. Every user of {who} can read all files, run batches and cancel "

@@ -15,7 +15,7 @@ from tidegate.client.errors import ServerRefused, ServerStrange
 from tidegate.client.faults import late, translated
 from tidegate.client.wording import plain
 from tidegate.domain.errors import SettingsInvalid
-from tidegate.runtime.identity import IdMaker
+from tidegate.runtime.ids import IdMaker
 
 ANSWER_BYTES_MAX = 64 * 2**20
 REFUSAL_BYTES_MAX = 64 * 1024

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tidegate.config.settings import BlobsKind, Gateway, Settings, StoreKind
 from tidegate.domain.errors import SettingsInvalid
-from tidegate.runtime.web import bind
-from tidegate.upstreams.tls import make_context
+from tidegate.http_server.server import bind
+from tidegate.upstreams.transport.tls import make_context
 
 
 def check_serving(settings: Settings) -> None:

@@ -13,6 +13,7 @@ from tidegate.collector.settings import Settings as CollectorSettings
 from tidegate.config.keys import numbered, tenants_of
 from tidegate.desk.settings import Settings as DeskSettings
 from tidegate.domain.errors import SettingsInvalid
+from tidegate.http_server.limits import ServerTimeouts
 from tidegate.processor.endpoints import PauseSettings
 from tidegate.processor.settings import (
     CELL_MEMORY_BYTES_MIN,
@@ -20,10 +21,8 @@ from tidegate.processor.settings import (
     Settings as ProcessorSettings,
 )
 from tidegate.runtime.limiter import AimdSettings
-from tidegate.runtime.web import Timeouts as ServerTimeouts
 from tidegate.telemetry.logs import LogFormat
 from tidegate.upstreams.settings import (
-    HttpProtocol,
     HttpSettings,
     Limits,
     ProxySettings,
@@ -51,7 +50,6 @@ class Gateway:
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)
     tls: TlsSettings = field(default_factory=TlsSettings)
-    protocol: HttpProtocol = HttpProtocol.HTTP1
     proxy: ProxySettings = field(default_factory=ProxySettings)
     concurrency: AimdSettings = field(default_factory=AimdSettings)
     pauses: PauseSettings = field(default_factory=PauseSettings)
@@ -77,7 +75,6 @@ class Gateway:
             timeouts=self.timeouts,
             limits=self.limits,
             tls=self.tls,
-            protocol=self.protocol,
             proxy=self.proxy,
         )
 

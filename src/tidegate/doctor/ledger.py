@@ -9,7 +9,7 @@ from tidegate.domain.batch import LIVE
 from tidegate.domain.errors import TidegateError
 from tidegate.runtime.clock import Clock
 from tidegate.stores.health import OldestBatch, StoreHealth
-from tidegate.wiring import look_at_storage
+from tidegate.wiring.looking import look_at_storage
 
 AREA = "ledger"
 

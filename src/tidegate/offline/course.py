@@ -18,7 +18,7 @@ from tidegate.offline.progress import Phase, Progress, Snapshot
 from tidegate.offline.sheets import check_columns
 from tidegate.offline.state import Finished, State, open_state
 from tidegate.processor.scratch import ScratchMaker
-from tidegate.runtime.services import Service, Stops, run_together
+from tidegate.runtime.services import Service, ShutdownRequest, run_together
 from tidegate.upstreams.base import Upstream
 
 POLL_SECONDS = 0.25
@@ -70,7 +70,9 @@ RoomsMaker = Callable[[State, Progress], AbstractAsyncContextManager[Rooms]]
 class Course:
     """One run. It may be stopped at any moment, by whatever means, and be run again."""
 
-    def __init__(self, job: Job, stops: Stops, view: View, open_rooms: RoomsMaker) -> None:
+    def __init__(
+        self, job: Job, stops: ShutdownRequest, view: View, open_rooms: RoomsMaker
+    ) -> None:
         self._job = job
         self._stops = stops
         self._view = view
@@ -148,18 +150,18 @@ class Course:
         if batch.is_terminal:
             return batch
         # The processor hears of an end that the batch brings as of one that the user wants.
-        ending = Stops()
+        ending = ShutdownRequest()
 
         async def watch() -> None:
             while not (await self._look(rooms, batch)).is_terminal:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(POLL_SECONDS):
-                        await self._stops.asked.wait()
+                        await self._stops.requested.wait()
                         self._progress.phase = Phase.STOPPING
                         break
-            ending.ask()
+            ending.request()
             await self._stops.forced.wait()
-            ending.ask()
+            ending.request()
 
         async with asyncio.TaskGroup() as group:
             watcher = group.create_task(watch(), name="watch over the batch")
@@ -192,7 +194,7 @@ class Course:
 
     async def _unless_stopped(self, work: Coroutine[None, None, T]) -> T | None:
         """Return what the work returns; None where a stop came first and cut it."""
-        if self._stops.asked.is_set():
+        if self._stops.requested.is_set():
             work.close()
             return None
         found: list[T] = []
@@ -207,7 +209,7 @@ class Course:
 
         async with asyncio.TaskGroup() as group:
             task = group.create_task(worked(), name="work that may be cut")
-            stop = group.create_task(self._stops.asked.wait(), name="stop")
+            stop = group.create_task(self._stops.requested.wait(), name="stop")
             await asyncio.wait([task, stop], return_when=asyncio.FIRST_COMPLETED)
             task.cancel()
             stop.cancel()

@@ -20,7 +20,7 @@ from tidegate.processor.run import Entry, Run
 from tidegate.processor.settings import Commits
 from tidegate.processor.storage import Storage
 from tidegate.runtime.clock import Clock
-from tidegate.runtime.identity import IdMaker
+from tidegate.runtime.ids import IdMaker
 from tidegate.stores.base import Commit, ShardCommit, Store
 
 # Entries of one shard that are all results, or all errors: never empty.

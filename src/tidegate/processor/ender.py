@@ -20,7 +20,7 @@ from tidegate.processor.observer import Observer
 from tidegate.processor.service import Processor, Tools
 from tidegate.processor.settings import Settings
 from tidegate.runtime.clock import Clock
-from tidegate.runtime.identity import IdMaker
+from tidegate.runtime.ids import IdMaker
 from tidegate.signals.base import Signals
 from tidegate.stores.base import Store
 from tidegate.upstreams.catalogue import Catalogue

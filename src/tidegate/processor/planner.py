@@ -30,9 +30,9 @@ from tidegate.processor.slices import Slice, slices
 from tidegate.processor.source import Source
 from tidegate.processor.storage import Storage
 from tidegate.runtime.clock import Clock
-from tidegate.runtime.identity import IdMaker
+from tidegate.runtime.ids import IdMaker
+from tidegate.sandbox.base import Cell
 from tidegate.stores.base import ClaimedBatch, Plan, Store
-from tidegate.upstreams.cell import Cell
 
 OpenPlanCell = Callable[[PlanTask], Cell]
 

@@ -29,10 +29,10 @@ from tidegate.processor.settings import Settings
 from tidegate.processor.storage import Storage
 from tidegate.processor.whole_batch import WholeBatch, WholeBatchTools
 from tidegate.runtime.clock import Clock
-from tidegate.runtime.identity import IdMaker
+from tidegate.runtime.ids import IdMaker
+from tidegate.sandbox.base import Cell
 from tidegate.signals.base import WORK, Signals
 from tidegate.stores.base import Store
-from tidegate.upstreams.cell import Cell
 
 PLANNERS = 2
 

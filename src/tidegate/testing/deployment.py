@@ -21,7 +21,7 @@ from tidegate.processor.planner import OpenPlanCell
 from tidegate.processor.service import Processor, Tools
 from tidegate.processor.settings import Settings
 from tidegate.runtime.clock import Clock
-from tidegate.runtime.identity import SeededIds
+from tidegate.runtime.ids import SeededIds
 from tidegate.signals.base import WORK, Signals, batch_topic
 from tidegate.signals.memory import MemorySignals
 from tidegate.stores.base import Store

@@ -13,7 +13,7 @@ from tidegate.offline.intake import WINDOW_SECONDS
 from tidegate.offline.job import Job
 from tidegate.offline.progress import Progress
 from tidegate.offline.state import State
-from tidegate.runtime.services import Stops
+from tidegate.runtime.services import ShutdownRequest
 from tidegate.wiring.rooms import (
     SCRATCH_FOLDER,
     catalogue,
@@ -39,7 +39,7 @@ async def run_offline(settings: Settings, job: Job, view: View) -> Outcome:
         TidegateError: it can't go on; the message says why.
         BaseExceptionGroup: the processor died; everything is closed by then.
     """
-    stops = Stops()
+    stops = ShutdownRequest()
 
     @asynccontextmanager
     async def open_rooms(state: State, progress: Progress) -> AsyncIterator[Rooms]:
@@ -71,7 +71,7 @@ async def run_offline(settings: Settings, job: Job, view: View) -> Outcome:
                 make_scratch=make_scratch,
             )
 
-    with stops.heard_from_signals():
+    with stops.listen_to_signals():
         return await Course(job, stops, view, open_rooms).run()
 
 

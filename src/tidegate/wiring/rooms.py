@@ -14,17 +14,12 @@ from starlette.types import ASGIApp
 
 from tidegate.api.app import build_app
 from tidegate.api.measured import Measured
-from tidegate.api.observability import (
-    Condition,
-    Settings as ObservabilitySettings,
-    build_observability,
-)
+from tidegate.api.observability import Settings as ObservabilitySettings, build_observability
 from tidegate.blobs.base import BlobStore
 from tidegate.blobs.disk import Disk
 from tidegate.blobs.files import Files, SystemFiles
 from tidegate.blobs.filesystem import FilesystemBlobs
 from tidegate.blobs.memory import MemoryBlobs
-from tidegate.cell import http_cell, open_upstream, plan_cell
 from tidegate.config import BlobsKind, Gateway, Settings, StoreKind, is_loopback
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.processor.ender import Ender, EnderTools
@@ -34,10 +29,10 @@ from tidegate.processor.metered import Counted, Metered
 from tidegate.processor.observer import Observer
 from tidegate.processor.service import Processor, Tools
 from tidegate.runtime.clock import Clock, SystemClock
-from tidegate.runtime.failure import Failure
-from tidegate.runtime.identity import IdMaker, RandomIds
-from tidegate.runtime.services import Stops
-from tidegate.runtime.web import raise_open_files
+from tidegate.runtime.health import Condition, space_condition
+from tidegate.runtime.ids import IdMaker, RandomIds
+from tidegate.runtime.interpreter import raise_open_file_limit
+from tidegate.runtime.services import FatalErrorService, ShutdownRequest
 from tidegate.signals.base import Signals
 from tidegate.signals.memory import MemorySignals
 from tidegate.stores.base import Store
@@ -49,6 +44,7 @@ from tidegate.telemetry.logs import (
 )
 from tidegate.telemetry.metrics import Metrics
 from tidegate.upstreams.catalogue import Catalogue
+from tidegate.wiring.sandbox import http_sandbox, open_upstream, planning_sandbox
 
 LEDGER_FILE = "ledger.db"
 BLOBS_FOLDER = "blobs"
@@ -87,7 +83,7 @@ async def open_ports(settings: Settings, stack: AsyncExitStack, *, check: bool =
         StorageBroken: the ledger or the blobs do not work.
         StoreUnavailable: the ledger does not answer.
     """
-    raise_open_files()
+    raise_open_file_limit()
     clock = SystemClock()
     make_directories(settings.data_dir, SystemFiles())
     _check_ledger(settings)
@@ -189,7 +185,7 @@ def open_upstreams(settings: Settings, stack: AsyncExitStack) -> Mapping[str, En
             limits=gateway.concurrency,
             pauses=gateway.pauses,
             open_cell=partial(
-                http_cell,
+                http_sandbox,
                 gateway.http(),
                 memory_bytes_max=settings.processor.cells.memory_bytes_max,
                 start_seconds=settings.processor.cells.start_seconds,
@@ -205,7 +201,7 @@ def _routes(settings: Settings, endpoints: Mapping[str, Endpoint]) -> Routes:
 
 
 def api_app(
-    settings: Settings, ports: Ports, endpoints: Mapping[str, Endpoint], failure: Failure
+    settings: Settings, ports: Ports, endpoints: Mapping[str, Endpoint], failure: FatalErrorService
 ) -> ASGIApp:
     """Return the API; broken storage that it meets is reported to `failure`."""
     routes = _routes(settings, endpoints)
@@ -229,7 +225,9 @@ def api_app(
 
 
 def operators_app(
-    ports: Ports, stops: Stops, conditions: Mapping[str, Callable[[], Condition]] | None = None
+    ports: Ports,
+    stops: ShutdownRequest,
+    conditions: Mapping[str, Callable[[], Condition]] | None = None,
 ) -> ASGIApp:
     """Return health, readiness and metrics; `conditions` are further checks by name."""
     return build_observability(
@@ -239,7 +237,7 @@ def operators_app(
         registry=ports.registry,
         ids=ports.ids,
         log=RoomLog("observability"),
-        is_stopping=stops.asked.is_set,
+        is_stopping=stops.requested.is_set,
         conditions=conditions or {},
     )
 
@@ -274,7 +272,7 @@ def make_processor(
             models=_catalogue(routes),
             owner=ports.ids.make("processor_"),
             open_plan_cell=partial(
-                plan_cell,
+                planning_sandbox,
                 scratch=scratch,
                 memory_bytes_max=settings.processor.cells.memory_bytes_max,
                 start_seconds=settings.processor.cells.start_seconds,
@@ -301,9 +299,8 @@ def make_ender(settings: Settings, ports: Ports) -> Ender:
 
 
 def storage_condition(processor: Processor) -> Condition:
-    """Say whether a processor finds room to write; without any it sends nothing."""
-    reason = processor.storage_reason
-    return Condition(fine=reason is None, words=reason or "ok")
+    """Return whether a processor can write; while the disk is full it sends nothing."""
+    return space_condition(processor.storage_reason)
 
 
 def catalogue(settings: Settings, endpoints: Mapping[str, Endpoint]) -> Catalogue:

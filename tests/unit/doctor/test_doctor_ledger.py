@@ -14,7 +14,7 @@ from tidegate.doctor.finding import Finding, Level
 from tidegate.doctor.ledger import examine_storage, judge_ledger
 from tidegate.domain.batch import Batch, Status
 from tidegate.domain.errors import StorageBroken
-from tidegate.runtime.identity import SeededIds
+from tidegate.runtime.ids import SeededIds
 from tidegate.stores.executor import ThreadExecutor
 from tidegate.stores.health import OldestBatch, Remark, StoreHealth
 from tidegate.stores.sqlite import SqliteStore
