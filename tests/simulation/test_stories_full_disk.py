@@ -40,7 +40,7 @@ class Server:
     def routes(self) -> Routes:
         """Return a door of its own for one processor, with 16 calls at once."""
         limits = AimdSettings(start=16, min=1, max=16)
-        return Routes(default=Endpoint("gateway", MemoryUpstream(self.answer), limits=limits))
+        return Routes(default=Endpoint("upstream", MemoryUpstream(self.answer), limits=limits))
 
     async def answer(self, call: Call) -> Reply:
         self.calls[call.headers["x-request-id"]] += 1

@@ -61,7 +61,7 @@ class Bench:
         return await self.model.answer(call)
 
     async def run(self, job: Job) -> Outcome:
-        settings = load(environment={}, flags={"gateway.url": self.url}).settings
+        settings = load(environment={}, flags={"upstream.url": self.url}).settings
         return await run_offline(settings, job, self.view)
 
 

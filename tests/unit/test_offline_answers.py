@@ -124,12 +124,12 @@ def test_the_pace_is_that_of_the_last_seconds() -> None:
 def test_a_reason_is_told_and_forgotten() -> None:
     progress = Progress()
     progress.counted(batch(1), 0.0)
-    progress.endpoint("gateway", limit=1, in_flight=0, reason="refused")
-    assert in_words(progress.snapshot()).endswith("; waiting: gateway: refused")
+    progress.endpoint("upstream", limit=1, in_flight=0, reason="refused")
+    assert in_words(progress.snapshot()).endswith("; waiting: upstream: refused")
     progress.held_up(StorageFull("The disk is full."))
     assert progress.snapshot().reason == "The disk is full."
     progress.observe(in_flight=0, open_shards=0, uncommitted=0)
-    progress.endpoint("gateway", limit=1, in_flight=0, reason=None)
+    progress.endpoint("upstream", limit=1, in_flight=0, reason=None)
     assert progress.snapshot().reason is None
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import typer
 import yaml
-from pydantic import BaseModel
 
 from tidegate.cli.options import Assignments, ConfigFile, flags_of
 from tidegate.config import Loaded, check_serving, load
@@ -68,8 +67,6 @@ def _group(value: object, path: str, depth: int, origins: Mapping[str, str]) -> 
 
 
 def _members(value: object) -> Mapping[str, object]:
-    if isinstance(value, BaseModel):
-        return {name: getattr(value, name) for name in type(value).model_fields}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
     return value if isinstance(value, Mapping) else {}

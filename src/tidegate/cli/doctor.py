@@ -15,7 +15,7 @@ from rich.text import Text
 from tidegate import __version__
 from tidegate.cli.config import masked, printed
 from tidegate.cli.options import Assignments, ConfigFile, flags_of
-from tidegate.config import Gateway, Loaded, Settings, load
+from tidegate.config import Loaded, Settings, UpstreamSettings, load
 from tidegate.doctor.examine import examine
 from tidegate.doctor.finding import Finding, Level, fail, ok
 from tidegate.domain.errors import SettingsInvalid
@@ -30,7 +30,7 @@ STYLES = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "bold red"}
 def doctor(
     *,
     config: ConfigFile = None,
-    gateway: Annotated[
+    upstream: Annotated[
         str | None, typer.Option(help="The base URL of the model server for every model.")
     ] = None,
     data_dir: Annotated[
@@ -51,7 +51,7 @@ def doctor(
     """
     found: list[Finding] = []
     try:
-        flags = flags_of(assignments, gateway__url=gateway, data_dir=data_dir)
+        flags = flags_of(assignments, upstream__url=upstream, data_dir=data_dir)
         loaded = load(file=config, flags=flags)
     except SettingsInvalid as exc:
         found.append(fail("settings", str(exc), "Mend that; `tidegate config example` helps."))
@@ -90,8 +90,8 @@ def _settings(loaded: Loaded) -> Iterator[Finding]:
     """
     yield ok("version", f"tidegate {__version__}, Python {sys.version.split()[0]}, {told()}.")
     yield ok("settings", f"They are valid ({loaded.file or 'no file'}).")
-    # Whoever names a gateway at all has its settings; its URL alone has no default.
-    defaults = Settings(gateway=Gateway(url=NO_URL))
+    # If a model server is configured at all, its other settings have defaults; its URL has none.
+    defaults = Settings(upstream=UpstreamSettings(url=NO_URL))
     repeated = 0
     for name, origin in loaded.origins.items():
         if _is_default(loaded.settings, defaults, name):
@@ -103,7 +103,7 @@ def _settings(loaded: Loaded) -> Iterator[Finding]:
 
 
 def _is_default(settings: Settings, defaults: Settings, name: str) -> bool:
-    if name.startswith("model_gateways."):
+    if name.startswith("upstreams."):
         return False
     return value_at(settings, name) == value_at(defaults, name)
 

@@ -23,7 +23,7 @@ def processor(
     observability_port: Annotated[
         int, typer.Option(help="The port of health and metrics; 0 takes any free one.")
     ] = 0,
-    gateway: Annotated[
+    upstream: Annotated[
         str | None, typer.Option(help="The base URL of the model server for every model.")
     ] = None,
     data_dir: Annotated[
@@ -39,7 +39,7 @@ def processor(
     assignments: Assignments = None,
 ) -> None:
     """Work on batches beside `tidegate serve`; SIGTERM stops it, a second one at once."""
-    flags = flags_of(assignments, gateway__url=gateway, data_dir=data_dir)
+    flags = flags_of(assignments, upstream__url=upstream, data_dir=data_dir)
     if supervised is not None:
         settings = _handed(config, flags)
         name_process(supervised)

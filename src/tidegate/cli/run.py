@@ -77,10 +77,10 @@ def run(  # noqa: PLR0913 -- each parameter is one flag of the command line
     )
     named = flags_of(
         assignments,
-        gateway__url=upstream,
-        gateway__api_key_env=api_key_env,
-        gateway__api_key_file=api_key_file,
-        gateway__concurrency__max=concurrency,
+        upstream__url=upstream,
+        upstream__api_key_env=api_key_env,
+        upstream__api_key_file=api_key_file,
+        upstream__concurrency__max=concurrency,
     )
     _ended(job, _settings(config, named, concurrency), quiet=quiet, as_json=as_json)
 
@@ -119,7 +119,7 @@ def _settings(config: Path | None, named: dict[str, object], concurrency: int | 
     if concurrency is not None and concurrency > IN_FLIGHT_DEFAULT:
         named.setdefault("processor.valves.in_flight_max", concurrency)
     settings = load(file=config, flags=named).settings
-    if settings.gateway is None and not settings.model_gateways:
+    if settings.upstream is None and not settings.upstreams:
         raise SettingsInvalid(
             "No model server is named: give its base URL, for example "
             "--upstream http://127.0.0.1:8001."

@@ -26,7 +26,7 @@ Output = Annotated[
 ]
 Upstream = Annotated[
     str | None,
-    typer.Option(help="The base URL of the model server. Else gateway.url of the settings."),
+    typer.Option(help="The base URL of the model server. Else upstream.url of the settings."),
 ]
 Model = Annotated[
     str | None,

@@ -28,7 +28,7 @@ def serve(  # noqa: PLR0913 -- each parameter is one flag of the command line
     observability_port: Annotated[
         int | None, typer.Option(help="The port of health and metrics. [default: 8081]")
     ] = None,
-    gateway: Annotated[
+    upstream: Annotated[
         str | None, typer.Option(help="The base URL of the model server for every model.")
     ] = None,
     data_dir: Annotated[
@@ -53,7 +53,7 @@ def serve(  # noqa: PLR0913 -- each parameter is one flag of the command line
         server__port=port,
         server__observability_port=observability_port,
         server__allow_open=allow_open,
-        gateway__url=gateway,
+        upstream__url=upstream,
         data_dir=data_dir,
         processors=processors,
     )

@@ -1,20 +1,18 @@
 """The one place that reads the environment: sources in, one checked tree of settings out."""
 
 import dataclasses
+import functools
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-from pydantic_settings import BaseSettings, InitSettingsSource
-from pydantic_settings.sources import PydanticBaseSettingsSource
-from typing_extensions import override
+from pydantic import TypeAdapter, ValidationError
 
-from tidegate.config.complaints import explained, located
+from tidegate.config.errors import settings_error
 from tidegate.config.keys import read_key, read_keys
-from tidegate.config.settings import Gateway, Settings
+from tidegate.config.settings import Settings, UpstreamSettings
 from tidegate.config.sources import (
     FILE_VARIABLE,
     Tree,
@@ -72,7 +70,7 @@ def hand_over(settings: Settings) -> str:
 
     It holds the keys of model servers and of the API: it belongs into a pipe alone.
     """
-    return settings.model_dump_json()
+    return _adapter().dump_json(settings).decode()
 
 
 def take_over(text: str) -> Settings:
@@ -105,25 +103,15 @@ def _validate(trees: list[Tree]) -> Settings:
     for stronger in reversed(trees):
         merge(tree, stronger)
 
-    class FromSources(Settings):  # type: ignore[explicit-any]  # as above
-        @classmethod
-        @override
-        def settings_customise_sources(
-            cls,
-            settings_cls: type[BaseSettings],
-            init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,
-            dotenv_settings: PydanticBaseSettingsSource,
-            file_secret_settings: PydanticBaseSettingsSource,
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return (InitSettingsSource(settings_cls, tree),)
-
     try:
-        return FromSources()
+        return _adapter().validate_python(tree)
     except ValidationError as exc:
-        raise explained(exc) from exc
-    except SettingsInvalid as exc:
-        raise located(exc, tree, Settings) from exc
+        raise settings_error(exc) from exc
+
+
+@functools.cache
+def _adapter() -> TypeAdapter[Settings]:
+    return TypeAdapter(Settings)
 
 
 def _resolve_keys(
@@ -131,27 +119,27 @@ def _resolve_keys(
 ) -> Settings:
     """Put the keys that lie in files or variables into their place."""
 
-    def resolved(name: str, gateway: Gateway) -> Gateway:
-        if gateway.api_key_file is not None:
-            origins[f"{name}.api_key"] = f"file {gateway.api_key_file}"
-            key = read_key(gateway.api_key_file)
-        elif gateway.api_key_env is not None:
-            origins[f"{name}.api_key"] = f"environment {gateway.api_key_env}"
-            key = environment.get(gateway.api_key_env, "")
+    def resolved(name: str, upstream: UpstreamSettings) -> UpstreamSettings:
+        if upstream.api_key_file is not None:
+            origins[f"{name}.api_key"] = f"file {upstream.api_key_file}"
+            key = read_key(upstream.api_key_file)
+        elif upstream.api_key_env is not None:
+            origins[f"{name}.api_key"] = f"environment {upstream.api_key_env}"
+            key = environment.get(upstream.api_key_env, "")
             if not key:
                 raise SettingsInvalid(
-                    f"{name}.api_key_env names {gateway.api_key_env}, which is not set."
+                    f"{name}.api_key_env names {upstream.api_key_env}, which is not set."
                 )
         else:
-            return gateway
-        return dataclasses.replace(gateway, api_key=key, api_key_file=None, api_key_env=None)
+            return upstream
+        return dataclasses.replace(upstream, api_key=key, api_key_file=None, api_key_env=None)
 
-    one = settings.gateway and resolved("gateway", settings.gateway)
+    one = settings.upstream and resolved("upstream", settings.upstream)
     many = {
-        model: resolved(f"model_gateways.{model}", gateway)
-        for model, gateway in settings.model_gateways.items()
+        model: resolved(f"upstreams.{model}", upstream)
+        for model, upstream in settings.upstreams.items()
     }
-    return settings.model_copy(update={"gateway": one, "model_gateways": many})
+    return dataclasses.replace(settings, upstream=one, upstreams=many)
 
 
 def _resolve_server_keys(settings: Settings, origins: dict[str, str]) -> Settings:
@@ -163,4 +151,4 @@ def _resolve_server_keys(settings: Settings, origins: dict[str, str]) -> Setting
     keys = read_keys(server.keys_file)
     origins["server.keys"] = f"file {server.keys_file}"
     server = dataclasses.replace(server, keys=keys, keys_file=None)
-    return settings.model_copy(update={"server": server})
+    return dataclasses.replace(settings, server=server)

@@ -6,8 +6,6 @@ import types
 import typing
 from collections.abc import Iterator, Mapping
 
-from pydantic_settings import BaseSettings
-
 from tidegate.config.settings import Settings
 from tidegate.domain.errors import SettingsInvalid
 
@@ -82,9 +80,6 @@ def members(kind: object) -> dict[str, object]:
     if isinstance(origin, type) and issubclass(origin, Mapping):
         value = typing.get_args(kind)[1]
         return {ANY_MODEL: value} if dataclasses.is_dataclass(value) else {}
-    if isinstance(kind, type) and issubclass(kind, BaseSettings):
-        hints = typing.get_type_hints(kind)
-        return {name: hints[name] for name in kind.model_fields}
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
         return {item.name: hints[item.name] for item in dataclasses.fields(kind)}

@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from pydantic_settings import BaseSettings, SettingsConfigDict
-
 from tidegate.api.settings import Limits as ApiLimits, Settings as ApiSettings
 from tidegate.collector.settings import Settings as CollectorSettings
 from tidegate.config.keys import numbered, tenants_of
@@ -37,10 +35,10 @@ LOOPBACK_NAMES = frozenset({"localhost", "ip6-localhost"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gateway:
-    """One OpenAI-compatible model server, or a gateway in front of many.
+class UpstreamSettings:
+    """One OpenAI-compatible model server, or a proxy in front of several.
 
-    Its key is given once: as text, as a file that holds it, or as the name of a variable.
+    Give its key once: as text, as a file that holds it, or as the name of a variable.
     """
 
     url: str
@@ -60,7 +58,7 @@ class Gateway:
         given = [self.api_key, self.api_key_file, self.api_key_env]
         if sum(item is not None for item in given) > 1:
             raise SettingsInvalid(
-                "A gateway takes one of api_key, api_key_file and api_key_env, not several."
+                "A model server takes one of api_key, api_key_file and api_key_env, not several."
             )
         self.http()
 
@@ -168,23 +166,22 @@ class BlobsSettings:
     kind: BlobsKind = BlobsKind.FILES
 
 
-class Settings(BaseSettings):  # type: ignore[explicit-any]  # pydantic's metaclass uses Any
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
     """Everything that can be set."""
-
-    model_config = SettingsConfigDict(frozen=True, extra="forbid")
 
     data_dir: Path = Path("tidegate-data")
     processors: int = 1
-    server: Server = Server()
-    gateway: Gateway | None = None
-    model_gateways: Mapping[str, Gateway] = {}
-    store: StoreSettings = StoreSettings()
-    blobs: BlobsSettings = BlobsSettings()
-    api: Api = Api()
-    desk: DeskSettings = DeskSettings()
-    processor: ProcessorSettings = ProcessorSettings()
-    collector: CollectorSettings = CollectorSettings()
-    logs: Logs = Logs()
+    server: Server = field(default_factory=Server)
+    upstream: UpstreamSettings | None = None
+    upstreams: Mapping[str, UpstreamSettings] = field(default_factory=dict)
+    store: StoreSettings = field(default_factory=StoreSettings)
+    blobs: BlobsSettings = field(default_factory=BlobsSettings)
+    api: Api = field(default_factory=Api)
+    desk: DeskSettings = field(default_factory=DeskSettings)
+    processor: ProcessorSettings = field(default_factory=ProcessorSettings)
+    collector: CollectorSettings = field(default_factory=CollectorSettings)
+    logs: Logs = field(default_factory=Logs)
 
     def api_settings(self) -> ApiSettings:
         """Return what the API needs to know.
@@ -194,16 +191,20 @@ class Settings(BaseSettings):  # type: ignore[explicit-any]  # pydantic's metacl
         """
         return ApiSettings(keys=self.server.tenants(), limits=self.api.limits, desk=self.desk)
 
+    def all_upstreams(self) -> list[UpstreamSettings]:
+        """Return the settings of every model server."""
+        return [*self.upstreams.values(), *([self.upstream] if self.upstream else [])]
+
     def check(self) -> None:
         """Refuse what no group can see by itself.
 
         Raises:
             SettingsInvalid: two upstreams contradict each other, or the API would be open to all.
         """
-        if self.gateway is not None and self.model_gateways:
+        if self.upstream is not None and self.upstreams:
             raise SettingsInvalid(
-                "Both gateway and model_gateways are set: keep gateway to serve every model by one "
-                "URL, or model_gateways to give each model its own."
+                "Both upstream and upstreams are set: keep upstream to serve every model by one "
+                "URL, or upstreams to give each model its own."
             )
         if not 0 <= self.processors <= PROCESSORS_MAX:
             raise SettingsInvalid(
@@ -234,8 +235,7 @@ class Settings(BaseSettings):  # type: ignore[explicit-any]  # pydantic's metacl
 
     def _check_cells(self) -> None:
         """Let a child process die of what is deadly, not of the largest reply that is allowed."""
-        gateways = [*self.model_gateways.values(), *([self.gateway] if self.gateway else [])]
-        largest = max((gateway.limits.body_bytes_max for gateway in gateways), default=0)
+        largest = max((item.limits.body_bytes_max for item in self.all_upstreams()), default=0)
         needed = CELL_MEMORY_BYTES_MIN + CELL_MEMORY_FOR_EACH_BYTE * max(
             largest, self.processor.planning.line_bytes_max
         )
@@ -252,10 +252,10 @@ class Settings(BaseSettings):  # type: ignore[explicit-any]  # pydantic's metacl
         Raises:
             SettingsInvalid: there is none.
         """
-        if self.gateway is None and not self.model_gateways:
+        if self.upstream is None and not self.upstreams:
             raise SettingsInvalid(
-                "No model server is configured: set gateway.url (it serves every model) or "
-                "model_gateways (one for each model), for example --gateway http://127.0.0.1:8001."
+                "No model server is configured: set upstream.url (it serves every model) or "
+                "upstreams (one for each model), for example --upstream http://127.0.0.1:8001."
             )
 
 

@@ -47,11 +47,7 @@ def examine_directory(settings: Settings, *, mounts: Path = MOUNTS) -> Iterator[
 
 def examine_limits(settings: Settings) -> Finding:
     """Look at how many files a process may open."""
-    gateways = [
-        *settings.model_gateways.values(),
-        *([settings.gateway] if settings.gateway else []),
-    ]
-    connections = sum(gateway.limits.connections_max for gateway in gateways)
+    connections = sum(item.limits.connections_max for item in settings.all_upstreams())
     return judge_limit(
         resource.getrlimit(resource.RLIMIT_NOFILE)[1],
         needed=settings.api.limits.connections_max + connections + OWN_FILES,

@@ -32,14 +32,14 @@ class _Models(msgspec.Struct):
 async def examine_upstreams(settings: Settings, *, probe: bool) -> AsyncIterator[Finding]:
     """Ask each model server for its models; with `probe` also for one token, which may cost."""
     area = "model server"
-    if settings.gateway is None and not settings.model_gateways:
-        advice = "Set gateway.url or model_gateways, for example --gateway http://127.0.0.1:8001."
+    if settings.upstream is None and not settings.upstreams:
+        advice = "Set upstream.url or upstreams, for example --upstream http://127.0.0.1:8001."
         yield fail(area, "None is configured.", advice)
         return
     try:
         async with opened_upstreams(settings) as upstreams:
             for name, upstream in upstreams.items():
-                wanted = None if settings.gateway is not None else name
+                wanted = None if settings.upstream is not None else name
                 async for finding in _examine(name, upstream, wanted, probe=probe):
                     yield finding
     except SettingsInvalid as exc:
@@ -81,13 +81,13 @@ def _judge(
         return warn(
             area,
             f"It answers, but {_lack(reply.status)}.",
-            "Name its models under model_gateways, and check that it speaks OpenAI's API.",
+            "Name its models under upstreams, and check that it speaks OpenAI's API.",
         )
     if wanted is not None and wanted not in models:
         return warn(
             area,
             f"It does not list the model '{plain(wanted, 60)}'; it has {_shown(models)}.",
-            "Mend the name under model_gateways, unless the server goes by another one inside.",
+            "Mend the name under upstreams, unless the server goes by another one inside.",
         )
     if not models:
         return warn(area, "It answers, but serves no model.", "Load a model there.")
@@ -96,7 +96,7 @@ def _judge(
 
 async def _probe(area: str, upstream: Upstream, model: str | None) -> Finding:
     if model is None:
-        return warn(area, "No model is known to probe.", "Name one under model_gateways.")
+        return warn(area, "No model is known to probe.", "Name one under upstreams.")
     body = {
         "model": model,
         "messages": [{"role": "user", "content": "Hi"}],

@@ -2,7 +2,7 @@
 
 import dataclasses
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import BinaryIO
 
@@ -99,11 +99,11 @@ def private_settings(settings: Settings, state: State) -> Settings:
         window_seconds_max=max(settings.desk.window_seconds_max, WINDOW_SECONDS),
         early_results=True,
     )
-    changes: Mapping[str, object] = {
-        "data_dir": state.data,
-        "store": dataclasses.replace(settings.store, kind=StoreKind.SQLITE),
-        "blobs": dataclasses.replace(settings.blobs, kind=BlobsKind.FILES),
-        "processor": processor,
-        "desk": desk,
-    }
-    return settings.model_copy(update=changes)
+    return dataclasses.replace(
+        settings,
+        data_dir=state.data,
+        store=dataclasses.replace(settings.store, kind=StoreKind.SQLITE),
+        blobs=dataclasses.replace(settings.blobs, kind=BlobsKind.FILES),
+        processor=processor,
+        desk=desk,
+    )

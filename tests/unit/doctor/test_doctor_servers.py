@@ -7,7 +7,7 @@ from email.utils import formatdate
 
 import pytest
 
-from tidegate.config import Gateway, Server, Settings
+from tidegate.config import Server, Settings, UpstreamSettings
 from tidegate.doctor.finding import Finding, Level
 from tidegate.doctor.serving import examine_ports
 from tidegate.doctor.upstreams import examine_upstreams
@@ -37,9 +37,9 @@ def replies(reply: Reply, token: Reply | None = None) -> Handler:
 
 async def asked(handler: Handler, *, model: str | None = None, probe: bool) -> list[Finding]:
     async with HandlerServer(handler) as served:
-        gateway = Gateway(url=served.url, api_key=SECRET)
-        one = Settings(gateway=gateway)
-        settings = one if model is None else Settings(model_gateways={model: gateway})
+        server = UpstreamSettings(url=served.url, api_key=SECRET)
+        one = Settings(upstream=server)
+        settings = one if model is None else Settings(upstreams={model: server})
         return [finding async for finding in examine_upstreams(settings, probe=probe)]
 
 

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from tidegate.config.settings import BlobsKind, Gateway, Settings, StoreKind
+from tidegate.config.settings import BlobsKind, Settings, StoreKind, UpstreamSettings
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.runtime.web import bind
 from tidegate.upstreams.tls import make_context
@@ -47,20 +47,20 @@ def _check_kinds(settings: Settings) -> None:
 
 def _check_machine(settings: Settings) -> None:
     settings.require_upstream()
-    for name, gateway in _gateways(settings):
+    for name, upstream in _upstreams(settings):
         try:
-            make_context(gateway.tls)
+            make_context(upstream.tls)
         except SettingsInvalid as exc:
             raise SettingsInvalid(f"{name}.{exc}") from exc
     _check_host(settings.server.host)
     _check_data_dir(settings.data_dir)
 
 
-def _gateways(settings: Settings) -> Iterator[tuple[str, Gateway]]:
-    if settings.gateway is not None:
-        yield "gateway", settings.gateway
-    for model, gateway in settings.model_gateways.items():
-        yield f"model_gateways.{model}", gateway
+def _upstreams(settings: Settings) -> Iterator[tuple[str, UpstreamSettings]]:
+    if settings.upstream is not None:
+        yield "upstream", settings.upstream
+    for model, upstream in settings.upstreams.items():
+        yield f"upstreams.{model}", upstream
 
 
 def _check_host(host: str) -> None:
