@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from tidegate.api.observability import Condition
 from tidegate.blobs.memory import MemoryBlobs
-from tidegate.cli.running import explanation
+from tidegate.cli.exit_codes import failure_reason
 from tidegate.domain.batch import Status
 from tidegate.domain.errors import StorageBroken, StorageFull, StoreUnavailable
 from tidegate.processor.endpoints import Endpoint, Routes
@@ -177,7 +177,7 @@ def test_a_failed_flush_ends_the_processor_and_another_takes_over(port: str, ver
         caught = await death(world, server)
         assert now() < 4.0
         assert leaves(caught) == [broken]
-        assert explanation(caught) == "A flush failed; check the disk."
+        assert failure_reason(caught) == "A flush failed; check the disk."
         done = (await world.get(batch.id)).counts.completed
         assert done < 200
         died = now()

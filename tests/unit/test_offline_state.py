@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tidegate.domain.errors import Conflict, Refused, StorageFull
-from tidegate.offline.durable import PART_SUFFIX, replacing
-from tidegate.offline.job import Form, Job, Prompting
+from tidegate.offline.atomic_file import PART_SUFFIX, replace_atomically
+from tidegate.offline.job import FileFormat, Job, PromptOptions
 from tidegate.offline.state import RECORD_FILE, Finished, open_state
 
 FINISHED = Finished(total=3, completed=2, failed=1, input_tokens=5, output_tokens=7, errors="e")
@@ -42,12 +42,14 @@ def test_an_empty_folder_is_not_left_behind(job: Job) -> None:
 
 
 def test_what_differs_is_named(job: Job) -> None:
-    prompting = Prompting(template="{a}", parameters={"b": 1, "a": 2})
-    begun = replace(job, model="m", prompting=prompting)
+    prompt_options = PromptOptions(template="{a}", parameters={"b": 1, "a": 2})
+    begun = replace(job, model="m", prompt_options=prompt_options)
     with open_state(begun) as state:
         state.bind("a" * 64)
-    same = replace(begun, prompting=replace(prompting, parameters={"a": 2, "b": 1}))
-    free = replace(same, errors=job.target.with_name("e"), form=Form.CSV, keep_state=True)
+    same = replace(begun, prompt_options=replace(prompt_options, parameters={"a": 2, "b": 1}))
+    free = replace(
+        same, errors=job.target.with_name("e"), file_format=FileFormat.CSV, keep_state=True
+    )
     with open_state(free) as state:
         state.bind("a" * 64)
     with open_state(replace(begun, model=None)) as state:
@@ -141,21 +143,24 @@ def test_a_record_of_rubbish_or_of_another_version_is_told(job: Job) -> None:
 def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_text("old")
-    with pytest.raises(TypeError), replacing(path) as file:
+    with pytest.raises(TypeError), replace_atomically(path) as file:
         file.writelines([b"half", None])  # type: ignore[list-item]  # breaks off in the middle
     assert path.read_text() == "old"
-    with replacing(path) as file:
+    with replace_atomically(path) as file:
         file.write(b"new")
         assert path.read_text() == "old"
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
-    with pytest.raises(StorageFull, match="can't be written"), replacing(tmp_path / ("x" * 255)):
+    with (
+        pytest.raises(StorageFull, match="can't be written"),
+        replace_atomically(tmp_path / ("x" * 255)),
+    ):
         pass
     assert len("x" * 255 + PART_SUFFIX) > 255
 
 
 def test_errors_lie_beside_lines_and_inside_tables(job: Job) -> None:
     assert job.errors_file == job.target.with_name("out.errors.jsonl")
-    assert replace(job, form=Form.CSV).errors_file is None
+    assert replace(job, file_format=FileFormat.CSV).errors_file is None
     named = job.target.with_name("mine")
-    assert replace(job, form=Form.CSV, errors=named).errors_file == named
+    assert replace(job, file_format=FileFormat.CSV, errors=named).errors_file == named

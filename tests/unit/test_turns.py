@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tidegate.cli.running import until_it_ends
+from tidegate.cli.exit_codes import run_until_stopped
 from tidegate.runtime.turns import TURN_SECONDS, take_short_turns
 
 
@@ -27,11 +27,11 @@ def test_a_long_running_command_takes_short_turns() -> None:
     # In a process of its own, as such a command also sets its objects aside for good.
     code = (
         "import sys\n"
-        f"from {until_it_ends.__module__} import until_it_ends\n"
+        f"from {run_until_stopped.__module__} import run_until_stopped\n"
         "async def look():\n"
         "    print(sys.getswitchinterval())\n"
         "    return False\n"
-        "until_it_ends(look())\n"
+        "run_until_stopped(look())\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

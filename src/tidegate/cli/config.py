@@ -10,7 +10,7 @@ from pathlib import Path
 import typer
 import yaml
 
-from tidegate.cli.options import Assignments, ConfigFile, flags_of
+from tidegate.cli.settings_flags import Assignments, ConfigFile, flags_of
 from tidegate.config import Loaded, check_serving, load
 
 MASK = "********"

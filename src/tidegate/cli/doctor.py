@@ -14,7 +14,8 @@ from rich.text import Text
 
 from tidegate import __version__
 from tidegate.cli.config import masked, printed
-from tidegate.cli.options import Assignments, ConfigFile, flags_of
+from tidegate.cli.exit_codes import ExitCode
+from tidegate.cli.settings_flags import Assignments, ConfigFile, flags_of
 from tidegate.config import Loaded, Settings, UpstreamSettings, load
 from tidegate.doctor.examine import examine
 from tidegate.doctor.finding import Finding, Level, fail, ok
@@ -22,7 +23,6 @@ from tidegate.domain.errors import SettingsInvalid
 from tidegate.runtime.clock import SystemClock
 from tidegate.runtime.compiled import told
 
-FAILED = 1
 NO_URL = "http://unset.invalid"
 STYLES = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "bold red"}
 
@@ -73,7 +73,7 @@ def doctor(
             f"{len(found)} looked at, {_counted(warnings, 'warning')}, "
             f"{_counted(failures, 'failure')}."
         )
-    sys.exit(FAILED if failures else 0)
+    sys.exit(ExitCode.FAILED if failures else ExitCode.OK)
 
 
 async def _examine(settings: Settings, found: list[Finding], *, probe: bool, as_json: bool) -> None:

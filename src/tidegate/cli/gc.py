@@ -10,14 +10,12 @@ from typing import Annotated
 
 import typer
 
-from tidegate.cli.options import Assignments, ConfigFile, flags_of
+from tidegate.cli.exit_codes import ExitCode
+from tidegate.cli.settings_flags import Assignments, ConfigFile, flags_of
 from tidegate.collector.report import Report
 from tidegate.config import load
 from tidegate.telemetry.logs import configure
 from tidegate.wiring import run_collection
-
-HELD_UP = 1
-DAMAGED = 4
 
 
 def gc(
@@ -41,14 +39,14 @@ def gc(
     if as_json:
         typer.echo(json.dumps({"dry_run": dry_run, **asdict(report)}))
     else:
-        for line in told(report, dry=dry_run):
+        for line in summary(report, dry=dry_run):
             typer.echo(line)
     if report.held_up or report.overdue:
-        sys.exit(HELD_UP)
-    sys.exit(DAMAGED if report.drift else 0)
+        sys.exit(ExitCode.FAILED)
+    sys.exit(ExitCode.PROBLEM_FOUND if report.drift else ExitCode.OK)
 
 
-def told(report: Report, *, dry: bool) -> Iterator[str]:
+def summary(report: Report, *, dry: bool) -> Iterator[str]:
     """Yield the report in words, a line for each thing; what did not happen is left out."""
     yield "This is what a round would do now:" if dry else "Done:"
     found = [text for count, text in _counts(report) if count]

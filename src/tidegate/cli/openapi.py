@@ -5,7 +5,7 @@ import json
 import typer
 
 from tidegate.api.openapi import document
-from tidegate.cli.options import Assignments, ConfigFile, flags_of
+from tidegate.cli.settings_flags import Assignments, ConfigFile, flags_of
 from tidegate.config import load
 
 

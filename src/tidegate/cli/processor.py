@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from tidegate.cli.options import Assignments, ConfigFile, flags_of
-from tidegate.cli.running import until_it_ends
+from tidegate.cli.exit_codes import run_until_stopped
+from tidegate.cli.settings_flags import Assignments, ConfigFile, flags_of
 from tidegate.config import Settings, check_processing, load, take_over
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.runtime.orders import read_handed
@@ -47,7 +47,7 @@ def processor(
         settings = load(file=config, flags=flags).settings
     check_processing(settings)
     configure(settings.logs.format, level=settings.logs.level)
-    until_it_ends(
+    run_until_stopped(
         run_processor(
             settings,
             observability_port=observability_port,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tidegate.offline.job import Form, Order
+from tidegate.offline.job import FileFormat, ResultOrder
 
 Source = Annotated[
     Path,
@@ -59,12 +59,12 @@ Parameters = Annotated[
         help="With rows: another member of each body, such as temperature=0.2; several times.",
     ),
 ]
-OutputForm = Annotated[
-    Form | None,
+OutputFormat = Annotated[
+    FileFormat | None,
     typer.Option("--format", help="The form of OUT. [default: by its ending, else jsonl]"),
 ]
-ResultOrder = Annotated[
-    Order,
+Order = Annotated[
+    ResultOrder,
     typer.Option(help="Results as they came (done) or as in IN (input); tables are as in IN."),
 ]
 Errors = Annotated[

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tidegate.cli.options import Assignments, ConfigFile, flags_of
-from tidegate.cli.running import until_it_ends
+from tidegate.cli.exit_codes import run_until_stopped
+from tidegate.cli.settings_flags import Assignments, ConfigFile, flags_of
 from tidegate.config import check_serving, load
 from tidegate.telemetry.logs import configure
 from tidegate.wiring import Running, run_service
@@ -60,7 +60,7 @@ def serve(  # noqa: PLR0913 -- each parameter is one flag of the command line
     settings = load(file=config, flags=flags).settings
     check_serving(settings)
     configure(settings.logs.format, level=settings.logs.level)
-    until_it_ends(run_service(settings, on_ready=_announce))
+    run_until_stopped(run_service(settings, on_ready=_announce))
 
 
 def _announce(running: Running) -> None:

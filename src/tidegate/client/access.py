@@ -17,7 +17,7 @@ _EXAMPLE = f"write it like {BASE_URL_DEFAULT}"
 class Access:
     """One server, and what it asks for.
 
-    `timeout_seconds` bounds a whole small answer, and the silence inside a long transfer.
+    `timeout_seconds` bounds a whole small answer, and the no_answer inside a long transfer.
     `ca_file` holds the authorities to trust instead of the system's. With `proxies` the usual
     variables for proxies are heeded.
     """

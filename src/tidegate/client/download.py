@@ -19,13 +19,13 @@ import httpx
 import msgspec
 
 from tidegate.client.errors import (
-    LocalFileUnfit,
-    ServerStrange,
+    LocalFileUnusable,
     ServerUnreachable,
     TransferStopped,
+    UnexpectedResponse,
 )
-from tidegate.client.files import Progress
-from tidegate.client.objects import step
+from tidegate.client.files import OnProgress
+from tidegate.client.objects import path_segment
 from tidegate.client.server import Server
 
 TRIES_MAX = 5  # Tries in a row that bring no byte; one that brings some counts anew.
@@ -44,7 +44,7 @@ class Downloaded:
     resumed_from: int
 
 
-class _Mark(msgspec.Struct):
+class _PartInfo(msgspec.Struct):
     file_id: str
     tag: str
 
@@ -56,7 +56,7 @@ class _Plan:
     start: int
     total: int | None
 
-    def judge(self, position: int) -> int:
+    def check_end(self, position: int) -> int:
         """Return where the bytes ended, if that is the end of the file.
 
         Raises:
@@ -74,19 +74,19 @@ async def download(
     target: Path,
     *,
     overwrite: bool,
-    on_progress: Progress,
+    on_progress: OnProgress,
     pause_seconds: float = PAUSE_SECONDS,
 ) -> Downloaded:
     """Bring a file to `target`, which exists only once it is whole and on the disk.
 
     Raises:
-        LocalFileUnfit: the target exists already, is being written, or can't be.
+        LocalFileUnusable: the target exists already, is being written, or can't be.
         TransferStopped: the bytes stopped coming; what came is kept for the next try.
-        ServerUnreachable, ServerStrange, ServerRefused: as `Server.ask`.
+        ServerUnreachable, UnexpectedResponse, ServerRefused: as `Server.request`.
     """
     _check_target(target, overwrite=overwrite)
     place = target.with_name(f"{target.name}.part")
-    with _told(target), _opened(place) as part:
+    with _translate_os_errors(target), _opened(place) as part:
         fetch = _Fetch(server, file_id, target, part, on_progress)
         try:
             result = await fetch.run(pause_seconds)
@@ -96,52 +96,53 @@ async def download(
                 place.unlink(missing_ok=True)
                 fetch.forget()
             raise
-        _settle(part, place, target)
+        _publish(part, place, target)
         fetch.forget()
         return result
 
 
-async def pour(server: Server, file_id: str, sink: BinaryIO) -> int:
+async def download_to_stream(server: Server, file_id: str, sink: BinaryIO) -> int:
     """Write a file's content to an open stream, without resuming; return its length in bytes.
 
     Raises:
         TransferStopped: the bytes stopped coming.
     """
-    async with server.stream("GET", f"/files/{step(file_id)}/content") as reply:
+    async with server.stream("GET", f"/files/{path_segment(file_id)}/content") as reply:
         _refuse_unfit(reply)
         plan = _Plan(start=0, total=_length(reply))
         position = 0
         async for piece in reply.aiter_raw():
             sink.write(piece)
             position += len(piece)
-    return plan.judge(position)
+    return plan.check_end(position)
 
 
 class _Fetch:
     """One download: as many tries as it takes."""
 
     def __init__(
-        self, server: Server, file_id: str, target: Path, part: BinaryIO, on_progress: Progress
+        self, server: Server, file_id: str, target: Path, part: BinaryIO, on_progress: OnProgress
     ) -> None:
         self._server = server
-        self._path = f"/files/{step(file_id)}/content"
+        self._path = f"/files/{path_segment(file_id)}/content"
         self._file_id = file_id
-        self._mark = target.with_name(f"{target.name}.part.json")
+        self._info = target.with_name(f"{target.name}.part.json")
         self._part = part
         self._on_progress = on_progress
 
     async def run(self, pause_seconds: float) -> Downloaded:
-        resumed_from = self._here() if self._tag() else 0
-        fruitless = 0
+        resumed_from = self._part_bytes() if self._tag() else 0
+        failures = 0
         while True:
-            before = self._here()
+            before = self._part_bytes()
             try:
                 total = await self._try()
             except (ServerUnreachable, TransferStopped) as exc:
-                fruitless = 0 if self._here() > before else fruitless + 1
-                if fruitless >= TRIES_MAX:
+                failures = 0 if self._part_bytes() > before else failures + 1
+                if failures >= TRIES_MAX:
                     raise TransferStopped(
-                        f"{exc} {self._here()} bytes are kept: the same command goes on from there."
+                        f"{exc} {self._part_bytes()} bytes are kept: run the same command again to "
+                        "continue."
                     ) from exc
                 await asyncio.sleep(pause_seconds)
                 continue
@@ -150,21 +151,21 @@ class _Fetch:
     @property
     def is_empty(self) -> bool:
         """Say whether not one byte is here."""
-        return self._here() == 0
+        return self._part_bytes() == 0
 
     def forget(self) -> None:
         """Remove the note about the part."""
-        self._mark.unlink(missing_ok=True)
+        self._info.unlink(missing_ok=True)
 
     async def _try(self) -> int:
         """Ask once for what is missing; return the length of the whole once it is all here."""
-        here, tag = self._here(), self._tag()
+        here, tag = self._part_bytes(), self._tag()
         headers = {"range": f"bytes={here}-", "if-range": tag} if here and tag else {}
         async with self._server.stream(
-            "GET", self._path, headers=headers, also=frozenset({_NOT_SATISFIABLE})
+            "GET", self._path, headers=headers, accepted=frozenset({_NOT_SATISFIABLE})
         ) as reply:
             if reply.status_code == _NOT_SATISFIABLE:
-                return self._judge_end(reply, here)
+                return self._on_not_satisfiable(reply, here)
             _refuse_unfit(reply)
             plan = self._plan(reply, here)
             self._begin(reply, plan.start)
@@ -174,7 +175,7 @@ class _Fetch:
                 self._part.write(piece)
                 position += len(piece)
                 self._on_progress(position, plan.total)
-        return plan.judge(position)
+        return plan.check_end(position)
 
     def _plan(self, reply: httpx.Response, here: int) -> _Plan:
         if reply.status_code != _PARTIAL:
@@ -182,7 +183,7 @@ class _Fetch:
         found = _RANGE.fullmatch(reply.headers.get("content-range", ""))
         if found is None or int(found[1]) != here or int(found[2]) + 1 != int(found[3]):
             self._start_over()
-            raise ServerStrange(
+            raise UnexpectedResponse(
                 "The server sent another range than was asked for; run the command again to start "
                 "from the beginning."
             )
@@ -196,17 +197,17 @@ class _Fetch:
             tag = reply.headers.get("etag", "")
             # A weak tag does not promise the same bytes.
             if tag.startswith('"'):
-                self._mark.write_bytes(msgspec.json.encode(_Mark(self._file_id, tag)))
+                self._info.write_bytes(msgspec.json.encode(_PartInfo(self._file_id, tag)))
             else:
                 self.forget()
 
-    def _judge_end(self, reply: httpx.Response, here: int) -> int:
+    def _on_not_satisfiable(self, reply: httpx.Response, here: int) -> int:
         """Read a 416: no byte is missing, or the part is none of this file."""
         found = _WHOLE.fullmatch(reply.headers.get("content-range", ""))
         if found is not None and int(found[1]) == here:
             return here
         self._start_over()
-        raise ServerStrange(
+        raise UnexpectedResponse(
             "The part that was here is none of this file; it is dropped. Run the command again."
         )
 
@@ -214,27 +215,29 @@ class _Fetch:
         self._part.truncate(0)
         self.forget()
 
-    def _here(self) -> int:
+    def _part_bytes(self) -> int:
         self._part.flush()
         return self._part.seek(0, 2)
 
     def _tag(self) -> str | None:
         """Return the entity tag of the bytes that are here, if they are of this file."""
         try:
-            mark = msgspec.json.decode(self._mark.read_bytes(), type=_Mark)
+            info = msgspec.json.decode(self._info.read_bytes(), type=_PartInfo)
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
-        known = mark.file_id == self._file_id and mark.tag.isascii() and mark.tag.isprintable()
-        return mark.tag if known else None
+        known = info.file_id == self._file_id and info.tag.isascii() and info.tag.isprintable()
+        return info.tag if known else None
 
 
 def _check_target(target: Path, *, overwrite: bool) -> None:
     if target.is_dir():
-        raise LocalFileUnfit(f"{target} is a directory: name a file by --output.")
+        raise LocalFileUnusable(f"{target} is a directory: name a file by --output.")
     if target.exists() and not target.is_file():
-        raise LocalFileUnfit(f"{target} is no ordinary file: name another one by --output.")
+        raise LocalFileUnusable(f"{target} is no ordinary file: name another one by --output.")
     if target.exists() and not overwrite:
-        raise LocalFileUnfit(f"{target} exists: name another file by --output, or add --overwrite.")
+        raise LocalFileUnusable(
+            f"{target} exists: name another file by --output, or add --overwrite."
+        )
 
 
 @contextmanager
@@ -246,10 +249,12 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         try:
             fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
-            raise LocalFileUnfit(f"Another process is downloading to {path}: let it end.") from exc
+            raise LocalFileUnusable(
+                f"Another process is downloading to {path}: let it end."
+            ) from exc
         if not _is_at(path, part):
             # Whoever held it has just ended, and took the name away.
-            raise LocalFileUnfit(f"Another process was downloading to {path}: try again.")
+            raise LocalFileUnusable(f"Another process was downloading to {path}: try again.")
         yield part
 
 
@@ -261,17 +266,17 @@ def _is_at(path: Path, part: BinaryIO) -> bool:
 
 
 @contextmanager
-def _told(target: Path) -> Iterator[None]:
+def _translate_os_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        raise LocalFileUnfit(
+        raise LocalFileUnusable(
             f"{target} can't be written: {exc.strerror}. What came is kept; mend that and run the "
             "same command again."
         ) from exc
 
 
-def _settle(part: BinaryIO, place: Path, target: Path) -> None:
+def _publish(part: BinaryIO, place: Path, target: Path) -> None:
     """Give the whole file its name, and make both survive power loss where that can be had."""
     part.flush()
     os.fsync(part.fileno())
@@ -291,16 +296,16 @@ def _length(reply: httpx.Response) -> int | None:
         return int(told)
     if "chunked" in reply.headers.get("transfer-encoding", "").lower():
         return None
-    raise ServerStrange("The server does not say how long the file is, so its end is unknown.")
+    raise UnexpectedResponse("The server does not say how long the file is, so its end is unknown.")
 
 
 def _refuse_unfit(reply: httpx.Response) -> None:
     # The content of a file never comes as a page; what answers so is some other web server.
     if reply.headers.get("content-type", "").lower().startswith("text/html"):
-        raise ServerStrange(
+        raise UnexpectedResponse(
             "The server answered with a web page instead of the file: give the base URL of an "
             "OpenAI-compatible API; it usually ends in /v1."
         )
     encoding = reply.headers.get("content-encoding", "identity").lower()
     if encoding != "identity":
-        raise ServerStrange("The server compressed the file though it was asked not to.")
+        raise UnexpectedResponse("The server compressed the file though it was asked not to.")

@@ -2,10 +2,10 @@
 
 TidegateError
 ├── ServerUnreachable    no answer came: nothing listens, TLS fails, or it takes too long
-├── ServerStrange        what answers does not speak OpenAI's API
+├── UnexpectedResponse        what answers does not speak OpenAI's API
 ├── ServerRefused        the server said no; its own words are in the message
 ├── TransferStopped      bytes stopped coming in the middle of a file
-└── LocalFileUnfit       a file on this machine can't be read, written or replaced
+└── LocalFileUnusable       a file on this machine can't be read, written or replaced
 
 Each message says what to do about it. Foreign text in them is free of control characters.
 """
@@ -17,7 +17,7 @@ class ServerUnreachable(TidegateError):
     """No answer came."""
 
 
-class ServerStrange(TidegateError):
+class UnexpectedResponse(TidegateError):
     """What answers does not speak OpenAI's API."""
 
 
@@ -37,5 +37,5 @@ class TransferStopped(TidegateError):
     """The bytes of a file stopped coming before its end."""
 
 
-class LocalFileUnfit(TidegateError):
+class LocalFileUnusable(TidegateError):
     """A file on this machine can't be read, written or replaced."""

@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from tidegate.client.errors import ServerStrange
+from tidegate.client.errors import UnexpectedResponse
 from tidegate.domain.errors import SettingsInvalid
 
 ID_CHARACTERS_MAX = 256
@@ -112,35 +112,35 @@ class PageObject(msgspec.Struct, frozen=True, kw_only=True):
 T = TypeVar("T")
 
 
-def read(body: bytes | msgspec.Raw, kind: type[T]) -> T:
+def decode(body: bytes | msgspec.Raw, kind: type[T]) -> T:
     """Decode an object.
 
     Raises:
-        ServerStrange: it is not such an object.
+        UnexpectedResponse: it is not such an object.
     """
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         name = kind.__name__.removesuffix("Object").lower()
-        raise ServerStrange(
+        raise UnexpectedResponse(
             f"What answers is no OpenAI-compatible server: its answer is no {name} ({exc})."
         ) from exc
 
 
-def on_one_line(body: bytes | msgspec.Raw) -> str:
+def compact_json(body: bytes | msgspec.Raw) -> str:
     """Return JSON on one line, with its numbers, order and escapes as they came.
 
     Raises:
-        ServerStrange: it is not JSON.
+        UnexpectedResponse: it is not JSON.
     """
     try:
         text: str = msgspec.json.format(bytes(body), indent=-1).decode()
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
-        raise ServerStrange(f"The answer of the server is not JSON ({exc}).") from exc
+        raise UnexpectedResponse(f"The answer of the server is not JSON ({exc}).") from exc
     return text
 
 
-def step(identity: str) -> str:
+def path_segment(identity: str) -> str:
     """Return an id as one step of a path.
 
     Raises:

@@ -9,18 +9,18 @@ import msgspec
 
 from tidegate.client.batches import get_batch, list_batches
 from tidegate.client.errors import ServerUnreachable
-from tidegate.client.objects import BatchObject, read
+from tidegate.client.objects import BatchObject, decode
 from tidegate.client.server import Server
 
 WATCHED_MAX = 100
 RATE_SECONDS = 30.0  # Over how long the rate is taken.
-SILENCES_MAX = 10  # Looks in a row without an answer, then the watch ends.
-LOOK_SECONDS_MIN = 0.05
+UNANSWERED_MAX = 10  # Looks in a row without an answer, then the watch ends.
+POLL_SECONDS_MIN = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """One batch at one look. `rate` is lines a second; what is not known is None."""
+class BatchProgress:
+    """One batch at one state. `rate` is lines a second; what is not known is None."""
 
     batch: BatchObject
     raw: bytes
@@ -29,23 +29,23 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class WatchState:
     """All watched batches at one moment, in the order in which they were met.
 
-    `silence` says why the last question got no answer; the batches are then those of before.
+    `no_answer` says why the last question got no answer; the batches are then those of before.
     """
 
-    batches: Sequence[Progress]
-    silence: str | None = None
+    batches: Sequence[BatchProgress]
+    no_answer: str | None = None
 
 
-class Tracker:
+class RateTracker:
     """Remembers how many lines had ended when, and so knows how fast it goes."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, int]] = deque()
 
-    def note(self, batch: BatchObject, raw: bytes, now: float) -> Progress:
+    def update(self, batch: BatchObject, raw: bytes, now: float) -> BatchProgress:
         """Take a look of a batch at `now`, in seconds of any clock that never runs back."""
         counts = batch.counts
         ended = counts.completed + counts.failed
@@ -56,7 +56,7 @@ class Tracker:
         rate = None if batch.is_terminal else self._rate()
         left = max(0, counts.total - ended)
         seconds = left / rate if rate and counts.total else None
-        return Progress(batch=batch, raw=raw, rate=rate, seconds_left=seconds)
+        return BatchProgress(batch=batch, raw=raw, rate=rate, seconds_left=seconds)
 
     def _rate(self) -> float | None:
         (begun, first), (now, last) = self._seen[0], self._seen[-1]
@@ -77,35 +77,35 @@ class Watch:
     def __init__(self, server: Server, batch_ids: Sequence[str], *, every_seconds: float) -> None:
         self._server = server
         self._asked = tuple(dict.fromkeys(batch_ids))
-        self._every_seconds = max(LOOK_SECONDS_MIN, every_seconds)
-        self._trackers: dict[str, Tracker] = {}
-        self._found: dict[str, Progress] = {}
+        self._every_seconds = max(POLL_SECONDS_MIN, every_seconds)
+        self._trackers: dict[str, RateTracker] = {}
+        self._found: dict[str, BatchProgress] = {}
 
-    async def until_all_end(self, on_look: Callable[[Look], None]) -> Sequence[BatchObject]:
+    async def until_all_end(self, on_change: Callable[[WatchState], None]) -> Sequence[BatchObject]:
         """Tell of each look, and return the batches once all have ended.
 
         Raises:
-            ServerUnreachable: `SILENCES_MAX` looks in a row got no answer.
-            ServerStrange, ServerRefused: as `Server.ask`.
+            ServerUnreachable: `UNANSWERED_MAX` looks in a row got no answer.
+            UnexpectedResponse, ServerRefused: as `Server.request`.
         """
-        silences = 0
+        unanswered = 0
         while True:
             try:
-                await self._look()
+                await self._poll()
             except ServerUnreachable as exc:
-                silences += 1
+                unanswered += 1
                 # The first question must be answered: a wrong address should be told of at once.
-                if silences >= SILENCES_MAX or not self._found:
+                if unanswered >= UNANSWERED_MAX or not self._found:
                     raise
-                on_look(Look(batches=tuple(self._found.values()), silence=str(exc)))
+                on_change(WatchState(batches=tuple(self._found.values()), no_answer=str(exc)))
             else:
-                silences = 0
-                on_look(Look(batches=tuple(self._found.values())))
+                unanswered = 0
+                on_change(WatchState(batches=tuple(self._found.values())))
                 if all(item.batch.is_terminal for item in self._found.values()):
                     return [item.batch for item in self._found.values()]
             await asyncio.sleep(self._every_seconds)
 
-    async def _look(self) -> None:
+    async def _poll(self) -> None:
         news = {} if self._asked else await self._listed()
         wanted = self._asked or tuple(news | self._found)
         for batch_id in wanted:
@@ -122,13 +122,13 @@ class Watch:
         ]
         found: dict[str, bytes] = {}
         for item in reversed(items):
-            batch = read(item, BatchObject)
+            batch = decode(item, BatchObject)
             if batch.id in self._found or not batch.is_terminal:
                 found[batch.id] = bytes(item)
         return found
 
     def _note(self, raw: bytes) -> None:
-        batch = read(raw, BatchObject)
-        tracker = self._trackers.setdefault(batch.id, Tracker())
+        batch = decode(raw, BatchObject)
+        tracker = self._trackers.setdefault(batch.id, RateTracker())
         now = asyncio.get_running_loop().time()
-        self._found[batch.id] = tracker.note(batch, raw, now)
+        self._found[batch.id] = tracker.update(batch, raw, now)

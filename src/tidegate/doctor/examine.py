@@ -6,7 +6,7 @@ from tidegate.config import Settings
 from tidegate.doctor.finding import Finding
 from tidegate.doctor.ledger import examine_ledger
 from tidegate.doctor.machine import examine_directory, examine_limits
-from tidegate.doctor.serving import examine_ports
+from tidegate.doctor.ports import examine_ports
 from tidegate.doctor.upstreams import examine_upstreams
 from tidegate.runtime.clock import Clock
 

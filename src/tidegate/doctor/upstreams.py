@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 import msgspec
 import orjson
 
-from tidegate.client.wording import plain
+from tidegate.client.sanitize import sanitize
 from tidegate.config import Settings
 from tidegate.doctor.finding import Finding, fail, ok, warn
 from tidegate.domain.errors import SettingsInvalid, TidegateError
@@ -49,13 +49,13 @@ async def examine_upstreams(settings: Settings, *, probe: bool) -> AsyncIterator
 async def _examine(
     name: str, upstream: Upstream, wanted: str | None, *, probe: bool
 ) -> AsyncIterator[Finding]:
-    area = f"model server {plain(name, 60)}"
+    area = f"model server {sanitize(name, 60)}"
     try:
         reply, seconds = await _timed(
             upstream, Call(path="/v1/models", body=b"", method="GET"), ANSWER_SECONDS_MAX
         )
     except TidegateError as exc:
-        yield fail(area, plain(str(exc)), "Start it, or mend its URL, TLS or firewall.")
+        yield fail(area, sanitize(str(exc)), "Start it, or mend its URL, TLS or firewall.")
         return
     except TimeoutError:
         words = f"It did not answer within {ANSWER_SECONDS_MAX:g} s."
@@ -86,7 +86,7 @@ def _judge(
     if wanted is not None and wanted not in models:
         return warn(
             area,
-            f"It does not list the model '{plain(wanted, 60)}'; it has {_shown(models)}.",
+            f"It does not list the model '{sanitize(wanted, 60)}'; it has {_shown(models)}.",
             "Mend the name under upstreams, unless the server goes by another one inside.",
         )
     if not models:
@@ -103,11 +103,11 @@ async def _probe(area: str, upstream: Upstream, model: str | None) -> Finding:
         "max_tokens": 1,
     }
     call = Call(path="/v1/chat/completions", body=orjson.dumps(body))
-    shown = plain(model, 60)
+    shown = sanitize(model, 60)
     try:
         reply, seconds = await _timed(upstream, call, PROBE_SECONDS_MAX)
     except (TidegateError, TimeoutError) as exc:
-        words = plain(str(exc)) or f"no answer within {PROBE_SECONDS_MAX:g} s"
+        words = sanitize(str(exc)) or f"no answer within {PROBE_SECONDS_MAX:g} s"
         return fail(area, f"'{shown}' gave no token: {words}.", "See the log of that server.")
     if reply.status != _OK:
         return warn(
@@ -146,6 +146,6 @@ def _models(reply: Reply) -> Sequence[str] | None:
 
 
 def _shown(models: Sequence[str]) -> str:
-    names = ", ".join(plain(name, 60) for name in models[:MODELS_SHOWN_MAX])
+    names = ", ".join(sanitize(name, 60) for name in models[:MODELS_SHOWN_MAX])
     more = len(models) - MODELS_SHOWN_MAX
     return f"{names} and {more} more" if more > 0 else names or "none"

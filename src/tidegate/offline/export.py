@@ -9,10 +9,10 @@ from typing import BinaryIO
 from tidegate.desk.desk import Desk
 from tidegate.desk.read import open_content
 from tidegate.domain.batch import Batch
-from tidegate.offline.durable import replacing
-from tidegate.offline.intake import TENANT
-from tidegate.offline.job import Form, Job, Order
-from tidegate.offline.sheets import write_table
+from tidegate.offline.atomic_file import replace_atomically
+from tidegate.offline.input import TENANT
+from tidegate.offline.job import FileFormat, Job, ResultOrder
+from tidegate.offline.tables import write_table
 from tidegate.processor.records import Records
 from tidegate.processor.scratch import ScratchMaker
 from tidegate.processor.sorter import ExternalSorter
@@ -45,18 +45,18 @@ class Exporter:
         errors = self.job.errors_file
         if errors is not None:
             if batch.counts.failed:
-                with replacing(errors) as file:
+                with replace_atomically(errors) as file:
                     await self._write_lines(file, batch.error_file_id, batch.error_bytes)
             else:
                 errors.unlink(missing_ok=True)
-        with replacing(self.job.target) as file:
-            if self.job.form is Form.JSONL:
+        with replace_atomically(self.job.target) as file:
+            if self.job.file_format is FileFormat.JSONL:
                 await self._write_lines(file, batch.output_file_id, batch.output_bytes)
             else:
                 await self._write_table(file, batch)
 
     async def _write_lines(self, file: BinaryIO, file_id: str | None, length: int) -> None:
-        if self.job.order is Order.DONE:
+        if self.job.order is ResultOrder.DONE:
             async for piece in self._pieces(file_id, length):
                 file.write(piece)
             return

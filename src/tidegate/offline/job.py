@@ -17,14 +17,14 @@ ENDPOINTS: Mapping[str, str] = {
 }
 
 
-class Order(StrEnum):
+class ResultOrder(StrEnum):
     """How result lines follow each other."""
 
     DONE = "done"  # As they came back.
     INPUT = "input"  # As their requests stand in the input.
 
 
-class Form(StrEnum):
+class FileFormat(StrEnum):
     """What an input or an output looks like."""
 
     JSONL = "jsonl"  # One JSON object a line.
@@ -33,7 +33,7 @@ class Form(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prompting:
+class PromptOptions:
     """How a row becomes a request.
 
     The prompt is `template` with columns filled in, or the value of `column`; one of them is set.
@@ -50,7 +50,7 @@ class Prompting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One run. Without `prompting` the input holds OpenAI's batch lines.
+    """One run. Without `prompt_options` the input holds OpenAI's batch lines.
 
     `endpoint` is a path such as `/v1/embeddings`; None takes the one of the first line, or chat.
     `errors` is where failed lines go; None means beside `target`, and for a table, which has a
@@ -63,9 +63,9 @@ class Job:
     errors: Path | None = None
     endpoint: str | None = None
     model: str | None = None
-    prompting: Prompting | None = None
-    order: Order = Order.DONE
-    form: Form = Form.JSONL
+    prompt_options: PromptOptions | None = None
+    order: ResultOrder = ResultOrder.DONE
+    file_format: FileFormat = FileFormat.JSONL
     keep_state: bool = False
     restart: bool = False
     checks_server: bool = True
@@ -78,26 +78,26 @@ class Job:
     @property
     def errors_file(self) -> Path | None:
         """Where failed lines are written, if anywhere."""
-        if self.errors is not None or self.form is not Form.JSONL:
+        if self.errors is not None or self.file_format is not FileFormat.JSONL:
             return self.errors
         return self.target.with_name(f"{self.target.stem}.errors.jsonl")
 
-    def bound(self) -> dict[str, str]:
+    def fixed_options(self) -> dict[str, str]:
         """Return the flags that decide what is sent, each with its value as text.
 
         A run may only be continued with the same. Where results go, in which order, and where the
         model server listens may change.
         """
-        prompting = self.prompting or Prompting()
+        prompt_options = self.prompt_options or PromptOptions()
         values: dict[str, object] = {
             "--endpoint": self.endpoint,
             "--model": self.model,
-            "--prompt-template": prompting.template,
-            "--column": prompting.column,
-            "--system": prompting.system,
-            "--id-column": prompting.id_column,
-            "--max-tokens": prompting.max_tokens,
-            "--param": dict(prompting.parameters) or None,
+            "--prompt-template": prompt_options.template,
+            "--column": prompt_options.column,
+            "--system": prompt_options.system,
+            "--id-column": prompt_options.id_column,
+            "--max-tokens": prompt_options.max_tokens,
+            "--param": dict(prompt_options.parameters) or None,
         }
         return {
             flag: json.dumps(value, sort_keys=True)
@@ -106,9 +106,11 @@ class Job:
         }
 
 
-def form_of(path: Path) -> Form:
+def file_format_of(path: Path) -> FileFormat:
     """Return the form that a file name tells; what has no ending that we know is JSONL."""
-    return {".csv": Form.CSV, ".parquet": Form.PARQUET}.get(path.suffix.lower(), Form.JSONL)
+    return {".csv": FileFormat.CSV, ".parquet": FileFormat.PARQUET}.get(
+        path.suffix.lower(), FileFormat.JSONL
+    )
 
 
 def endpoint_of(text: str) -> str:

@@ -76,7 +76,7 @@ def check_installed() -> None:
     _modules()
 
 
-def columns(path: Path) -> list[str]:
+def column_names(path: Path) -> list[str]:
     """Return the names of the columns.
 
     Raises:
@@ -86,7 +86,7 @@ def columns(path: Path) -> list[str]:
         return list(file.schema_arrow.names)
 
 
-def rows(path: Path) -> Iterator[Mapping[str, object]]:
+def read_rows(path: Path) -> Iterator[Mapping[str, object]]:
     """Yield the rows as dicts, some hundred of them in memory at a time.
 
     Raises:
@@ -109,7 +109,7 @@ def _values(arrow: _Arrow, column: _Column) -> list[object]:
         return column.cast(arrow.string()).to_pylist()
 
 
-class Sheet:
+class ParquetWriter:
     """Writes rows of texts, with whole numbers in the columns that `integers` names."""
 
     def __init__(self, where: BinaryIO, names: Sequence[str], integers: frozenset[str]) -> None:

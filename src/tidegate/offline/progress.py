@@ -64,7 +64,7 @@ class Progress(Observer):
         self._trouble: str | None = None
         self._samples: deque[_Sample] = deque(maxlen=SAMPLES_MAX)
 
-    def counted(self, batch: Batch, now: float) -> None:
+    def update(self, batch: Batch, now: float) -> None:
         """Hear what the ledger says of the batch."""
         self._batch = batch
         if self.phase in {Phase.READING, Phase.PLANNING}:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import msgspec
 
 from tidegate.domain.errors import Refused
-from tidegate.offline.job import Prompting
+from tidegate.offline.job import PromptOptions
 from tidegate.offline.rows import Row
 
 _encode = msgspec.json.Encoder(enc_hook=str).encode
@@ -59,16 +59,18 @@ class Template:
 class Requests:
     """Makes one line of each row."""
 
-    def __init__(self, prompting: Prompting, *, endpoint: str, model: str) -> None:
+    def __init__(self, prompt_options: PromptOptions, *, endpoint: str, model: str) -> None:
         if endpoint not in _MEMBERS:
             raise Refused(
                 f"Rows can't become requests to {endpoint}: give whole request lines in a batch "
                 f"file, or one of {', '.join(_MEMBERS)}."
             )
-        self._prompting = prompting
+        self._prompting = prompt_options
         self._endpoint = endpoint
         self._model = model
-        self._template = None if prompting.template is None else Template(prompting.template)
+        self._template = (
+            None if prompt_options.template is None else Template(prompt_options.template)
+        )
 
     def lines(self, rows: Iterable[Row]) -> Iterator[bytes]:
         """Yield the lines; line N is that of row N, and numbers without a row give blank lines.
@@ -102,14 +104,14 @@ class Requests:
             raise Refused(f"Not text: {row.place} holds a lone surrogate.") from error
 
     def _body(self, row: Row) -> dict[str, object]:
-        prompting = self._prompting
+        prompt_options = self._prompting
         member, bound = _MEMBERS[self._endpoint]
         body: dict[str, object] = {"model": self._model, member: self._prompt(row)}
-        if prompting.system is not None and self._endpoint == "/v1/responses":
-            body["instructions"] = prompting.system
-        if prompting.max_tokens is not None:
-            body[bound] = prompting.max_tokens
-        return body | dict(prompting.parameters)
+        if prompt_options.system is not None and self._endpoint == "/v1/responses":
+            body["instructions"] = prompt_options.system
+        if prompt_options.max_tokens is not None:
+            body[bound] = prompt_options.max_tokens
+        return body | dict(prompt_options.parameters)
 
     def _prompt(self, row: Row) -> object:
         given: object

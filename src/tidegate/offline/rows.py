@@ -10,7 +10,7 @@ import msgspec
 
 from tidegate.domain.errors import Refused
 from tidegate.offline import parquet
-from tidegate.offline.job import Form
+from tidegate.offline.job import FileFormat
 from tidegate.wire.jsonl import LineSplitter
 
 READ_BYTES = 2**20
@@ -46,40 +46,40 @@ def pieces_of(path: Path) -> Iterator[bytes]:
         raise unreadable(path, error) from error
 
 
-def read_rows(path: Path, form: Form) -> Iterator[Row]:
+def read_rows(path: Path, file_format: FileFormat) -> Iterator[Row]:
     """Yield every row, with constant memory.
 
     Raises:
         Refused: the file can't be read, or a row of it; the message says where.
     """
-    match form:
-        case Form.CSV:
+    match file_format:
+        case FileFormat.CSV:
             return _csv_rows(path)
-        case Form.PARQUET:
+        case FileFormat.PARQUET:
             return _parquet_rows(path)
-        case Form.JSONL:
+        case FileFormat.JSONL:
             return _jsonl_rows(path)
 
 
-def read_columns(path: Path, form: Form) -> list[str]:
+def read_columns(path: Path, file_format: FileFormat) -> list[str]:
     """Return the names of all columns; those of JSONL in the order in which they first appear.
 
     Raises:
         Refused: the file can't be read, or has more than `COLUMNS_MAX` columns.
     """
-    names = _columns(path, form)
+    names = _columns(path, file_format)
     if len(names) > COLUMNS_MAX:
         raise Refused(f"{path} has more than {COLUMNS_MAX} columns: leave some out.")
     return names
 
 
-def _columns(path: Path, form: Form) -> list[str]:
-    match form:
-        case Form.CSV:
+def _columns(path: Path, file_format: FileFormat) -> list[str]:
+    match file_format:
+        case FileFormat.CSV:
             return next(_csv_records(path), (0, list[str]()))[1]
-        case Form.PARQUET:
-            return parquet.columns(path)
-        case Form.JSONL:
+        case FileFormat.PARQUET:
+            return parquet.column_names(path)
+        case FileFormat.JSONL:
             return _jsonl_columns(path)
 
 
@@ -154,5 +154,5 @@ def _csv_rows(path: Path) -> Iterator[Row]:
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
-    for number, values in enumerate(parquet.rows(path), 1):
+    for number, values in enumerate(parquet.read_rows(path), 1):
         yield Row(number, f"row {number} of {path}", values)

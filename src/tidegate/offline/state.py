@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from tidegate.domain.errors import Conflict, Refused
-from tidegate.offline.durable import flush_directory, replacing
+from tidegate.offline.atomic_file import flush_directory, replace_atomically
 from tidegate.offline.job import Job
 
 RECORD_FILE = "run.json"
@@ -75,10 +75,10 @@ class State:
             StorageFull: the record can't be written.
         """
         if self._record is None:
-            bound = self._job.bound()
+            bound = self._job.fixed_options()
             self._write(_Record(format=FORMAT, input_sha256=input_sha256, options=bound))
             return
-        different = list(_differences(self._record, input_sha256, self._job.bound()))
+        different = list(_differences(self._record, input_sha256, self._job.fixed_options()))
         if different:
             raise Conflict(
                 f"{self.path} holds a run that was begun otherwise: {'; '.join(different)}. Put "
@@ -110,7 +110,7 @@ class State:
         shutil.rmtree(self.path, ignore_errors=True)
 
     def _write(self, record: _Record) -> None:
-        with replacing(self.path / RECORD_FILE) as file:
+        with replace_atomically(self.path / RECORD_FILE) as file:
             file.write(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
         self._record = record
 

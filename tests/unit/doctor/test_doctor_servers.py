@@ -9,7 +9,7 @@ import pytest
 
 from tidegate.config import Server, Settings, UpstreamSettings
 from tidegate.doctor.finding import Finding, Level
-from tidegate.doctor.serving import examine_ports
+from tidegate.doctor.ports import examine_ports
 from tidegate.doctor.upstreams import examine_upstreams
 from tidegate.domain.errors import ReplyBroken
 from tidegate.runtime.clock import SystemClock

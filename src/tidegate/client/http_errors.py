@@ -5,13 +5,13 @@ import ssl
 import httpx
 
 from tidegate.client.access import CONNECT_SECONDS_MAX, Access
-from tidegate.client.errors import ServerStrange, ServerUnreachable
-from tidegate.client.wording import plain
+from tidegate.client.errors import ServerUnreachable, UnexpectedResponse
+from tidegate.client.sanitize import sanitize
 
 _REASON_CHARACTERS_MAX = 200
 
 
-def translated(error: httpx.HTTPError, access: Access) -> ServerStrange | ServerUnreachable:
+def client_error(error: httpx.HTTPError, access: Access) -> UnexpectedResponse | ServerUnreachable:
     """Return what went wrong as one sentence that says what to do."""
     root = access.root
     ended_early = "closed" in str(error) or "disconnected" in str(error)
@@ -22,7 +22,7 @@ def translated(error: httpx.HTTPError, access: Access) -> ServerStrange | Server
                 f"No connection to {root} within {seconds:g} s: check the address and firewalls."
             )
         case httpx.TimeoutException():
-            return late(access)
+            return timed_out(access)
         case httpx.ConnectError():
             words = _unconnected(root, error)
         case httpx.NetworkError():
@@ -31,7 +31,7 @@ def translated(error: httpx.HTTPError, access: Access) -> ServerStrange | Server
         case httpx.RemoteProtocolError() if ended_early:
             words = f"{root} hung up before its answer was whole; run the command again."
         case httpx.ProtocolError():
-            return ServerStrange(
+            return UnexpectedResponse(
                 f"What answers at {root} does not speak HTTP ({_reason(error)}): check the URL."
             )
         case _:
@@ -39,7 +39,7 @@ def translated(error: httpx.HTTPError, access: Access) -> ServerStrange | Server
     return ServerUnreachable(words)
 
 
-def late(access: Access) -> ServerUnreachable:
+def timed_out(access: Access) -> ServerUnreachable:
     """Return the error for an answer that takes too long."""
     return ServerUnreachable(
         f"{access.root} gave no whole answer within {access.timeout_seconds:g} s: try again, or "
@@ -69,4 +69,4 @@ def _is_tls(error: BaseException) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    return plain(str(error), _REASON_CHARACTERS_MAX) or type(error).__name__
+    return sanitize(str(error), _REASON_CHARACTERS_MAX) or type(error).__name__

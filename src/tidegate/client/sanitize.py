@@ -3,7 +3,7 @@
 TEXT_CHARACTERS_MAX = 500
 
 
-def plain(text: str, characters_max: int = TEXT_CHARACTERS_MAX) -> str:
+def sanitize(text: str, characters_max: int = TEXT_CHARACTERS_MAX) -> str:
     """Return text on one line, cut, with a replacement for whatever can't be printed."""
     joined = " ".join(text.split())
     shown = "".join(

@@ -12,7 +12,7 @@ PART_SUFFIX = ".tidegate-part"
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replace_atomically(path: Path) -> Iterator[BinaryIO]:
     """Open a new file that takes the place of `path`, durably, when the block ends well.
 
     Until then it lies beside it as `NAME.tidegate-part`; after an error it is removed. One process

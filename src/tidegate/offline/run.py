@@ -1,4 +1,4 @@
-"""The course of one run, from the input to the output, on rooms that the wiring opened."""
+"""One offline run, from the input to the output, on the parts that the wiring opened."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -10,13 +10,20 @@ from typing import Protocol, TypeVar
 from tidegate.desk.desk import Desk
 from tidegate.domain.batch import Batch, Problem, Status
 from tidegate.domain.errors import Refused, StoreUnavailable, TidegateError
-from tidegate.offline.asking import check_servers
 from tidegate.offline.export import Exporter
-from tidegate.offline.intake import TENANT, begin, check, digest, endpoint_of_job, find
-from tidegate.offline.job import Form, Job
+from tidegate.offline.input import (
+    TENANT,
+    check_job,
+    find_batch,
+    job_endpoint,
+    sha256_of,
+    start_batch,
+)
+from tidegate.offline.job import FileFormat, Job
+from tidegate.offline.probe import check_servers
 from tidegate.offline.progress import Phase, Progress, Snapshot
-from tidegate.offline.sheets import check_columns
 from tidegate.offline.state import Finished, State, open_state
+from tidegate.offline.tables import check_columns
 from tidegate.processor.scratch import ScratchMaker
 from tidegate.runtime.services import Service, Stops, run_together
 from tidegate.upstreams.base import Upstream
@@ -26,7 +33,7 @@ POLL_SECONDS = 0.25
 T = TypeVar("T")
 
 
-class View(Protocol):
+class ProgressView(Protocol):
     """Shows how it goes."""
 
     seconds: float
@@ -37,7 +44,7 @@ class View(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rooms:
+class RunContext:
     """What a run works with, once its folder is there."""
 
     desk: Desk
@@ -46,7 +53,7 @@ class Rooms:
     make_scratch: ScratchMaker
 
 
-class End(StrEnum):
+class RunEnd(StrEnum):
     """How a run ended."""
 
     FINISHED = "finished"  # Every line has its result, and the output is written.
@@ -55,30 +62,32 @@ class End(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class RunOutcome:
     """What there is to tell of a run; `batch` is None where none was begun."""
 
-    end: End
+    end: RunEnd
     finished: Finished | None = None
     batch: Batch | None = None
     problems: tuple[Problem, ...] = ()
 
 
-RoomsMaker = Callable[[State, Progress], AbstractAsyncContextManager[Rooms]]
+OpenContext = Callable[[State, Progress], AbstractAsyncContextManager[RunContext]]
 
 
-class Course:
+class OfflineRun:
     """One run. It may be stopped at any moment, by whatever means, and be run again."""
 
-    def __init__(self, job: Job, stops: Stops, view: View, open_rooms: RoomsMaker) -> None:
+    def __init__(
+        self, job: Job, stops: Stops, view: ProgressView, open_context: OpenContext
+    ) -> None:
         self._job = job
         self._stops = stops
         self._view = view
-        self._open_rooms = open_rooms
+        self._open_context = open_context
         self._progress = Progress()
         self._is_begun = False
 
-    async def run(self) -> Outcome:
+    async def run(self) -> RunOutcome:
         """Do what is left to do.
 
         Raises:
@@ -87,71 +96,71 @@ class Course:
             StoreUnavailable: the ledger gave no answer.
             BaseExceptionGroup: the processor died; everything is closed by then.
         """
-        check(self._job)
+        check_job(self._job)
         with open_state(self._job) as state:
             async with self._shown():
                 outcome = await self._work(state)
-            if outcome.end is End.FINISHED and not self._job.keep_state:
+            if outcome.end is RunEnd.FINISHED and not self._job.keep_state:
                 state.remove()
             return outcome
 
-    async def _work(self, state: State) -> Outcome:
-        sha256 = await self._unless_stopped(digest(self._job))
+    async def _work(self, state: State) -> RunOutcome:
+        sha256 = await self._unless_stopped(sha256_of(self._job))
         if sha256 is None:
-            return Outcome(end=End.INTERRUPTED)
+            return RunOutcome(end=RunEnd.INTERRUPTED)
         check_columns(self._job)
         state.bind(sha256)
         if state.finished is not None and not state.has_data:
-            return Outcome(end=End.FINISHED, finished=state.finished)
+            return RunOutcome(end=RunEnd.FINISHED, finished=state.finished)
         try:
-            async with self._open_rooms(state, self._progress) as rooms:
-                outcome = await self._run_batch(rooms, state, sha256)
+            async with self._open_context(state, self._progress) as context:
+                outcome = await self._run_batch(context, state, sha256)
         except Refused:
             if not self._is_begun:
                 # There is nothing to continue: the input has to be mended first.
                 state.clear()
             raise
-        if outcome.end is End.INVALID:
+        if outcome.end is RunEnd.INVALID:
             state.clear()
         return outcome
 
-    async def _run_batch(self, rooms: Rooms, state: State, sha256: str) -> Outcome:
-        batch = await find(rooms.desk)
+    async def _run_batch(self, context: RunContext, state: State, sha256: str) -> RunOutcome:
+        batch = await find_batch(context.desk)
         self._is_begun = batch is not None
         if batch is None or not batch.is_terminal:
-            await self._unless_stopped(self._check_servers(rooms))
+            await self._unless_stopped(self._check_servers(context))
         if batch is None:
-            batch = await self._unless_stopped(begin(rooms.desk, self._job, sha256))
+            batch = await self._unless_stopped(start_batch(context.desk, self._job, sha256))
         if batch is None:
-            return Outcome(end=End.INTERRUPTED)
+            return RunOutcome(end=RunEnd.INTERRUPTED)
         self._is_begun = True
-        batch = await self._processed(rooms, batch)
+        batch = await self._processed(context, batch)
         if batch.status is Status.FAILED:
-            return Outcome(end=End.INVALID, batch=batch, problems=batch.problems)
+            return RunOutcome(end=RunEnd.INVALID, batch=batch, problems=batch.problems)
         if not batch.is_terminal:
-            return Outcome(end=End.INTERRUPTED, batch=batch)
+            return RunOutcome(end=RunEnd.INTERRUPTED, batch=batch)
         self._progress.phase = Phase.WRITING
-        finished = await self._unless_stopped(self._exported(rooms, batch, sha256))
+        finished = await self._unless_stopped(self._exported(context, batch, sha256))
         if finished is None:
-            return Outcome(end=End.INTERRUPTED, batch=batch)
+            return RunOutcome(end=RunEnd.INTERRUPTED, batch=batch)
         state.finish(finished)
-        return Outcome(end=End.FINISHED, finished=finished, batch=batch)
+        return RunOutcome(end=RunEnd.FINISHED, finished=finished, batch=batch)
 
-    async def _check_servers(self, rooms: Rooms) -> None:
+    async def _check_servers(self, context: RunContext) -> None:
         if self._job.checks_server:
-            endpoint = await endpoint_of_job(rooms.desk, self._job)
-            await check_servers(rooms.servers, endpoint)
+            endpoint = await job_endpoint(context.desk, self._job)
+            await check_servers(context.servers, endpoint)
 
-    async def _processed(self, rooms: Rooms, batch: Batch) -> Batch:
+    async def _processed(self, context: RunContext, batch: Batch) -> Batch:
         """Run the processor until the batch has ended or a stop is asked for."""
-        batch = await self._look(rooms, batch)
+        batch = await self._look(context, batch)
         if batch.is_terminal:
             return batch
         # The processor hears of an end that the batch brings as of one that the user wants.
         ending = Stops()
 
         async def watch() -> None:
-            while not (await self._look(rooms, batch)).is_terminal:
+            while not (await self._look(context, batch)).is_terminal:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(POLL_SECONDS):
                         await self._stops.asked.wait()
@@ -163,22 +172,22 @@ class Course:
 
         async with asyncio.TaskGroup() as group:
             watcher = group.create_task(watch(), name="watch over the batch")
-            await run_together({"processor": rooms.processor}, {}, ending)
+            await run_together({"processor": context.processor}, {}, ending)
             watcher.cancel()
-        return await self._look(rooms, batch)
+        return await self._look(context, batch)
 
-    async def _look(self, rooms: Rooms, batch: Batch) -> Batch:
+    async def _look(self, context: RunContext, batch: Batch) -> Batch:
         try:
-            seen = await rooms.desk.store.get_batch(TENANT, batch.id)
+            seen = await context.desk.store.get_batch(TENANT, batch.id)
         except StoreUnavailable:
             return batch
-        self._progress.counted(seen, asyncio.get_running_loop().time())
+        self._progress.update(seen, asyncio.get_running_loop().time())
         return seen
 
-    async def _exported(self, rooms: Rooms, batch: Batch, sha256: str) -> Finished:
-        if self._job.form is not Form.JSONL and await digest(self._job) != sha256:
+    async def _exported(self, context: RunContext, batch: Batch, sha256: str) -> Finished:
+        if self._job.file_format is not FileFormat.JSONL and await sha256_of(self._job) != sha256:
             raise Refused(f"{self._job.source} was changed meanwhile: put it back to go on.")
-        exporter = Exporter(desk=rooms.desk, job=self._job, make_scratch=rooms.make_scratch)
+        exporter = Exporter(desk=context.desk, job=self._job, make_scratch=context.make_scratch)
         await exporter.export(batch)
         errors = self._job.errors_file
         return Finished(

@@ -6,7 +6,7 @@ from email.utils import parsedate_to_datetime
 import httpx
 import msgspec
 
-from tidegate.client.wording import plain
+from tidegate.client.sanitize import sanitize
 from tidegate.config import Settings
 from tidegate.doctor.finding import Finding, fail, ok, warn
 from tidegate.runtime.clock import Clock
@@ -41,7 +41,7 @@ async def _api(http: httpx.AsyncClient, url: str, clock: Clock, port: int) -> Fi
     except httpx.HTTPError as exc:
         return _stranger(area, type(exc).__name__, "server.port")
     if not reply.headers.get("x-request-id", "").startswith("req_"):
-        return _stranger(area, plain(reply.headers.get("server", "no name"), 60), "server.port")
+        return _stranger(area, sanitize(reply.headers.get("server", "no name"), 60), "server.port")
     skew = _skew(reply, clock)
     if skew is not None and abs(skew) > SKEW_SECONDS_MAX:
         return warn(
@@ -65,7 +65,7 @@ async def _operators(http: httpx.AsyncClient, url: str, port: int) -> Finding:
     if reply.status_code == _OK:
         return ok(area, "A Tidegate answers there, and is ready.")
     failing = "; ".join(
-        f"{plain(name, 40)}: {plain(words, 200)}"
+        f"{sanitize(name, 40)}: {sanitize(words, 200)}"
         for name, words in found.checks.items()
         if words != "ok"
     )

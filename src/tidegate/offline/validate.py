@@ -15,7 +15,7 @@ from tidegate.desk.settings import Settings as DeskSettings
 from tidegate.domain.batch import Problem
 from tidegate.domain.errors import Refused
 from tidegate.domain.file import Purpose
-from tidegate.offline.intake import first_url
+from tidegate.offline.input import first_url
 from tidegate.offline.job import ENDPOINTS
 from tidegate.offline.rows import pieces_of
 from tidegate.processor.scan import SLICE_LINES, Scan
@@ -36,7 +36,7 @@ _PLACE_BYTES = 5
 
 
 @dataclass(slots=True, kw_only=True)
-class Survey:
+class ValidationReport:
     """What lies in a file. Models, prompts and tokens are those of sound lines alone.
 
     `prompt_bytes` are those that order the lines, at most `PROMPT_BYTES_MAX` of each, and beyond
@@ -128,7 +128,7 @@ class Validation:
         """Yield every problem by line; those of the file as a whole come first. Call it once."""
         return (_decode_problem(record) for _, record in self._problems.merged())
 
-    async def read(self, path: Path, endpoint: str | None = None) -> Survey:
+    async def read(self, path: Path, endpoint: str | None = None) -> ValidationReport:
         """Judge the file, for this endpoint or that of its first line. Call it once.
 
         Raises:
@@ -138,7 +138,7 @@ class Validation:
         if endpoint is None:
             found = first_url(pieces_of(path))
             endpoint = found if found in self._desk.endpoints else ENDPOINTS["chat"]
-        survey = Survey(endpoint=endpoint)
+        report = ValidationReport(endpoint=endpoint)
         with ExitStack() as stack:
             scan = Scan(
                 self._planning,
@@ -146,16 +146,16 @@ class Validation:
                 stack,
                 endpoint=endpoint,
                 problems=self,
-                on_line=lambda _number, raw, line: _note(survey, raw, line),
+                on_line=lambda _number, raw, line: _note(report, raw, line),
             )
             await scan.read(self._pieces(path))
             whole = await scan.judge()
             if whole is not None:
                 self.add(whole)
-            await _compare(survey, scan)
-        survey.lines = scan.found
-        survey.problems = self._count
-        return survey
+            await _compare(report, scan)
+        report.lines = scan.found
+        report.problems = self._count
+        return report
 
     async def _pieces(self, path: Path) -> AsyncIterator[bytes]:
         """Yield the file as an upload takes it in; what that would refuse is a problem."""
@@ -194,17 +194,17 @@ def _refusal(refused: Refused) -> Problem:
     return Problem(code=refused.code or "invalid_file", message=refused.message)
 
 
-def _note(survey: Survey, raw: bytes | None, line: Line | Problem) -> None:
-    note_name(survey.endpoints, _url(raw))
+def _note(report: ValidationReport, raw: bytes | None, line: Line | Problem) -> None:
+    note_name(report.endpoints, _url(raw))
     if isinstance(line, Problem):
         return
-    survey.sound += 1
-    note_name(survey.models, line.model)
+    report.sound += 1
+    note_name(report.models, line.model)
     try:
         weights = _decode_weights(line.body)
     except (msgspec.MsgspecError, RecursionError):
         # Lone surrogates: the line runs all the same, and its size is as good a guess.
-        survey.input_tokens += len(line.body) // BYTES_FOR_EACH_TOKEN
+        report.input_tokens += len(line.body) // BYTES_FOR_EACH_TOKEN
         return
     pieces = (
         weights.tools,
@@ -213,9 +213,9 @@ def _note(survey: Survey, raw: bytes | None, line: Line | Problem) -> None:
         weights.prompt,
         weights.input,
     )
-    survey.input_tokens += sum(len(bytes(piece)) for piece in pieces) // BYTES_FOR_EACH_TOKEN
+    report.input_tokens += sum(len(bytes(piece)) for piece in pieces) // BYTES_FOR_EACH_TOKEN
     bounds = (weights.max_tokens, weights.max_completion_tokens, weights.max_output_tokens)
-    survey.output_tokens_max += max(
+    report.output_tokens_max += max(
         (item for item in bounds if isinstance(item, int) and 0 < item <= TOKENS_MAX), default=0
     )
 
@@ -236,17 +236,17 @@ def note_name(counts: dict[str, int], name: str | None) -> None:
     counts[name] = counts.get(name, 0) + 1
 
 
-async def _compare(survey: Survey, scan: Scan) -> None:
+async def _compare(report: ValidationReport, scan: Scan) -> None:
     """Compare each prompt with the one that would run before it."""
     last_model, last, last_place = b"", b"", b""
     for index, (key, place) in enumerate(scan.lines.merged()):
         model, _, rest = key.partition(b"\0")
         prompt = rest[:-_PLACE_BYTES]
-        survey.prompt_bytes += covered(len(prompt))
+        report.prompt_bytes += covered(len(prompt))
         if index and model == last_model:
-            survey.shared_bytes += covered(common_prefix(last, prompt))
+            report.shared_bytes += covered(common_prefix(last, prompt))
             if prompt == last and await _same(scan, prompt, last_place, place):
-                survey.duplicate_prompts += 1
+                report.duplicate_prompts += 1
         last_model, last, last_place = model, prompt, place
         if index % SLICE_LINES == 0:
             await asyncio.sleep(0)
