@@ -1,6 +1,7 @@
 """Rows of every file_format, and what is said of a row that can't be read."""
 
 import os
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -106,9 +107,6 @@ def test_an_empty_table_has_no_rows_and_no_columns(tmp_path: Path) -> None:
 
 
 def test_missing_pyarrow_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent(name: str) -> None:
-        raise ImportError(name)
-
-    monkeypatch.setattr(parquet, "import_module", absent)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(Refused, match=r"pip install 'tidegate\[parquet\]'"):
         parquet.check_installed()
