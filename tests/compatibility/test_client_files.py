@@ -127,7 +127,7 @@ async def test_a_part_that_is_too_long_is_dropped_and_told(server: Server, tmp_p
     file_id = await put(server, tmp_path / "in", data)
     target = tmp_path / "out"
     leave_part(target, file_id, data + b"more", tag=f'"{file_id}-{len(data)}"')
-    with pytest.raises(UnexpectedResponse, match="Run the command again"):
+    with pytest.raises(UnexpectedResponse, match="run the command again"):
         await fetch(server, file_id, target)
     assert await fetch(server, file_id, target) == (10, 0)
     assert target.read_bytes() == data

@@ -75,7 +75,7 @@ def test_settings_that_repeat_the_defaults_are_counted_and_not_listed(tmp_path: 
     told = [text for _, text in findings(done)["settings"]]
     assert f"upstream.url: http://127.0.0.1:8001 (file {path})" in told
     assert "server.port: 0 (flag)" in told
-    assert told[-1].endswith("more are given as they would be by default.")
+    assert told[-1].endswith("more are set to their default.")
     assert len(told) < 8, told
 
 

@@ -168,7 +168,7 @@ async def test_the_only_model_of_a_server_is_taken_and_of_several_one_must_be_na
     bench.job.source.write_text('{"text":"a"}\n')
     job = replace(bench.job, prompt_options=PromptOptions(column="text"))
     bench.models = ["m", "n"]
-    with pytest.raises(Refused, match="--model: the server names m, n"):
+    with pytest.raises(Refused, match="--model: the server lists m, n"):
         await bench.run(job)
     assert not job.folder.exists()
     bench.models = ["n"]
@@ -179,8 +179,8 @@ async def test_the_only_model_of_a_server_is_taken_and_of_several_one_must_be_na
 @pytest.mark.parametrize(
     ("prompt_options", "said"),
     [
-        (None, "is no batch file"),
-        (PromptOptions(column="a", template="{a}"), "one of them"),
+        (None, "is not a batch file"),
+        (PromptOptions(column="a", template="{a}"), "not both"),
         (PromptOptions(column="b"), "no column 'b' in line 2"),
         (PromptOptions(column="a", id_column="a"), "nothing"),
     ],
@@ -209,7 +209,7 @@ async def test_a_table_that_would_have_a_column_twice_is_refused_at_once(bench: 
     )
     job.source.write_text("error\nx\n")
     table = replace(job, target=bench.folder / "out.csv", file_format=FileFormat.CSV)
-    with pytest.raises(Refused, match="has a column 'error' already"):
+    with pytest.raises(Refused, match="already has a column 'error'"):
         await bench.run(table)
     assert list(bench.folder.iterdir()) == [job.source]
     outcome = await bench.run(job)

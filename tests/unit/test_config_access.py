@@ -59,7 +59,7 @@ def test_a_base_url_without_a_path_gets_one(url: str, root: str) -> None:
         ("h:8000", "must begin with http"),
         ("ftp://h", "must begin with http"),
         ("http://", "must begin with http"),
-        ("http://h:port/v1", "is no URL"),
+        ("http://h:port/v1", "is not a URL"),
         ("http://h/ v1", "has a blank"),
         ("http://h\x1b/", "control character"),
         ("http://hé/", "outside ASCII"),

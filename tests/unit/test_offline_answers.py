@@ -9,7 +9,7 @@ from tidegate.domain.batch import Batch, Counts, Status
 from tidegate.domain.errors import StorageFull
 from tidegate.domain.usage import Usage
 from tidegate.offline.answers import read_answer
-from tidegate.offline.progress import PACE_SECONDS, Phase, Progress
+from tidegate.offline.progress import RATE_SECONDS, Phase, Progress
 from tidegate.wire.results import error_line, reply_line
 
 
@@ -113,7 +113,7 @@ def test_the_pace_is_that_of_the_last_seconds() -> None:
     progress.observe(in_flight=7, open_shards=1, uncommitted=0)
     progress.endpoint("gateway/m", limit=16, in_flight=7, reason=None)
     seen = progress.snapshot()
-    assert PACE_SECONDS == 30.0
+    assert RATE_SECONDS == 30.0
     assert seen.lines_per_second == pytest.approx(4.0)
     assert seen.tokens_per_second == pytest.approx(40.0)
     assert seen.seconds_left == pytest.approx(750 / 4)

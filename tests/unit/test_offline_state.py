@@ -19,12 +19,12 @@ def job(tmp_path: Path) -> Job:
     return Job(source=tmp_path / "in.jsonl", target=tmp_path / "out.jsonl")
 
 
-def test_a_run_that_is_begun_is_found_again(job: Job) -> None:
+def test_a_run_that_is_started_is_found_again(job: Job) -> None:
     with open_state(job) as state:
-        assert not state.is_begun
+        assert not state.is_started
         state.bind("a" * 64)
     with open_state(job) as state:
-        assert state.is_begun
+        assert state.is_started
         assert state.finished is None
         state.bind("a" * 64)
         state.finish(FINISHED)
@@ -75,7 +75,7 @@ def test_restart_forgets_and_replaces(job: Job) -> None:
         state.data.mkdir()
     job.target.write_text("old")
     with open_state(replace(job, restart=True)) as state:
-        assert not state.is_begun
+        assert not state.is_started
         assert not state.has_data
         state.bind("b" * 64)
 
@@ -83,7 +83,7 @@ def test_restart_forgets_and_replaces(job: Job) -> None:
 @pytest.mark.parametrize("name", ["out.jsonl", "out.errors.jsonl"])
 def test_a_file_that_is_there_is_not_replaced(job: Job, name: str) -> None:
     job.target.with_name(name).write_text("mine")
-    with pytest.raises(Conflict, match=f"{name} is there already"), open_state(job):
+    with pytest.raises(Conflict, match=f"{name} exists and"), open_state(job):
         pass
     assert not job.folder.exists()
 
@@ -109,7 +109,7 @@ def test_a_device_is_not_replaced_by_results(job: Job, tmp_path: Path) -> None:
     os.mkfifo(pipe)
     for changed in (replace(job, target=pipe), replace(job, errors=pipe)):
         with (
-            pytest.raises(Refused, match="is no ordinary file"),
+            pytest.raises(Refused, match="is not a regular file"),
             open_state(replace(changed, restart=True)),
         ):
             pass
@@ -120,7 +120,7 @@ def test_a_place_where_no_folder_can_be_made_is_told_as_such(job: Job) -> None:
     # No name can be made there, and the system says that it does not exist.
     target = Path("/proc/self/fd/out.jsonl")
     with (
-        pytest.raises(Refused, match="which the run is kept, can't be used") as told,
+        pytest.raises(Refused, match="of the run can't be used") as told,
         open_state(replace(job, target=target)),
     ):
         pass
@@ -136,7 +136,7 @@ def test_a_record_of_rubbish_or_of_another_version_is_told(job: Job) -> None:
     with pytest.raises(Refused, match="another version"), open_state(job):
         pass
     record.write_text("rubbish")
-    with pytest.raises(Refused, match="to begin anew"), open_state(job):
+    with pytest.raises(Refused, match="to start again"), open_state(job):
         pass
 
 

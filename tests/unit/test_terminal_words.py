@@ -76,8 +76,8 @@ def test_a_running_batch_has_its_row_and_its_reason_to_wait() -> None:
     text = on_a_terminal(WatchState(batches=[progress(RUNNING)], no_answer="Refused."))
     for words in ("batch_1", "in_progress", "12.0k/40.0k", "41/s", "11m 18s", "1.5M", "━"):
         assert words in text
-    assert "waits: the model server\ufffd[31m rests" in text
-    assert "No answer, asking again: Refused." in text
+    assert "waiting: the model server\ufffd[31m rests" in text
+    assert "No answer, retrying: Refused." in text
 
 
 @pytest.mark.parametrize("columns", [80, 100, 119, 120, 200])
@@ -104,7 +104,7 @@ def test_a_batch_that_is_not_yet_planned_pulses() -> None:
 def test_a_plain_line_says_the_same() -> None:
     assert plain_line(progress(RUNNING)) == (
         "batch_1 in_progress 12003/40000 done, 3 failed, 41/s, 11m 18s left, 1.5M tokens "
-        "(waits: the model server\ufffd[31m rests)"
+        "(waiting: the model server\ufffd[31m rests)"
     )
 
 
@@ -119,7 +119,7 @@ def test_outside_a_terminal_only_changes_are_told(
     said = capsys.readouterr()
     assert said.out.count("\n") == 1
     assert said.out.startswith(line)
-    assert said.err == "tidegate: no answer, asking again: Refused.\n"
+    assert said.err == "tidegate: no answer, retrying: Refused.\n"
 
 
 def test_reasons_for_failure_are_listed_up_to_a_bound() -> None:

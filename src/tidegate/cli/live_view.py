@@ -1,4 +1,4 @@
-"""`tidegate batches watch` as people see it: a live table, plain lines, or JSON lines."""
+"""What `tidegate batches watch` prints: a live table, plain lines, or JSON lines."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,9 +15,9 @@ from tidegate.client.sanitize import sanitize
 from tidegate.client.watch import BatchProgress, WatchState
 
 BAR_COLUMNS_MIN, BAR_COLUMNS_MAX = 6, 24
-OTHER_COLUMNS = 74  # What all but the bar take at most, with short ids.
-WIDE_COLUMNS = 120  # From here on ids are shown whole,
-WHOLE_ID_COLUMNS = 25  # and take so many columns more.
+OTHER_COLUMNS = 74  # What all columns but the bar take at most, with short ids.
+WIDE_COLUMNS = 120  # In terminals of at least this width ids are shown whole,
+WHOLE_ID_COLUMNS = 25  # which takes this many columns more.
 _ID_HEAD, _ID_TAIL = 8, 4
 STYLES = {
     "completed": "green",
@@ -31,18 +31,18 @@ _NOTE_CHARACTERS_MAX = 200
 
 @contextmanager
 def open_view(*, as_json: bool, console: Console) -> Iterator[Callable[[WatchState], None]]:
-    """Give what shows each look: JSON lines, a live table on a terminal, plain lines elsewhere."""
+    """Yield a function that shows a state: as JSON, as a live table on a terminal, or as lines."""
     if as_json:
         yield _LinePrinter(_json_line).show
     elif console.is_terminal:
         with Live(console=console, auto_refresh=False, transient=False) as live:
-            yield lambda look: live.update(render(look, console.width), refresh=True)
+            yield lambda state: live.update(render(state, console.width), refresh=True)
     else:
         yield _LinePrinter(plain_line).show
 
 
 def render(state: WatchState, columns: int) -> RenderableType:
-    """Return a look as a table for a terminal of so many columns, reasons to wait beneath it."""
+    """Return a state as a table of at most `columns` columns, with reasons to wait below it."""
     wide = columns >= WIDE_COLUMNS
     room = columns - OTHER_COLUMNS - (WHOLE_ID_COLUMNS if wide else 0)
     bar_columns = min(BAR_COLUMNS_MAX, max(BAR_COLUMNS_MIN, room))
@@ -67,15 +67,15 @@ def render(state: WatchState, columns: int) -> RenderableType:
         )
         if batch.waiting_for and not batch.is_terminal:
             notes.append(
-                Text(f"{shorten_id(batch.id)} waits: {_short(batch.waiting_for)}", "yellow")
+                Text(f"{shorten_id(batch.id)} waiting: {_short(batch.waiting_for)}", "yellow")
             )
     if state.no_answer:
-        notes.append(Text(f"No answer, asking again: {_short(state.no_answer)}", style="red"))
+        notes.append(Text(f"No answer, retrying: {_short(state.no_answer)}", style="red"))
     return Group(table, *notes)
 
 
 def plain_line(item: BatchProgress) -> str:
-    """Return one look of a batch as a line."""
+    """Return the progress of a batch as a line."""
     batch, counts = item.batch, item.batch.counts
     words = [
         sanitize(batch.id),
@@ -87,7 +87,7 @@ def plain_line(item: BatchProgress) -> str:
         f"{_tokens(batch)} tokens",
     ]
     if batch.waiting_for and not batch.is_terminal:
-        words.append(f"(waits: {_short(batch.waiting_for)})")
+        words.append(f"(waiting: {_short(batch.waiting_for)})")
     return " ".join(words)
 
 
@@ -96,7 +96,7 @@ def _json_line(item: BatchProgress) -> str:
 
 
 class _LinePrinter:
-    """Prints a line for each batch that changed since the last state."""
+    """Prints a line for each batch that changed since the state before."""
 
     def __init__(self, line: Callable[[BatchProgress], str]) -> None:
         self._line = line
@@ -106,7 +106,7 @@ class _LinePrinter:
     def show(self, state: WatchState) -> None:
         if state.no_answer and not self._silent:
             Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(
-                f"tidegate: no answer, asking again: {_short(state.no_answer)}"
+                f"tidegate: no answer, retrying: {_short(state.no_answer)}"
             )
         self._silent = state.no_answer is not None
         for item in changed(state.batches, self._shown):
@@ -115,7 +115,7 @@ class _LinePrinter:
 
 
 def changed(batches: Sequence[BatchProgress], shown: dict[str, BatchObject]) -> list[BatchProgress]:
-    """Return those that are not as they were shown last."""
+    """Return the batches that changed since they were last shown."""
     return [item for item in batches if shown.get(item.batch.id) != item.batch]
 
 
@@ -143,7 +143,7 @@ def _short(text: str) -> str:
 
 
 def shorten_id(batch_id: str) -> str:
-    """Return the beginning and the end of an id, which is enough to tell batches apart."""
+    """Return the beginning and the end of an id, which is enough to distinguish batches."""
     shown = sanitize(batch_id)
     if len(shown) <= _ID_HEAD + _ID_TAIL + 1:
         return shown

@@ -27,18 +27,18 @@ def processor(
         str | None, typer.Option(help="The base URL of the model server for every model.")
     ] = None,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Where everything is kept. [default: ./tidegate-data]")
+        Path | None, typer.Option(help="Where all data is kept. [default: ./tidegate-data]")
     ] = None,
     supervised: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="How `serve` starts its own: settings and orders come by standard input.",
+            help="Used by `serve` for its children: settings and orders come by standard input.",
         ),
     ] = None,
     assignments: Assignments = None,
 ) -> None:
-    """Work on batches beside `tidegate serve`; SIGTERM stops it, a second one at once."""
+    """Work on batches beside `tidegate serve`; SIGTERM stops it, a second one immediately."""
     flags = flags_of(assignments, upstream__url=upstream, data_dir=data_dir)
     if supervised is not None:
         settings = _handed(config, flags)
@@ -60,15 +60,17 @@ def processor(
 
 def _handed(config: Path | None, flags: dict[str, object]) -> Settings:
     if config is not None or flags:
-        raise SettingsInvalid("--supervised takes every setting from standard input, none by flag.")
+        raise SettingsInvalid(
+            "--supervised reads every setting from standard input, so no other flag may be given."
+        )
     return take_over(read_handed(STDIN))
 
 
 def _announce(processing: Processing) -> None:
-    """Say where it works, once it does."""
+    """Print the addresses, once it works."""
     typer.echo(
         f"tidegate processor is ready: data in {processing.data_dir}, upstream "
         f"{', '.join(processing.upstreams)}, health and metrics {processing.observability_url}"
     )
-    # The line goes into a pipe as a rule, and whoever reads it waits for it.
+    # Standard output usually is a pipe, whose reader waits for this line.
     sys.stdout.flush()

@@ -71,7 +71,7 @@ def run(  # noqa: PLR0913 -- each parameter is one flag of the command line
         errors=errors,
         endpoint=_endpoint(endpoint),
         model=model,
-        prompt_options=_needed(prompt_options),
+        prompt_options=_row_options(prompt_options),
         order=order,
         file_format=output_format or file_format_of(output),
         keep_state=keep_state,
@@ -85,7 +85,7 @@ def run(  # noqa: PLR0913 -- each parameter is one flag of the command line
         upstream__api_key_file=api_key_file,
         upstream__concurrency__max=concurrency,
     )
-    _ended(job, _settings(config, named, concurrency), quiet=quiet, as_json=as_json)
+    _run_and_exit(job, _settings(config, named, concurrency), quiet=quiet, as_json=as_json)
 
 
 def exit_code(outcome: RunOutcome) -> ExitCode:
@@ -127,12 +127,12 @@ def _settings(config: Path | None, named: dict[str, object], concurrency: int | 
             "No model server is named: give its base URL, for example "
             "--upstream http://127.0.0.1:8001."
         )
-    # Progress is for the eye; the log of a server beside it would tear it apart.
+    # Log lines of lower levels would break up the progress display.
     configure(settings.logs.format, level="error")
     return settings
 
 
-def _ended(job: Job, settings: Settings, *, quiet: bool, as_json: bool) -> NoReturn:
+def _run_and_exit(job: Job, settings: Settings, *, quiet: bool, as_json: bool) -> NoReturn:
     with make_view(job, quiet=quiet) as view:
         try:
             outcome = _outcome(job, settings, view)
@@ -157,7 +157,7 @@ def _outcome(job: Job, settings: Settings, view: RunView) -> RunOutcome:
         if message is None:
             raise
         raise TidegateError(
-            f"{message} What is done is kept: run the same command again to go on."
+            f"{message} Completed lines are kept: run the same command again to continue."
         ) from group
 
 
@@ -168,8 +168,8 @@ def _endpoint(text: str | None) -> str | None:
         raise SettingsInvalid(str(refused)) from refused
 
 
-def _needed(prompt_options: PromptOptions) -> PromptOptions | None:
-    """Return how rows become requests; None where the input holds requests already."""
+def _row_options(prompt_options: PromptOptions) -> PromptOptions | None:
+    """Return how rows become requests; None if the input holds requests already."""
     if prompt_options.template is None and prompt_options.column is None:
         if prompt_options != PromptOptions():
             raise SettingsInvalid(
@@ -181,7 +181,7 @@ def _needed(prompt_options: PromptOptions) -> PromptOptions | None:
 
 
 def _parameters(given: Sequence[str]) -> dict[str, object]:
-    """Return further members of a body; what is no JSON is taken as text."""
+    """Return further members of a body; a value that is not JSON is taken as text."""
     found: dict[str, object] = {}
     for item in given:
         name, equals, text = item.partition("=")

@@ -20,7 +20,7 @@ Output = Annotated[
     typer.Option(
         "--output",
         "-o",
-        help="Where the results go: JSONL, CSV or Parquet.",
+        help="The file for the results: JSONL, CSV or Parquet.",
         show_default=False,
     ),
 ]
@@ -30,7 +30,7 @@ Upstream = Annotated[
 ]
 Model = Annotated[
     str | None,
-    typer.Option(help="The model for every line; one that a batch line names is replaced."),
+    typer.Option(help="The model for every line; it replaces the one that a batch line names."),
 ]
 Endpoint = Annotated[
     str | None,
@@ -61,17 +61,19 @@ Parameters = Annotated[
 ]
 OutputFormat = Annotated[
     FileFormat | None,
-    typer.Option("--format", help="The form of OUT. [default: by its ending, else jsonl]"),
+    typer.Option("--format", help="The format of OUT. [default: by its suffix, else jsonl]"),
 ]
 Order = Annotated[
     ResultOrder,
-    typer.Option(help="Results as they came (done) or as in IN (input); tables are as in IN."),
+    typer.Option(
+        help="Results in the order of completion (done) or of IN (input); tables are as IN."
+    ),
 ]
 Errors = Annotated[
     Path | None,
     typer.Option(
-        help="Where failed lines go. [default: for out.jsonl beside it, in out.errors.jsonl; a "
-        "table has a column for them]"
+        help="The file for failed lines. [default: out.errors.jsonl for out.jsonl; a table has "
+        "a column for them]"
     ),
 ]
 Concurrency = Annotated[
@@ -84,14 +86,16 @@ KeyFile = Annotated[
     Path | None, typer.Option(help="The file that holds the key of the model server.")
 ]
 Restart = Annotated[
-    bool, typer.Option("--restart", help="Begin anew, and replace what an earlier run left.")
+    bool, typer.Option("--restart", help="Start again, and replace the files of an earlier run.")
 ]
 KeepState = Annotated[
     bool, typer.Option("--keep-state", help="Keep the folder OUT.tidegate at the end.")
 ]
 NoCheck = Annotated[
     bool,
-    typer.Option("--no-check", help="Do not ask first whether the model server knows the path."),
+    typer.Option(
+        "--no-check", help="Do not check first whether the model server knows the endpoint."
+    ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 AsJson = Annotated[

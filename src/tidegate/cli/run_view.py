@@ -1,4 +1,4 @@
-"""What a person sees of `tidegate run`: a live line on a terminal, plain lines elsewhere."""
+"""What `tidegate run` prints: a live display on a terminal, plain lines elsewhere."""
 
 import sys
 from collections.abc import Iterator
@@ -26,17 +26,17 @@ HOUR = 3_600
 
 
 class RunView(Protocol):
-    """Shows a run, and knows how long it took."""
+    """Shows a run, and measures how long it takes."""
 
     seconds: float
 
     @property
     def elapsed(self) -> float:
-        """Seconds since it was made."""
+        """Seconds since the view was made."""
         ...
 
     def draw(self, snapshot: Snapshot) -> None:
-        """Show it."""
+        """Show a snapshot."""
         ...
 
 
@@ -60,7 +60,7 @@ class QuietView(_Timed):
 
 
 class PlainView(_Timed):
-    """One line every few seconds, where something changed."""
+    """Prints one line every few seconds, if something changed."""
 
     _last = ""
 
@@ -74,20 +74,20 @@ class PlainView(_Timed):
 
 
 class LiveView(_Timed):
-    """A bar with its figures, render anew in place."""
+    """A bar with figures, redrawn in place."""
 
     def __init__(self, seconds: float, clock: Clock, live: Live) -> None:
         super().__init__(seconds, clock)
         self._live = live
 
     def draw(self, snapshot: Snapshot) -> None:
-        """Draw it anew."""
+        """Redraw the bar."""
         self._live.update(render(snapshot), refresh=True)
 
 
 @contextmanager
 def make_view(job: Job, *, quiet: bool, clock: Clock | None = None) -> Iterator[RunView]:
-    """Return what suits where standard error goes."""
+    """Yield the view that suits standard error."""
     clock = clock or SystemClock()
     console = Console(stderr=True, highlight=False)
     if quiet:
@@ -101,7 +101,7 @@ def make_view(job: Job, *, quiet: bool, clock: Clock | None = None) -> Iterator[
 
 
 def render(snapshot: Snapshot) -> Group:
-    """Return the bar, the figures below it, and the reason where the run is held up."""
+    """Return the bar, the figures below it, and the reason if the run is held up."""
     top = Table.grid(padding=(0, 1))
     share = f"{snapshot.done / snapshot.total:.0%}" if snapshot.total else ""
     total = snapshot.total or None
@@ -149,7 +149,7 @@ def duration(seconds: float) -> str:
 
 
 def summary(outcome: RunOutcome, job: Job) -> Iterator[str]:
-    """Yield what a person has to know at the end of a run."""
+    """Yield the lines that are printed at the end of a run."""
     match outcome.end:
         case RunEnd.FINISHED:
             assert outcome.finished is not None, "finished without an account"
@@ -157,7 +157,7 @@ def summary(outcome: RunOutcome, job: Job) -> Iterator[str]:
             failed = f", {done.failed:,} failed" if done.failed else ""
             yield f"{done.completed:,} of {done.total:,} lines completed{failed}: {job.target}"
             if done.errors is not None:
-                yield f"What failed, and why: {done.errors}"
+                yield f"Failed lines with their errors: {done.errors}"
         case RunEnd.INTERRUPTED:
             counts = None if outcome.batch is None else outcome.batch.counts
             done_lines = 0 if counts is None else counts.completed + counts.failed
@@ -181,4 +181,4 @@ def _problems(outcome: RunOutcome, job: Job) -> Iterator[str]:
     if any(problem.param == "body.model" for problem in outcome.problems):
         yield "Give the model of every line with --model."
     elif job.prompt_options is None and any(item.param == "custom_id" for item in outcome.problems):
-        yield "Rows that are no batch lines need --prompt-template or --column."
+        yield "Rows that are not batch lines need --prompt-template or --column."

@@ -1,4 +1,4 @@
-"""How files and batches of a server look in a terminal, in lines and in tables."""
+"""Files and batches of a server as lines of text and as tables."""
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ PROBLEMS_SHOWN_MAX = 10
 
 
 def time_of(at: float | None) -> str:
-    """Return a Unix time as people read it, in UTC."""
+    """Return a Unix time as text, in UTC."""
     if at is None:
         return "-"
     try:
@@ -25,7 +25,7 @@ def time_of(at: float | None) -> str:
 
 
 def file_lines(file: FileObject) -> Iterable[str]:
-    """Yield what there is to say of a file."""
+    """Yield the lines that describe a file."""
     yield f"id        {sanitize(file.id)}"
     yield f"filename  {sanitize(file.filename or '-')}"
     yield f"bytes     {'-' if file.bytes is None else file.bytes}"
@@ -35,7 +35,7 @@ def file_lines(file: FileObject) -> Iterable[str]:
 
 
 def batch_lines(batch: BatchObject) -> Iterable[str]:
-    """Yield what there is to say of a batch."""
+    """Yield the lines that describe a batch."""
     counts = batch.counts
     yield f"id        {sanitize(batch.id)}"
     yield f"status    {sanitize(batch.status)}"
@@ -55,7 +55,7 @@ def batch_lines(batch: BatchObject) -> Iterable[str]:
 
 
 def problem_lines(batch: BatchObject) -> Iterable[str]:
-    """Yield why a batch could not be run, the first reasons only."""
+    """Yield the first reasons why a batch could not be run."""
     problems = batch.errors.data if batch.errors is not None else []
     for problem in problems[:PROBLEMS_SHOWN_MAX]:
         where = "" if problem.line is None else f"line {problem.line}: "
@@ -96,7 +96,7 @@ BATCH_HEADS = ("id", "status", "done", "failed", "created", "endpoint")
 
 
 def print_rows(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows: a table in a terminal, else lines whose columns are divided by tabs."""
+    """Print rows: a table in a terminal, else lines with columns separated by tabs."""
     console = Console(highlight=False, soft_wrap=True, markup=False)
     if not console.is_terminal:
         for row in rows:

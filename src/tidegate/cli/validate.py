@@ -1,4 +1,4 @@
-"""`tidegate validate`: every problem of a batch file, and what lies in it."""
+"""`tidegate validate`: every problem of a batch file, and a summary of its content."""
 
 import asyncio
 import json
@@ -41,7 +41,7 @@ def validate(
     config: ConfigFile = None,
     assignments: Assignments = None,
 ) -> None:
-    """Judge a batch file as `serve` would, and send nothing; status 1 if it has a problem."""
+    """Check a batch file as `serve` would, and send nothing; exit code 1 if it has a problem."""
     settings = load(file=config, flags=flags_of(assignments)).settings
     planning = settings.processor.planning
     with Validation(settings.desk, planning, _make_scratch) as validation:
@@ -62,7 +62,7 @@ def validate(
 
 
 def summary(report: ValidationReport) -> Iterator[str]:
-    """Yield a report in words."""
+    """Yield a report as lines of text."""
     problems = "1 problem" if report.problems == 1 else f"{report.problems:,} problems"
     found = problems if report.problems else "valid"
     lines = "1 line" if report.lines == 1 else f"{report.lines:,} lines"
@@ -73,7 +73,7 @@ def summary(report: ValidationReport) -> Iterator[str]:
     yield f"  shared prefixes    {report.shared_prefix:.0%} of all prompts"
     yield (
         f"  tokens, estimated  {report.input_tokens:,} in, up to {report.output_tokens_max:,} out "
-        "where a line sets a bound"
+        "if a line sets a bound"
     )
 
 

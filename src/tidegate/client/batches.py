@@ -1,4 +1,4 @@
-"""What a user does with batches."""
+"""Create, read, list and cancel batches."""
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from tidegate.client.server import Server
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewBatch:
-    """What a batch should be."""
+    """What to create a batch from."""
 
     input_file_id: str
     endpoint: str

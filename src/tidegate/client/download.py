@@ -1,8 +1,8 @@
-"""Bring a file here, and go on where an earlier try stopped.
+"""Download a file, and resume where an earlier attempt stopped.
 
-The bytes go into `NAME.part`, and what they are bytes of into `NAME.part.json`: the file's id and
-its entity tag. The next try asks for the rest only if the tag is still the same (Range, If-Range),
-so that two files are never sewn together. Whole and of the announced length, it becomes `NAME`.
+The bytes go into `NAME.part`; the file's id and entity tag go into `NAME.part.json`. The next
+attempt asks for the rest only if the tag is still the same (Range, If-Range), so parts of two files
+are never joined. Once complete and of the announced length, it becomes `NAME`.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from tidegate.client.files import OnProgress
 from tidegate.client.objects import path_segment
 from tidegate.client.server import Server
 
-TRIES_MAX = 5  # Tries in a row that bring no byte; one that brings some counts anew.
+TRIES_MAX = 5  # Attempts in a row that bring no byte; any progress resets the count.
 PAUSE_SECONDS = 1.0
 _PARTIAL = 206
 _NOT_SATISFIABLE = 416
@@ -38,7 +38,7 @@ _WHOLE = re.compile(r"bytes \*/(\d{1,18})")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Downloaded:
-    """What came: the size of the file, and how much of it was here from earlier tries."""
+    """The size of the file, and how much of it earlier attempts had brought."""
 
     bytes: int
     resumed_from: int
@@ -51,20 +51,20 @@ class _PartInfo(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Plan:
-    """Where the next bytes go, and how long the whole will be."""
+    """Where the next bytes go, and the length of the whole file."""
 
     start: int
     total: int | None
 
     def check_end(self, position: int) -> int:
-        """Return where the bytes ended, if that is the end of the file.
+        """Return `position` if it is the end of the file.
 
         Raises:
-            TransferStopped: it is not.
+            TransferStopped: it is not the end.
         """
-        # Without a length the chunks of HTTP say where the end is, and their lack is an error.
+        # Without a length, HTTP chunks mark the end, and the library raises if they are cut off.
         if self.total is not None and position != self.total:
-            raise TransferStopped(f"The bytes stopped coming at {position} of {self.total}.")
+            raise TransferStopped(f"The transfer stopped at byte {position} of {self.total}.")
         return position
 
 
@@ -77,11 +77,11 @@ async def download(
     on_progress: OnProgress,
     pause_seconds: float = PAUSE_SECONDS,
 ) -> Downloaded:
-    """Bring a file to `target`, which exists only once it is whole and on the disk.
+    """Download a file to `target`, which exists only once it is complete and on disk.
 
     Raises:
         LocalFileUnusable: the target exists already, is being written, or can't be.
-        TransferStopped: the bytes stopped coming; what came is kept for the next try.
+        TransferStopped: the transfer stopped; the bytes so far are kept for the next attempt.
         ServerUnreachable, UnexpectedResponse, ServerRefused: as `Server.request`.
     """
     _check_target(target, overwrite=overwrite)
@@ -92,7 +92,7 @@ async def download(
             result = await fetch.run(pause_seconds)
         except BaseException:
             if fetch.is_empty:
-                # Nothing came that a next try could go on from.
+                # There is nothing to resume from.
                 place.unlink(missing_ok=True)
                 fetch.forget()
             raise
@@ -105,7 +105,7 @@ async def download_to_stream(server: Server, file_id: str, sink: BinaryIO) -> in
     """Write a file's content to an open stream, without resuming; return its length in bytes.
 
     Raises:
-        TransferStopped: the bytes stopped coming.
+        TransferStopped: the transfer stopped.
     """
     async with server.stream("GET", f"/files/{path_segment(file_id)}/content") as reply:
         _refuse_unfit(reply)
@@ -118,7 +118,7 @@ async def download_to_stream(server: Server, file_id: str, sink: BinaryIO) -> in
 
 
 class _Fetch:
-    """One download: as many tries as it takes."""
+    """One download, in as many attempts as it takes."""
 
     def __init__(
         self, server: Server, file_id: str, target: Path, part: BinaryIO, on_progress: OnProgress
@@ -150,15 +150,15 @@ class _Fetch:
 
     @property
     def is_empty(self) -> bool:
-        """Say whether not one byte is here."""
+        """Return whether no byte has arrived."""
         return self._part_bytes() == 0
 
     def forget(self) -> None:
-        """Remove the note about the part."""
+        """Remove the description of the part."""
         self._info.unlink(missing_ok=True)
 
     async def _try(self) -> int:
-        """Ask once for what is missing; return the length of the whole once it is all here."""
+        """Request the missing bytes once; return the length of the complete file."""
         here, tag = self._part_bytes(), self._tag()
         headers = {"range": f"bytes={here}-", "if-range": tag} if here and tag else {}
         async with self._server.stream(
@@ -184,31 +184,31 @@ class _Fetch:
         if found is None or int(found[1]) != here or int(found[2]) + 1 != int(found[3]):
             self._start_over()
             raise UnexpectedResponse(
-                "The server sent another range than was asked for; run the command again to start "
-                "from the beginning."
+                "The server sent a range other than the requested one: run the command again to "
+                "start from the beginning."
             )
         return _Plan(start=here, total=int(found[3]))
 
     def _begin(self, reply: httpx.Response, start: int) -> None:
-        """Make the part ready for bytes from `start`, and note what they belong to."""
+        """Prepare the part for bytes from `start`, and record which file they belong to."""
         self._part.truncate(start)
         self._part.seek(start)
         if start == 0:
             tag = reply.headers.get("etag", "")
-            # A weak tag does not promise the same bytes.
+            # A weak tag does not promise identical bytes.
             if tag.startswith('"'):
                 self._info.write_bytes(msgspec.json.encode(_PartInfo(self._file_id, tag)))
             else:
                 self.forget()
 
     def _on_not_satisfiable(self, reply: httpx.Response, here: int) -> int:
-        """Read a 416: no byte is missing, or the part is none of this file."""
+        """Handle a 416: either no byte is missing, or the part is not of this file."""
         found = _WHOLE.fullmatch(reply.headers.get("content-range", ""))
         if found is not None and int(found[1]) == here:
             return here
         self._start_over()
         raise UnexpectedResponse(
-            "The part that was here is none of this file; it is dropped. Run the command again."
+            "The part on this machine is not of this file and was dropped: run the command again."
         )
 
     def _start_over(self) -> None:
@@ -220,7 +220,7 @@ class _Fetch:
         return self._part.seek(0, 2)
 
     def _tag(self) -> str | None:
-        """Return the entity tag of the bytes that are here, if they are of this file."""
+        """Return the entity tag of the part, if it is of this file."""
         try:
             info = msgspec.json.decode(self._info.read_bytes(), type=_PartInfo)
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -231,29 +231,29 @@ class _Fetch:
 
 def _check_target(target: Path, *, overwrite: bool) -> None:
     if target.is_dir():
-        raise LocalFileUnusable(f"{target} is a directory: name a file by --output.")
+        raise LocalFileUnusable(f"{target} is a directory: name a file with --output.")
     if target.exists() and not target.is_file():
-        raise LocalFileUnusable(f"{target} is no ordinary file: name another one by --output.")
+        raise LocalFileUnusable(f"{target} is not a regular file: name another one with --output.")
     if target.exists() and not overwrite:
         raise LocalFileUnusable(
-            f"{target} exists: name another file by --output, or add --overwrite."
+            f"{target} exists: name another file with --output, or add --overwrite."
         )
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """Open the part for this process alone."""
-    # Results may be private, so nobody else may read them unless their owner says so.
+    """Open the part, locked for this process."""
+    # Results may be private, so other users may not read them.
     number = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     with os.fdopen(number, "r+b") as part:
         try:
             fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
             raise LocalFileUnusable(
-                f"Another process is downloading to {path}: let it end."
+                f"Another process is downloading to {path}: wait until it ends."
             ) from exc
         if not _is_at(path, part):
-            # Whoever held it has just ended, and took the name away.
+            # The process that held it has just ended, and renamed the file.
             raise LocalFileUnusable(f"Another process was downloading to {path}: try again.")
         yield part
 
@@ -271,13 +271,13 @@ def _translate_os_errors(target: Path) -> Iterator[None]:
         yield
     except OSError as exc:
         raise LocalFileUnusable(
-            f"{target} can't be written: {exc.strerror}. What came is kept; mend that and run the "
-            "same command again."
+            f"{target} can't be written: {exc.strerror}. The bytes so far are kept: fix that and "
+            "run the same command again."
         ) from exc
 
 
 def _publish(part: BinaryIO, place: Path, target: Path) -> None:
-    """Give the whole file its name, and make both survive power loss where that can be had."""
+    """Give the complete file its name; flush both, so that they survive power loss."""
     part.flush()
     os.fsync(part.fileno())
     place.replace(target)
@@ -290,17 +290,19 @@ def _publish(part: BinaryIO, place: Path, target: Path) -> None:
 
 
 def _length(reply: httpx.Response) -> int | None:
-    """Return how long the body says it is; None where it comes in chunks, which have an end."""
-    told = reply.headers.get("content-length", "")
-    if told.isdecimal():
-        return int(told)
+    """Return the announced length of the body; None if it is chunked, which marks its end."""
+    length = reply.headers.get("content-length", "")
+    if length.isdecimal():
+        return int(length)
     if "chunked" in reply.headers.get("transfer-encoding", "").lower():
         return None
-    raise UnexpectedResponse("The server does not say how long the file is, so its end is unknown.")
+    raise UnexpectedResponse(
+        "The server does not announce the length of the file, so its end is unknown."
+    )
 
 
 def _refuse_unfit(reply: httpx.Response) -> None:
-    # The content of a file never comes as a page; what answers so is some other web server.
+    # No API sends the content of a file as a web page: this is some other web server.
     if reply.headers.get("content-type", "").lower().startswith("text/html"):
         raise UnexpectedResponse(
             "The server answered with a web page instead of the file: give the base URL of an "
@@ -308,4 +310,4 @@ def _refuse_unfit(reply: httpx.Response) -> None:
         )
     encoding = reply.headers.get("content-encoding", "identity").lower()
     if encoding != "identity":
-        raise UnexpectedResponse("The server compressed the file though it was asked not to.")
+        raise UnexpectedResponse("The server compressed the file although the request forbade it.")

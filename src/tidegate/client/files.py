@@ -1,4 +1,4 @@
-"""What a user does with files, but for downloads."""
+"""Upload, read, list and delete files. `download` holds the downloads."""
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from tidegate.client.server import Server
 
 PIECE_BYTES = 256 * 1024
 
-# Told after each piece: how many bytes are through, and how many there are in all, if known.
+# Called after each piece with the bytes transferred, and the bytes in all if known.
 OnProgress = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
-    """What is uploaded, and how long it should live (None: as the server likes)."""
+    """What is uploaded, and after how long it expires (None: the server decides)."""
 
     path: Path
     purpose: str
@@ -77,7 +77,7 @@ async def _send(
             if not piece:
                 raise LocalFileUnusable(
                     f"The file {wanted.path} became shorter while it was uploaded; upload it again "
-                    "once nobody writes to it."
+                    "once no program writes to it."
                 )
             yield piece
             sent += len(piece)
@@ -93,7 +93,7 @@ async def _send(
 
 
 def _form_head(wanted: Upload, boundary: str) -> bytes:
-    """Return all before the bytes of the file. Fields come first, as some servers need it."""
+    """Return the form up to the bytes of the file. Fields come first: some servers need that."""
     fields = {"purpose": wanted.purpose}
     if wanted.expires_seconds is not None:
         fields["expires_after[anchor]"] = "created_at"

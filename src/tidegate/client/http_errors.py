@@ -1,4 +1,4 @@
-"""The errors of the HTTP library as ours; the one place that knows their names."""
+"""Translates the errors of the HTTP library; no other file knows them."""
 
 import ssl
 
@@ -12,50 +12,52 @@ _REASON_CHARACTERS_MAX = 200
 
 
 def client_error(error: httpx.HTTPError, access: Access) -> UnexpectedResponse | ServerUnreachable:
-    """Return what went wrong as one sentence that says what to do."""
+    """Return our error, with one sentence that says what to do."""
     root = access.root
     ended_early = "closed" in str(error) or "disconnected" in str(error)
     match error:
         case httpx.ConnectTimeout():
             seconds = min(CONNECT_SECONDS_MAX, access.timeout_seconds)
-            words = (
+            message = (
                 f"No connection to {root} within {seconds:g} s: check the address and firewalls."
             )
         case httpx.TimeoutException():
             return timed_out(access)
         case httpx.ConnectError():
-            words = _unconnected(root, error)
+            message = _unconnected(root, error)
         case httpx.NetworkError():
-            words = f"The connection to {root} broke in the middle; run the command again."
-        # The library has no error of its own for an answer that ends early.
+            message = f"The connection to {root} broke in the middle: run the command again."
+        # The library has no error class for an answer that ends early.
         case httpx.RemoteProtocolError() if ended_early:
-            words = f"{root} hung up before its answer was whole; run the command again."
+            message = (
+                f"{root} closed the connection before the end of its answer: run the command again."
+            )
         case httpx.ProtocolError():
             return UnexpectedResponse(
-                f"What answers at {root} does not speak HTTP ({_reason(error)}): check the URL."
+                f"The server at {root} does not speak HTTP ({_reason(error)}): check the URL."
             )
         case _:
-            words = f"The request to {root} failed ({_reason(error)})."
-    return ServerUnreachable(words)
+            message = f"The request to {root} failed ({_reason(error)})."
+    return ServerUnreachable(message)
 
 
 def timed_out(access: Access) -> ServerUnreachable:
     """Return the error for an answer that takes too long."""
     return ServerUnreachable(
-        f"{access.root} gave no whole answer within {access.timeout_seconds:g} s: try again, or "
-        "give it longer by --timeout."
+        f"{access.root} gave no complete answer within {access.timeout_seconds:g} s: try again, "
+        "or raise --timeout."
     )
 
 
 def _unconnected(root: str, error: httpx.ConnectError) -> str:
     if _is_tls(error):
         return (
-            f"The TLS of {root} fails or is not to be trusted ({_reason(error)}): check the "
-            "address, or name its authority by --ca-file."
+            f"TLS to {root} failed or is not trusted ({_reason(error)}): check the address, "
+            "or name its authority with --ca-file."
         )
     return (
         f"No server answers at {root} ({_reason(error)}): start `tidegate serve`, or give the "
-        "right address by --base-url or OPENAI_BASE_URL."
+        "right address with --base-url or OPENAI_BASE_URL."
     )
 
 

@@ -1,4 +1,4 @@
-"""OpenAI's objects as a client reads them: forgiving about what is missing or more."""
+"""OpenAI's objects as a client reads them; missing and unknown members are accepted."""
 
 from typing import TypeVar
 from urllib.parse import quote
@@ -13,7 +13,7 @@ TERMINAL = frozenset({"completed", "failed", "expired", "cancelled"})
 
 
 class FileObject(msgspec.Struct, frozen=True, kw_only=True):
-    """A file. What a server does not say is None."""
+    """A file. None is what a server left out."""
 
     id: str
     bytes: int | None = None
@@ -55,14 +55,14 @@ class Problems(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Extras(msgspec.Struct, frozen=True, kw_only=True):
-    """What only a Tidegate says."""
+    """Members that only Tidegate adds."""
 
     models: list[str] = []
     waiting_for: str | None = None
 
 
 class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
-    """A batch. What a server does not say is None."""
+    """A batch. None is what a server left out."""
 
     id: str
     status: str
@@ -81,17 +81,17 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_terminal(self) -> bool:
-        """Say whether it has ended for good."""
+        """Return whether its status is final."""
         return self.status in TERMINAL
 
     @property
     def counts(self) -> Counts:
-        """Its lines; zero of each where the server does not say."""
+        """Its lines; zeros if the server left them out."""
         return self.request_counts or Counts()
 
     @property
     def waiting_for(self) -> str | None:
-        """Why it does not go on, where the server says so."""
+        """Why it makes no progress, if the server gives a reason."""
         return None if self.tidegate is None else self.tidegate.waiting_for
 
 
@@ -123,12 +123,12 @@ def decode(body: bytes | msgspec.Raw, kind: type[T]) -> T:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         name = kind.__name__.removesuffix("Object").lower()
         raise UnexpectedResponse(
-            f"What answers is no OpenAI-compatible server: its answer is no {name} ({exc})."
+            f"This is not an OpenAI-compatible server: its answer is not a {name} ({exc})."
         ) from exc
 
 
 def compact_json(body: bytes | msgspec.Raw) -> str:
-    """Return JSON on one line, with its numbers, order and escapes as they came.
+    """Return JSON on one line; numbers, order and escapes stay.
 
     Raises:
         UnexpectedResponse: it is not JSON.
@@ -141,7 +141,7 @@ def compact_json(body: bytes | msgspec.Raw) -> str:
 
 
 def path_segment(identity: str) -> str:
-    """Return an id as one step of a path.
+    """Return an id as one quoted segment of a path.
 
     Raises:
         SettingsInvalid: it can't be an id.

@@ -1,4 +1,4 @@
-"""Walk a list page by page."""
+"""Iterate over a list page by page."""
 
 from collections.abc import AsyncIterator, Mapping
 
@@ -21,7 +21,7 @@ async def list_items(
     """Yield the items of a list as they come, at most `limit`; raises as `Server.request` does.
 
     Raises:
-        UnexpectedResponse: a page does not lead on, or is no page.
+        UnexpectedResponse: an answer is not a page, or a page has no successor.
     """
     after: str | None = None
     left = limit
@@ -31,7 +31,7 @@ async def list_items(
         if after is not None:
             asked["after"] = after
         page = decode(await server.request("GET", path, query=asked), PageObject)
-        # A server that passes over `limit` must not make a list longer than was asked for.
+        # A server that ignores `limit` must not make the list longer than requested.
         items = page.data if left is None else page.data[:left]
         for item in items:
             yield item
@@ -42,6 +42,6 @@ async def list_items(
         last = decode(page.data[-1], _Identified).id if page.data else None
         if last is None or last == after:
             raise UnexpectedResponse(
-                "The server says that there is more of the list, but its pages do not lead on."
+                "The server reports more pages of the list, but gives no way to the next one."
             )
         after = last

@@ -1,4 +1,4 @@
-"""One server: requests out, whole answers in, and every failure as one clear sentence."""
+"""Requests to one server, with every failure as one sentence."""
 
 import asyncio
 import ssl
@@ -34,15 +34,15 @@ class _Refusal(msgspec.Struct):
 
 
 class Server:
-    """Asks one server; `async with` closes its connections.
+    """Sends requests to one server; `async with` closes its connections.
 
     Attributes:
-        access: where it is.
+        access: how to reach it.
         ids: makes the boundaries of forms.
     """
 
     def __init__(self, access: Access, ids: IdMaker) -> None:
-        """Take where it is; opens no connection.
+        """Prepare requests; no connection is opened.
 
         Raises:
             SettingsInvalid: the file of authorities can't be used.
@@ -80,18 +80,18 @@ class Server:
         query: Mapping[str, str] | None = None,
         body: bytes | None = None,
     ) -> bytes:
-        """Return the whole body of a successful answer, which is JSON as far as its type says.
+        """Return the whole body of a successful answer; its content type is JSON.
 
         Args:
             method: the HTTP method.
-            path: from the base URL on, beginning with a slash, its steps quoted.
+            path: relative to the base URL, beginning with a slash, its segments quoted.
             query: parameters.
             body: JSON to send.
 
         Raises:
-            ServerUnreachable: no whole answer came in time.
-            UnexpectedResponse: the answer is none of an OpenAI-compatible server.
-            ServerRefused: the server said no.
+            ServerUnreachable: no complete answer came in time.
+            UnexpectedResponse: the answer is not one of an OpenAI-compatible server.
+            ServerRefused: the server refused the request.
         """
         seconds = self.access.timeout_seconds
         headers = {} if body is None else {"content-type": "application/json"}
@@ -115,9 +115,9 @@ class Server:
         headers: Mapping[str, str] | None = None,
         accepted: frozenset[int] = frozenset(),
     ) -> AsyncIterator[httpx.Response]:
-        """Give the head of a successful answer, or of one whose status is in `accepted`.
+        """Yield the head of a successful answer, or of one whose status is in `accepted`.
 
-        Raises as `request` does, also for what goes wrong while the block reads the body.
+        Raises as `request` does, also for errors while the block reads the body.
         """
         with self._translate_errors():
             async with self._http.stream(
@@ -146,8 +146,8 @@ class Server:
         data = await _read(reply, ANSWER_BYTES_MAX)
         if len(data) > ANSWER_BYTES_MAX:
             raise UnexpectedResponse(
-                f"{self.access.root} answered with more than {ANSWER_BYTES_MAX} bytes where a "
-                "small object was asked for: is it an OpenAI-compatible server?"
+                f"{self.access.root} answered with more than {ANSWER_BYTES_MAX} bytes to a "
+                "request for a small object: is it an OpenAI-compatible server?"
             )
         return data
 
@@ -156,14 +156,14 @@ class Server:
         if status in _REDIRECT:
             target = sanitize(reply.headers.get("location", "nowhere"), 200)
             return UnexpectedResponse(
-                f"{self.access.root} points elsewhere ({status}, to {target}): set the base URL to "
-                "where the API is."
+                f"{self.access.root} redirects ({status}, to {target}): set the base URL to the "
+                "address of the API."
             )
         message = _error_message(await _read(reply, REFUSAL_BYTES_MAX))
         if status == _UNAUTHORIZED:
-            told = message or "the key is missing or wrong."
+            reason = message or "the key is missing or wrong."
             return ServerRefused(
-                f"The server asks for another key (401): {told} Set OPENAI_API_KEY, or give "
+                f"The server does not accept the key (401): {reason} Set OPENAI_API_KEY, or give "
                 "--api-key-file.",
                 status=status,
             )
@@ -172,8 +172,8 @@ class Server:
                 f"There is nothing at {sanitize(str(reply.url), 200)} (404): give the base URL of "
                 "an OpenAI-compatible API with files and batches; it usually ends in /v1."
             )
-        told = message or f"it gave no reason ({reply.reason_phrase or 'no words at all'})."
-        return ServerRefused(f"The server refused ({status}): {told}", status=status)
+        reason = message or f"it gave no reason ({reply.reason_phrase or 'no phrase'})."
+        return ServerRefused(f"The server refused ({status}): {reason}", status=status)
 
     @contextmanager
     def _translate_errors(self) -> Iterator[None]:
@@ -196,7 +196,7 @@ def _trust(access: Access) -> ssl.SSLContext | bool:
 
 
 async def _read(reply: httpx.Response, bytes_max: int) -> bytes:
-    """Return the body; of one that is too long, one byte more than `bytes_max`."""
+    """Return the body; if it is too long, its first `bytes_max` + 1 bytes."""
     data = bytearray()
     async for piece in reply.aiter_raw():
         data += piece
@@ -206,10 +206,10 @@ async def _read(reply: httpx.Response, bytes_max: int) -> bytes:
 
 
 def _error_message(body: bytes) -> str | None:
-    """Return what an error envelope says; None if the body is none."""
+    """Return the message of an error envelope; None if the body is not one."""
     try:
         refusal = msgspec.json.decode(body, type=_Refusal)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    said = refusal.error if isinstance(refusal.error, str) else refusal.error.message
-    return sanitize(said) if said else None
+    message = refusal.error if isinstance(refusal.error, str) else refusal.error.message
+    return sanitize(message) if message else None

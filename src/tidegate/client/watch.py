@@ -1,4 +1,4 @@
-"""Follow batches until they have ended: what they are doing, how fast, and for how long still."""
+"""Follow batches until they have ended: their state, their rate, and the time left."""
 
 import asyncio
 from collections import deque
@@ -13,14 +13,14 @@ from tidegate.client.objects import BatchObject, decode
 from tidegate.client.server import Server
 
 WATCHED_MAX = 100
-RATE_SECONDS = 30.0  # Over how long the rate is taken.
-UNANSWERED_MAX = 10  # Looks in a row without an answer, then the watch ends.
+RATE_SECONDS = 30.0  # The period over which the rate is measured.
+UNANSWERED_MAX = 10  # Requests in a row without an answer before the watch ends.
 POLL_SECONDS_MIN = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchProgress:
-    """One batch at one state. `rate` is lines a second; what is not known is None."""
+    """One batch at one moment. `rate` is in lines a second; None is not known."""
 
     batch: BatchObject
     raw: bytes
@@ -30,9 +30,9 @@ class BatchProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchState:
-    """All watched batches at one moment, in the order in which they were met.
+    """All watched batches at one moment, in the order in which they were first seen.
 
-    `no_answer` says why the last question got no answer; the batches are then those of before.
+    `no_answer` is why the last request got no answer; `batches` is then that of the state before.
     """
 
     batches: Sequence[BatchProgress]
@@ -40,17 +40,17 @@ class WatchState:
 
 
 class RateTracker:
-    """Remembers how many lines had ended when, and so knows how fast it goes."""
+    """Measures the rate of a batch from the counts of the last `RATE_SECONDS`."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, int]] = deque()
 
     def update(self, batch: BatchObject, raw: bytes, now: float) -> BatchProgress:
-        """Take a look of a batch at `now`, in seconds of any clock that never runs back."""
+        """Add the state of a batch at `now`, in seconds of any monotonic clock."""
         counts = batch.counts
         ended = counts.completed + counts.failed
         self._seen.append((now, ended))
-        # One look at or before the beginning of the span is kept, to measure from.
+        # One count at or before the beginning of the period is kept, to measure from.
         while len(self._seen) > 1 and self._seen[1][0] <= now - RATE_SECONDS:
             self._seen.popleft()
         rate = None if batch.is_terminal else self._rate()
@@ -66,12 +66,12 @@ class RateTracker:
 
 
 class Watch:
-    """Looks at batches again and again.
+    """Polls batches.
 
     Args:
-        server: whom to ask.
-        batch_ids: which; none means every batch that lives, and those that come meanwhile.
-        every_seconds: how long between two looks.
+        server: the server to ask.
+        batch_ids: which; none means every live batch, and those that are created meanwhile.
+        every_seconds: the time between two requests.
     """
 
     def __init__(self, server: Server, batch_ids: Sequence[str], *, every_seconds: float) -> None:
@@ -82,10 +82,10 @@ class Watch:
         self._found: dict[str, BatchProgress] = {}
 
     async def until_all_end(self, on_change: Callable[[WatchState], None]) -> Sequence[BatchObject]:
-        """Tell of each look, and return the batches once all have ended.
+        """Report each state, and return the batches once all have ended.
 
         Raises:
-            ServerUnreachable: `UNANSWERED_MAX` looks in a row got no answer.
+            ServerUnreachable: `UNANSWERED_MAX` requests in a row got no answer.
             UnexpectedResponse, ServerRefused: as `Server.request`.
         """
         unanswered = 0
@@ -94,7 +94,7 @@ class Watch:
                 await self._poll()
             except ServerUnreachable as exc:
                 unanswered += 1
-                # The first question must be answered: a wrong address should be told of at once.
+                # The first request must be answered: report a wrong address immediately.
                 if unanswered >= UNANSWERED_MAX or not self._found:
                     raise
                 on_change(WatchState(batches=tuple(self._found.values()), no_answer=str(exc)))
@@ -116,7 +116,7 @@ class Watch:
             self._note(raw)
 
     async def _listed(self) -> dict[str, bytes]:
-        """Return the newest batches that live or were seen to live, by id, oldest first."""
+        """Return the newest batches that are or were seen live, by id, oldest first."""
         items: list[msgspec.Raw] = [
             item async for item in list_batches(self._server, limit=WATCHED_MAX)
         ]

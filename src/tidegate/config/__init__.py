@@ -1,7 +1,7 @@
-"""File, environment and flags become one frozen tree of settings; nobody else reads them.
+"""File, environment and flags become one frozen tree of settings; no other room reads them.
 
-Flags win over the environment, the environment over the file, the file over the defaults. Each room
-declares its own settings; this room only puts them together, and refuses names that nobody knows.
+Precedence: flags, environment, file, defaults. Each room declares its own settings; this room only
+puts them together, and refuses unknown names.
 """
 
 from tidegate.config.checks import check_processing, check_serving

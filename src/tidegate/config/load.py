@@ -28,7 +28,7 @@ FILE_DEFAULT = Path("tidegate.yaml")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """The settings, and where each one that is not a default came from, by its dotted name."""
+    """The settings, and the origin of each one that is not a default, by its dotted name."""
 
     settings: Settings
     origins: Mapping[str, str]
@@ -44,7 +44,7 @@ def load(
     """Read every source and return the checked result.
 
     Args:
-        file: the configuration file; None looks at `TIDEGATE_CONFIG`, then for ./tidegate.yaml.
+        file: the configuration file; None means `TIDEGATE_CONFIG`, then ./tidegate.yaml.
         flags: settings by dotted name, as given on the command line.
         environment: instead of the environment of the process.
 
@@ -66,15 +66,15 @@ def load(
 
 
 def hand_over(settings: Settings) -> str:
-    """Return checked settings as one line of text for a process that must have the same.
+    """Return checked settings as one line of text for another process.
 
-    It holds the keys of model servers and of the API: it belongs into a pipe alone.
+    It contains the keys of model servers and of the API: send it through a pipe only.
     """
     return _adapter().dump_json(settings).decode()
 
 
 def take_over(text: str) -> Settings:
-    """Return the settings that another process handed over; no other source is looked at.
+    """Return the settings that another process handed over; no other source is read.
 
     Raises:
         SettingsInvalid: the text is not what `hand_over` returns.
@@ -84,7 +84,7 @@ def take_over(text: str) -> Settings:
     except ValueError as exc:
         raise SettingsInvalid("The settings that were handed over are not JSON.") from exc
     if not isinstance(tree, dict):
-        raise SettingsInvalid("The settings that were handed over are no group of names.")
+        raise SettingsInvalid("The settings that were handed over are not a group of names.")
     settings = _validate([tree])
     settings.check()
     return settings
@@ -117,7 +117,7 @@ def _adapter() -> TypeAdapter[Settings]:
 def _resolve_keys(
     settings: Settings, environment: Mapping[str, str], origins: dict[str, str]
 ) -> Settings:
-    """Put the keys that lie in files or variables into their place."""
+    """Replace the names of files and variables of keys by the keys themselves."""
 
     def resolved(name: str, upstream: UpstreamSettings) -> UpstreamSettings:
         if upstream.api_key_file is not None:

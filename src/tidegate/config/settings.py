@@ -86,7 +86,7 @@ class Server:
 
     Each of `keys`, and each line of `keys_file`, is a key, or a key and its tenant with a blank
     between them. Without a tenant the key is for the tenant `default`. Blank lines of the file,
-    and those that begin with `#`, are passed over.
+    and those that begin with `#`, are skipped.
     """
 
     host: str = "127.0.0.1"
@@ -116,7 +116,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Api:
-    """How much a request may weigh."""
+    """The limits of requests."""
 
     limits: ApiLimits = field(default_factory=ApiLimits)
 
@@ -125,8 +125,8 @@ class LogLevel(StrEnum):
     """How much is logged."""
 
     DEBUG = "debug"  # Everything.
-    INFO = "info"  # What an operator wants to read.
-    WARNING = "warning"  # What may need a look.
+    INFO = "info"  # What an operator should read.
+    WARNING = "warning"  # What may need attention.
     ERROR = "error"  # What needs one.
 
 
@@ -142,14 +142,14 @@ class StoreKind(StrEnum):
     """Where the ledger is kept."""
 
     SQLITE = "sqlite"  # One file in the data directory; survives power loss.
-    MEMORY = "memory"  # Gone when the process ends: for trying things out.
+    MEMORY = "memory"  # Lost when the process ends: for trials.
 
 
 class BlobsKind(StrEnum):
     """Where the bytes of files are kept."""
 
     FILES = "files"  # Under the data directory; survives power loss.
-    MEMORY = "memory"  # Gone when the process ends: for trying things out.
+    MEMORY = "memory"  # Lost when the process ends: for trials.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +196,7 @@ class Settings:
         return [*self.upstreams.values(), *([self.upstream] if self.upstream else [])]
 
     def check(self) -> None:
-        """Refuse what no group can see by itself.
+        """Refuse combinations that no group can check by itself.
 
         Raises:
             SettingsInvalid: two upstreams contradict each other, or the API would be open to all.
@@ -217,7 +217,7 @@ class Settings:
         if not (is_loopback(server.host) or server.keys or server.allow_open):
             raise SettingsInvalid(
                 f"server.host {server.host} can be reached by other machines, and no key is set: "
-                "set server.keys_file, listen on 127.0.0.1, or pass --allow-open if that is meant."
+                "set server.keys_file, listen on 127.0.0.1, or pass --allow-open to permit that."
             )
 
     def require_sharing(self) -> None:
@@ -234,7 +234,7 @@ class Settings:
             )
 
     def _check_cells(self) -> None:
-        """Let a child process die of what is deadly, not of the largest reply that is allowed."""
+        """Refuse a memory limit of child processes that the largest allowed reply would exceed."""
         largest = max((item.limits.body_bytes_max for item in self.all_upstreams()), default=0)
         needed = CELL_MEMORY_BYTES_MIN + CELL_MEMORY_FOR_EACH_BYTE * max(
             largest, self.processor.planning.line_bytes_max
@@ -247,7 +247,7 @@ class Settings:
             )
 
     def require_upstream(self) -> None:
-        """Say plainly what is missing when there is no model server to send work to.
+        """Refuse settings without a model server.
 
         Raises:
             SettingsInvalid: there is none.
@@ -260,7 +260,7 @@ class Settings:
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether only this machine can reach the address."""
+    """Return whether only this machine can reach the address."""
     if host in LOOPBACK_NAMES:
         return True
     try:

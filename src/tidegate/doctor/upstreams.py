@@ -1,4 +1,4 @@
-"""Whether the model servers answer, take the key, and serve what they are asked for."""
+"""Checks of the model servers: whether they answer, accept the key, and serve the models."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -43,7 +43,7 @@ async def examine_upstreams(settings: Settings, *, probe: bool) -> AsyncIterator
                 async for finding in _examine(name, upstream, wanted, probe=probe):
                     yield finding
     except SettingsInvalid as exc:
-        yield fail(area, str(exc), "Mend the setting.")
+        yield fail(area, str(exc), "Fix the setting.")
 
 
 async def _examine(
@@ -55,11 +55,11 @@ async def _examine(
             upstream, Call(path="/v1/models", body=b"", method="GET"), ANSWER_SECONDS_MAX
         )
     except TidegateError as exc:
-        yield fail(area, sanitize(str(exc)), "Start it, or mend its URL, TLS or firewall.")
+        yield fail(area, sanitize(str(exc)), "Start it, or fix its URL, TLS or firewall.")
         return
     except TimeoutError:
-        words = f"It did not answer within {ANSWER_SECONDS_MAX:g} s."
-        yield fail(area, words, "See whether it hangs.")
+        message = f"It did not answer within {ANSWER_SECONDS_MAX:g} s."
+        yield fail(area, message, "Check whether it hangs.")
         return
     models = _models(reply)
     yield _judge(area, reply, seconds, models, wanted)
@@ -75,7 +75,7 @@ def _judge(
         return fail(
             area,
             f"It refuses the key ({reply.status}).",
-            "Set api_key_file or api_key_env of this server to a key that it takes.",
+            "Set api_key_file or api_key_env of this server to a key that it accepts.",
         )
     if models is None:
         return warn(
@@ -87,7 +87,7 @@ def _judge(
         return warn(
             area,
             f"It does not list the model '{sanitize(wanted, 60)}'; it has {_shown(models)}.",
-            "Mend the name under upstreams, unless the server goes by another one inside.",
+            "Fix the name under upstreams, unless the server maps it to another one.",
         )
     if not models:
         return warn(area, "It answers, but serves no model.", "Load a model there.")
@@ -107,13 +107,13 @@ async def _probe(area: str, upstream: Upstream, model: str | None) -> Finding:
     try:
         reply, seconds = await _timed(upstream, call, PROBE_SECONDS_MAX)
     except (TidegateError, TimeoutError) as exc:
-        words = sanitize(str(exc)) or f"no answer within {PROBE_SECONDS_MAX:g} s"
-        return fail(area, f"'{shown}' gave no token: {words}.", "See the log of that server.")
+        message = sanitize(str(exc)) or f"no answer within {PROBE_SECONDS_MAX:g} s"
+        return fail(area, f"'{shown}' gave no token: {message}.", "See the log of that server.")
     if reply.status != _OK:
         return warn(
             area,
             f"'{shown}' answers a chat request with {reply.status}.",
-            "That is right for a model that does not chat; else see the log of that server.",
+            "That is right for a model without chat; otherwise see the log of that server.",
         )
     return ok(area, f"'{shown}' gave one token in {seconds * 1000:.0f} ms.")
 

@@ -1,4 +1,4 @@
-"""The results of a batch become the files that the user asked for, with constant memory."""
+"""Writes the results of a batch to the files of the user, with constant memory."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -28,7 +28,7 @@ _NUMBER_BYTES = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exporter:
-    """Writes the outputs of one ended batch; whole or not at all, and as often as one likes."""
+    """Writes the outputs of one ended batch, each whole or not at all; may be repeated."""
 
     desk: Desk
     job: Job
@@ -39,8 +39,8 @@ class Exporter:
 
         Raises:
             StorageFull: a file can't be written.
-            Refused: the input, of which a table repeats the columns, can't be read any more.
-            BlobMissing: results that the ledger knows are gone.
+            Refused: the input, whose columns a table repeats, can't be read any more.
+            BlobMissing: results that the ledger lists are lost.
         """
         errors = self.job.errors_file
         if errors is not None:
@@ -106,7 +106,7 @@ class _Results:
     def add(self, line: bytes) -> None:
         """Take one line, without its newline."""
         number = number_of(line)
-        assert number is not None, "a result line that is none of ours"
+        assert number is not None, "a result line that is not ours"
         place = self._records.add(line)
         self._places.add(number.to_bytes(_NUMBER_BYTES, "big"), place)
 

@@ -1,4 +1,4 @@
-"""The input becomes an uploaded file and a batch of the private ledger, by the desk's own doors."""
+"""Uploads the input into the private ledger and creates its batch."""
 
 import asyncio
 import hashlib
@@ -21,7 +21,7 @@ from tidegate.wire.batches import BatchRequest
 from tidegate.wire.jsonl import LineSplitter
 
 TENANT = "default"
-# A run may lie for months before it is continued; nothing of it expires meanwhile.
+# A run may be continued after months; nothing of it expires meanwhile.
 WINDOW = "365d"
 WINDOW_SECONDS = 365 * 86_400
 GATHER_BYTES = 2**18
@@ -49,22 +49,22 @@ def check_job(job: Job) -> None:
     """Refuse what can be refused without reading the input.
 
     Raises:
-        Refused: the input is a table and no prompt is made of it, or both ways are given.
+        Refused: the input is a table without prompt options, or they contradict each other.
     """
     file_format = file_format_of(job.source)
     if job.prompt_options is None:
         if file_format is not FileFormat.JSONL:
             raise Refused(
-                f"{job.source} is no batch file: say how its rows become prompts with "
+                f"{job.source} is not a batch file: define how its rows become prompts with "
                 "--prompt-template 'Translate: {text}' or --column text."
             )
         return
     if (job.prompt_options.template is None) == (job.prompt_options.column is None):
-        raise Refused("Give either --prompt-template or --column, one of them, for the prompt.")
+        raise Refused("Give either --prompt-template or --column for the prompt, not both.")
 
 
 async def find_batch(desk: Desk) -> Batch | None:
-    """Return the batch that was begun here before, if any."""
+    """Return the batch of an earlier run with this state, if any."""
     page = await desk.store.list_batches(TENANT, after=None, limit=1)
     return page.items[0] if page.items else None
 
@@ -81,7 +81,7 @@ async def start_batch(desk: Desk, job: Job, sha256: str) -> Batch:
     model = job.model
     if job.prompt_options is not None and model is None:
         model = await _only_model(desk)
-    # A file that an earlier life uploaded, and died before it had compared it, is left alone.
+    # A file that a killed run uploaded before it created the batch is not used.
     file = await _uploaded(desk, job, input_lines(job, endpoint, model))
     if await sha256_of(job) != sha256:
         raise Refused(f"{job.source} was changed while it was read: run the command again.")
@@ -92,7 +92,7 @@ async def start_batch(desk: Desk, job: Job, sha256: str) -> Batch:
 
 
 def input_lines(job: Job, endpoint: str, model: str | None) -> Iterator[bytes]:
-    """Yield the bytes of the batch file that this input stands for.
+    """Yield the bytes of the batch file that this input becomes.
 
     Raises:
         Refused: the input can't be read, or a row lacks a column.
@@ -134,7 +134,7 @@ async def _events(name: str, lines: Iterator[bytes]) -> AsyncIterator[FormEvent]
 
 
 async def job_endpoint(desk: Desk, job: Job) -> str:
-    """Return the endpoint that the job names, else the first line if a batch may have it, or chat.
+    """Return the endpoint of the job, else that of the first line if it is allowed, else chat.
 
     Raises:
         Refused: the input can't be read.
@@ -149,7 +149,7 @@ async def job_endpoint(desk: Desk, job: Job) -> str:
 
 
 def first_url(pieces: Iterator[bytes]) -> str:
-    """Return the url of the first line that is not blank; empty where it names none."""
+    """Return the url of the first line that is not blank; empty if it has none."""
     splitter = LineSplitter(ROW_BYTES_MAX)
     for piece in pieces:
         for _, raw in splitter.feed(piece):
@@ -171,9 +171,9 @@ async def _only_model(desk: Desk) -> str:
         models = await desk.models.list_models()
     except UpstreamFault as fault:
         raise Refused(
-            f"Say which model to use with --model: the server does not tell its models ({fault})."
+            f"Name the model with --model: the server does not list its models ({fault})."
         ) from fault
     if len(models) == 1:
         return models[0]
     shown = ", ".join(models[:MODELS_SHOWN_MAX]) or "none"
-    raise Refused(f"Say which model to use with --model: the server names {shown}.")
+    raise Refused(f"Name the model with --model: the server lists {shown}.")

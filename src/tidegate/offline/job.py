@@ -1,4 +1,4 @@
-"""What one offline run is asked to do, and which part of it must stay the same to go on."""
+"""The options of one offline run, and which of them must stay the same to continue it."""
 
 import json
 from collections.abc import Mapping
@@ -18,14 +18,14 @@ ENDPOINTS: Mapping[str, str] = {
 
 
 class ResultOrder(StrEnum):
-    """How result lines follow each other."""
+    """The order of result lines."""
 
-    DONE = "done"  # As they came back.
-    INPUT = "input"  # As their requests stand in the input.
+    DONE = "done"  # In the order of completion.
+    INPUT = "input"  # In the order of their requests in the input.
 
 
 class FileFormat(StrEnum):
-    """What an input or an output looks like."""
+    """The format of an input or an output."""
 
     JSONL = "jsonl"  # One JSON object a line.
     CSV = "csv"  # Rows with a header, UTF-8.
@@ -53,9 +53,9 @@ class Job:
     """One run. Without `prompt_options` the input holds OpenAI's batch lines.
 
     `endpoint` is a path such as `/v1/embeddings`; None takes the one of the first line, or chat.
-    `errors` is where failed lines go; None means beside `target`, and for a table, which has a
-    column for errors, nowhere else. With `restart` whatever an earlier run left is replaced. With
-    `checks_server` a server that knows none of the paths is found out before anything is sent.
+    `errors` is the file for failed lines; None means beside `target`, or no file for a table, as it
+    has a column for errors. With `restart` the files of an earlier run are replaced. With
+    `checks_server` a server that does not know the endpoint is refused before anything is sent.
     """
 
     source: Path
@@ -77,7 +77,7 @@ class Job:
 
     @property
     def errors_file(self) -> Path | None:
-        """Where failed lines are written, if anywhere."""
+        """The file for failed lines, if any."""
         if self.errors is not None or self.file_format is not FileFormat.JSONL:
             return self.errors
         return self.target.with_name(f"{self.target.stem}.errors.jsonl")
@@ -85,8 +85,8 @@ class Job:
     def fixed_options(self) -> dict[str, str]:
         """Return the flags that decide what is sent, each with its value as text.
 
-        A run may only be continued with the same. Where results go, in which order, and where the
-        model server listens may change.
+        A run may only be continued with the same values. The target, its order and the address of
+        the model server may change.
         """
         prompt_options = self.prompt_options or PromptOptions()
         values: dict[str, object] = {
@@ -107,7 +107,7 @@ class Job:
 
 
 def file_format_of(path: Path) -> FileFormat:
-    """Return the form that a file name tells; what has no ending that we know is JSONL."""
+    """Return the format by the suffix of a file name; an unknown suffix means JSONL."""
     return {".csv": FileFormat.CSV, ".parquet": FileFormat.PARQUET}.get(
         path.suffix.lower(), FileFormat.JSONL
     )

@@ -1,4 +1,4 @@
-"""Rows of an input that is no batch file, one after the other, whatever its form."""
+"""Reads the rows of an input that is not a batch file, in any format, one at a time."""
 
 import csv
 import sys
@@ -22,7 +22,7 @@ _decode = msgspec.json.Decoder(dict[str, object]).decode
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row. `number` grows from row to row and names it; `place` is for messages."""
+    """One row. `number` identifies it and grows from row to row; `place` is for messages."""
 
     number: int
     place: str
@@ -36,7 +36,7 @@ def pieces_of(path: Path) -> Iterator[bytes]:
         Refused: it can't be read, or is a pipe or a device.
     """
     if path.is_fifo() or path.is_char_device() or path.is_block_device():
-        # What it gave once it would not give again, and a file is read more than once.
+        # The input is read more than once.
         raise Refused(f"{path} is a pipe or a device, not a file: write it into a file first.")
     try:
         with path.open("rb") as file:
@@ -50,7 +50,7 @@ def read_rows(path: Path, file_format: FileFormat) -> Iterator[Row]:
     """Yield every row, with constant memory.
 
     Raises:
-        Refused: the file can't be read, or a row of it; the message says where.
+        Refused: the file or a row can't be read; the message names the place.
     """
     match file_format:
         case FileFormat.CSV:
@@ -84,10 +84,10 @@ def _columns(path: Path, file_format: FileFormat) -> list[str]:
 
 
 def unreadable(path: Path, error: OSError) -> Refused:
-    """Return what is said of a file that can't be read."""
+    """Return the error for a file that can't be read."""
     if isinstance(error, FileNotFoundError):
         return Refused(f"There is no file {path}: check the name of the input.")
-    return Refused(f"{path} can't be read ({error.strerror}): mend that, or name another input.")
+    return Refused(f"{path} can't be read ({error.strerror}): fix that, or name another input.")
 
 
 def _jsonl_rows(path: Path) -> Iterator[Row]:
@@ -120,7 +120,7 @@ def _jsonl_columns(path: Path) -> list[str]:
 
 def _csv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield the header and each record that is not blank, with the number of its last line."""
-    # The parser's own limit is one for the whole process.
+    # The parser's own limit is global to the process.
     csv.field_size_limit(min(ROW_BYTES_MAX, sys.maxsize))
     reader = None
     try:

@@ -34,18 +34,18 @@ T = TypeVar("T")
 
 
 class ProgressView(Protocol):
-    """Shows how it goes."""
+    """Shows the progress of a run."""
 
     seconds: float
 
     def draw(self, snapshot: Snapshot) -> None:
-        """Show it as it is now; called every `seconds`, and once at the end."""
+        """Show a snapshot; called every `seconds`, and once at the end."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext:
-    """What a run works with, once its folder is there."""
+    """What a run works with, once its folder exists."""
 
     desk: Desk
     processor: Service
@@ -58,12 +58,12 @@ class RunEnd(StrEnum):
 
     FINISHED = "finished"  # Every line has its result, and the output is written.
     INVALID = "invalid"  # The input can't be run; nothing was sent.
-    INTERRUPTED = "interrupted"  # Stopped; what is done is kept.
+    INTERRUPTED = "interrupted"  # Stopped; completed lines are kept.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOutcome:
-    """What there is to tell of a run; `batch` is None where none was begun."""
+    """The result of a run; `batch` is None if none was created."""
 
     end: RunEnd
     finished: Finished | None = None
@@ -75,7 +75,7 @@ OpenContext = Callable[[State, Progress], AbstractAsyncContextManager[RunContext
 
 
 class OfflineRun:
-    """One run. It may be stopped at any moment, by whatever means, and be run again."""
+    """One run. It may be stopped at any moment, even killed, and be run again."""
 
     def __init__(
         self, job: Job, stops: Stops, view: ProgressView, open_context: OpenContext
@@ -85,20 +85,20 @@ class OfflineRun:
         self._view = view
         self._open_context = open_context
         self._progress = Progress()
-        self._is_begun = False
+        self._is_started = False
 
     async def run(self) -> RunOutcome:
-        """Do what is left to do.
+        """Do the remaining work.
 
         Raises:
-            Refused: the input, an option or a place can't be used.
+            Refused: the input, an option or a path can't be used.
             StorageFull: an output can't be written.
             StoreUnavailable: the ledger gave no answer.
             BaseExceptionGroup: the processor died; everything is closed by then.
         """
         check_job(self._job)
         with open_state(self._job) as state:
-            async with self._shown():
+            async with self._draw_progress():
                 outcome = await self._work(state)
             if outcome.end is RunEnd.FINISHED and not self._job.keep_state:
                 state.remove()
@@ -116,8 +116,8 @@ class OfflineRun:
             async with self._open_context(state, self._progress) as context:
                 outcome = await self._run_batch(context, state, sha256)
         except Refused:
-            if not self._is_begun:
-                # There is nothing to continue: the input has to be mended first.
+            if not self._is_started:
+                # There is nothing to continue: the user must fix the input first.
                 state.clear()
             raise
         if outcome.end is RunEnd.INVALID:
@@ -126,21 +126,21 @@ class OfflineRun:
 
     async def _run_batch(self, context: RunContext, state: State, sha256: str) -> RunOutcome:
         batch = await find_batch(context.desk)
-        self._is_begun = batch is not None
+        self._is_started = batch is not None
         if batch is None or not batch.is_terminal:
             await self._unless_stopped(self._check_servers(context))
         if batch is None:
             batch = await self._unless_stopped(start_batch(context.desk, self._job, sha256))
         if batch is None:
             return RunOutcome(end=RunEnd.INTERRUPTED)
-        self._is_begun = True
-        batch = await self._processed(context, batch)
+        self._is_started = True
+        batch = await self._process_batch(context, batch)
         if batch.status is Status.FAILED:
             return RunOutcome(end=RunEnd.INVALID, batch=batch, problems=batch.problems)
         if not batch.is_terminal:
             return RunOutcome(end=RunEnd.INTERRUPTED, batch=batch)
         self._progress.phase = Phase.WRITING
-        finished = await self._unless_stopped(self._exported(context, batch, sha256))
+        finished = await self._unless_stopped(self._export(context, batch, sha256))
         if finished is None:
             return RunOutcome(end=RunEnd.INTERRUPTED, batch=batch)
         state.finish(finished)
@@ -151,16 +151,16 @@ class OfflineRun:
             endpoint = await job_endpoint(context.desk, self._job)
             await check_servers(context.servers, endpoint)
 
-    async def _processed(self, context: RunContext, batch: Batch) -> Batch:
+    async def _process_batch(self, context: RunContext, batch: Batch) -> Batch:
         """Run the processor until the batch has ended or a stop is asked for."""
-        batch = await self._look(context, batch)
+        batch = await self._get_batch(context, batch)
         if batch.is_terminal:
             return batch
-        # The processor hears of an end that the batch brings as of one that the user wants.
+        # The processor is stopped in the same way whether the batch ended or the user asked.
         ending = Stops()
 
         async def watch() -> None:
-            while not (await self._look(context, batch)).is_terminal:
+            while not (await self._get_batch(context, batch)).is_terminal:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(POLL_SECONDS):
                         await self._stops.asked.wait()
@@ -174,9 +174,9 @@ class OfflineRun:
             watcher = group.create_task(watch(), name="watch over the batch")
             await run_together({"processor": context.processor}, {}, ending)
             watcher.cancel()
-        return await self._look(context, batch)
+        return await self._get_batch(context, batch)
 
-    async def _look(self, context: RunContext, batch: Batch) -> Batch:
+    async def _get_batch(self, context: RunContext, batch: Batch) -> Batch:
         try:
             seen = await context.desk.store.get_batch(TENANT, batch.id)
         except StoreUnavailable:
@@ -184,9 +184,9 @@ class OfflineRun:
         self._progress.update(seen, asyncio.get_running_loop().time())
         return seen
 
-    async def _exported(self, context: RunContext, batch: Batch, sha256: str) -> Finished:
+    async def _export(self, context: RunContext, batch: Batch, sha256: str) -> Finished:
         if self._job.file_format is not FileFormat.JSONL and await sha256_of(self._job) != sha256:
-            raise Refused(f"{self._job.source} was changed meanwhile: put it back to go on.")
+            raise Refused(f"{self._job.source} was changed meanwhile: restore it to continue.")
         exporter = Exporter(desk=context.desk, job=self._job, make_scratch=context.make_scratch)
         await exporter.export(batch)
         errors = self._job.errors_file
@@ -200,7 +200,7 @@ class OfflineRun:
         )
 
     async def _unless_stopped(self, work: Coroutine[None, None, T]) -> T | None:
-        """Return what the work returns; None where a stop came first and cut it."""
+        """Return the result of the work; None if a stop came first and cancelled it."""
         if self._stops.asked.is_set():
             work.close()
             return None
@@ -211,11 +211,11 @@ class OfflineRun:
             try:
                 found.append(await work)
             except TidegateError as error:
-                # It goes to the caller as it is, not in a group.
+                # It must reach the caller itself, not inside a group.
                 errors.append(error)
 
         async with asyncio.TaskGroup() as group:
-            task = group.create_task(worked(), name="work that may be cut")
+            task = group.create_task(worked(), name="work that a stop cancels")
             stop = group.create_task(self._stops.asked.wait(), name="stop")
             await asyncio.wait([task, stop], return_when=asyncio.FIRST_COMPLETED)
             task.cancel()
@@ -225,7 +225,7 @@ class OfflineRun:
         return found[0] if found else None
 
     @asynccontextmanager
-    async def _shown(self) -> AsyncIterator[None]:
+    async def _draw_progress(self) -> AsyncIterator[None]:
         """Draw while the block runs, and once more at its end."""
 
         async def draw() -> None:

@@ -1,4 +1,4 @@
-"""Results as a table: the columns of the input, and what came of each row."""
+"""Results as a table: the columns of the input, and the result of each row."""
 
 import csv
 import io
@@ -18,14 +18,14 @@ NAME = "custom_id"
 
 
 class TableWriter(Protocol):
-    """Takes one row after the other."""
+    """Writes a table row by row."""
 
     def write(self, cells: Sequence[object]) -> None:
         """Add one row."""
         ...
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write the remaining rows."""
         ...
 
 
@@ -38,17 +38,17 @@ class CsvWriter:
         self._writer.writerow(names)
 
     def write(self, cells: Sequence[object]) -> None:
-        """Add one row; nothing stands for what is not there."""
+        """Add one row; None becomes an empty cell."""
         self._writer.writerow(["" if cell is None else cell for cell in cells])
 
     def close(self) -> None:
-        """Write what is left; the file itself stays open."""
+        """Write the remaining rows; the file itself stays open."""
         self._text.flush()
         self._text.detach()
 
 
 def check_columns(job: Job) -> None:
-    """Refuse a table that would have a column twice, before anything is sent.
+    """Refuse a table that would have a column twice.
 
     Raises:
         Refused: the input has a column of a name that the output adds, or can't be read, or
@@ -61,7 +61,7 @@ def check_columns(job: Job) -> None:
     taken = sorted({*ADDED} & {*read_columns(job.source, file_format_of(job.source))})
     if taken:
         raise Refused(
-            f"{job.source} has a column '{taken[0]}' already, which the output adds: rename it, or "
+            f"{job.source} already has a column '{taken[0]}', which the output adds: rename it, or "
             "write JSONL."
         )
 
@@ -70,7 +70,7 @@ def write_table(job: Job, where: BinaryIO, results: Iterator[tuple[int, bytes]])
     """Write every result in the order of the input; yield after every few rows.
 
     Raises:
-        Refused: the input can't be read any more, or is another.
+        Refused: the input can't be read any more, or was changed.
     """
     source = file_format_of(job.source)
     if job.prompt_options is None:
@@ -112,7 +112,7 @@ def _with_input_columns(
     for row in read_rows(job.source, file_format_of(job.source)):
         number, line = next(results, (None, b""))
         if number != row.number:
-            raise Refused(f"{job.source} was changed since the run began: put it back.")
+            raise Refused(f"{job.source} was changed since the run started: restore it.")
         given = [_cell(row.values.get(name)) for name in names]
         yield (*given, *_cells(read_answer(line)))
 

@@ -1,4 +1,4 @@
-"""What the planner would say of a batch file, and what lies in it, without running anything."""
+"""Checks a batch file by the rules of upload and planning, and summarizes it; runs nothing."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -37,13 +37,13 @@ _PLACE_BYTES = 5
 
 @dataclass(slots=True, kw_only=True)
 class ValidationReport:
-    """What lies in a file. Models, prompts and tokens are those of sound lines alone.
+    """A summary of a file. Models, prompts and tokens are those of valid lines alone.
 
-    `prompt_bytes` are those that order the lines, at most `PROMPT_BYTES_MAX` of each, and beyond
-    the first `PLAIN_BYTES` in whole blocks; `shared_bytes` of them also begin the prompt before it,
-    in the order in which they would run.
-    Tokens are estimated, at `BYTES_FOR_EACH_TOKEN`; `output_tokens_max` sums what lines ask for at
-    most, and counts nothing for a line that sets no bound.
+    `prompt_bytes` are those that lines are sorted by, at most `PROMPT_BYTES_MAX` of each, and
+    beyond the first `PLAIN_BYTES` in whole blocks; `shared_bytes` of them are a prefix that a
+    prompt shares with the one before it, in the order in which they would run.
+    Tokens are estimated, at `BYTES_FOR_EACH_TOKEN`; `output_tokens_max` is the sum of the bounds
+    that lines set, without lines that set none.
     """
 
     endpoint: str
@@ -85,9 +85,9 @@ _decode_problem = msgspec.json.Decoder(Problem).decode
 
 
 class Validation:
-    """Judges one file by the rules of desk and planner. Use it with `with`.
+    """Checks one file by the rules of upload and planning. Use it with `with`.
 
-    All problems are kept, on scratch: memory is bounded whatever the file holds.
+    All problems are kept, on scratch, so memory is bounded for any file.
     """
 
     def __init__(self, desk: DeskSettings, planning: Planning, make_scratch: ScratchMaker) -> None:
@@ -117,7 +117,7 @@ class Validation:
         self._stack.close()
 
     def add(self, problem: Problem) -> None:
-        """Take one problem. Of a file that is of another kind only that is told, not each line."""
+        """Add one problem. If this is not a batch file, only that is reported, not each line."""
         if self._is_foreign:
             return
         self._count += 1
@@ -125,11 +125,11 @@ class Validation:
         self._problems.add(place + problem.code.encode(), msgspec.json.encode(problem))
 
     def problems(self) -> Iterator[Problem]:
-        """Yield every problem by line; those of the file as a whole come first. Call it once."""
+        """Yield every problem by line, after those of the file as a whole. Call it once."""
         return (_decode_problem(record) for _, record in self._problems.merged())
 
     async def read(self, path: Path, endpoint: str | None = None) -> ValidationReport:
-        """Judge the file, for this endpoint or that of its first line. Call it once.
+        """Check the file, for this endpoint or that of its first line. Call it once.
 
         Raises:
             Refused: the file can't be read.
@@ -158,13 +158,13 @@ class Validation:
         return report
 
     async def _pieces(self, path: Path) -> AsyncIterator[bytes]:
-        """Yield the file as an upload takes it in; what that would refuse is a problem."""
+        """Yield the file as an upload reads it; what an upload refuses is added as a problem."""
         form: UploadForm | None = UploadForm(self._desk)
         assert form is not None, "just made"
         form.add_field(Field(name="purpose", value=Purpose.BATCH.value))
         form.start_file(FileStart(filename="input.jsonl"))
         for piece in pieces_of(path):
-            form = self._looked_at(form, piece)
+            form = self._fed(form, piece)
             if self._is_foreign:
                 return
             yield piece
@@ -174,7 +174,7 @@ class Validation:
             except Refused as refused:
                 self._refuse(form, refused)
 
-    def _looked_at(self, form: UploadForm | None, piece: bytes) -> UploadForm | None:
+    def _fed(self, form: UploadForm | None, piece: bytes) -> UploadForm | None:
         """Return the form, or None once it has refused the file."""
         if form is None:
             return None
@@ -203,7 +203,7 @@ def _note(report: ValidationReport, raw: bytes | None, line: Line | Problem) -> 
     try:
         weights = _decode_weights(line.body)
     except (msgspec.MsgspecError, RecursionError):
-        # Lone surrogates: the line runs all the same, and its size is as good a guess.
+        # Lone surrogates: the line is valid, and its size is a usable estimate.
         report.input_tokens += len(line.body) // BYTES_FOR_EACH_TOKEN
         return
     pieces = (
@@ -228,7 +228,7 @@ def _url(raw: bytes | None) -> str | None:
 
 
 def note_name(counts: dict[str, int], name: str | None) -> None:
-    """Count a name; beyond `NAMES_MAX` different ones it is one of the others."""
+    """Count a name; beyond `NAMES_MAX` different ones count it under `OTHERS`."""
     if name is None:
         return
     if name not in counts and len(counts) >= NAMES_MAX:
@@ -253,7 +253,7 @@ async def _compare(report: ValidationReport, scan: Scan) -> None:
 
 
 async def _same(scan: Scan, prompt: bytes, one: bytes, other: bytes) -> bool:
-    """Say whether equal keys mean equal prompts: of long ones, the bodies decide."""
+    """Return whether equal keys mean equal prompts; for long prompts compare the bodies."""
     if len(prompt) <= PLAIN_BYTES:
         return True
     first, second = unpack_all(await scan.records.get_all([one, other]))
@@ -261,7 +261,7 @@ async def _same(scan: Scan, prompt: bytes, one: bytes, other: bytes) -> bool:
 
 
 def common_prefix(one: bytes, other: bytes) -> int:
-    """Return how many bytes both begin with."""
+    """Return the length of the common prefix."""
     low, high = 0, min(len(one), len(other))
     if one[:high] == other[:high]:
         return high

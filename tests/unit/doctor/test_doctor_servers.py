@@ -149,8 +149,8 @@ def readiness(status: int, **checks: str) -> Reply:
         (ours(60), Level.WARN, "+60 s"),
         (ours(-60), Level.WARN, "-60 s"),
         (Reply(status=200, headers={"x-request-id": "req_1"}, body=b""), Level.OK, "serves"),
-        (refused(200), Level.FAIL, "Something else"),
-        (None, Level.FAIL, "Something else"),
+        (refused(200), Level.FAIL, "other than Tidegate"),
+        (None, Level.FAIL, "other than Tidegate"),
     ],
 )
 async def test_who_serves_on_the_port_of_the_api_is_told(
@@ -166,8 +166,8 @@ async def test_who_serves_on_the_port_of_the_api_is_told(
     [
         (readiness(200, store="ok"), Level.OK, "is ready"),
         (readiness(503, store="ok", blobs="No room."), Level.FAIL, "not ready: blobs: No room."),
-        (refused(200), Level.FAIL, "Something else"),
-        (None, Level.FAIL, "Something else"),
+        (refused(200), Level.FAIL, "other than Tidegate"),
+        (None, Level.FAIL, "other than Tidegate"),
     ],
 )
 async def test_who_serves_on_the_port_of_operators_is_told(
