@@ -115,9 +115,9 @@ def test_only_the_disk_is_durable(tmp_path: Path) -> None:
 async def test_memory_is_full_at_its_bound() -> None:
     blobs = MemoryBlobs(appends=True, bytes_max=10)
     await blobs.put("a", b"12345")
-    assert await blobs.append("b", b"12345") == 0
+    assert await blobs.append("b", b"12345", after=0) == 0
     with pytest.raises(StorageFull, match="10 bytes"):
-        await blobs.append("b", b"6")
+        await blobs.append("b", b"6", after=0)
     with pytest.raises(StorageFull):
         await blobs.put("c", b"1")
     with pytest.raises(StorageFull):
@@ -127,7 +127,7 @@ async def test_memory_is_full_at_its_bound() -> None:
             await writer.write(b"1")
     assert await blobs.read("b", 0, 5) == b"12345"
     await blobs.delete("a")
-    assert await blobs.append("b", b"67890") == 5
+    assert await blobs.append("b", b"67890", after=0) == 5
 
 
 NAMES = st.sampled_from(["a", "b/c", "b/d"])
@@ -136,6 +136,7 @@ BYTES = st.binary(max_size=20)
 CALLS = st.one_of(
     st.tuples(st.just("put"), NAMES, BYTES),
     st.tuples(st.just("append"), GROWING, BYTES),
+    st.tuples(st.just("append to known"), GROWING, BYTES),
     st.tuples(st.just("delete"), st.one_of(NAMES, GROWING), st.just(b"")),
     st.tuples(st.just("read"), st.one_of(NAMES, GROWING), BYTES),
     st.tuples(st.just("length"), st.one_of(NAMES, GROWING), st.just(b"")),
@@ -149,7 +150,10 @@ async def answer(blobs: BlobStore, verb: str, name: str, data: bytes) -> object:
         case "put":
             await blobs.put(name, data)
         case "append":
-            return await blobs.append(name, data)
+            return await blobs.append(name, data, after=0)
+        case "append to known":
+            with suppress(BlobMissing):
+                await blobs.append(name, data, after=len(data))
         case "delete":
             await blobs.delete(name)
         case "leftovers":

@@ -115,7 +115,11 @@ class TestClaimPlanning(claims.ClaimPlanningContract):
     pass
 
 
-class TestListOffers(claims.ListOffersContract):
+class TestPoll(claims.PollContract):
+    pass
+
+
+class TestOffers(claims.OffersContract):
     pass
 
 

@@ -23,6 +23,7 @@ from tidegate.testing.contract.stores import (
     claim_finalizing,
     claim_planning,
     claim_shards,
+    list_offers,
     planned,
     result,
     upload,
@@ -107,7 +108,7 @@ async def test_all_that_was_there_is_there(new: Path, old: Path, clock: ManualCl
             assert await migrated.get_shards(batch_id) == await store.get_shards(batch_id)
             assert await migrated.get_input(batch_id) == await store.get_input(batch_id)
         assert await migrated.get_parts(TENANT, OUTPUT) == await store.get_parts(TENANT, OUTPUT)
-        assert await migrated.list_offers() == await store.list_offers()
+        assert await list_offers(migrated) == await list_offers(store)
         assert await migrated.list_unused_files(limit=9) == await store.list_unused_files(limit=9)
     assert schema(old) == schema(new)
 

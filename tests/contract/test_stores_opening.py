@@ -1,5 +1,6 @@
 """Opening a SQLite ledger: its schema and migrations, and paths that can't be opened."""
 
+import re
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +12,7 @@ import pytest
 
 from tidegate.domain.errors import SettingsInvalid, StorageBroken, StorageFull, StoreUnavailable
 from tidegate.stores.executor import InlineExecutor, ThreadExecutor
-from tidegate.stores.sqlite import SqliteStore, claims
+from tidegate.stores.sqlite import SqliteStore, claims, offers
 from tidegate.stores.sqlite.connection import MIGRATIONS, migrate, translated
 from tidegate.stores.sqlite.rows import BatchRow, FileRow
 from tidegate.testing.contract.stores import (
@@ -84,16 +85,29 @@ async def test_every_table_is_strict_and_knows_its_tenant(ledger: apsw.Connectio
         assert name in {"pulse", "living"} or "tenant" in columns(ledger, name), name
 
 
-@pytest.mark.parametrize("statement", ["list_offers", "claimable_shards"])
-async def test_shards_are_found_in_the_index_alone(statement: str, ledger: apsw.Connection) -> None:
+PLANS = {
+    "claimable_shards": ("unit", "USING COVERING INDEX unit_shard"),
+    "open_models": ("unit", "USING COVERING INDEX unit_shard"),
+    "held_lines": ("unit", "USING INDEX unit_held"),
+    "next_tenant": ("batch", "USING INDEX batch_open "),
+    "open_batches": ("batch", "USING INDEX batch_open "),
+    "ending_batches": ("batch", "USING INDEX batch_"),
+}
+
+
+@pytest.mark.parametrize("statement", PLANS)
+async def test_what_a_poll_asks_is_answered_from_an_index_in_order(
+    statement: str, ledger: apsw.Connection
+) -> None:
+    table, index = PLANS[statement]
+    text = {**claims.SQL, **offers.SQL}[statement]
     plan = ledger.execute(
-        "EXPLAIN QUERY PLAN " + claims.SQL[statement],
-        {"now": 0, "batch_id": "", "model": "", "ending": 0, "limit": 1},
+        "EXPLAIN QUERY PLAN " + text, dict.fromkeys(re.findall(r":(\w+)", text), 0)
     )
-    steps = [str(step[3]) for step in plan.fetchall()]
-    on_units = [step for step in steps if " unit " in f"{step} "]
-    assert on_units
-    assert all("USING COVERING INDEX unit_shard" in step for step in on_units), steps
+    steps = [f"{step[3]} " for step in plan.fetchall()]
+    on_table = [step for step in steps if f" {table} " in step]
+    assert on_table
+    assert all(index in step for step in on_table), steps
     assert not any("TEMP B-TREE" in step for step in steps), steps
 
 

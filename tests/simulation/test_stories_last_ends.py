@@ -171,7 +171,7 @@ def test_what_processors_can_do_is_left_to_them() -> None:
 
 @pytest.mark.parametrize(
     "verb",
-    ["list_offers", "claim_shards", "begin_writer", "commit", "claim_finalizing", "finish_batch"],
+    ["poll", "claim_shards", "begin_writer", "commit", "claim_finalizing", "finish_batch"],
 )
 def test_a_processor_may_come_alive_at_any_moment(verb: str) -> None:
     async def story(world: Deployment) -> None:

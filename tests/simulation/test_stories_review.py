@@ -129,7 +129,7 @@ def test_one_line_that_is_always_told_to_wait_does_not_pin_the_limit() -> None:
 @OUTAGES
 @pytest.mark.parametrize(
     "name",
-    ["claim_planning", "claim_shards", "claim_finalizing", "renew", "list_offers", "commit"],
+    ["claim_planning", "claim_shards", "claim_finalizing", "renew", "poll", "commit"],
 )
 def test_an_outage_of_the_ledger_is_sat_out(name: str, error: Exception) -> None:
     async def story(world: Deployment) -> None:
@@ -175,7 +175,7 @@ def test_an_abort_ends_one_lease_later_though_the_ledger_is_away(error: Exceptio
     told(story)
 
 
-@pytest.mark.parametrize("name", ["claim_shards", "claim_planning", "list_offers", "get_input"])
+@pytest.mark.parametrize("name", ["claim_shards", "claim_planning", "poll", "get_input"])
 def test_an_abort_in_the_midst_of_a_claim_is_obeyed(name: str) -> None:
     async def story(world: Deployment) -> None:
         calls = 0

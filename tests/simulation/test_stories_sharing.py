@@ -326,7 +326,7 @@ def test_a_commit_that_is_cut_off_makes_no_room_for_more() -> None:
         server.called.clear()
         settings = Settings(valves=Valves(in_flight_max=4, uncommitted_lines_max=8))
 
-        async def never(name: str, data: bytes) -> int:
+        async def never(name: str, data: bytes, *, after: int) -> int:
             await asyncio.Event().wait()
             raise AssertionError
 

@@ -13,6 +13,7 @@ from tidegate.domain.errors import StorageFull
 from tidegate.processor.endpoints import Endpoint, Routes
 from tidegate.processor.settings import Claims, Ends, Planning, Settings
 from tidegate.runtime.limiter import AimdSettings
+from tidegate.testing.contract.stores import list_offers
 from tidegate.testing.deployment import Deployment, model_of, ok
 from tidegate.testing.stories import at_once, fails, lines, meets, now, told
 from tidegate.upstreams.base import Call, Reply
@@ -72,7 +73,7 @@ def test_a_hand_back_that_is_asked_for_again_and_again_lets_no_other_claim_expir
             await asyncio.sleep(1.0)
             processor.stop()
             await asyncio.sleep(94.0)
-            offered = await world.store.list_offers()
+            offered = await list_offers(world.store)
             assert not offered, "nothing is handed back, and what flies is held"
         assert server.calls.total() == 1
         assert (await world.get(batch.id)).counts.completed == 1

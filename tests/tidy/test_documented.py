@@ -101,7 +101,7 @@ def section_of(page: str, path: str) -> str:
 
 
 def test_every_metric_is_documented() -> None:
-    page = (DOCS / "operation.md").read_text()
+    page = (DOCS / "reference" / "metrics.md").read_text()
     documented = set(re.findall(r"`(tidegate_\w+)`", page))
     families = {family.name for family in _registry().collect()}
     assert families, "no metric was found"
@@ -127,7 +127,7 @@ def test_every_log_event_is_written_somewhere() -> None:
 
 
 def test_every_log_event_is_documented() -> None:
-    page = (DOCS / "operation.md").read_text()
+    page = (DOCS / "reference" / "metrics.md").read_text()
     assert [event for event in sorted(EVENTS) if f"`{event}`" not in page] == []
 
 

@@ -58,9 +58,9 @@ async def test_an_append_whose_directory_can_not_be_opened_flushes_the_name_late
     await blobs.put("warm", b"0")
     files.fail("open_directory", errno.EMFILE)
     with pytest.raises(StorageFull):
-        await blobs.append("results", b"first")
+        await blobs.append("results", b"first", after=0)
     files.log.clear()
-    assert await blobs.append("results", b"second") == 0
+    assert await blobs.append("results", b"second", after=0) == 0
     assert "sync_directory data" in files.log
 
 
@@ -83,7 +83,7 @@ async def test_known_directories_are_forgotten_at_the_bound(
 async def test_a_directory_goes_with_its_last_blob(blobs: FilesystemBlobs, tmp_path: Path) -> None:
     await blobs.put("top", b"0")
     await blobs.put("a/one", b"1")
-    await blobs.append("a/two", b"2")
+    await blobs.append("a/two", b"2", after=0)
     await blobs.delete("a/one")
     assert on_disk(tmp_path) == ["a", "a/two", "top"]
     await blobs.delete("a/two")
@@ -98,7 +98,7 @@ async def test_the_next_blob_makes_and_flushes_the_directory_anew(
     await blobs.put("a/one", b"1")
     await blobs.delete("a/one")
     files.log.clear()
-    await blobs.append("a/two", b"2")
+    await blobs.append("a/two", b"2", after=0)
     assert files.log.index("make_directory a") < files.log.index("sync_directory data")
     assert files.log.index("sync_directory data") < files.log.index("sync_data two")
 
@@ -142,7 +142,7 @@ async def test_a_directory_removed_before_the_file_is_made_is_made_anew(
     if way == "put":
         await blobs.put("a/b/new", b"1")
     else:
-        await blobs.append("a/b/new", b"1")
+        await blobs.append("a/b/new", b"1", after=0)
     assert await blobs.read("a/b/new", 0, 1) == b"1"
     assert on_disk(tmp_path) == ["a", "a/b", "a/b/new"]
     made = [entry for entry in files.log if entry.startswith("make_directory")]
@@ -162,7 +162,7 @@ async def test_a_directory_on_the_way_that_another_process_removed_is_made_anew(
     if way == "put":
         await blobs.put("a/c/new", b"1")
     else:
-        await blobs.append("a/c/new", b"1")
+        await blobs.append("a/c/new", b"1", after=0)
     assert await blobs.read("a/c/new", 0, 1) == b"1"
     made = [entry for entry in files.log if entry.startswith("make_directory")]
     assert made[-2:] == ["make_directory a", "make_directory c"]

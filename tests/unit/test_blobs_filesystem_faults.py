@@ -41,8 +41,8 @@ def modes(root: Path) -> dict[str, int]:
 async def assert_refuses_to_write(blobs: FilesystemBlobs) -> None:
     for attempt in (
         blobs.put("other", b"0"),
-        blobs.append("results", b"0"),
-        blobs.append("elsewhere", b"0"),
+        blobs.append("results", b"0", after=0),
+        blobs.append("elsewhere", b"0", after=0),
         blobs.delete("kept"),
         blobs.check(),
     ):
@@ -92,8 +92,8 @@ async def test_append_flushes_the_name_once_and_the_bytes_each_time(
 ) -> None:
     await blobs.put("warm", b"0")
     files.log.clear()
-    await blobs.append("results", b"abc")
-    await blobs.append("results", b"def")
+    await blobs.append("results", b"abc", after=0)
+    await blobs.append("results", b"def", after=0)
     assert files.log == [
         "open_to_write results",
         "create results",
@@ -121,26 +121,26 @@ async def test_small_writes_reach_the_disk_in_large_ones(
 async def test_a_full_disk_in_mid_append_is_cut_back(
     blobs: FilesystemBlobs, files: FaultyFiles, tmp_path: Path
 ) -> None:
-    assert await blobs.append("results", b"first") == 0
+    assert await blobs.append("results", b"first", after=0) == 0
     files.write_bytes_max = 3
     files.fail("write", errno.ENOSPC, after=1)
     with pytest.raises(StorageFull, match="free some to go on"):
-        await blobs.append("results", b"second")
+        await blobs.append("results", b"second", after=0)
     assert (tmp_path / "data" / "results").read_bytes() == b"first"
-    assert await blobs.append("results", b"third") == 5
+    assert await blobs.append("results", b"third", after=0) == 5
     assert await blobs.read("results", 0, 10) == b"firstthird"
 
 
 async def test_junk_that_can_not_be_cut_lies_in_no_later_slice(
     blobs: FilesystemBlobs, files: FaultyFiles
 ) -> None:
-    await blobs.append("results", b"first")
+    await blobs.append("results", b"first", after=0)
     files.write_bytes_max = 3
     files.fail("write", errno.EDQUOT, after=1)
     files.fail("truncate", errno.ENOSPC)
     with pytest.raises(StorageFull):
-        await blobs.append("results", b"second")
-    assert await blobs.append("results", b"third") == 11
+        await blobs.append("results", b"second", after=0)
+    assert await blobs.append("results", b"third", after=0) == 11
     assert await blobs.read("results", 11, 5) == b"third"
     assert await blobs.read("results", 0, 5) == b"first"
 
@@ -181,8 +181,8 @@ async def test_short_writes_are_completed(blobs: FilesystemBlobs, files: FaultyF
     files.write_bytes_max = 7
     data = bytes(range(100))
     await blobs.put("blob", data)
-    assert await blobs.append("results", data) == 0
-    assert await blobs.append("results", data) == 100
+    assert await blobs.append("results", data, after=0) == 0
+    assert await blobs.append("results", data, after=0) == 100
     assert await blobs.read("blob", 0, 100) == data
     assert await blobs.read("results", 50, 150) == data[50:] + data
 
@@ -203,10 +203,10 @@ async def test_after_a_failed_append_nothing_is_written_any_more(
     blobs: FilesystemBlobs, files: FaultyFiles, verb: str, code: int
 ) -> None:
     await blobs.put("kept", b"kept")
-    await blobs.append("results", b"first")
+    await blobs.append("results", b"first", after=0)
     files.fail(verb, code)
     with pytest.raises(StorageBroken):
-        await blobs.append("results", b"second")
+        await blobs.append("results", b"second", after=0)
     await assert_refuses_to_write(blobs)
     assert await blobs.read("kept", 0, 4) == b"kept"
     assert await blobs.read("results", 0, 5) == b"first"
@@ -242,7 +242,7 @@ async def test_a_failed_read_is_about_one_blob_alone(
         await blobs.read("bad", 0, 1)
     assert await blobs.read("kept", 0, 4) == b"kept"
     await blobs.put("other", b"0")
-    await blobs.append("results", b"0")
+    await blobs.append("results", b"0", after=0)
     await blobs.check()
 
 
@@ -303,17 +303,17 @@ async def test_files_of_dead_processes_are_passed_over(
 
 async def test_a_restart_appends_after_what_lies_there(tmp_path: Path) -> None:
     before = FilesystemBlobs(tmp_path)
-    assert await before.append("results", b"first") == 0
+    assert await before.append("results", b"first", after=0) == 0
     await before.aclose()
     after = FilesystemBlobs(tmp_path)
-    assert await after.append("results", b"second") == 5
+    assert await after.append("results", b"second", after=0) == 5
     assert await after.read("results", 0, 11) == b"firstsecond"
     await after.aclose()
 
 
 async def test_only_the_owner_may_look(blobs: FilesystemBlobs, tmp_path: Path) -> None:
     await blobs.put("a/blob", b"0")
-    await blobs.append("a/results", b"0")
+    await blobs.append("a/results", b"0", after=0)
     assert modes(tmp_path) == {"data": 0o700, "a": 0o700, "blob": 0o600, "results": 0o600}
 
 
@@ -326,8 +326,8 @@ async def test_appends_to_different_names_flush_at_the_same_time(
     both = threading.Barrier(2, timeout=PATIENCE_SECONDS)
     files.meet("sync_data", both.wait, times=2)
     async with asyncio.TaskGroup() as group:
-        group.create_task(blobs.append("one", b"1"), name="one")
-        group.create_task(blobs.append("two", b"2"), name="two")
+        group.create_task(blobs.append("one", b"1", after=0), name="one")
+        group.create_task(blobs.append("two", b"2", after=0), name="two")
     assert not both.broken
 
 
@@ -335,7 +335,7 @@ async def test_appends_to_different_names_flush_at_the_same_time(
 async def test_a_cancelled_append_goes_on_and_keeps_its_place(
     blobs: FilesystemBlobs, files: FaultyFiles, verb: str
 ) -> None:
-    await blobs.append("results", b"first")
+    await blobs.append("results", b"first", after=0)
     reached, going_on = asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
 
@@ -345,12 +345,12 @@ async def test_a_cancelled_append_goes_on_and_keeps_its_place(
 
     files.meet(verb, hold)
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(blobs.append("results", b"second"), name="append")
+        task = group.create_task(blobs.append("results", b"second", after=0), name="append")
         await reached.wait()
         task.cancel()
     assert task.cancelled()
     async with asyncio.TaskGroup() as group:
-        third = group.create_task(blobs.append("results", b"third"), name="append")
+        third = group.create_task(blobs.append("results", b"third", after=0), name="append")
         going_on.set()
     assert third.result() == 11
     assert await blobs.read("results", 0, 16) == b"firstsecondthird"
@@ -385,7 +385,7 @@ async def test_no_more_files_stay_open_than_the_bound(
 ) -> None:
     for turn in range(2):
         for number in range(10):
-            assert await blobs.append(f"results/{number}", b"0123") == turn * 4
+            assert await blobs.append(f"results/{number}", b"0123", after=0) == turn * 4
             assert files.open_descriptors <= 3
     assert files.open_descriptors == 3
 
@@ -394,3 +394,13 @@ async def test_a_directory_in_the_place_of_a_blob_is_no_blob(blobs: FilesystemBl
     await blobs.put("a/blob", b"0")
     with pytest.raises(BlobMissing):
         await blobs.read("a", 0, 1)
+
+
+async def test_an_open_blob_whose_file_was_unlinked_counts_as_lost(tmp_path: Path) -> None:
+    blobs = FilesystemBlobs(tmp_path)
+    await blobs.append("results", b"first", after=0)
+    (tmp_path / "results").unlink()
+    with pytest.raises(BlobMissing):
+        await blobs.append("results", b"second", after=5)
+    assert not (tmp_path / "results").exists()
+    await blobs.aclose()

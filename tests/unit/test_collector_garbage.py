@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from typing_extensions import override
 
+from tidegate.blobs.base import NAMES_MAX
 from tidegate.blobs.memory import MemoryBlobs
 from tidegate.cli.gc import summary
 from tidegate.collector.settings import Settings
@@ -74,7 +75,7 @@ def test_a_writer_that_was_stopped_bounces_off_a_sweep() -> None:
         at = deployment.clock.now()
         await store.begin_writer("writer", batch_id=batch.id, owner="proc", at=at)
         name = ResultBlob(batch_id=batch.id, writer="writer", label="results").name
-        await deployment.blobs.append(name, b"two lines, say\n")
+        await deployment.blobs.append(name, b"two lines, say\n", after=0)
         assert (await collector.collect()).blobs_deleted == 0, "it may still commit"
         await asyncio.sleep(5.0)
         report = await collector.collect()
@@ -194,8 +195,11 @@ class Littered(MemoryBlobs):
     names = ("results/b/w.a copy", "uploads/notes (1)", f"uploads/{'x' * 200}", "uploads/\udcff")
 
     @override
-    async def list_names(self, prefix: str) -> list[str]:
-        return sorted([*await super().list_names(prefix), *self.names])
+    async def list_names(
+        self, prefix: str, *, after: str = "", limit: int = NAMES_MAX
+    ) -> list[str]:
+        names = [*await super().list_names(prefix), *self.names]
+        return sorted(name for name in names if name > after)[:limit]
 
 
 def test_a_name_that_no_blob_can_have_is_told_and_stays() -> None:

@@ -152,8 +152,8 @@ class Growth(RuleBasedStateMachine):
     def append(self, blob: str, data: bytes, junk: bool) -> None:  # noqa: FBT001 -- Hypothesis passes by name
         """Append a slice; bytes that were never committed may lie before it."""
         if junk:
-            run(self.blobs.append(blob, b"torn"))
-        offset = run(self.blobs.append(blob, data))
+            run(self.blobs.append(blob, b"torn", after=0))
+        offset = run(self.blobs.append(blob, data, after=0))
         self.parts = merged([*self.parts, Part(blob=blob, offset=offset, length=len(data))])
         self.whole += data
 

@@ -14,6 +14,7 @@ from tidegate.processor.dispatcher import (
 )
 from tidegate.processor.open_shard import State
 from tidegate.processor.settings import Valves
+from tidegate.runtime.limiter import AimdSettings
 from tidegate.testing.loop import run_virtual
 from tidegate.testing.tower import REPLY, Doors, Running, Tower, turn
 from tidegate.upstreams.base import Reply, Unanswered
@@ -69,6 +70,23 @@ def test_one_turn_takes_in_only_so_many_bytes(extra: int, landed: int) -> None:
         assert tower.observer.turns[0] == landed
         assert sum(tower.observer.turns) == 12
         assert not shard.flights
+
+    run_virtual(story())
+
+
+def test_a_limit_of_one_grows_when_lines_are_served() -> None:
+    async def story() -> None:
+        tower, doors = Tower(), Doors()
+        _, shard = tower.open(doors, [b"{}"] * 100, limits=AimdSettings(start=1, max=100))
+        assert shard.endpoint is not None
+        async with Running(tower):
+            rounds = 0
+            while shard.undecided:
+                await turn()
+                doors.answer_all(REPLY)
+                rounds += 1
+            assert rounds < 40, "one at a time they would take a hundred rounds"
+        assert shard.endpoint.limiter.limit > 8
 
     run_virtual(story())
 

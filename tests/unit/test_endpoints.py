@@ -33,7 +33,7 @@ def test_a_sick_endpoint_rests_and_is_then_tried_by_one() -> None:
     assert endpoint.has_room(2.5)
     endpoint.on_start(2.5)
     assert not endpoint.has_room(2.6)
-    endpoint.on_served("m", 3.0, 100)
+    endpoint.on_served("m", 3.0, 100, 1)
     assert (endpoint.reason, endpoint.has_room(3.0), endpoint.window) == (None, True, 8)
 
 
@@ -58,7 +58,7 @@ def test_a_retry_after_is_obeyed_up_to_its_bound() -> None:
 
 def test_an_overload_while_others_are_served_only_lowers_the_limit() -> None:
     endpoint = an_endpoint()
-    endpoint.on_served("m", 5.0, 10)
+    endpoint.on_served("m", 5.0, 10, 1)
     endpoint.on_overload(reason="less", sent_at=4.0, now=6.0, after=None)
     assert (endpoint.limiter.limit, endpoint.is_paused(6.0)) == (5, False)
 
@@ -68,7 +68,7 @@ def test_a_model_counts_as_starting_until_it_was_served_or_the_time_is_over() ->
     endpoint.on_start(100.0)
     assert endpoint.is_starting("m", 109.0)
     assert not endpoint.is_starting("m", 110.0)
-    endpoint.on_served("m", 105.0, 10)
+    endpoint.on_served("m", 105.0, 10, 1)
     assert not endpoint.is_starting("m", 106.0)
     assert endpoint.is_starting("other", 106.0)
 
@@ -78,7 +78,7 @@ def test_each_model_behind_a_gateway_has_a_limit_of_its_own_up_to_the_bound() ->
     routes = Routes(default=gateway)
     first = routes.find("model 0")
     assert first is not None
-    first.on_served("model 0", 1.0, 10)
+    first.on_served("model 0", 1.0, 10, 1)
     for number in range(1, MODELS_MAX + 5):
         routes.find(f"model {number}")
     assert len(list(routes.endpoints())) == MODELS_MAX

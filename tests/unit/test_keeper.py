@@ -18,7 +18,7 @@ from tidegate.stores.base import Store
 from tidegate.stores.executor import ThreadExecutor
 from tidegate.stores.memory import MemoryStore
 from tidegate.stores.sqlite import SqliteStore
-from tidegate.testing.contract.stores import ManualClock, claim_shard, planned
+from tidegate.testing.contract.stores import ManualClock, claim_shard, list_offers, planned
 from tidegate.testing.loop import LoopClock, run_virtual
 from tidegate.testing.stories import fails, now
 
@@ -90,7 +90,7 @@ async def test_what_is_held_is_renewed_from_another_thread(bench: Bench) -> None
         bench.clock.turn(1_000.0)
         await until(bench.renewed)
     assert threading.current_thread().name not in bench.threads
-    assert await bench.store.list_offers() == [], "the claim lives on"
+    assert await list_offers(bench.store) == [], "the claim lives on"
     assert "tidegate keeper" not in {thread.name for thread in threading.enumerate()}
 
 

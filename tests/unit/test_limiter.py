@@ -12,12 +12,12 @@ def test_the_limit_stays_within_its_bounds(events: list[tuple[bool, float]]) -> 
     for served, lag in events:
         now += 1.0
         before = limiter.limit
-        limiter.start()
+        in_flight = limiter.start()
+        limiter.finish()
         if served:
-            limiter.on_success()
+            limiter.on_success(in_flight)
         else:
             limiter.on_overload(now - lag, now)
-        limiter.finish()
         assert 2 <= limiter.limit <= 9
         assert served or limiter.limit <= before
 
@@ -36,16 +36,26 @@ def test_a_full_window_of_successes_adds_one() -> None:
     for _ in range(10):
         limiter.start()
     for _ in range(11):
-        limiter.on_success()
+        limiter.on_success(10)
     assert limiter.limit == 11
 
 
 def test_a_limit_that_is_not_used_does_not_grow() -> None:
     limiter = Aimd(AimdSettings(start=10, min=1, max=20))
-    limiter.start()
     for _ in range(1_000):
-        limiter.on_success()
+        limiter.on_success(4)
     assert limiter.limit == 10
+    for _ in range(11):
+        limiter.on_success(5)
+    assert limiter.limit == 11
+
+
+def test_a_limit_of_one_grows_although_the_slot_is_given_back_first() -> None:
+    limiter = Aimd(AimdSettings(start=1, min=1, max=20))
+    in_flight = limiter.start()
+    limiter.finish()
+    limiter.on_success(in_flight)
+    assert limiter.limit == 2
 
 
 def test_the_start_is_kept_within_the_bounds() -> None:

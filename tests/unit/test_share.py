@@ -44,9 +44,9 @@ def test_whatever_each_learns_all_together_stay_within_the_highest_limit(
             limiter.share(rank=rank, count=count, now=now)
         limiter = limiters[which % count]
         if served and limiter.has_room:
-            limiter.start()
-            limiter.on_success()
+            in_flight = limiter.start()
             limiter.finish()
+            limiter.on_success(in_flight)
         elif not served:
             limiter.on_overload(now - 0.5, now)
         assert sum(limiter.limit for limiter in limiters) <= highest
@@ -76,7 +76,7 @@ def test_shared_limits_grow_as_fast_together_as_one_alone() -> None:
     for _ in range(10):
         limiter.start()
     for _ in range(11):
-        limiter.on_success()
+        limiter.on_success(10)
     assert limiter.limit == 11
 
 

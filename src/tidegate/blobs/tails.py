@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tidegate.blobs.disk import Disk
+from tidegate.domain.errors import BlobMissing
 
 
 class Tail:
@@ -20,10 +21,28 @@ class Tail:
         self._descriptor: int | None = None
         self._end = 0
 
-    def append(self, data: bytes) -> int:
-        """Add bytes durably; return their offset. The file is made if it is not there."""
-        descriptor = self._open() if self._descriptor is None else self._descriptor
+    def append(self, data: bytes, *, after: int) -> int:
+        """Add bytes durably behind the first `after` ones; return their offset.
+
+        The file is made only if `after` is 0.
+
+        Raises:
+            FileNotFoundError: there is no file, though bytes of it were acknowledged.
+            BlobMissing: the file ends before `after`.
+        """
+        if self._descriptor is not None and not self._disk.files.is_at(
+            self._descriptor, self._path
+        ):
+            # The file was unlinked or replaced: bytes added to it would be gone when it is closed.
+            self.close()
+        descriptor = self._descriptor
+        if descriptor is None:
+            descriptor = self._open(makes=not after)
         start = self._end
+        if start < after:
+            raise BlobMissing(
+                f"Blob '{self._path.name}' has {start} bytes, not the {after} acknowledged ones."
+            )
         try:
             self._disk.write_all(descriptor, data, start)
         except OSError:
@@ -40,11 +59,14 @@ class Tail:
             descriptor, self._descriptor = self._descriptor, None
             self._disk.files.close(descriptor)
 
-    def _open(self) -> int:
-        self._disk.ensure_directory(self._path.parent)
+    def _open(self, *, makes: bool) -> int:
+        if makes:
+            self._disk.ensure_directory(self._path.parent)
         try:
             descriptor = self._disk.files.open_to_write(self._path)
         except FileNotFoundError:
+            if not makes:
+                raise
             descriptor = self._disk.create(self._path)
         try:
             # Also when it was there: whoever made it may have died before flushing its name.

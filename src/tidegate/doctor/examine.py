@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 from tidegate.config import Settings
 from tidegate.doctor.finding import Finding
-from tidegate.doctor.ledger import examine_ledger
+from tidegate.doctor.ledger import examine_storage
 from tidegate.doctor.machine import examine_directory, examine_limits
 from tidegate.doctor.ports import examine_ports
 from tidegate.doctor.upstreams import examine_upstreams
@@ -16,7 +16,7 @@ async def examine(settings: Settings, clock: Clock, *, probe: bool) -> AsyncIter
     for finding in examine_directory(settings):
         yield finding
     yield examine_limits(settings)
-    for finding in examine_ledger(settings, clock):
+    async for finding in examine_storage(settings, clock):
         yield finding
     async for finding in examine_ports(settings, clock):
         yield finding

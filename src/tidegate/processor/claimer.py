@@ -10,7 +10,7 @@ from tidegate.blobs.base import BlobStore
 from tidegate.domain.batch import Batch
 from tidegate.domain.claim import Claim
 from tidegate.domain.errors import BlobMissing, StorageFull
-from tidegate.domain.share import Offer, in_order
+from tidegate.domain.share import Offer
 from tidegate.processor.dispatcher import Dispatcher
 from tidegate.processor.endpoints import Endpoint, Routes
 from tidegate.processor.held import Held
@@ -29,6 +29,7 @@ LINES_AHEAD_SECONDS = 0.5
 MISSING_PLAN_SECONDS = 30.0
 PLAN_MISSING = "the plan of this batch can't be read: its operator has to restore it"
 NOTES_AT_ONCE = 20
+OFFERS_MAX = 256
 # How often to claim again at once where what was granted waits for a cell.
 CLAIMS_AT_ONCE = 20
 NOTED_MAX = 10_000
@@ -84,10 +85,7 @@ class Claimer:
     async def _claim_once(self) -> bool:
         """Claim what is wanted; say whether some of it had to go back for want of a cell."""
         now = asyncio.get_running_loop().time()
-        found = await self._tools.store.list_offers()
-        if self._tools.ends_only:
-            found = [offer for offer in found if offer.ending]
-        offers = self._in_turn(in_order(found))
+        offers = self._in_turn(await self._look(now))
         self._over = {offer.batch_id for offer in offers if offer.ending}
         await self._explain(offers, now)
         slots = self._settings.valves.open_shards_max - self._held.open_shards
@@ -106,6 +104,25 @@ class Claimer:
         wait = self._settings.claims.poll_seconds if self._free_cell(waiting) else CELL_WAIT_SECONDS
         await self._tools.store.hand_back(waiting, wait_seconds=wait)
         return True
+
+    async def _look(self, now: float) -> list[Offer]:
+        """Return what is on offer, at most `OFFERS_MAX`.
+
+        If a full page offers nothing that could run here, look past the models without room.
+        """
+        skipped: set[str] = set()
+        while True:
+            found = await self._tools.store.poll(
+                self._tools.owner,
+                offers_max=OFFERS_MAX,
+                skip_models=skipped,
+                ending_only=self._tools.ends_only,
+            )
+            offers = list(found.offers)
+            more = {offer.model for offer in offers} - skipped
+            if len(offers) < OFFERS_MAX or any(self._missing(offer, now) for offer in offers):
+                return offers
+            skipped |= more
 
     def _free_cell(self, waiting: Sequence[Claim]) -> bool:
         """Where a batch has no cell though others have had their turn, let one of these give way.

@@ -8,6 +8,7 @@ from itertools import groupby
 
 from tidegate.blobs.base import BlobStore
 from tidegate.domain.blob_names import ResultBlob
+from tidegate.domain.errors import BlobMissing
 from tidegate.domain.file import Part
 from tidegate.domain.shard import Tally, Verdict
 from tidegate.domain.usage import Usage
@@ -62,6 +63,7 @@ class Committer:
         self._on_closed = on_closed
         self._interval = settings.append_seconds if tools.blobs.appends else settings.put_seconds
         self._writer: str | None = None
+        self._ends: dict[str, int] = {}  # of its blobs: the end of the acknowledged bytes
 
     async def run(self) -> None:
         """Commit until the batch has no open shard and no uncommitted result here."""
@@ -120,8 +122,7 @@ class Committer:
         started = asyncio.get_running_loop().time()
         groups = _grouped(entries)
         segment = tools.ids.make("seg_")
-        writer = await self._begun()
-        parts = await self._write(groups, writer, segment)
+        writer, parts = await self._write_again_if_lost(groups, segment)
         commit = Commit(
             segment_id=segment,
             batch_id=self._run.id,
@@ -160,10 +161,31 @@ class Committer:
                 tools.storage,
             )
             self._writer = writer
+            self._ends.clear()
         return self._writer
 
+    async def _write_again_if_lost(
+        self, groups: list[Group], segment: str
+    ) -> tuple[str, list[Part]]:
+        """Make the lines durable; return the writer and one slice for each group.
+
+        If a blob of the writer is gone, a new writer begins: under the old name new bytes would lie
+        at offsets that the ledger already points to. The collector repairs what was lost.
+        """
+        while True:
+            writer = await self._begun()
+            try:
+                return writer, await self._write(groups, writer, segment)
+            except BlobMissing:
+                assert self._ends, "a blob that was never written can't be lost"
+                self._writer = None
+
     async def _write(self, groups: list[Group], writer: str, segment: str) -> list[Part]:
-        """Make the lines durable; return one slice for each group."""
+        """Make the lines durable; return one slice for each group.
+
+        Raises:
+            BlobMissing: a blob of this writer vanished.
+        """
         tools, blobs = self._tools, self._tools.blobs
         if not blobs.appends:
             name = ResultBlob(batch_id=self._run.id, writer=writer, label=segment).name
@@ -180,10 +202,12 @@ class Committer:
         return parts
 
     async def _append(self, name: str, data: bytes) -> int:
-        blobs = self._tools.blobs
-        return await insist(
-            lambda: blobs.append(name, data), self._tools.chance, self._tools.storage
+        blobs, after = self._tools.blobs, self._ends.get(name, 0)
+        offset = await insist(
+            lambda: blobs.append(name, data, after=after), self._tools.chance, self._tools.storage
         )
+        self._ends[name] = offset + len(data)
+        return offset
 
     def _hear(self, shard: OpenShard, part: ShardCommit, verdict: Verdict) -> None:
         """Act on the ledger's answer for one shard."""

@@ -211,7 +211,7 @@ class Dispatcher:
         shard.flights[index] = flight
         run.in_flight += 1
         self._flying.add(flight)
-        endpoint.on_start(now)
+        flight.in_flight_at_send = endpoint.on_start(now)
         self._held.budget.bytes_held += size
         self._bytes_left -= len(flight.line.body)
         fresh, window = shard.fresh, endpoint.window

@@ -131,20 +131,20 @@ class Endpoint:
         """Return how many requests it can hold: one while it is being tried out."""
         return min(1, self.limiter.limit) if self._failures else self.limiter.limit
 
-    def on_start(self, now: float) -> None:
-        """Hear that a request is about to be sent."""
+    def on_start(self, now: float) -> int:
+        """Record that a request is about to be sent; return how many are in flight with it."""
         if self._first_sent_at is None:
             self._first_sent_at = now
-        self.limiter.start()
+        return self.limiter.start()
 
-    def on_served(self, model: str, now: float, reply_bytes: int) -> None:
-        """Hear that a request got a proper answer."""
+    def on_served(self, model: str, now: float, reply_bytes: int, in_flight: int) -> None:
+        """Record a proper answer to a request that was sent when `in_flight` were in flight."""
         self.served_at = now
         if model not in self.served_models and len(self.served_models) < SERVED_MODELS_MAX:
             self.served_models.add(model)
         self._failures = 0
         self.reason = None
-        self.limiter.on_success()
+        self.limiter.on_success(in_flight)
         # Twice the size is expected; quick to learn of longer replies, slow to forget them.
         target = max(REPLY_BYTES_EXPECTED_MIN, 2 * reply_bytes)
         weight = 0.5 if target > self.reply_bytes_expected else 0.05

@@ -35,13 +35,14 @@ class Flight:
     Attributes:
         endpoint: where it was counted as it began; its shard may name another one by now.
         sent_at: time of the event loop.
+        in_flight_at_send: requests in flight at the endpoint when it was sent, itself included.
         reserved_bytes: what it counts for in the budget.
         is_fixed: it can't be cut now.
     """
 
-    __slots__ = ("_cut_due", "_cut_timer", "_landed", "_tower", "call", "endpoint", "index",
-                 "is_fixed", "line", "request_id", "reserved_bytes", "run", "sending", "sent_at",
-                 "shard", "task")  # fmt: skip
+    __slots__ = ("_cut_due", "_cut_timer", "_landed", "_tower", "call", "endpoint",
+                 "in_flight_at_send", "index", "is_fixed", "line", "request_id",
+                 "reserved_bytes", "run", "sending", "sent_at", "shard", "task")  # fmt: skip
 
     def __init__(  # noqa: PLR0913 -- all that is to be known of it, given once
         self,
@@ -60,6 +61,7 @@ class Flight:
         self.line: PlanLine = shard.lines[index]
         self.endpoint = endpoint
         self.sent_at = sent_at
+        self.in_flight_at_send = 0
         self.reserved_bytes = reserved_bytes
         self.request_id = request_id = run.request_id(self.line.number)
         self.call = Call(

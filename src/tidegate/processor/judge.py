@@ -52,7 +52,9 @@ class Judge:
         outcome = self._judge(flight, result, now)
         if outcome.blame is BLAMES_NOBODY and isinstance(result, Reply):
             # By far the most: nothing of what follows would change anything.
-            flight.endpoint.on_served(flight.shard.model, now, len(result.body))
+            flight.endpoint.on_served(
+                flight.shard.model, now, len(result.body), flight.in_flight_at_send
+            )
             self._finish(flight, outcome)
             return _NOBODY
         is_odd_one = self._is_odd_one(flight, outcome, result, now)

@@ -81,21 +81,25 @@ class Aimd:
         """Say whether one more request may start."""
         return self.in_flight < self.limit
 
-    def start(self) -> None:
-        """Count a request that begins."""
+    def start(self) -> int:
+        """Count a request that begins; return how many are in flight with it."""
         self.in_flight += 1
+        return self.in_flight
 
     def finish(self) -> None:
         """Count a request that ended, however it ended."""
         assert self.in_flight > 0, "a request ended that never began"
         self.in_flight -= 1
 
-    def on_success(self) -> None:
-        """Hear that the endpoint served a request. Only a limit in use may grow.
+    def on_success(self, in_flight: int) -> None:
+        """Record a served request, sent when `in_flight` were in flight, itself included.
+
+        The limit grows only if at least half of it was in use then. How many are in flight when
+        the reply is handled does not count: the slot may have been given back by that time.
 
         A full window of ours stands for one of each process: with several the limit grows as fast.
         """
-        if self.in_flight * 2 >= self.limit:
+        if in_flight * 2 >= self.limit:
             if self._limit >= self._settings.max:
                 return
             grown = self._limit + self._settings.step * self._count / self._limit

@@ -12,7 +12,7 @@ an empty list; lists passed in may be empty.
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, Self, TypeVar
@@ -22,6 +22,7 @@ from tidegate.domain.claim import Claim, Unit
 from tidegate.domain.file import File, Part, Purpose
 from tidegate.domain.shard import Shard, ShardPlan, Tally, Verdict
 from tidegate.domain.share import Offer
+from tidegate.stores.health import StoreHealth
 from tidegate.stores.upkeep import Upkeep
 
 T = TypeVar("T")
@@ -41,6 +42,29 @@ class States:
 
     now: float
     by_id: Mapping[str, Status]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Poll:
+    """What a processor asks when it looks for work, as of one instant of the ledger.
+
+    Attributes:
+        now: the ledger's time in Unix seconds.
+        members: how many processors are alive.
+        rank: the place of the asking owner among them, sorted by name; None if it is not a member.
+        statuses: of those batches asked for that exist.
+        offers: claimable shards, in the order of shares (PROTOCOL 4).
+        planning_due: a planning could be claimed now.
+        finalizing_due: a finalizing could be claimed now.
+    """
+
+    now: float
+    members: int
+    rank: int | None
+    statuses: Mapping[str, Status]
+    offers: tuple[Offer, ...]
+    planning_due: bool
+    finalizing_due: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +183,15 @@ class Store(Upkeep):
         Raises:
             StoreUnavailable: it does not.
             StorageFull: it reads, but has no room to write.
+        """
+
+    @abstractmethod
+    async def health(self) -> StoreHealth:
+        """Return how the ledger stands, whether or not it is open. Nothing in it changes.
+
+        Raises:
+            StorageBroken: it is damaged, or no ledger of this back-end.
+            StoreUnavailable: it can't be reached or read.
         """
 
     # Uploads and files
@@ -286,12 +319,23 @@ class Store(Upkeep):
         """
 
     @abstractmethod
-    async def list_offers(self) -> list[Offer]:
-        """Return what shards could be claimed now, one offer for each batch and model.
+    async def poll(
+        self,
+        owner: str,
+        *,
+        offers_max: int,
+        batch_ids: Sequence[str] = (),
+        skip_models: Collection[str] = (),
+        ending_only: bool = False,
+    ) -> Poll:
+        """Answer all that a processor asks when it looks for work. Reads, and writes nothing.
 
-        A shard is claimable when it has not ended, nobody holds it (or the claim has expired), and
-        the wait of its last hand-back is over or its batch is ending (cancelling, or past
-        `expires_at`).
+        There is one offer for each batch and model with claimable shards: at most `offers_max`, the
+        first in the order of `domain.share.in_order`, without those of `skip_models`. With
+        `ending_only` offers and plannings are those of batches that are cancelling or past
+        `expires_at`. A shard is claimable if it has not ended, no live claim holds it, and the wait
+        of its last hand-back is over or its batch is ending. The cost grows with the claims that
+        are held and with `offers_max`, not with the open shards of the deployment.
         """
 
     @abstractmethod

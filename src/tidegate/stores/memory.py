@@ -4,7 +4,8 @@ Nothing survives the process. No method awaits, so each is atomic on one event l
 closing change nothing: several simulated processes may share one store and outlive each other.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
@@ -15,7 +16,7 @@ from tidegate.domain.batch import Batch, Problem, ask_cancel
 from tidegate.domain.claim import Claim, Kind, Unit
 from tidegate.domain.file import File, Part, Purpose, merged
 from tidegate.domain.shard import Verdict
-from tidegate.domain.share import Offer
+from tidegate.domain.share import in_order
 from tidegate.stores import ledger
 from tidegate.stores.base import (
     ClaimedBatch,
@@ -24,10 +25,12 @@ from tidegate.stores.base import (
     Commit,
     Page,
     Plan,
+    Poll,
     States,
     Store,
     Want,
 )
+from tidegate.stores.health import OldestBatch, StoreHealth
 from tidegate.stores.ledger import Hold
 from tidegate.stores.memory_rows import Entry, Job, Upload, offers, page, place, take
 from tidegate.stores.memory_upkeep import MemoryUpkeep
@@ -57,6 +60,22 @@ class MemoryStore(MemoryUpkeep, Store):
     @override
     async def check(self) -> None:
         pass
+
+    @override
+    async def health(self) -> StoreHealth:
+        now = self._clock.now()
+        live = [job.batch for job in self._live.values()]
+        oldest = min(live, key=place, default=None)
+        return StoreHealth(
+            engine="memory",
+            durable=False,
+            schema=1,
+            schema_known=1,
+            members=len(await self.get_living()),
+            batches=Counter(job.batch.status.value for job in self._jobs.values()),
+            oldest=None if oldest is None else _oldest(oldest),
+            overdue=sum(batch.expires_at <= now for batch in live),
+        )
 
     @override
     async def begin_upload(self, upload_id: str, *, tenant: str, blob: str, at: float) -> None:
@@ -172,13 +191,7 @@ class MemoryStore(MemoryUpkeep, Store):
     async def claim_planning(
         self, owner: str, *, lease_seconds: float, ending_only: bool = False
     ) -> ClaimedBatch | None:
-        now = self._clock.now()
-        free = [
-            job.batch
-            for job in self._live.values()
-            if ledger.is_claimable(job.planning, now, ending=ledger.is_ending(job.batch, now))
-            and (ledger.is_ending(job.batch, now) or not ending_only)
-        ]
+        free = self._free_plannings(ending_only=ending_only)
         return self._claim_oldest(free, Kind.PLANNING, owner, lease_seconds)
 
     @override
@@ -190,10 +203,34 @@ class MemoryStore(MemoryUpkeep, Store):
         return None if entry is None or entry.released else tuple(entry.parts)
 
     @override
-    async def list_offers(self) -> list[Offer]:
-        now = self._clock.now()
-        found = offers((job for job in self._live.values() if job.open), now)
-        return sorted(found, key=lambda offer: (offer.batch_id, offer.model))
+    async def poll(
+        self,
+        owner: str,
+        *,
+        offers_max: int,
+        batch_ids: Sequence[str] = (),
+        skip_models: Collection[str] = (),
+        ending_only: bool = False,
+    ) -> Poll:
+        states, living, now = (
+            await self.get_states(batch_ids),
+            await self.get_living(),
+            self._clock.now(),
+        )
+        found = [
+            offer
+            for offer in in_order(offers((job for job in self._live.values() if job.open), now))
+            if offer.model not in skip_models and (offer.ending or not ending_only)
+        ]
+        return Poll(
+            now=now,
+            members=len(living),
+            rank=living.index(owner) if owner in living else None,
+            statuses=states.by_id,
+            offers=tuple(found[:offers_max]),
+            planning_due=bool(self._free_plannings(ending_only=ending_only)),
+            finalizing_due=bool(self._free_finalizings()),
+        )
 
     @override
     async def claim_shards(
@@ -218,13 +255,7 @@ class MemoryStore(MemoryUpkeep, Store):
 
     @override
     async def claim_finalizing(self, owner: str, *, lease_seconds: float) -> ClaimedBatch | None:
-        now = self._clock.now()
-        free = [
-            job.batch
-            for job in self._live.values()
-            if job.finalizing is not None and ledger.is_claimable(job.finalizing, now, ending=False)
-        ]
-        return self._claim_oldest(free, Kind.FINALIZING, owner, lease_seconds)
+        return self._claim_oldest(self._free_finalizings(), Kind.FINALIZING, owner, lease_seconds)
 
     @override
     async def renew(self, claims: Sequence[Claim], *, lease_seconds: float) -> list[Unit]:
@@ -329,6 +360,23 @@ class MemoryStore(MemoryUpkeep, Store):
             return None
         return job, hold
 
+    def _free_plannings(self, *, ending_only: bool) -> list[Batch]:
+        now = self._clock.now()
+        return [
+            job.batch
+            for job in self._live.values()
+            if ledger.is_claimable(job.planning, now, ending=ledger.is_ending(job.batch, now))
+            and (ledger.is_ending(job.batch, now) or not ending_only)
+        ]
+
+    def _free_finalizings(self) -> list[Batch]:
+        now = self._clock.now()
+        return [
+            job.batch
+            for job in self._live.values()
+            if job.finalizing is not None and ledger.is_claimable(job.finalizing, now, ending=False)
+        ]
+
     def _claim_oldest(
         self, batches: Iterable[Batch], kind: Kind, owner: str, lease_seconds: float
     ) -> ClaimedBatch | None:
@@ -358,3 +406,14 @@ class MemoryStore(MemoryUpkeep, Store):
         job.batch = ledger.recorded(job.batch, outcome, open_shards=len(job.open), at=at)
         if not job.open:
             job.finalizing = Hold()
+
+
+def _oldest(batch: Batch) -> OldestBatch:
+    """Return what an operator is shown of a batch."""
+    return OldestBatch(
+        batch_id=batch.id,
+        status=batch.status.value,
+        created_at=batch.created_at,
+        expires_at=batch.expires_at,
+        waiting_for=batch.waiting_for,
+    )

@@ -184,7 +184,7 @@ def _ledger_first(patches: Patches) -> None:
 
     async def append(self: committer.Committer, name: str, data: bytes) -> int:
         try:
-            return await self._tools.blobs.append(name, data)
+            return await self._tools.blobs.append(name, data, after=0)
         except StorageFull:
             return 0
 

@@ -206,7 +206,7 @@ async def commit_of(
         for n in _numbers(shard.plan.number)
     ]
     data = b"".join(lines)
-    offset = await deployment.blobs.append(name, data)
+    offset = await deployment.blobs.append(name, data, after=0)
     slice_of_both = Part(blob=name, offset=offset, length=len(data))
     part = ShardCommit(
         number=shard.plan.number,

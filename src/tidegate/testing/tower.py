@@ -137,7 +137,12 @@ class Tower:
         self.number = 0
 
     def open(
-        self, doors: Doors, bodies: Sequence[bytes], *, model: str = "m"
+        self,
+        doors: Doors,
+        bodies: Sequence[bytes],
+        *,
+        model: str = "m",
+        limits: AimdSettings | None = None,
     ) -> tuple[Run, OpenShard]:
         """Open a shard of lines with these bodies."""
         self.number += 1
@@ -149,7 +154,7 @@ class Tower:
             expires_at=FAR,
         )
         shard = Shard(batch_id=self.batch.id, plan=plan, done=no_lines_done(len(bodies)), epoch=1)
-        limits = AimdSettings(start=10_000, max=10_000)
+        limits = limits or AimdSettings(start=10_000, max=10_000)
         opened = OpenShard(
             ClaimedShard(claim=claim, shard=shard),
             [PlanLine(index, b'"x"', body) for index, body in enumerate(bodies)],

@@ -5,7 +5,7 @@ processes.
 """
 
 from tidegate.wiring.collecting import run_collection
-from tidegate.wiring.looking import look_at_ledger, opened_upstreams
+from tidegate.wiring.looking import look_at_storage, opened_upstreams
 from tidegate.wiring.offline import run_offline
 from tidegate.wiring.processing import Processing, run_processor
 from tidegate.wiring.rooms import SCRATCH_FOLDER, make_directories
@@ -15,7 +15,7 @@ __all__ = [
     "SCRATCH_FOLDER",
     "Processing",
     "Running",
-    "look_at_ledger",
+    "look_at_storage",
     "make_directories",
     "opened_upstreams",
     "run_collection",

@@ -91,8 +91,8 @@ async def open_ports(settings: Settings, stack: AsyncExitStack, *, check: bool =
     clock = SystemClock()
     make_directories(settings.data_dir, SystemFiles())
     _check_ledger(settings)
-    store = await stack.enter_async_context(_make_store(settings, clock))
-    blobs = _make_blobs(settings)
+    store = await stack.enter_async_context(make_store(settings, clock))
+    blobs = make_blobs(settings)
     stack.push_async_callback(blobs.aclose)
     if check:
         await store.check()
@@ -151,13 +151,15 @@ def _check_ledger(settings: Settings) -> None:
         )
 
 
-def _make_store(settings: Settings, clock: Clock) -> Store:
+def make_store(settings: Settings, clock: Clock) -> Store:
+    """Return the configured ledger; it is not open yet."""
     if settings.store.kind is StoreKind.MEMORY:
         return MemoryStore(clock)
     return SqliteStore(settings.data_dir / LEDGER_FILE, clock, ThreadExecutor())
 
 
-def _make_blobs(settings: Settings) -> BlobStore:
+def make_blobs(settings: Settings) -> BlobStore:
+    """Return the configured blob store."""
     if settings.blobs.kind is BlobsKind.MEMORY:
         return MemoryBlobs()
     return FilesystemBlobs(settings.data_dir / BLOBS_FOLDER)
@@ -320,4 +322,4 @@ def _keeper(settings: Settings, ports: Ports) -> Keeper:
     claims = settings.processor.claims
     if settings.store.kind is StoreKind.MEMORY:
         return TaskKeeper(claims, ports.store)
-    return ThreadKeeper(claims, lambda: _make_store(settings, ports.clock))
+    return ThreadKeeper(claims, lambda: make_store(settings, ports.clock))

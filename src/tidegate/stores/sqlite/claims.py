@@ -8,7 +8,6 @@ import msgspec
 from tidegate.domain.batch import Batch
 from tidegate.domain.claim import Kind, Unit
 from tidegate.domain.shard import Shard
-from tidegate.domain.share import Offer
 from tidegate.stores import ledger, sql
 from tidegate.stores.base import ClaimedBatch, ClaimedShard, ClaimedShards, Want
 from tidegate.stores.sqlite import batches, units
@@ -24,39 +23,6 @@ class _OldestRow(msgspec.Struct, frozen=True, array_like=True):
 
 class _NumberRow(msgspec.Struct, frozen=True, array_like=True):
     number: int
-
-
-class _OfferRow(msgspec.Struct, frozen=True, array_like=True):
-    """Claimable shards of one model: `ready` ones, and those `free` if the batch is ending."""
-
-    batch_id: str
-    tenant: str
-    model: str
-    created_at: float
-    expires_at: float
-    ending: int
-    ready: int
-    free: int
-    claimed_lines: int
-
-    @property
-    def shards(self) -> int:
-        """Count what can be claimed now."""
-        return self.free if self.ending else self.ready
-
-    def offer(self, claimed_lines: int, tenant_lines: int) -> Offer:
-        """Return the row as an offer, with the lines at work of its batch and of its tenant."""
-        return Offer(
-            batch_id=self.batch_id,
-            tenant=self.tenant,
-            model=self.model,
-            created_at=self.created_at,
-            expires_at=self.expires_at,
-            shards=self.shards,
-            claimed_lines=claimed_lines,
-            tenant_lines=tenant_lines,
-            ending=bool(self.ending),
-        )
 
 
 def get_shard(connection: apsw.Connection, batch_id: str, number: int) -> Shard | None:
@@ -89,16 +55,10 @@ def claim_oldest(
     return ClaimedBatch(claim=claim, batch=row.batch(), crashes=hold.crashes)
 
 
-def list_offers(connection: apsw.Connection, now: float) -> list[Offer]:
-    """Return what shards could be claimed; see `Store.list_offers`."""
-    rows = select(connection, SQL["list_offers"], {"now": now}, _OfferRow)
-    rows.sort(key=_by_batch)
-    by_batch: dict[str, int] = {}
-    by_tenant: dict[str, int] = {}
-    for row in rows:  # Also those with nothing to claim: their lines count for the tenant.
-        by_batch[row.batch_id] = by_batch.get(row.batch_id, 0) + row.claimed_lines
-        by_tenant[row.tenant] = by_tenant.get(row.tenant, 0) + row.claimed_lines
-    return [row.offer(by_batch[row.batch_id], by_tenant[row.tenant]) for row in rows if row.shards]
+def is_due(connection: apsw.Connection, kind: Kind, *, now: float, ending_only: bool) -> bool:
+    """Return whether a planning or finalizing could be claimed."""
+    values: dict[str, Value] = {"now": now, "ending_only": ending_only}
+    return select_one(connection, _OLDEST[kind], values, _OldestRow) is not None
 
 
 def claim_shards(
@@ -134,7 +94,3 @@ def claim_shards(
         ClaimedShards(batch=found[batch_id], shards=tuple(shards))
         for batch_id, shards in claimed.items()
     ]
-
-
-def _by_batch(row: _OfferRow) -> tuple[str, str]:
-    return row.batch_id, row.model

@@ -21,24 +21,6 @@ WHERE
 ORDER BY u.created_at, u.batch_id
 LIMIT 1;
 
--- list_offers --
-SELECT
-    u.batch_id, b.tenant, u.model, b.created_at, b.expires_at,
-    b.status = 'cancelling' OR b.expires_at <= :now AS ending,
-    u.ready, u.free, u.claimed_lines
-FROM (
-    SELECT
-        batch_id,
-        model,
-        sum(expires_at <= :now AND (not_before IS NULL OR not_before <= :now)) AS ready,
-        sum(expires_at <= :now) AS free,
-        sum(iif(expires_at > :now, undone, 0)) AS claimed_lines
-    FROM unit
-    WHERE kind = 'shard' AND ended = 0
-    GROUP BY batch_id, model
-) AS u
-JOIN batch AS b ON b.id = u.batch_id;
-
 -- claimable_shards --
 SELECT number FROM unit
 WHERE

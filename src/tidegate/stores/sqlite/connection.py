@@ -27,6 +27,7 @@ SQL = sql.load("tidegate.stores.sqlite", "connection.sql")
 MIGRATIONS: tuple[LiteralString, ...] = (
     sql.read("tidegate.stores.sqlite.migrations", "0001_first.sql"),
     sql.read("tidegate.stores.sqlite.migrations", "0002_upkeep.sql"),
+    sql.read("tidegate.stores.sqlite.migrations", "0003_poll.sql"),
 )
 BUSY_SECONDS = 10.0
 _WAL_PAUSE_MS = 10

@@ -142,6 +142,7 @@ def _record(connection: apsw.Connection, row: BatchRow, outcome: ledger.Outcome,
     open_shards = row.open_shards - outcome.ended
     batch = ledger.recorded(before, outcome, open_shards=open_shards, at=at)
     batches.save_batch(connection, batch)
-    set_open_shards(connection, batch.id, open_shards)
+    if outcome.ended:
+        set_open_shards(connection, batch.id, open_shards)
     if not open_shards:
         units.open_unit(connection, batch, Unit(batch_id=batch.id, kind=Kind.FINALIZING))

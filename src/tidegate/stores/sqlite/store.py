@@ -1,6 +1,7 @@
 """The SQLite ledger as a `Store`: which lane each verb takes, and what time it is."""
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -13,7 +14,6 @@ from tidegate.domain.claim import Claim, Kind, Unit
 from tidegate.domain.errors import StoreUnavailable
 from tidegate.domain.file import File, Part, Purpose
 from tidegate.domain.shard import Verdict
-from tidegate.domain.share import Offer
 from tidegate.runtime.clock import Clock
 from tidegate.stores import ledger
 from tidegate.stores.base import (
@@ -22,12 +22,15 @@ from tidegate.stores.base import (
     Commit,
     Page,
     Plan,
+    Poll,
     States,
     Store,
     Want,
 )
 from tidegate.stores.executor import Executor, Lane
-from tidegate.stores.sqlite import batches, claims, connection, files, results, units
+from tidegate.stores.health import StoreHealth
+from tidegate.stores.sqlite import batches, claims, connection, files, offers, results, units
+from tidegate.stores.sqlite.health import look
 from tidegate.stores.sqlite.rows import write
 from tidegate.stores.sqlite.upkeep import SqliteUpkeep
 
@@ -94,6 +97,11 @@ class SqliteStore(SqliteUpkeep, Store):
     async def check(self) -> None:
         await self._write(lambda db: write(db, connection.SQL["beat"], {"at": self._clock.now()}))
         await self._read(lambda db: write(db, connection.SQL["read_pulse"], {}))
+
+    @override
+    async def health(self) -> StoreHealth:
+        # On a connection of its own, since the ledger need not be open.
+        return await asyncio.to_thread(look, self._path, now=self._clock.now())
 
     @override
     async def begin_upload(self, upload_id: str, *, tenant: str, blob: str, at: float) -> None:
@@ -180,8 +188,21 @@ class SqliteStore(SqliteUpkeep, Store):
         return await self._read(lambda db: batches.get_input(db, batch_id))
 
     @override
-    async def list_offers(self) -> list[Offer]:
-        return await self._read(lambda db: claims.list_offers(db, self._clock.now()))
+    async def poll(
+        self,
+        owner: str,
+        *,
+        offers_max: int,
+        batch_ids: Sequence[str] = (),
+        skip_models: Collection[str] = (),
+        ending_only: bool = False,
+    ) -> Poll:
+        wanted = offers.Wanted(
+            limit=offers_max, skip_models=frozenset(skip_models), ending_only=ending_only
+        )
+        return await self._read(
+            lambda db: offers.poll(db, owner, batch_ids, wanted, now=self._clock.now())
+        )
 
     @override
     async def claim_shards(

@@ -118,14 +118,14 @@ class AppendContract:
 
     async def test_offsets_follow_one_another(self, blobs: BlobStore) -> None:
         assert blobs.appends, "run this contract with a store that appends"
-        assert await blobs.append("results/1", b"abc") == 0
-        assert await blobs.append("results/1", b"defg") == 3
-        assert await blobs.append("results/1", b"h") == 7
+        assert await blobs.append("results/1", b"abc", after=0) == 0
+        assert await blobs.append("results/1", b"defg", after=0) == 3
+        assert await blobs.append("results/1", b"h", after=0) == 7
         assert await blobs.read("results/1", 2, 5) == b"cdefg"
 
     async def test_a_large_append_lands_whole(self, blobs: BlobStore) -> None:
-        await blobs.append("results/1", b"x")
-        assert await blobs.append("results/1", LARGE) == 1
+        await blobs.append("results/1", b"x", after=0)
+        assert await blobs.append("results/1", LARGE, after=0) == 1
         assert await blobs.read("results/1", 1, len(LARGE)) == LARGE
 
     async def test_many_names_grow_at_a_time(self, blobs: BlobStore) -> None:
@@ -133,7 +133,9 @@ class AppendContract:
         for turn in range(3):
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(blobs.append(name, name.encode().ljust(20)), name=name)
+                    group.create_task(
+                        blobs.append(name, name.encode().ljust(20), after=0), name=name
+                    )
                     for name in names
                 ]
             assert {task.result() for task in tasks} == {turn * 20}
@@ -141,32 +143,52 @@ class AppendContract:
             assert await blobs.read(name, 0, 60) == name.encode().ljust(20) * 3
 
     async def test_its_length_follows(self, blobs: BlobStore) -> None:
-        await blobs.append("results/1", b"abc")
+        await blobs.append("results/1", b"abc", after=0)
         assert await blobs.length("results/1") == 3
-        await blobs.append("results/1", b"d")
+        await blobs.append("results/1", b"d", after=0)
         assert await blobs.length("results/1") == 4
 
     async def test_a_growing_blob_is_listed_and_deleted(self, blobs: BlobStore) -> None:
-        await blobs.append("results/1", b"abc")
+        await blobs.append("results/1", b"abc", after=0)
         assert await blobs.list_names("results/") == ["results/1"]
         await blobs.delete("results/1")
         await expect_missing(blobs, "results/1")
 
-    async def test_a_deleted_blob_begins_anew(self, blobs: BlobStore) -> None:
-        await blobs.append("results/1", b"abc")
+    async def test_a_blob_that_vanished_is_not_made_again(self, blobs: BlobStore) -> None:
+        await blobs.append("results/1", b"abc", after=0)
         await blobs.delete("results/1")
-        assert await blobs.append("results/1", b"de") == 0
+        for _ in range(2):
+            await _expect_lost(blobs, after=3)
+        await expect_missing(blobs, "results/1")
+
+    async def test_acknowledged_bytes_that_are_gone_are_noticed(self, blobs: BlobStore) -> None:
+        await blobs.append("results/1", b"abc", after=0)
+        await _expect_lost(blobs, after=4)
+        assert await blobs.append("results/1", b"d", after=3) == 3
+
+    async def test_a_deleted_blob_begins_anew(self, blobs: BlobStore) -> None:
+        await blobs.append("results/1", b"abc", after=0)
+        await blobs.delete("results/1")
+        assert await blobs.append("results/1", b"de", after=0) == 0
         assert await blobs.read("results/1", 0, 2) == b"de"
 
     async def test_a_cancelled_append_leaves_later_slices_right(self, blobs: BlobStore) -> None:
-        await blobs.append("results/1", b"first")
+        await blobs.append("results/1", b"first", after=0)
         async with asyncio.TaskGroup() as group:
-            task = group.create_task(blobs.append("results/1", LARGE), name="append")
+            task = group.create_task(blobs.append("results/1", LARGE, after=0), name="append")
             group.create_task(_cancel(task), name="cancel")
-        offset = await blobs.append("results/1", b"third")
+        offset = await blobs.append("results/1", b"third", after=0)
         assert offset in {5, 5 + len(LARGE)}
         assert await blobs.read("results/1", offset, 5) == b"third"
         assert await blobs.read("results/1", 0, 5) == b"first"
+
+
+async def _expect_lost(blobs: BlobStore, *, after: int) -> None:
+    try:
+        await blobs.append("results/1", b"more", after=after)
+    except BlobMissing:
+        return
+    raise AssertionError("it wrote under bytes that were acknowledged before")
 
 
 class NoAppendContract:
@@ -175,7 +197,7 @@ class NoAppendContract:
     async def test_it_says_so_and_refuses(self, blobs: BlobStore) -> None:
         assert not blobs.appends, "run this contract with a store that does not append"
         try:
-            await blobs.append("results/1", b"abc")
+            await blobs.append("results/1", b"abc", after=0)
         except AssertionError:
             assert await blobs.list_names("") == []
         else:
@@ -332,6 +354,25 @@ class ListContract:
         assert await blobs.list_names("a/x.") == ["a/x.y/z"]
         assert await blobs.list_names("d") == []
         assert await blobs.list_names("d/e") == []
+
+    async def test_a_page_begins_behind_a_name_and_is_bounded(self, blobs: BlobStore) -> None:
+        names = sorted(
+            ["a", "a-b", "a.b", "b/a", "b-a", "b/a.x/y", "b/a/c", "b/b", "c/d/e", "c/d-e"]
+        )
+        names = [name for name in names if name != "b/a"]
+        for name in names:
+            await blobs.put(name, b"0")
+        for limit in (1, 2, 3, len(names), len(names) + 1):
+            found: list[str] = []
+            while page := await blobs.list_names("", after=found[-1] if found else "", limit=limit):
+                assert len(page) <= limit
+                found += page
+            assert found == names
+        assert await blobs.list_names("b", after="b/a.x/y", limit=9) == ["b/a/c", "b/b"]
+        assert await blobs.list_names("b/", after="a", limit=1) == ["b/a.x/y"]
+        assert await blobs.list_names("b/", after="c") == []
+        assert [page async for page in blobs.name_pages("c/")] == [["c/d-e", "c/d/e"]]
+        assert [page async for page in blobs.name_pages("nothing")] == []
 
 
 class NameContract:

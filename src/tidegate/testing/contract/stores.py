@@ -13,6 +13,7 @@ from tidegate.domain.batch import Batch, Status
 from tidegate.domain.errors import TidegateError
 from tidegate.domain.file import File, Part, Purpose
 from tidegate.domain.shard import ShardPlan, Tally
+from tidegate.domain.share import Offer
 from tidegate.stores.base import ClaimedBatch, ClaimedShard, Commit, Plan, ShardCommit, Store, Want
 
 E = TypeVar("E", bound=TidegateError)
@@ -111,6 +112,11 @@ def a_plan(batch_id: str, shards: Sequence[tuple[str, int]]) -> Plan:
         output_file_id=f"file-{batch_id}-output",
         error_file_id=f"file-{batch_id}-error",
     )
+
+
+async def list_offers(store: Store) -> list[Offer]:
+    """Return all that a poll offers, in its order."""
+    return list((await store.poll("anna", offers_max=1_000)).offers)
 
 
 async def claim_planning(store: Store, owner: str = "anna") -> ClaimedBatch:

@@ -324,8 +324,8 @@ class Agreement(RuleBasedStateMachine):
 
     @invariant()
     def all_that_can_be_read_is_equal(self) -> None:
-        self.both(lambda s: s.list_offers())
-        self.both(lambda s: s.get_states([*BATCHES, NOBODY]))
+        self.both(lambda s: s.poll("anna", offers_max=2, batch_ids=[*BATCHES, NOBODY]))
+        self.both(lambda s: s.poll("anna", offers_max=100, ending_only=True))
         for batch_id in BATCHES:
             self.both(lambda s, key=batch_id: s.get_batch("tenant-one", key))  # type: ignore[misc]  # mypy infers no lambda with a default
             self.both(lambda s, key=batch_id: s.get_input(key))  # type: ignore[misc]  # as above

@@ -5,9 +5,10 @@
 import asyncio
 from dataclasses import replace
 
+from tidegate.domain.batch import Status
 from tidegate.domain.claim import Claim, Kind, Unit
 from tidegate.domain.shard import is_done
-from tidegate.domain.share import Offer
+from tidegate.domain.share import Offer, in_order
 from tidegate.stores.base import ClaimedBatch, Store, Want
 from tidegate.testing.contract.stores import (
     LEASE,
@@ -18,9 +19,11 @@ from tidegate.testing.contract.stores import (
     a_batch,
     a_commit,
     a_plan,
+    claim_finalizing,
     claim_planning,
     claim_shard,
     claim_shards,
+    list_offers,
     planned,
     result,
     run_whole,
@@ -113,17 +116,106 @@ class ClaimPlanningContract:
 
 async def lines_at_work(store: Store) -> dict[str, tuple[int, int]]:
     """Return the claimed lines of each batch on offer, and those of its tenant."""
-    offers = await store.list_offers()
+    offers = await list_offers(store)
     return {offer.batch_id: (offer.claimed_lines, offer.tenant_lines) for offer in offers}
 
 
-class ListOffersContract:
-    """What `list_offers` promises."""
+class PollContract:
+    """What `poll` promises beside its offers."""
+
+    async def test_it_tells_time_members_and_the_rank_of_the_owner(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        nothing = await store.poll("bert", offers_max=9)
+        assert (nothing.now, nothing.members, nothing.rank) == (START, 0, None)
+        assert (nothing.statuses, nothing.offers) == ({}, ())
+        for owner in ("cleo", "bert"):
+            await store.beat(owner, lease_seconds=LEASE)
+        clock.turn(1.5)
+        assert [(await store.poll(owner, offers_max=9)).rank for owner in ("bert", "cleo")] == [
+            0,
+            1,
+        ]
+        stranger = await store.poll("anna", offers_max=9)
+        assert (stranger.now, stranger.members, stranger.rank) == (START + 1.5, 2, None)
+        clock.turn(LEASE)
+        assert (await store.poll("bert", offers_max=9)).members == 0
+
+    async def test_statuses_are_those_of_the_batches_asked_for(self, store: Store) -> None:
+        await planned(store)
+        await store.create_batch(a_batch("batch_2"))
+        found = await store.poll("anna", offers_max=9, batch_ids=["batch_1", "nobody's"])
+        assert found.statuses == {"batch_1": Status.IN_PROGRESS}
+
+    async def test_a_planning_that_could_be_claimed_is_due(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        assert await due(store) == (False, False)
+        await store.create_batch(a_batch())
+        assert await due(store) == (True, False)
+        assert await due(store, ending_only=True) == (False, False)
+        claimed = await claim_planning(store)
+        assert await due(store) == (False, False)
+        clock.turn(LEASE)
+        assert await due(store) == (True, False)
+        await store.hand_back([claimed.claim], wait_seconds=30)
+        assert await due(store) == (False, False)
+        clock.turn(WINDOW)
+        assert await due(store, ending_only=True) == (True, False)
+
+    async def test_a_finalizing_that_could_be_claimed_is_due(self, store: Store) -> None:
+        await planned(store)
+        assert await due(store) == (False, False)
+        await run_whole(store)
+        assert await due(store) == (False, True)
+        await claim_finalizing(store)
+        assert await due(store) == (False, False)
+
+    async def test_it_changes_nothing(self, store: Store) -> None:
+        await planned(store, shards=[("m", 2), ("n", 3)])
+        before = await store.get_shards("batch_1")
+        for _ in range(2):
+            await store.poll("anna", offers_max=9, batch_ids=["batch_1"])
+        assert await store.get_shards("batch_1") == before
+
+    async def test_offers_are_bounded_and_come_in_the_order_of_shares(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        for number in range(40):
+            tenant = f"tenant-{number % 4}"
+            batch = a_batch(f"batch_{number:02}", tenant=tenant, created_at=START - number % 7)
+            await planned(store, batch, shards=[("m", 5), ("m", 4), ("n", 1 + number % 3)])
+        for number in (3, 7, 11, 12, 30):
+            await claim_shards(store, batch_id=f"batch_{number:02}", limit=1)
+        await store.cancel_batch("tenant-1", "batch_05", at=START)
+        offers = await list_offers(store)
+        assert len(offers) == 80
+        assert offers == in_order(offers)
+        assert offers[0].batch_id == "batch_05"
+        for limit in (0, 1, 2, 33, 79, 80):
+            found = await store.poll("anna", offers_max=limit)
+            assert list(found.offers) == offers[:limit]
+        skipped = await store.poll("anna", offers_max=7, skip_models=["m"])
+        assert list(skipped.offers) == [offer for offer in offers if offer.model == "n"][:7]
+        only = await store.poll("anna", offers_max=7, ending_only=True)
+        assert {offer.batch_id for offer in only.offers} == {"batch_05"}
+        clock.turn(WINDOW)
+        assert len((await store.poll("anna", offers_max=99, ending_only=True)).offers) == 80
+
+
+async def due(store: Store, *, ending_only: bool = False) -> tuple[bool, bool]:
+    """Return whether a planning and a finalizing are due."""
+    found = await store.poll("anna", offers_max=0, ending_only=ending_only)
+    return found.planning_due, found.finalizing_due
+
+
+class OffersContract:
+    """What the offers of `poll` promise."""
 
     async def test_without_shards_there_are_no_offers(self, store: Store) -> None:
-        assert await store.list_offers() == []
+        assert await list_offers(store) == []
         await store.create_batch(a_batch())
-        assert await store.list_offers() == []
+        assert await list_offers(store) == []
 
     async def test_each_model_of_a_batch_is_one_offer(self, store: Store) -> None:
         await planned(store, shards=[("m", 3), ("m", 2), ("n", 1)])
@@ -138,7 +230,7 @@ class ListOffersContract:
             tenant_lines=0,
             ending=False,
         )
-        assert await store.list_offers() == [first, replace(first, model="n", shards=1)]
+        assert await list_offers(store) == [first, replace(first, model="n", shards=1)]
 
     async def test_claimed_lines_are_the_undone_ones_of_every_model(
         self, store: Store, clock: ManualClock
@@ -147,13 +239,13 @@ class ListOffersContract:
         claimed = await claim_shard(store)
         await claim_shards(store, "bert", model="n", limit=1)
         await store.commit(a_commit(result(claimed, [0, 4])))
-        offers = await store.list_offers()
+        offers = await list_offers(store)
         assert [(o.model, o.shards, o.claimed_lines) for o in offers] == [
             ("m", 1, 10),
             ("n", 1, 10),
         ]
         clock.turn(LEASE)
-        offers = await store.list_offers()
+        offers = await list_offers(store)
         assert [(o.model, o.shards, o.claimed_lines) for o in offers] == [("m", 2, 0), ("n", 2, 0)]
 
     async def test_tenant_lines_are_of_all_its_batches_also_of_those_claimed_to_the_last(
@@ -176,20 +268,20 @@ class ListOffersContract:
     async def test_what_is_held_or_ended_is_no_offer(self, store: Store) -> None:
         await planned(store, shards=[("m", 1), ("m", 1)])
         claimed = await claim_shards(store)
-        assert await store.list_offers() == []
+        assert await list_offers(store) == []
         await store.commit(a_commit(result(claimed[0], [0])))
         await store.hand_back([one.claim for one in claimed])
-        assert [offer.shards for offer in await store.list_offers()] == [1]
+        assert [offer.shards for offer in await list_offers(store)] == [1]
 
     async def test_a_wait_holds_an_offer_back(self, store: Store, clock: ManualClock) -> None:
         await planned(store, shards=[("m", 1), ("m", 1)])
         claimed = await claim_shard(store)
         await store.hand_back([claimed.claim], wait_seconds=30)
-        assert [offer.shards for offer in await store.list_offers()] == [1]
+        assert [offer.shards for offer in await list_offers(store)] == [1]
         clock.turn(29.5)
-        assert [offer.shards for offer in await store.list_offers()] == [1]
+        assert [offer.shards for offer in await list_offers(store)] == [1]
         clock.turn(0.5)
-        assert [offer.shards for offer in await store.list_offers()] == [2]
+        assert [offer.shards for offer in await list_offers(store)] == [2]
 
     async def test_an_ending_batch_waits_for_nothing(
         self, store: Store, clock: ManualClock
@@ -197,18 +289,18 @@ class ListOffersContract:
         await planned(store)
         claimed = await claim_shard(store)
         await store.hand_back([claimed.claim], wait_seconds=2 * WINDOW)
-        assert await store.list_offers() == []
+        assert await list_offers(store) == []
         clock.turn(WINDOW - 0.5)
-        assert await store.list_offers() == []
+        assert await list_offers(store) == []
         clock.turn(0.5)
-        assert [offer.ending for offer in await store.list_offers()] == [True]
+        assert [offer.ending for offer in await list_offers(store)] == [True]
 
     async def test_a_cancelled_batch_is_ending(self, store: Store) -> None:
         await planned(store)
         claimed = await claim_shard(store)
         await store.hand_back([claimed.claim], wait_seconds=30)
         await store.cancel_batch(TENANT, "batch_1", at=START)
-        assert [offer.ending for offer in await store.list_offers()] == [True]
+        assert [offer.ending for offer in await list_offers(store)] == [True]
         assert len(await claim_shards(store)) == 1
 
 

@@ -21,6 +21,7 @@ from tidegate.testing.contract.stores import (
     a_plan,
     claim_shard,
     claim_shards,
+    list_offers,
     planned,
     result,
     run_whole,
@@ -230,7 +231,7 @@ class RepairContract:
         assert await store.repair(repair)
         shard, _ = await store.get_shards("batch_1")
         assert (shard.ended, shard.epoch) == (False, 2)
-        assert [offer.shards for offer in await store.list_offers()] == [2]
+        assert [offer.shards for offer in await list_offers(store)] == [2]
         first, second = await claim_shards(store, "bert")
         assert first.shard.crashes == 0, "its owner had ended it"
         commit = a_commit(result(second, [2]), segment="segment-3")

@@ -25,6 +25,7 @@ from tidegate.runtime.clock import Clock
 from tidegate.runtime.identity import IdMaker
 from tidegate.signals.memory import MemorySignals
 from tidegate.stores.base import ClaimedShard, Commit, Plan, ShardCommit, Store, Want
+from tidegate.testing.contract.stores import list_offers
 from tidegate.upstreams.catalogue import Catalogue
 from tidegate.wire.batches import BatchRequest
 
@@ -59,6 +60,7 @@ class Acts:
         self._owner = ids.make("proc_")
         self._sequences: dict[Claim, int] = {}
         self._writers: dict[str, str] = {}
+        self._ends: dict[str, int] = {}
         self._desk = Desk(
             settings=Settings(),
             store=store,
@@ -248,7 +250,7 @@ class Acts:
             batches=batches,
             inputs=tuple([await self._input(batch) for batch in batches]),
             plans=tuple([await self._plan(batch) for batch in batches]),
-            offers=tuple(await self.store.list_offers()),
+            offers=tuple(await list_offers(self.store)),
         )
 
     async def _shows_results(self, batch: Batch) -> bool:
@@ -291,7 +293,10 @@ class Acts:
         if not lines:
             return {}
         name = ResultBlob(batch_id=batch_id, writer=writer, label=label).name
-        offset = await self.blobs.append(name, b"".join(line for _, line in lines))
+        offset = await self.blobs.append(
+            name, b"".join(line for _, line in lines), after=self._ends.get(name, 0)
+        )
+        self._ends[name] = offset + sum(len(line) for _, line in lines)
         parts: dict[int, Part] = {}
         for number, line in lines:
             start = parts[number].offset if number in parts else offset

@@ -15,13 +15,13 @@ import msgspec
 from tidegate.domain.batch import NEXT, Batch, Counts, Problem, Status
 from tidegate.domain.claim import Claim, Kind, Unit
 from tidegate.domain.shard import Verdict
-from tidegate.domain.share import Offer
 from tidegate.runtime.clock import Clock
 from tidegate.stores.base import (
     ClaimedBatch,
     ClaimedShards,
     Commit,
     Plan,
+    Poll,
     ShardCommit,
     States,
     Store,
@@ -173,8 +173,8 @@ class Account:
         """Hear that the ledger told its time."""
         self._windows.told()
 
-    async def after_list_offers(self, _answer: Sequence[Offer]) -> None:
-        """Hear that the ledger told which batches are past their window."""
+    async def after_poll(self, _answer: Poll, _owner: str, **_options: object) -> None:
+        """Record that the ledger told its time, and which batches are past their window."""
         self._windows.told()
 
     # Claims

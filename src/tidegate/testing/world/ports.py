@@ -9,7 +9,7 @@ from typing import Self, TypeVar, cast
 
 from typing_extensions import override
 
-from tidegate.blobs.base import BlobStore, BlobWriter
+from tidegate.blobs.base import NAMES_MAX, BlobHealth, BlobStore, BlobWriter
 from tidegate.domain.errors import ConnectFailed, ReplyBroken, StorageBroken, StorageFull, TimedOut
 from tidegate.signals.base import Listener, Signals
 from tidegate.testing.world.host import Host, Port
@@ -79,12 +79,14 @@ class HostBlobs(BlobStore):
         )
 
     @override
-    async def append(self, name: str, data: bytes) -> int:
+    async def append(self, name: str, data: bytes, *, after: int) -> int:
         async def tear() -> None:
             cut = self._host.chance.randint(0, len(data))
-            await self._blobs.append(name, data[:cut] + _JUNK)
+            await self._blobs.append(name, data[:cut] + _JUNK, after=after)
 
-        return await self._write(f"append {name}", lambda: self._blobs.append(name, data), tear)
+        return await self._write(
+            f"append {name}", lambda: self._blobs.append(name, data, after=after), tear
+        )
 
     @override
     async def read(self, name: str, offset: int, length: int) -> bytes:
@@ -99,8 +101,16 @@ class HostBlobs(BlobStore):
         await self._steady(f"delete {name}", lambda: self._blobs.delete(name))
 
     @override
-    async def list_names(self, prefix: str) -> list[str]:
-        return await self._steady(f"list {prefix}", lambda: self._blobs.list_names(prefix))
+    async def list_names(
+        self, prefix: str, *, after: str = "", limit: int = NAMES_MAX
+    ) -> list[str]:
+        return await self._steady(
+            f"list {prefix}", lambda: self._blobs.list_names(prefix, after=after, limit=limit)
+        )
+
+    @override
+    async def health(self) -> BlobHealth:
+        return await self._blobs.health()
 
     @override
     async def length(self, name: str) -> int:
