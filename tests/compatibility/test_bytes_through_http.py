@@ -57,7 +57,7 @@ async def user_of(
 
     async with HandlerServer(handle) as server:
         upstream = HttpUpstream(HttpSettings(url=server.url, api_key="upstream-key"))
-        routes = Routes(default=Endpoint("gateway", upstream))
+        routes = Routes(default=Endpoint("upstream", upstream))
         try:
             async with sdk_user(routes, processor=settings) as user:
                 yield user, seen

@@ -97,7 +97,7 @@ async def user_against(*scripts: Script) -> AsyncIterator[tuple[SdkUser, Hostile
             HttpSettings(url=server.url, timeouts=timeouts, limits=Limits(connections_max=1))
         )
         try:
-            routes = Routes(default=Endpoint("gateway", upstream))
+            routes = Routes(default=Endpoint("upstream", upstream))
             async with sdk_user(routes, processor=ONE_AT_A_TIME) as user:
                 yield user, server
         finally:

@@ -7,7 +7,7 @@ from typing_extensions import override
 
 from tidegate.blobs.base import NAMES_MAX
 from tidegate.blobs.memory import MemoryBlobs
-from tidegate.cli.gc import told as gc_told
+from tidegate.cli.gc import summary
 from tidegate.collector.settings import Settings
 from tidegate.domain.batch import Batch
 from tidegate.domain.blob_names import ResultBlob
@@ -210,7 +210,7 @@ def test_a_name_that_no_blob_can_have_is_told_and_stays() -> None:
         for report in (await collector.look(), await collector.collect()):
             assert report.stranger_names == Littered.names
             assert report.blobs_deleted == 0
-            "\n".join(gc_told(report, dry=True)).encode()
+            "\n".join(summary(report, dry=True)).encode()
         assert observer.strangers == list(Littered.names)
 
     told(story)

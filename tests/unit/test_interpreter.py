@@ -7,7 +7,7 @@ from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES
 
 import pytest
 
-from tidegate.cli.running import until_it_ends
+from tidegate.cli.exit_codes import run_until_stopped
 from tidegate.domain import retry
 from tidegate.runtime.interpreter import (
     SWITCH_INTERVAL_SECONDS,
@@ -35,11 +35,11 @@ def test_a_long_running_command_sets_the_switch_interval() -> None:
     # In a process of its own, because such a command also freezes its objects for the collector.
     code = (
         "import sys\n"
-        f"from {until_it_ends.__module__} import until_it_ends\n"
+        f"from {run_until_stopped.__module__} import run_until_stopped\n"
         "async def look():\n"
         "    print(sys.getswitchinterval())\n"
         "    return False\n"
-        "until_it_ends(look())\n"
+        "run_until_stopped(look())\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -9,7 +9,7 @@ from starlette.types import Message, Receive, Scope, Send
 from typing_extensions import override
 
 from tidegate.api.measured import STEPS_MAX, Measured, route_of
-from tidegate.cli.running import explanation
+from tidegate.cli.exit_codes import failure_reason
 from tidegate.domain.errors import ReplyBroken, StorageBroken
 from tidegate.runtime.loop_lag import LAG_INTERVAL_SECONDS, LoopLagMonitor
 from tidegate.runtime.services import FatalErrorService, ShutdownRequest, run_together
@@ -49,13 +49,13 @@ async def test_a_reported_failure_ends_the_process_and_the_first_one_counts() ->
     failure.stop()
     with pytest.raises(ExceptionGroup) as caught:
         await run_together({}, {"failure": failure}, ShutdownRequest())
-    assert explanation(caught.value) == "the disk is gone"
+    assert failure_reason(caught.value) == "the disk is gone"
 
 
 def test_a_bug_of_ours_is_not_explained_away() -> None:
     known, bug = StorageBroken("gone"), ValueError("oops")
-    assert explanation(ExceptionGroup("", [known])) == "gone"
-    assert explanation(ExceptionGroup("", [known, ExceptionGroup("", [bug])])) is None
+    assert failure_reason(ExceptionGroup("", [known])) == "gone"
+    assert failure_reason(ExceptionGroup("", [known, ExceptionGroup("", [bug])])) is None
 
 
 async def test_failure_and_heartbeat_may_be_stopped_before_they_run_and_twice() -> None:

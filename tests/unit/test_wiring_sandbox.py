@@ -15,25 +15,25 @@ from tidegate.wiring.sandbox import COMMAND, PLAN_COMMAND, decode_http_settings
 
 async def test_a_model_server_has_cells_with_its_settings() -> None:
     flags = {
-        "gateway.url": "http://127.0.0.1:9/prefix",
-        "gateway.api_key": "a-key",
-        "gateway.timeouts.total_seconds": 12.0,
+        "upstream.url": "http://127.0.0.1:9/prefix",
+        "upstream.api_key": "a-key",
+        "upstream.timeouts.total_seconds": 12.0,
         "processor.cells.memory_bytes_max": 2**31,
         "processor.cells.start_seconds": 7.0,
     }
     settings = load(environment={}, flags=flags).settings
-    assert settings.gateway is not None
+    assert settings.upstream is not None
     async with AsyncExitStack() as stack:
         endpoints = open_upstreams(settings, stack)
         # Behind a gateway each model is an endpoint of its own.
-        endpoint = Routes(default=endpoints["gateway"]).find("any-model")
+        endpoint = Routes(default=endpoints["upstream"]).find("any-model")
         assert endpoint is not None
         cell = endpoint.open_cell()
         assert isinstance(cell, ProcessSandbox)
         assert cell.settings.command == COMMAND
         assert cell.settings.memory_bytes_max == 2**31
         assert cell.settings.start_seconds == 7.0
-        assert decode_http_settings(cell.settings.detail) == settings.gateway.http()
+        assert decode_http_settings(cell.settings.detail) == settings.upstream.http()
         assert cell.pid is None
         await cell.aclose()
 
@@ -41,7 +41,7 @@ async def test_a_model_server_has_cells_with_its_settings() -> None:
 async def test_a_batch_that_kills_is_planned_by_a_child_with_the_settings(tmp_path: Path) -> None:
     flags = {
         "data_dir": str(tmp_path),
-        "gateway.url": "http://127.0.0.1:9",
+        "upstream.url": "http://127.0.0.1:9",
         "processor.cells.memory_bytes_max": 2**31,
         "processor.cells.start_seconds": 7.0,
     }

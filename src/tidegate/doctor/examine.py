@@ -1,4 +1,4 @@
-"""The whole examination, in the order in which one would mend things."""
+"""All checks, in the order in which an operator would fix things."""
 
 from collections.abc import AsyncIterator
 
@@ -6,13 +6,13 @@ from tidegate.config import Settings
 from tidegate.doctor.finding import Finding
 from tidegate.doctor.ledger import examine_storage
 from tidegate.doctor.machine import examine_directory, examine_limits
-from tidegate.doctor.serving import examine_ports
+from tidegate.doctor.ports import examine_ports
 from tidegate.doctor.upstreams import examine_upstreams
 from tidegate.runtime.clock import Clock
 
 
 async def examine(settings: Settings, clock: Clock, *, probe: bool) -> AsyncIterator[Finding]:
-    """Yield what is found, as it is found. Nothing is changed, and no secret is shown."""
+    """Yield each finding as it is made. Nothing is changed, and no secret is shown."""
     for finding in examine_directory(settings):
         yield finding
     yield examine_limits(settings)

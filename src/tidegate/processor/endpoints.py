@@ -235,7 +235,7 @@ class Routes:
 
     def __post_init__(self) -> None:
         if not self.by_model and self.default is None:
-            raise SettingsInvalid("No upstream is configured: set gateway.url or model_gateways.")
+            raise SettingsInvalid("No upstream is configured: set upstream.url or upstreams.")
 
     def find(self, model: str) -> Endpoint | None:
         """Return the endpoint of a model, or None when none serves it."""

@@ -256,7 +256,7 @@ def _begun_calls(routes: Routes, tasks: asyncio.TaskGroup) -> Iterator[None]:
 
 def _routes(answers: Mapping[str, Answer] | Answer) -> Routes:
     if not isinstance(answers, Mapping):
-        return Routes(default=Endpoint("gateway", MemoryUpstream(answers)))
+        return Routes(default=Endpoint("upstream", MemoryUpstream(answers)))
     return Routes(
         by_model={name: Endpoint(name, MemoryUpstream(answer)) for name, answer in answers.items()}
     )

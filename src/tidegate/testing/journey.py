@@ -161,7 +161,7 @@ async def travel(lines: list[bytes], roads: Roads) -> Journey:
     server = CannedServer(REPLY, latency_seconds=LATENCY_SECONDS)
     server.plug(upstream.pool, settings, roads.in_flight)
     limits = AimdSettings(start=roads.in_flight, min=roads.in_flight, max=roads.in_flight)
-    endpoint = Endpoint("gateway", roads.door(upstream), limits=limits)
+    endpoint = Endpoint("upstream", roads.door(upstream), limits=limits)
     watch = roads.watch
     async with roads.make_store(clock) as store:
         deployment = Deployment(

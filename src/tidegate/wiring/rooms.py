@@ -20,7 +20,7 @@ from tidegate.blobs.disk import Disk
 from tidegate.blobs.files import Files, SystemFiles
 from tidegate.blobs.filesystem import FilesystemBlobs
 from tidegate.blobs.memory import MemoryBlobs
-from tidegate.config import BlobsKind, Gateway, Settings, StoreKind, is_loopback
+from tidegate.config import BlobsKind, Settings, StoreKind, UpstreamSettings, is_loopback
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.processor.ender import Ender, EnderTools
 from tidegate.processor.endpoints import Endpoint, Routes
@@ -161,32 +161,32 @@ def make_blobs(settings: Settings) -> BlobStore:
     return FilesystemBlobs(settings.data_dir / BLOBS_FOLDER)
 
 
-def gateways_of(settings: Settings) -> Mapping[str, Gateway]:
+def upstream_settings_of(settings: Settings) -> Mapping[str, UpstreamSettings]:
     """Return the configured model servers by a name for logs and metrics."""
-    if settings.gateway is not None:
-        return {"gateway": settings.gateway}
-    return settings.model_gateways
+    if settings.upstream is not None:
+        return {"upstream": settings.upstream}
+    return settings.upstreams
 
 
 def upstream_urls(settings: Settings) -> tuple[str, ...]:
     """Return where the model servers are."""
-    return tuple(gateway.url for gateway in gateways_of(settings).values())
+    return tuple(item.url for item in upstream_settings_of(settings).values())
 
 
 def open_upstreams(settings: Settings, stack: AsyncExitStack) -> Mapping[str, Endpoint]:
     """Return the model servers by name, each with a client that the stack closes."""
     endpoints: dict[str, Endpoint] = {}
-    for name, gateway in gateways_of(settings).items():
-        upstream = open_upstream(gateway.http())
+    for name, chosen in upstream_settings_of(settings).items():
+        upstream = open_upstream(chosen.http())
         stack.push_async_callback(upstream.aclose)
         endpoints[name] = Endpoint(
             name,
             upstream,
-            limits=gateway.concurrency,
-            pauses=gateway.pauses,
+            limits=chosen.concurrency,
+            pauses=chosen.pauses,
             open_cell=partial(
                 http_sandbox,
-                gateway.http(),
+                chosen.http(),
                 memory_bytes_max=settings.processor.cells.memory_bytes_max,
                 start_seconds=settings.processor.cells.start_seconds,
             ),
@@ -195,8 +195,8 @@ def open_upstreams(settings: Settings, stack: AsyncExitStack) -> Mapping[str, En
 
 
 def _routes(settings: Settings, endpoints: Mapping[str, Endpoint]) -> Routes:
-    if settings.gateway is not None:
-        return Routes(default=endpoints["gateway"])
+    if settings.upstream is not None:
+        return Routes(default=endpoints["upstream"])
     return Routes(by_model=endpoints)
 
 

@@ -9,7 +9,7 @@ from tidegate.config import load
 from tidegate.domain.errors import SettingsInvalid
 
 URL = "http://127.0.0.1:8001"
-FLAGS: dict[str, object] = {"gateway.url": URL}
+FLAGS: dict[str, object] = {"upstream.url": URL}
 
 
 def refusal(file: Path | None = None, **sources: dict[str, object]) -> str:
@@ -27,12 +27,12 @@ def in_file(path: Path, text: str, **sources: dict[str, object]) -> str:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("gateway.timeouts.connect_seconds", "0", "gateway.timeouts.connect_seconds must be a"),
-        ("gateway.limits.connections_max", "0", "gateway.limits.connections_max must be a whole"),
-        ("gateway.tls.key_file", "k", "gateway.tls.key_file is given without"),
-        ("gateway.concurrency.min", "0", "gateway.concurrency needs 1 <= min"),
-        ("gateway.pauses.seconds_min", "0", "gateway.pauses: pause needs"),
-        ("gateway.url", "ftp://x", "gateway: The URL of the upstream must begin with"),
+        ("upstream.timeouts.connect_seconds", "0", "upstream.timeouts.connect_seconds must be a"),
+        ("upstream.limits.connections_max", "0", "upstream.limits.connections_max must be a whole"),
+        ("upstream.tls.key_file", "k", "upstream.tls.key_file is given without"),
+        ("upstream.concurrency.min", "0", "upstream.concurrency needs 1 <= min"),
+        ("upstream.pauses.seconds_min", "0", "upstream.pauses: pause needs"),
+        ("upstream.url", "ftp://x", "upstream: The URL of the upstream must begin with"),
         ("processor.claims.poll_seconds", "9", "processor.claims.poll_seconds must be at most"),
         ("api.limits.headers_max", "0", "api.limits.headers_max must be above 0."),
         ("server.timeouts.keep_alive_seconds", "0", "server.timeouts: Server timeouts must"),
@@ -45,10 +45,10 @@ def test_a_complaint_begins_with_the_whole_name(name: str, value: str, message: 
 
 def test_a_complaint_names_the_model_whose_server_is_wrong() -> None:
     servers = {"good": {"url": URL}, "org/bad.1": {"url": URL, "timeouts": {"idle_seconds": -1}}}
-    told = refusal(flags={"model_gateways": servers})
-    assert told.startswith("model_gateways.org/bad.1.timeouts.idle_seconds must be a number")
-    told = refusal(flags={"model_gateways": {"good": {"url": URL}, "bad": {"url": "x"}}})
-    assert told.startswith("model_gateways.bad: The URL")
+    told = refusal(flags={"upstreams": servers})
+    assert told.startswith("upstreams.org/bad.1.timeouts.idle_seconds must be a number")
+    told = refusal(flags={"upstreams": {"good": {"url": URL}, "bad": {"url": "x"}}})
+    assert told.startswith("upstreams.bad: The URL")
 
 
 @pytest.mark.parametrize(
@@ -59,8 +59,8 @@ def test_a_complaint_names_the_model_whose_server_is_wrong() -> None:
         ("server: {keys: [1]}", "server.keys.0 must be text; in YAML, put it in quotes."),
         ("server: {allow_open: 7}", "server.allow_open must be true or false."),
         ("data_dir: 5", "data_dir must be a path, written as text."),
-        ("gateway: {}", "gateway.url is required."),
-        ("gateway: {url: u, headers: 5}", "gateway.headers must be a group of names and values."),
+        ("upstream: {}", "upstream.url is required."),
+        ("upstream: {url: u, headers: 5}", "upstream.headers must be a group of names and values."),
         ("store: {kind: disk}", "store.kind must be 'sqlite' or 'memory'."),
         ("desk: {window_seconds_min: x}", "desk.window_seconds_min must be a whole number."),
         ("processor: {turns: 1}\nserver: {}", "unknown setting 'processor.turns'"),
@@ -87,15 +87,17 @@ def test_a_group_of_the_wrong_type_is_refused_whatever_the_flags_say(
 
 
 def test_a_group_inside_a_group_or_in_the_environment_is_held_to_its_type(tmp_path: Path) -> None:
-    assert "'gateway.tls' in" in in_file(tmp_path / "a.yaml", f"gateway: {{url: '{URL}', tls: 1}}")
-    assert "'model_gateways.m' in" in in_file(tmp_path / "a.yaml", "model_gateways: {m: 1}")
-    assert "'gateway' in the environment" in refusal(environment={"TIDEGATE_GATEWAY": "[]"})
+    assert "'upstream.tls' in" in in_file(
+        tmp_path / "a.yaml", f"upstream: {{url: '{URL}', tls: 1}}"
+    )
+    assert "'upstreams.m' in" in in_file(tmp_path / "a.yaml", "upstreams: {m: 1}")
+    assert "'upstream' in the environment" in refusal(environment={"TIDEGATE_UPSTREAM": "[]"})
 
 
-def test_no_gateway_may_be_said_in_so_many_words(tmp_path: Path) -> None:
+def test_upstream_null_means_none(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
-    path.write_text("gateway: null\n")
-    assert load(file=path, environment={}).settings.gateway is None
+    path.write_text("upstream: null\n")
+    assert load(file=path, environment={}).settings.upstream is None
 
 
 @pytest.mark.parametrize(
@@ -113,10 +115,10 @@ def test_a_name_that_stands_twice_is_refused(tmp_path: Path, text: str, message:
 def test_names_may_recur_in_different_groups_and_after_a_merge(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text(
-        f"model_gateways:\n  a: &a {{url: '{URL}', limits: {{connections_max: 1}}}}\n"
+        f"upstreams:\n  a: &a {{url: '{URL}', limits: {{connections_max: 1}}}}\n"
         f"  b:\n    <<: *a\n    url: {URL}/other\n"
     )
-    servers = load(file=path, environment={}).settings.model_gateways
+    servers = load(file=path, environment={}).settings.upstreams
     assert servers["b"].url == f"{URL}/other"
     assert servers["b"].limits.connections_max == 1
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from tidegate.domain.errors import ConnectFailed, Refused
-from tidegate.offline.asking import ANSWER_SECONDS_MAX, check_servers
+from tidegate.offline.probe import ANSWER_SECONDS_MAX, check_servers
 from tidegate.testing.loop import run_virtual
 from tidegate.upstreams.base import Call, Reply
 from tidegate.upstreams.memory import MemoryUpstream

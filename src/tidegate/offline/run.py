@@ -1,4 +1,4 @@
-"""The course of one run, from the input to the output, on rooms that the wiring opened."""
+"""One offline run, from the input to the output, on the parts that the wiring opened."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -10,13 +10,20 @@ from typing import Protocol, TypeVar
 from tidegate.desk.desk import Desk
 from tidegate.domain.batch import Batch, Problem, Status
 from tidegate.domain.errors import Refused, StoreUnavailable, TidegateError
-from tidegate.offline.asking import check_servers
 from tidegate.offline.export import Exporter
-from tidegate.offline.intake import TENANT, begin, check, digest, endpoint_of_job, find
-from tidegate.offline.job import Form, Job
+from tidegate.offline.input import (
+    TENANT,
+    check_job,
+    find_batch,
+    job_endpoint,
+    sha256_of,
+    start_batch,
+)
+from tidegate.offline.job import FileFormat, Job
+from tidegate.offline.probe import check_servers
 from tidegate.offline.progress import Phase, Progress, Snapshot
-from tidegate.offline.sheets import check_columns
 from tidegate.offline.state import Finished, State, open_state
+from tidegate.offline.tables import check_columns
 from tidegate.processor.scratch import ScratchMaker
 from tidegate.runtime.services import Service, ShutdownRequest, run_together
 from tidegate.upstreams.base import Upstream
@@ -26,19 +33,19 @@ POLL_SECONDS = 0.25
 T = TypeVar("T")
 
 
-class View(Protocol):
-    """Shows how it goes."""
+class ProgressView(Protocol):
+    """Shows the progress of a run."""
 
     seconds: float
 
     def draw(self, snapshot: Snapshot) -> None:
-        """Show it as it is now; called every `seconds`, and once at the end."""
+        """Show a snapshot; called every `seconds`, and once at the end."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rooms:
-    """What a run works with, once its folder is there."""
+class RunContext:
+    """What a run works with, once its folder exists."""
 
     desk: Desk
     processor: Service
@@ -46,114 +53,114 @@ class Rooms:
     make_scratch: ScratchMaker
 
 
-class End(StrEnum):
+class RunEnd(StrEnum):
     """How a run ended."""
 
     FINISHED = "finished"  # Every line has its result, and the output is written.
     INVALID = "invalid"  # The input can't be run; nothing was sent.
-    INTERRUPTED = "interrupted"  # Stopped; what is done is kept.
+    INTERRUPTED = "interrupted"  # Stopped; completed lines are kept.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What there is to tell of a run; `batch` is None where none was begun."""
+class RunOutcome:
+    """The result of a run; `batch` is None if none was created."""
 
-    end: End
+    end: RunEnd
     finished: Finished | None = None
     batch: Batch | None = None
     problems: tuple[Problem, ...] = ()
 
 
-RoomsMaker = Callable[[State, Progress], AbstractAsyncContextManager[Rooms]]
+OpenContext = Callable[[State, Progress], AbstractAsyncContextManager[RunContext]]
 
 
-class Course:
-    """One run. It may be stopped at any moment, by whatever means, and be run again."""
+class OfflineRun:
+    """One run. It may be stopped at any moment, even killed, and be run again."""
 
     def __init__(
-        self, job: Job, stops: ShutdownRequest, view: View, open_rooms: RoomsMaker
+        self, job: Job, stops: ShutdownRequest, view: ProgressView, open_context: OpenContext
     ) -> None:
         self._job = job
         self._stops = stops
         self._view = view
-        self._open_rooms = open_rooms
+        self._open_context = open_context
         self._progress = Progress()
-        self._is_begun = False
+        self._is_started = False
 
-    async def run(self) -> Outcome:
-        """Do what is left to do.
+    async def run(self) -> RunOutcome:
+        """Do the remaining work.
 
         Raises:
-            Refused: the input, an option or a place can't be used.
+            Refused: the input, an option or a path can't be used.
             StorageFull: an output can't be written.
             StoreUnavailable: the ledger gave no answer.
             BaseExceptionGroup: the processor died; everything is closed by then.
         """
-        check(self._job)
+        check_job(self._job)
         with open_state(self._job) as state:
-            async with self._shown():
+            async with self._draw_progress():
                 outcome = await self._work(state)
-            if outcome.end is End.FINISHED and not self._job.keep_state:
+            if outcome.end is RunEnd.FINISHED and not self._job.keep_state:
                 state.remove()
             return outcome
 
-    async def _work(self, state: State) -> Outcome:
-        sha256 = await self._unless_stopped(digest(self._job))
+    async def _work(self, state: State) -> RunOutcome:
+        sha256 = await self._unless_stopped(sha256_of(self._job))
         if sha256 is None:
-            return Outcome(end=End.INTERRUPTED)
+            return RunOutcome(end=RunEnd.INTERRUPTED)
         check_columns(self._job)
         state.bind(sha256)
         if state.finished is not None and not state.has_data:
-            return Outcome(end=End.FINISHED, finished=state.finished)
+            return RunOutcome(end=RunEnd.FINISHED, finished=state.finished)
         try:
-            async with self._open_rooms(state, self._progress) as rooms:
-                outcome = await self._run_batch(rooms, state, sha256)
+            async with self._open_context(state, self._progress) as context:
+                outcome = await self._run_batch(context, state, sha256)
         except Refused:
-            if not self._is_begun:
-                # There is nothing to continue: the input has to be mended first.
+            if not self._is_started:
+                # There is nothing to continue: the user must fix the input first.
                 state.clear()
             raise
-        if outcome.end is End.INVALID:
+        if outcome.end is RunEnd.INVALID:
             state.clear()
         return outcome
 
-    async def _run_batch(self, rooms: Rooms, state: State, sha256: str) -> Outcome:
-        batch = await find(rooms.desk)
-        self._is_begun = batch is not None
+    async def _run_batch(self, context: RunContext, state: State, sha256: str) -> RunOutcome:
+        batch = await find_batch(context.desk)
+        self._is_started = batch is not None
         if batch is None or not batch.is_terminal:
-            await self._unless_stopped(self._check_servers(rooms))
+            await self._unless_stopped(self._check_servers(context))
         if batch is None:
-            batch = await self._unless_stopped(begin(rooms.desk, self._job, sha256))
+            batch = await self._unless_stopped(start_batch(context.desk, self._job, sha256))
         if batch is None:
-            return Outcome(end=End.INTERRUPTED)
-        self._is_begun = True
-        batch = await self._processed(rooms, batch)
+            return RunOutcome(end=RunEnd.INTERRUPTED)
+        self._is_started = True
+        batch = await self._process_batch(context, batch)
         if batch.status is Status.FAILED:
-            return Outcome(end=End.INVALID, batch=batch, problems=batch.problems)
+            return RunOutcome(end=RunEnd.INVALID, batch=batch, problems=batch.problems)
         if not batch.is_terminal:
-            return Outcome(end=End.INTERRUPTED, batch=batch)
+            return RunOutcome(end=RunEnd.INTERRUPTED, batch=batch)
         self._progress.phase = Phase.WRITING
-        finished = await self._unless_stopped(self._exported(rooms, batch, sha256))
+        finished = await self._unless_stopped(self._export(context, batch, sha256))
         if finished is None:
-            return Outcome(end=End.INTERRUPTED, batch=batch)
+            return RunOutcome(end=RunEnd.INTERRUPTED, batch=batch)
         state.finish(finished)
-        return Outcome(end=End.FINISHED, finished=finished, batch=batch)
+        return RunOutcome(end=RunEnd.FINISHED, finished=finished, batch=batch)
 
-    async def _check_servers(self, rooms: Rooms) -> None:
+    async def _check_servers(self, context: RunContext) -> None:
         if self._job.checks_server:
-            endpoint = await endpoint_of_job(rooms.desk, self._job)
-            await check_servers(rooms.servers, endpoint)
+            endpoint = await job_endpoint(context.desk, self._job)
+            await check_servers(context.servers, endpoint)
 
-    async def _processed(self, rooms: Rooms, batch: Batch) -> Batch:
+    async def _process_batch(self, context: RunContext, batch: Batch) -> Batch:
         """Run the processor until the batch has ended or a stop is asked for."""
-        batch = await self._look(rooms, batch)
+        batch = await self._get_batch(context, batch)
         if batch.is_terminal:
             return batch
-        # The processor hears of an end that the batch brings as of one that the user wants.
+        # The processor is stopped in the same way whether the batch ended or the user asked.
         ending = ShutdownRequest()
 
         async def watch() -> None:
-            while not (await self._look(rooms, batch)).is_terminal:
+            while not (await self._get_batch(context, batch)).is_terminal:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(POLL_SECONDS):
                         await self._stops.requested.wait()
@@ -165,22 +172,22 @@ class Course:
 
         async with asyncio.TaskGroup() as group:
             watcher = group.create_task(watch(), name="watch over the batch")
-            await run_together({"processor": rooms.processor}, {}, ending)
+            await run_together({"processor": context.processor}, {}, ending)
             watcher.cancel()
-        return await self._look(rooms, batch)
+        return await self._get_batch(context, batch)
 
-    async def _look(self, rooms: Rooms, batch: Batch) -> Batch:
+    async def _get_batch(self, context: RunContext, batch: Batch) -> Batch:
         try:
-            seen = await rooms.desk.store.get_batch(TENANT, batch.id)
+            seen = await context.desk.store.get_batch(TENANT, batch.id)
         except StoreUnavailable:
             return batch
-        self._progress.counted(seen, asyncio.get_running_loop().time())
+        self._progress.update(seen, asyncio.get_running_loop().time())
         return seen
 
-    async def _exported(self, rooms: Rooms, batch: Batch, sha256: str) -> Finished:
-        if self._job.form is not Form.JSONL and await digest(self._job) != sha256:
-            raise Refused(f"{self._job.source} was changed meanwhile: put it back to go on.")
-        exporter = Exporter(desk=rooms.desk, job=self._job, make_scratch=rooms.make_scratch)
+    async def _export(self, context: RunContext, batch: Batch, sha256: str) -> Finished:
+        if self._job.file_format is not FileFormat.JSONL and await sha256_of(self._job) != sha256:
+            raise Refused(f"{self._job.source} was changed meanwhile: restore it to continue.")
+        exporter = Exporter(desk=context.desk, job=self._job, make_scratch=context.make_scratch)
         await exporter.export(batch)
         errors = self._job.errors_file
         return Finished(
@@ -193,7 +200,7 @@ class Course:
         )
 
     async def _unless_stopped(self, work: Coroutine[None, None, T]) -> T | None:
-        """Return what the work returns; None where a stop came first and cut it."""
+        """Return the result of the work; None if a stop came first and cancelled it."""
         if self._stops.requested.is_set():
             work.close()
             return None
@@ -204,11 +211,11 @@ class Course:
             try:
                 found.append(await work)
             except TidegateError as error:
-                # It goes to the caller as it is, not in a group.
+                # It must reach the caller itself, not inside a group.
                 errors.append(error)
 
         async with asyncio.TaskGroup() as group:
-            task = group.create_task(worked(), name="work that may be cut")
+            task = group.create_task(worked(), name="work that a stop cancels")
             stop = group.create_task(self._stops.requested.wait(), name="stop")
             await asyncio.wait([task, stop], return_when=asyncio.FIRST_COMPLETED)
             task.cancel()
@@ -218,7 +225,7 @@ class Course:
         return found[0] if found else None
 
     @asynccontextmanager
-    async def _shown(self) -> AsyncIterator[None]:
+    async def _draw_progress(self) -> AsyncIterator[None]:
         """Draw while the block runs, and once more at its end."""
 
         async def draw() -> None:

@@ -1,4 +1,4 @@
-"""Another model for every line of a batch file; all other members stay as they were written."""
+"""Sets the model of every line of a batch file; all other members stay as written."""
 
 import json
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ _encode = msgspec.json.encode
 def with_model(path: Path, model: str, *, line_bytes_max: int) -> Iterator[bytes]:
     """Yield the lines of a batch file with this model in each; numbers of lines stay.
 
-    A line that is no request is left as it is: it will be judged where all lines are.
+    A line that is not a request is left unchanged: planning will report it.
 
     Raises:
         Refused: the file can't be read, or a line of it is too long.
@@ -33,7 +33,7 @@ def with_model(path: Path, model: str, *, line_bytes_max: int) -> Iterator[bytes
 
 
 def changed(raw: bytes, model: str) -> bytes:
-    """Return a request line with another model; whatever is no request line stays as it is."""
+    """Return a request line with another model; any other line unchanged."""
     try:
         line = _decode(raw)
         body = _decode(bytes(line["body"]))

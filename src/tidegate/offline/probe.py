@@ -1,6 +1,6 @@
-"""Is there an OpenAI-compatible API at that address? Asked once, before a run begins.
+"""Checks once, before a run starts, that there is an OpenAI-compatible API at an address.
 
-A base URL with a wrong path answers 404 to every line, and the whole run would come to nothing.
+With a wrong path in the base URL every line of the run would be answered by a 404.
 """
 
 import asyncio
@@ -15,11 +15,11 @@ _UNKNOWN = 404
 
 
 async def check_servers(servers: Mapping[str, Upstream], endpoint: str) -> None:
-    """Ask each server, by its address, whether it knows the list of models or this endpoint.
+    """Check that each server, by its address, knows the list of models or this endpoint.
 
-    Many servers have no list of models, and some are only starting: whoever knows one of the two
-    paths, says anything else or says nothing in time is taken at its word later. The endpoint is
-    asked with an empty body, which no server can run.
+    Many servers have no list of models, and some are still starting, so any answer but 404 to one
+    of the two paths passes, and so does no answer. The request to the endpoint has an empty body,
+    which no server can run.
 
     Raises:
         Refused: a server knows neither.

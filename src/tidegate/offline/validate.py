@@ -1,4 +1,4 @@
-"""What the planner would say of a batch file, and what lies in it, without running anything."""
+"""Checks a batch file by the rules of upload and planning, and summarizes it; runs nothing."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -15,7 +15,7 @@ from tidegate.desk.settings import Settings as DeskSettings
 from tidegate.domain.batch import Problem
 from tidegate.domain.errors import Refused
 from tidegate.domain.file import Purpose
-from tidegate.offline.intake import first_url
+from tidegate.offline.input import first_url
 from tidegate.offline.job import ENDPOINTS
 from tidegate.offline.rows import pieces_of
 from tidegate.processor.scan import SLICE_LINES, Scan
@@ -36,14 +36,14 @@ _PLACE_BYTES = 5
 
 
 @dataclass(slots=True, kw_only=True)
-class Survey:
-    """What lies in a file. Models, prompts and tokens are those of sound lines alone.
+class ValidationReport:
+    """A summary of a file. Models, prompts and tokens are those of valid lines alone.
 
-    `prompt_bytes` are those that order the lines, at most `PROMPT_BYTES_MAX` of each, and beyond
-    the first `PLAIN_BYTES` in whole blocks; `shared_bytes` of them also begin the prompt before it,
-    in the order in which they would run.
-    Tokens are estimated, at `BYTES_FOR_EACH_TOKEN`; `output_tokens_max` sums what lines ask for at
-    most, and counts nothing for a line that sets no bound.
+    `prompt_bytes` are those that lines are sorted by, at most `PROMPT_BYTES_MAX` of each, and
+    beyond the first `PLAIN_BYTES` in whole blocks; `shared_bytes` of them are a prefix that a
+    prompt shares with the one before it, in the order in which they would run.
+    Tokens are estimated, at `BYTES_FOR_EACH_TOKEN`; `output_tokens_max` is the sum of the bounds
+    that lines set, without lines that set none.
     """
 
     endpoint: str
@@ -85,9 +85,9 @@ _decode_problem = msgspec.json.Decoder(Problem).decode
 
 
 class Validation:
-    """Judges one file by the rules of desk and planner. Use it with `with`.
+    """Checks one file by the rules of upload and planning. Use it with `with`.
 
-    All problems are kept, on scratch: memory is bounded whatever the file holds.
+    All problems are kept, on scratch, so memory is bounded for any file.
     """
 
     def __init__(self, desk: DeskSettings, planning: Planning, make_scratch: ScratchMaker) -> None:
@@ -117,7 +117,7 @@ class Validation:
         self._stack.close()
 
     def add(self, problem: Problem) -> None:
-        """Take one problem. Of a file that is of another kind only that is told, not each line."""
+        """Add one problem. If this is not a batch file, only that is reported, not each line."""
         if self._is_foreign:
             return
         self._count += 1
@@ -125,11 +125,11 @@ class Validation:
         self._problems.add(place + problem.code.encode(), msgspec.json.encode(problem))
 
     def problems(self) -> Iterator[Problem]:
-        """Yield every problem by line; those of the file as a whole come first. Call it once."""
+        """Yield every problem by line, after those of the file as a whole. Call it once."""
         return (_decode_problem(record) for _, record in self._problems.merged())
 
-    async def read(self, path: Path, endpoint: str | None = None) -> Survey:
-        """Judge the file, for this endpoint or that of its first line. Call it once.
+    async def read(self, path: Path, endpoint: str | None = None) -> ValidationReport:
+        """Check the file, for this endpoint or that of its first line. Call it once.
 
         Raises:
             Refused: the file can't be read.
@@ -138,7 +138,7 @@ class Validation:
         if endpoint is None:
             found = first_url(pieces_of(path))
             endpoint = found if found in self._desk.endpoints else ENDPOINTS["chat"]
-        survey = Survey(endpoint=endpoint)
+        report = ValidationReport(endpoint=endpoint)
         with ExitStack() as stack:
             scan = Scan(
                 self._planning,
@@ -146,25 +146,25 @@ class Validation:
                 stack,
                 endpoint=endpoint,
                 problems=self,
-                on_line=lambda _number, raw, line: _note(survey, raw, line),
+                on_line=lambda _number, raw, line: _note(report, raw, line),
             )
             await scan.read(self._pieces(path))
             whole = await scan.judge()
             if whole is not None:
                 self.add(whole)
-            await _compare(survey, scan)
-        survey.lines = scan.found
-        survey.problems = self._count
-        return survey
+            await _compare(report, scan)
+        report.lines = scan.found
+        report.problems = self._count
+        return report
 
     async def _pieces(self, path: Path) -> AsyncIterator[bytes]:
-        """Yield the file as an upload takes it in; what that would refuse is a problem."""
+        """Yield the file as an upload reads it; what an upload refuses is added as a problem."""
         form: UploadForm | None = UploadForm(self._desk)
         assert form is not None, "just made"
         form.add_field(Field(name="purpose", value=Purpose.BATCH.value))
         form.start_file(FileStart(filename="input.jsonl"))
         for piece in pieces_of(path):
-            form = self._looked_at(form, piece)
+            form = self._fed(form, piece)
             if self._is_foreign:
                 return
             yield piece
@@ -174,7 +174,7 @@ class Validation:
             except Refused as refused:
                 self._refuse(form, refused)
 
-    def _looked_at(self, form: UploadForm | None, piece: bytes) -> UploadForm | None:
+    def _fed(self, form: UploadForm | None, piece: bytes) -> UploadForm | None:
         """Return the form, or None once it has refused the file."""
         if form is None:
             return None
@@ -194,17 +194,17 @@ def _refusal(refused: Refused) -> Problem:
     return Problem(code=refused.code or "invalid_file", message=refused.message)
 
 
-def _note(survey: Survey, raw: bytes | None, line: Line | Problem) -> None:
-    note_name(survey.endpoints, _url(raw))
+def _note(report: ValidationReport, raw: bytes | None, line: Line | Problem) -> None:
+    note_name(report.endpoints, _url(raw))
     if isinstance(line, Problem):
         return
-    survey.sound += 1
-    note_name(survey.models, line.model)
+    report.sound += 1
+    note_name(report.models, line.model)
     try:
         weights = _decode_weights(line.body)
     except (msgspec.MsgspecError, RecursionError):
-        # Lone surrogates: the line runs all the same, and its size is as good a guess.
-        survey.input_tokens += len(line.body) // BYTES_FOR_EACH_TOKEN
+        # Lone surrogates: the line is valid, and its size is a usable estimate.
+        report.input_tokens += len(line.body) // BYTES_FOR_EACH_TOKEN
         return
     pieces = (
         weights.tools,
@@ -213,9 +213,9 @@ def _note(survey: Survey, raw: bytes | None, line: Line | Problem) -> None:
         weights.prompt,
         weights.input,
     )
-    survey.input_tokens += sum(len(bytes(piece)) for piece in pieces) // BYTES_FOR_EACH_TOKEN
+    report.input_tokens += sum(len(bytes(piece)) for piece in pieces) // BYTES_FOR_EACH_TOKEN
     bounds = (weights.max_tokens, weights.max_completion_tokens, weights.max_output_tokens)
-    survey.output_tokens_max += max(
+    report.output_tokens_max += max(
         (item for item in bounds if isinstance(item, int) and 0 < item <= TOKENS_MAX), default=0
     )
 
@@ -228,7 +228,7 @@ def _url(raw: bytes | None) -> str | None:
 
 
 def note_name(counts: dict[str, int], name: str | None) -> None:
-    """Count a name; beyond `NAMES_MAX` different ones it is one of the others."""
+    """Count a name; beyond `NAMES_MAX` different ones count it under `OTHERS`."""
     if name is None:
         return
     if name not in counts and len(counts) >= NAMES_MAX:
@@ -236,24 +236,24 @@ def note_name(counts: dict[str, int], name: str | None) -> None:
     counts[name] = counts.get(name, 0) + 1
 
 
-async def _compare(survey: Survey, scan: Scan) -> None:
+async def _compare(report: ValidationReport, scan: Scan) -> None:
     """Compare each prompt with the one that would run before it."""
     last_model, last, last_place = b"", b"", b""
     for index, (key, place) in enumerate(scan.lines.merged()):
         model, _, rest = key.partition(b"\0")
         prompt = rest[:-_PLACE_BYTES]
-        survey.prompt_bytes += covered(len(prompt))
+        report.prompt_bytes += covered(len(prompt))
         if index and model == last_model:
-            survey.shared_bytes += covered(common_prefix(last, prompt))
+            report.shared_bytes += covered(common_prefix(last, prompt))
             if prompt == last and await _same(scan, prompt, last_place, place):
-                survey.duplicate_prompts += 1
+                report.duplicate_prompts += 1
         last_model, last, last_place = model, prompt, place
         if index % SLICE_LINES == 0:
             await asyncio.sleep(0)
 
 
 async def _same(scan: Scan, prompt: bytes, one: bytes, other: bytes) -> bool:
-    """Say whether equal keys mean equal prompts: of long ones, the bodies decide."""
+    """Return whether equal keys mean equal prompts; for long prompts compare the bodies."""
     if len(prompt) <= PLAIN_BYTES:
         return True
     first, second = unpack_all(await scan.records.get_all([one, other]))
@@ -261,7 +261,7 @@ async def _same(scan: Scan, prompt: bytes, one: bytes, other: bytes) -> bool:
 
 
 def common_prefix(one: bytes, other: bytes) -> int:
-    """Return how many bytes both begin with."""
+    """Return the length of the common prefix."""
     low, high = 0, min(len(one), len(other))
     if one[:high] == other[:high]:
         return high

@@ -1,4 +1,4 @@
-"""Whether the two ports are free, or a Tidegate answers there, and what it says of itself."""
+"""Checks of the two ports: whether they are free, or used by a Tidegate that is ready."""
 
 from collections.abc import AsyncIterator
 from email.utils import parsedate_to_datetime
@@ -6,7 +6,7 @@ from email.utils import parsedate_to_datetime
 import httpx
 import msgspec
 
-from tidegate.client.wording import plain
+from tidegate.client.sanitize import sanitize
 from tidegate.config import Settings
 from tidegate.doctor.finding import Finding, fail, ok, warn
 from tidegate.runtime.clock import Clock
@@ -24,7 +24,7 @@ class _Readiness(msgspec.Struct):
 
 
 async def examine_ports(settings: Settings, clock: Clock) -> AsyncIterator[Finding]:
-    """Ask who listens on the ports of `serve`."""
+    """Check what listens on the ports of `serve`."""
     server = settings.server
     async with httpx.AsyncClient(timeout=ANSWER_SECONDS_MAX, trust_env=False) as http:
         yield await _api(http, _url(server.host, server.port, "/v1/models"), clock, server.port)
@@ -41,13 +41,13 @@ async def _api(http: httpx.AsyncClient, url: str, clock: Clock, port: int) -> Fi
     except httpx.HTTPError as exc:
         return _stranger(area, type(exc).__name__, "server.port")
     if not reply.headers.get("x-request-id", "").startswith("req_"):
-        return _stranger(area, plain(reply.headers.get("server", "no name"), 60), "server.port")
+        return _stranger(area, sanitize(reply.headers.get("server", "no name"), 60), "server.port")
     skew = _skew(reply, clock)
     if skew is not None and abs(skew) > SKEW_SECONDS_MAX:
         return warn(
             area,
             f"A Tidegate serves the API there, and its clock is {skew:+.0f} s from this one.",
-            "Synchronize the clocks (NTP): windows and leases are judged by them.",
+            "Synchronize the clocks (NTP): windows and leases depend on them.",
         )
     shown = "" if skew is None else f"; its clock is within {max(1.0, abs(skew)):.0f} s"
     return ok(area, f"A Tidegate serves the API there{shown}.")
@@ -65,28 +65,28 @@ async def _operators(http: httpx.AsyncClient, url: str, port: int) -> Finding:
     if reply.status_code == _OK:
         return ok(area, "A Tidegate answers there, and is ready.")
     failing = "; ".join(
-        f"{plain(name, 40)}: {plain(words, 200)}"
-        for name, words in found.checks.items()
-        if words != "ok"
+        f"{sanitize(name, 40)}: {sanitize(reason, 200)}"
+        for name, reason in found.checks.items()
+        if reason != "ok"
     )
-    return fail(area, f"A Tidegate answers there, and is not ready: {failing}", "Mend that.")
+    return fail(area, f"A Tidegate answers there, and is not ready: {failing}", "Fix that.")
 
 
 def _stranger(area: str, who: str, setting: str) -> Finding:
     return fail(
         area,
-        f"Something else than a Tidegate listens there ({who}).",
+        f"A program other than Tidegate listens there ({who}).",
         f"Stop it, or set {setting}.",
     )
 
 
 def _skew(reply: httpx.Response, clock: Clock) -> float | None:
-    """Return how far the server's clock is ahead; its header tells whole seconds."""
+    """Return how far the server's clock is ahead; its header has a resolution of a second."""
     try:
-        told = parsedate_to_datetime(reply.headers.get("date", ""))
+        date = parsedate_to_datetime(reply.headers.get("date", ""))
     except ValueError:
         return None
-    return told.timestamp() - clock.now()
+    return date.timestamp() - clock.now()
 
 
 def _url(host: str, port: int, path: str) -> str:

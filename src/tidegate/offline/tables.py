@@ -1,4 +1,4 @@
-"""Results as a table: the columns of the input, and what came of each row."""
+"""Results as a table: the columns of the input, and the result of each row."""
 
 import csv
 import io
@@ -8,7 +8,7 @@ from typing import BinaryIO, Protocol
 from tidegate.domain.errors import Refused
 from tidegate.offline import parquet
 from tidegate.offline.answers import Answer, read_answer
-from tidegate.offline.job import Form, Job, form_of
+from tidegate.offline.job import FileFormat, Job, file_format_of
 from tidegate.offline.prompts import text_of
 from tidegate.offline.rows import read_columns, read_rows
 
@@ -17,19 +17,19 @@ INTEGERS = frozenset({"input_tokens", "output_tokens"})
 NAME = "custom_id"
 
 
-class Sheet(Protocol):
-    """Takes one row after the other."""
+class TableWriter(Protocol):
+    """Writes a table row by row."""
 
     def write(self, cells: Sequence[object]) -> None:
         """Add one row."""
         ...
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write the remaining rows."""
         ...
 
 
-class CsvSheet:
+class CsvWriter:
     """Comma-separated rows in UTF-8, with newlines as on Unix."""
 
     def __init__(self, where: BinaryIO, names: Sequence[str]) -> None:
@@ -38,30 +38,30 @@ class CsvSheet:
         self._writer.writerow(names)
 
     def write(self, cells: Sequence[object]) -> None:
-        """Add one row; nothing stands for what is not there."""
+        """Add one row; None becomes an empty cell."""
         self._writer.writerow(["" if cell is None else cell for cell in cells])
 
     def close(self) -> None:
-        """Write what is left; the file itself stays open."""
+        """Write the remaining rows; the file itself stays open."""
         self._text.flush()
         self._text.detach()
 
 
 def check_columns(job: Job) -> None:
-    """Refuse a table that would have a column twice, before anything is sent.
+    """Refuse a table that would have a column twice.
 
     Raises:
         Refused: the input has a column of a name that the output adds, or can't be read, or
             pyarrow is needed and missing.
     """
-    if job.form is Form.PARQUET or form_of(job.source) is Form.PARQUET:
+    if job.file_format is FileFormat.PARQUET or file_format_of(job.source) is FileFormat.PARQUET:
         parquet.check_installed()
-    if job.prompting is None or job.form is Form.JSONL:
+    if job.prompt_options is None or job.file_format is FileFormat.JSONL:
         return
-    taken = sorted({*ADDED} & {*read_columns(job.source, form_of(job.source))})
+    taken = sorted({*ADDED} & {*read_columns(job.source, file_format_of(job.source))})
     if taken:
         raise Refused(
-            f"{job.source} has a column '{taken[0]}' already, which the output adds: rename it, or "
+            f"{job.source} already has a column '{taken[0]}', which the output adds: rename it, or "
             "write JSONL."
         )
 
@@ -70,44 +70,49 @@ def write_table(job: Job, where: BinaryIO, results: Iterator[tuple[int, bytes]])
     """Write every result in the order of the input; yield after every few rows.
 
     Raises:
-        Refused: the input can't be read any more, or is another.
+        Refused: the input can't be read any more, or was changed.
     """
-    source = form_of(job.source)
-    if job.prompting is None:
-        return _written(_sheet(job.form, where, [NAME, *ADDED]), _alone(results))
-    if source is job.form is Form.PARQUET:
+    source = file_format_of(job.source)
+    if job.prompt_options is None:
+        return _write_rows(
+            _open_writer(job.file_format, where, [NAME, *ADDED]), _results_only(results)
+        )
+    if source is job.file_format is FileFormat.PARQUET:
         cells = (_cells(read_answer(line)) for _, line in results)
         return parquet.extend(job.source, where, ADDED, INTEGERS, cells)
     names = read_columns(job.source, source)
-    return _written(_sheet(job.form, where, [*names, *ADDED]), _joined(job, names, results))
+    return _write_rows(
+        _open_writer(job.file_format, where, [*names, *ADDED]),
+        _with_input_columns(job, names, results),
+    )
 
 
-def _sheet(form: Form, where: BinaryIO, names: Sequence[str]) -> Sheet:
-    if form is Form.PARQUET:
-        return parquet.Sheet(where, names, INTEGERS)
-    return CsvSheet(where, names)
+def _open_writer(file_format: FileFormat, where: BinaryIO, names: Sequence[str]) -> TableWriter:
+    if file_format is FileFormat.PARQUET:
+        return parquet.ParquetWriter(where, names, INTEGERS)
+    return CsvWriter(where, names)
 
 
-def _written(sheet: Sheet, rows: Iterator[Sequence[object]]) -> Iterator[int]:
+def _write_rows(writer: TableWriter, rows: Iterator[Sequence[object]]) -> Iterator[int]:
     for row in rows:
-        sheet.write(row)
+        writer.write(row)
         yield 1
-    sheet.close()
+    writer.close()
 
 
-def _alone(results: Iterator[tuple[int, bytes]]) -> Iterator[Sequence[object]]:
+def _results_only(results: Iterator[tuple[int, bytes]]) -> Iterator[Sequence[object]]:
     for _, line in results:
         answer = read_answer(line)
         yield (answer.custom_id, *_cells(answer))
 
 
-def _joined(
+def _with_input_columns(
     job: Job, names: Sequence[str], results: Iterator[tuple[int, bytes]]
 ) -> Iterator[Sequence[object]]:
-    for row in read_rows(job.source, form_of(job.source)):
+    for row in read_rows(job.source, file_format_of(job.source)):
         number, line = next(results, (None, b""))
         if number != row.number:
-            raise Refused(f"{job.source} was changed since the run began: put it back.")
+            raise Refused(f"{job.source} was changed since the run started: restore it.")
         given = [_cell(row.values.get(name)) for name in names]
         yield (*given, *_cells(read_answer(line)))
 

@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Sizes, durations, counts and rates as short text."""
 
 _MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
 _THOUSAND = 1_000

@@ -12,10 +12,10 @@ PART_SUFFIX = ".tidegate-part"
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replace_atomically(path: Path) -> Iterator[BinaryIO]:
     """Open a new file that takes the place of `path`, durably, when the block ends well.
 
-    Until then it lies beside it as `NAME.tidegate-part`; after an error it is removed. One process
+    Until then it is beside it as `NAME.tidegate-part`; after an error it is removed. One process
     at a time may do so for one path.
 
     Raises:
@@ -33,7 +33,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         with suppress(OSError):
             part.unlink()
         raise StorageFull(
-            f"{path} can't be written ({error.strerror or error}): mend that, and run the same "
+            f"{path} can't be written ({error.strerror or error}): fix that, and run the same "
             "command again."
         ) from error
     except BaseException:

@@ -1,4 +1,4 @@
-"""`tidegate batches watch` as people see it: a live table, plain lines, or JSON lines."""
+"""What `tidegate batches watch` prints: a live table, plain lines, or JSON lines."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,15 +9,15 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tidegate.cli.figures import count_of, rate_of, seconds_of
-from tidegate.client.objects import BatchObject, on_one_line
-from tidegate.client.watch import Look, Progress
-from tidegate.client.wording import plain
+from tidegate.cli.units import count_of, rate_of, seconds_of
+from tidegate.client.objects import BatchObject, compact_json
+from tidegate.client.sanitize import sanitize
+from tidegate.client.watch import BatchProgress, WatchState
 
 BAR_COLUMNS_MIN, BAR_COLUMNS_MAX = 6, 24
-OTHER_COLUMNS = 74  # What all but the bar take at most, with short ids.
-WIDE_COLUMNS = 120  # From here on ids are shown whole,
-WHOLE_ID_COLUMNS = 25  # and take so many columns more.
+OTHER_COLUMNS = 74  # What all columns but the bar take at most, with short ids.
+WIDE_COLUMNS = 120  # In terminals of at least this width ids are shown whole,
+WHOLE_ID_COLUMNS = 25  # which takes this many columns more.
 _ID_HEAD, _ID_TAIL = 8, 4
 STYLES = {
     "completed": "green",
@@ -30,19 +30,19 @@ _NOTE_CHARACTERS_MAX = 200
 
 
 @contextmanager
-def showing(*, as_json: bool, console: Console) -> Iterator[Callable[[Look], None]]:
-    """Give what shows each look: JSON lines, a live table on a terminal, plain lines elsewhere."""
+def open_view(*, as_json: bool, console: Console) -> Iterator[Callable[[WatchState], None]]:
+    """Yield a function that shows a state: as JSON, as a live table on a terminal, or as lines."""
     if as_json:
-        yield _Lines(_json_line).show
+        yield _LinePrinter(_json_line).show
     elif console.is_terminal:
         with Live(console=console, auto_refresh=False, transient=False) as live:
-            yield lambda look: live.update(drawn(look, console.width), refresh=True)
+            yield lambda state: live.update(render(state, console.width), refresh=True)
     else:
-        yield _Lines(plain_line).show
+        yield _LinePrinter(plain_line).show
 
 
-def drawn(look: Look, columns: int) -> RenderableType:
-    """Return a look as a table for a terminal of so many columns, reasons to wait beneath it."""
+def render(state: WatchState, columns: int) -> RenderableType:
+    """Return a state as a table of at most `columns` columns, with reasons to wait below it."""
     wide = columns >= WIDE_COLUMNS
     room = columns - OTHER_COLUMNS - (WHOLE_ID_COLUMNS if wide else 0)
     bar_columns = min(BAR_COLUMNS_MAX, max(BAR_COLUMNS_MIN, room))
@@ -53,11 +53,11 @@ def drawn(look: Look, columns: int) -> RenderableType:
     for head in ("done", "failed", "rate", "left", "tokens"):
         table.add_column(head, justify="right", no_wrap=True)
     notes: list[Text] = []
-    for item in look.batches:
+    for item in state.batches:
         batch, counts = item.batch, item.batch.counts
         table.add_row(
-            Text(plain(batch.id, 48) if wide else shortened(batch.id)),
-            Text(plain(batch.status, 20), style=STYLES.get(batch.status, "cyan")),
+            Text(sanitize(batch.id, 48) if wide else shorten_id(batch.id)),
+            Text(sanitize(batch.status, 20), style=STYLES.get(batch.status, "cyan")),
             _bar(batch, bar_columns),
             Text(f"{count_of(counts.completed + counts.failed)}/{count_of(counts.total)}"),
             Text(count_of(counts.failed), style="red" if counts.failed else ""),
@@ -67,19 +67,19 @@ def drawn(look: Look, columns: int) -> RenderableType:
         )
         if batch.waiting_for and not batch.is_terminal:
             notes.append(
-                Text(f"{shortened(batch.id)} waits: {_noted(batch.waiting_for)}", "yellow")
+                Text(f"{shorten_id(batch.id)} waiting: {_short(batch.waiting_for)}", "yellow")
             )
-    if look.silence:
-        notes.append(Text(f"No answer, asking again: {_noted(look.silence)}", style="red"))
+    if state.no_answer:
+        notes.append(Text(f"No answer, retrying: {_short(state.no_answer)}", style="red"))
     return Group(table, *notes)
 
 
-def plain_line(item: Progress) -> str:
-    """Return one look of a batch as a line."""
+def plain_line(item: BatchProgress) -> str:
+    """Return the progress of a batch as a line."""
     batch, counts = item.batch, item.batch.counts
     words = [
-        plain(batch.id),
-        plain(batch.status, 30),
+        sanitize(batch.id),
+        sanitize(batch.status, 30),
         f"{counts.completed + counts.failed}/{counts.total} done,",
         f"{counts.failed} failed,",
         f"{rate_of(item.rate)},",
@@ -87,35 +87,35 @@ def plain_line(item: Progress) -> str:
         f"{_tokens(batch)} tokens",
     ]
     if batch.waiting_for and not batch.is_terminal:
-        words.append(f"(waits: {_noted(batch.waiting_for)})")
+        words.append(f"(waiting: {_short(batch.waiting_for)})")
     return " ".join(words)
 
 
-def _json_line(item: Progress) -> str:
-    return on_one_line(item.raw)
+def _json_line(item: BatchProgress) -> str:
+    return compact_json(item.raw)
 
 
-class _Lines:
-    """Prints a line for each batch that changed since the last look."""
+class _LinePrinter:
+    """Prints a line for each batch that changed since the state before."""
 
-    def __init__(self, line: Callable[[Progress], str]) -> None:
+    def __init__(self, line: Callable[[BatchProgress], str]) -> None:
         self._line = line
         self._shown: dict[str, BatchObject] = {}
         self._silent = False
 
-    def show(self, look: Look) -> None:
-        if look.silence and not self._silent:
+    def show(self, state: WatchState) -> None:
+        if state.no_answer and not self._silent:
             Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(
-                f"tidegate: no answer, asking again: {_noted(look.silence)}"
+                f"tidegate: no answer, retrying: {_short(state.no_answer)}"
             )
-        self._silent = look.silence is not None
-        for item in changed(look.batches, self._shown):
+        self._silent = state.no_answer is not None
+        for item in changed(state.batches, self._shown):
             self._shown[item.batch.id] = item.batch
             print(self._line(item), flush=True)
 
 
-def changed(batches: Sequence[Progress], shown: dict[str, BatchObject]) -> list[Progress]:
-    """Return those that are not as they were shown last."""
+def changed(batches: Sequence[BatchProgress], shown: dict[str, BatchObject]) -> list[BatchProgress]:
+    """Return the batches that changed since they were last shown."""
     return [item for item in batches if shown.get(item.batch.id) != item.batch]
 
 
@@ -138,13 +138,13 @@ def _tokens(batch: BatchObject) -> str:
     return count_of(usage.total_tokens or usage.input_tokens + usage.output_tokens)
 
 
-def _noted(text: str) -> str:
-    return plain(text, _NOTE_CHARACTERS_MAX)
+def _short(text: str) -> str:
+    return sanitize(text, _NOTE_CHARACTERS_MAX)
 
 
-def shortened(batch_id: str) -> str:
-    """Return the beginning and the end of an id, which is enough to tell batches apart."""
-    shown = plain(batch_id)
+def shorten_id(batch_id: str) -> str:
+    """Return the beginning and the end of an id, which is enough to distinguish batches."""
+    shown = sanitize(batch_id)
     if len(shown) <= _ID_HEAD + _ID_TAIL + 1:
         return shown
     return f"{shown[:_ID_HEAD]}…{shown[-_ID_TAIL:]}"

@@ -1,4 +1,4 @@
-"""What several commands ask for: the configuration file, and any setting by its dotted name."""
+"""Flags of several commands: the configuration file, and any setting by its dotted name."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +30,7 @@ Assignments = Annotated[
 def flags_of(assignments: Sequence[str] | None, **named: object) -> dict[str, object]:
     """Return flags by dotted setting name; a double underscore in a keyword stands for the dot.
 
-    A flag that was not given is None or False; 0 is a value like any other.
+    None and False mean that a flag was not given; 0 is a value.
 
     Raises:
         SettingsInvalid: an assignment has no equals sign, or sets what a flag of its own sets.

@@ -17,30 +17,30 @@ URL = "https://127.0.0.1:8001"
 
 
 def settings(folder: Path, flags: dict[str, object]) -> Settings:
-    base = {"data_dir": str(folder / "deep" / "data"), "gateway.url": URL}
-    if any(name.startswith("model_gateways") for name in flags):
-        del base["gateway.url"]
+    base = {"data_dir": str(folder / "deep" / "data"), "upstream.url": URL}
+    if any(name.startswith("upstreams") for name in flags):
+        del base["upstream.url"]
     return load(environment={}, flags={**base, **flags}).settings
 
 
 def test_what_can_be_served_passes_and_leaves_nothing(tmp_path: Path) -> None:
     authority = str(CERTIFICATES / "authority.pem")
-    check_serving(settings(tmp_path, {"gateway.tls.ca_file": authority}))
+    check_serving(settings(tmp_path, {"upstream.tls.ca_file": authority}))
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"gateway.tls.ca_file": "/nonexistent"}, r"^gateway\.tls\.ca_file \(/nonexistent\)"),
-        ({"gateway.tls.cert_file": __file__}, r"^gateway\.tls\.cert_file .* and its key can't"),
+        ({"upstream.tls.ca_file": "/nonexistent"}, r"^upstream\.tls\.ca_file \(/nonexistent\)"),
+        ({"upstream.tls.cert_file": __file__}, r"^upstream\.tls\.cert_file .* and its key can't"),
         (
-            {"model_gateways": {"m": {"url": URL, "tls": {"ca_file": "/nonexistent"}}}},
-            r"^model_gateways\.m\.tls\.ca_file",
+            {"upstreams": {"m": {"url": URL, "tls": {"ca_file": "/nonexistent"}}}},
+            r"^upstreams\.m\.tls\.ca_file",
         ),
-        ({"data_dir": __file__}, r"can.t be used .Not a directory.: mend"),
-        ({"data_dir": f"{__file__}/data"}, r"can.t be used .Not a directory.: mend"),
-        ({"store.kind": "memory"}, "forgets at its end which files are on disk: set blobs.kind"),
+        ({"data_dir": __file__}, r"can.t be used .Not a directory.: fix"),
+        ({"data_dir": f"{__file__}/data"}, r"can.t be used .Not a directory.: fix"),
+        ({"store.kind": "memory"}, "loses track of the files on disk when it ends: set blobs.kind"),
         ({"server.host": "203.0.113.7", "server.allow_open": True}, "set server.host to one"),
     ],
     ids=[
@@ -63,10 +63,10 @@ def test_what_can_not_be_served_is_refused(
 @pytest.mark.parametrize("command", [["config", "check"], ["serve"]])
 def test_check_and_serve_refuse_the_same(tmp_path: Path, command: list[str]) -> None:
     path = tmp_path / "tidegate.yaml"
-    path.write_text(f"gateway: {{url: '{URL}', tls: {{ca_file: /nonexistent}}}}\n")
+    path.write_text(f"upstream: {{url: '{URL}', tls: {{ca_file: /nonexistent}}}}\n")
     done = CliRunner().invoke(app, [*command, "--config", str(path)])
     assert isinstance(done.exception, SettingsInvalid)
-    assert str(done.exception).startswith("gateway.tls.ca_file (/nonexistent)")
+    assert str(done.exception).startswith("upstream.tls.ca_file (/nonexistent)")
 
 
 @pytest.mark.parametrize("path", ENDPOINT_PATHS)

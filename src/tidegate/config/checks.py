@@ -1,18 +1,18 @@
-"""What a process needs of this machine: looked at beforehand, and nothing is left behind."""
+"""Checks of this machine before a process starts; they leave nothing behind."""
 
 import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from tidegate.config.settings import BlobsKind, Gateway, Settings, StoreKind
+from tidegate.config.settings import BlobsKind, Settings, StoreKind, UpstreamSettings
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.http_server.server import bind
 from tidegate.upstreams.transport.tls import make_context
 
 
 def check_serving(settings: Settings) -> None:
-    """Refuse what `serve` could not work with. Ports are not tried: another process may use them.
+    """Refuse settings that `serve` can't work with. Ports are not tried: they may be in use.
 
     Raises:
         SettingsInvalid: there is no model server, a file of TLS can't be used, the host is not of
@@ -26,7 +26,7 @@ def check_serving(settings: Settings) -> None:
 
 
 def check_processing(settings: Settings) -> None:
-    """Refuse what `processor` could not work with.
+    """Refuse settings that `processor` can't work with.
 
     Raises:
         SettingsInvalid: what `check_serving` refuses, or a ledger or blobs in memory.
@@ -36,31 +36,31 @@ def check_processing(settings: Settings) -> None:
 
 
 def _check_kinds(settings: Settings) -> None:
-    # A ledger that begins anew knows no blob on disk, and its collector would remove them all,
-    # also those of a server with a ledger of its own in the same directory.
+    # A new ledger knows no blob on disk, so its collector would remove them all, including those
+    # of another server with a ledger in the same directory.
     if settings.store.kind is StoreKind.MEMORY and settings.blobs.kind is BlobsKind.FILES:
         raise SettingsInvalid(
-            "A ledger in memory forgets at its end which files are on disk: set blobs.kind to "
+            "A ledger in memory loses track of the files on disk when it ends: set blobs.kind to "
             "memory as well, or store.kind to sqlite."
         )
 
 
 def _check_machine(settings: Settings) -> None:
     settings.require_upstream()
-    for name, gateway in _gateways(settings):
+    for name, upstream in _upstreams(settings):
         try:
-            make_context(gateway.tls)
+            make_context(upstream.tls)
         except SettingsInvalid as exc:
             raise SettingsInvalid(f"{name}.{exc}") from exc
     _check_host(settings.server.host)
     _check_data_dir(settings.data_dir)
 
 
-def _gateways(settings: Settings) -> Iterator[tuple[str, Gateway]]:
-    if settings.gateway is not None:
-        yield "gateway", settings.gateway
-    for model, gateway in settings.model_gateways.items():
-        yield f"model_gateways.{model}", gateway
+def _upstreams(settings: Settings) -> Iterator[tuple[str, UpstreamSettings]]:
+    if settings.upstream is not None:
+        yield "upstream", settings.upstream
+    for model, upstream in settings.upstreams.items():
+        yield f"upstreams.{model}", upstream
 
 
 def _check_host(host: str) -> None:
@@ -84,6 +84,6 @@ def _check_data_dir(data_dir: Path) -> None:
         wrong = errno.EACCES
     if wrong is not None:
         raise SettingsInvalid(
-            f"The data directory {data_dir} can't be used ({os.strerror(wrong)}): mend {place}, or "
+            f"The data directory {data_dir} can't be used ({os.strerror(wrong)}): fix {place}, or "
             "set data_dir."
         )

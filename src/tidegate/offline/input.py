@@ -1,4 +1,4 @@
-"""The input becomes an uploaded file and a batch of the private ledger, by the desk's own doors."""
+"""Uploads the input into the private ledger and creates its batch."""
 
 import asyncio
 import hashlib
@@ -13,15 +13,15 @@ from tidegate.desk.upload import upload
 from tidegate.domain.batch import Batch
 from tidegate.domain.errors import Refused, UpstreamFault
 from tidegate.domain.file import File, Purpose
-from tidegate.offline.job import ENDPOINTS, Form, Job, form_of
-from tidegate.offline.models import with_model
+from tidegate.offline.job import ENDPOINTS, FileFormat, Job, file_format_of
+from tidegate.offline.model_override import with_model
 from tidegate.offline.prompts import Requests
 from tidegate.offline.rows import ROW_BYTES_MAX, pieces_of, read_rows
 from tidegate.wire.batches import BatchRequest
 from tidegate.wire.jsonl import LineSplitter
 
 TENANT = "default"
-# A run may lie for months before it is continued; nothing of it expires meanwhile.
+# A run may be continued after months; nothing of it expires meanwhile.
 WINDOW = "365d"
 WINDOW_SECONDS = 365 * 86_400
 GATHER_BYTES = 2**18
@@ -32,7 +32,7 @@ class _Url(msgspec.Struct):
     url: str = ""
 
 
-async def digest(job: Job) -> str:
+async def sha256_of(job: Job) -> str:
     """Return the SHA-256 of the input in hexadecimal digits.
 
     Raises:
@@ -45,31 +45,31 @@ async def digest(job: Job) -> str:
     return running.hexdigest()
 
 
-def check(job: Job) -> None:
+def check_job(job: Job) -> None:
     """Refuse what can be refused without reading the input.
 
     Raises:
-        Refused: the input is a table and no prompt is made of it, or both ways are given.
+        Refused: the input is a table without prompt options, or they contradict each other.
     """
-    form = form_of(job.source)
-    if job.prompting is None:
-        if form is not Form.JSONL:
+    file_format = file_format_of(job.source)
+    if job.prompt_options is None:
+        if file_format is not FileFormat.JSONL:
             raise Refused(
-                f"{job.source} is no batch file: say how its rows become prompts with "
+                f"{job.source} is not a batch file: define how its rows become prompts with "
                 "--prompt-template 'Translate: {text}' or --column text."
             )
         return
-    if (job.prompting.template is None) == (job.prompting.column is None):
-        raise Refused("Give either --prompt-template or --column, one of them, for the prompt.")
+    if (job.prompt_options.template is None) == (job.prompt_options.column is None):
+        raise Refused("Give either --prompt-template or --column for the prompt, not both.")
 
 
-async def find(desk: Desk) -> Batch | None:
-    """Return the batch that was begun here before, if any."""
+async def find_batch(desk: Desk) -> Batch | None:
+    """Return the batch of an earlier run with this state, if any."""
     page = await desk.store.list_batches(TENANT, after=None, limit=1)
     return page.items[0] if page.items else None
 
 
-async def begin(desk: Desk, job: Job, sha256: str) -> Batch:
+async def start_batch(desk: Desk, job: Job, sha256: str) -> Batch:
     """Upload the input and create its batch.
 
     Raises:
@@ -77,13 +77,13 @@ async def begin(desk: Desk, job: Job, sha256: str) -> Batch:
         StorageFull: no room is left.
         StoreUnavailable: the ledger gave no answer.
     """
-    endpoint = await endpoint_of_job(desk, job)
+    endpoint = await job_endpoint(desk, job)
     model = job.model
-    if job.prompting is not None and model is None:
+    if job.prompt_options is not None and model is None:
         model = await _only_model(desk)
-    # A file that an earlier life uploaded, and died before it had compared it, is left alone.
-    file = await _uploaded(desk, job, lines_of(job, endpoint, model))
-    if await digest(job) != sha256:
+    # A file that a killed run uploaded before it created the batch is not used.
+    file = await _uploaded(desk, job, input_lines(job, endpoint, model))
+    if await sha256_of(job) != sha256:
         raise Refused(f"{job.source} was changed while it was read: run the command again.")
     request = BatchRequest(
         input_file_id=file.id, endpoint=endpoint, completion_window=WINDOW, metadata=None
@@ -91,16 +91,16 @@ async def begin(desk: Desk, job: Job, sha256: str) -> Batch:
     return await create_batch(desk, TENANT, request, idempotency_key="run")
 
 
-def lines_of(job: Job, endpoint: str, model: str | None) -> Iterator[bytes]:
-    """Yield the bytes of the batch file that this input stands for.
+def input_lines(job: Job, endpoint: str, model: str | None) -> Iterator[bytes]:
+    """Yield the bytes of the batch file that this input becomes.
 
     Raises:
         Refused: the input can't be read, or a row lacks a column.
     """
-    if job.prompting is not None:
+    if job.prompt_options is not None:
         assert model is not None, "rows name no model"
-        requests = Requests(job.prompting, endpoint=endpoint, model=model)
-        return requests.lines(read_rows(job.source, form_of(job.source)))
+        requests = Requests(job.prompt_options, endpoint=endpoint, model=model)
+        return requests.lines(read_rows(job.source, file_format_of(job.source)))
     if model is not None:
         return with_model(job.source, model, line_bytes_max=ROW_BYTES_MAX)
     return pieces_of(job.source)
@@ -110,10 +110,11 @@ async def _uploaded(desk: Desk, job: Job, lines: Iterator[bytes]) -> File:
     try:
         return await upload(desk, TENANT, _events(job.source.name, lines))
     except Refused as refused:
-        if job.prompting is not None:
+        if job.prompt_options is not None:
             raise
         raise Refused(
-            f"{refused.message.removesuffix('.')}. `tidegate validate {job.source}` tells more."
+            f"{refused.message.removesuffix('.')}. `tidegate validate {job.source}` lists every "
+            "problem."
         ) from refused
 
 
@@ -132,15 +133,15 @@ async def _events(name: str, lines: Iterator[bytes]) -> AsyncIterator[FormEvent]
     yield b"".join(held)
 
 
-async def endpoint_of_job(desk: Desk, job: Job) -> str:
-    """Return the endpoint that the job names, else the first line if a batch may have it, or chat.
+async def job_endpoint(desk: Desk, job: Job) -> str:
+    """Return the endpoint of the job, else that of the first line if it is allowed, else chat.
 
     Raises:
         Refused: the input can't be read.
     """
     if job.endpoint is not None:
         return job.endpoint
-    if job.prompting is None:
+    if job.prompt_options is None:
         found = first_url(pieces_of(job.source))
         if found in desk.settings.endpoints:
             return found
@@ -148,7 +149,7 @@ async def endpoint_of_job(desk: Desk, job: Job) -> str:
 
 
 def first_url(pieces: Iterator[bytes]) -> str:
-    """Return the url of the first line that is not blank; empty where it names none."""
+    """Return the url of the first line that is not blank; empty if it has none."""
     splitter = LineSplitter(ROW_BYTES_MAX)
     for piece in pieces:
         for _, raw in splitter.feed(piece):
@@ -170,9 +171,9 @@ async def _only_model(desk: Desk) -> str:
         models = await desk.models.list_models()
     except UpstreamFault as fault:
         raise Refused(
-            f"Say which model to use with --model: the server does not tell its models ({fault})."
+            f"Name the model with --model: the server does not list its models ({fault})."
         ) from fault
     if len(models) == 1:
         return models[0]
     shown = ", ".join(models[:MODELS_SHOWN_MAX]) or "none"
-    raise Refused(f"Say which model to use with --model: the server names {shown}.")
+    raise Refused(f"Name the model with --model: the server lists {shown}.")
