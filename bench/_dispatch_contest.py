@@ -17,7 +17,7 @@ from _fast_upstream import FastUpstream, fast_upstream
 from _go import program, toolchain
 from _machine import Cores, interpreted, starting_on
 
-from tidegate.runtime.compiled import is_compiled
+from tidegate.runtime.interpreter import is_compiled
 
 PEER_SECONDS_MAX = 600.0
 # Their cost for each request does not depend on how many there are, only our patience does.

@@ -104,15 +104,15 @@ def serving_from(
 
 def _settings(upstream: Upstream, concurrency: int) -> dict[str, object]:
     """All defaults but for the number at once: the adaptive limit has nothing to learn here."""
-    gateway: dict[str, object] = {
+    server: dict[str, object] = {
         "url": upstream.url,
         "concurrency": {"start": concurrency, "min": concurrency, "max": concurrency},
         "limits": {"connections_max": concurrency, "idle_connections_max": concurrency},
     }
     if upstream.certificate is not None:
-        gateway["tls"] = {"ca_file": str(upstream.certificate)}
+        server["tls"] = {"ca_file": str(upstream.certificate)}
     valves = {"in_flight_max": concurrency}
-    return {"model_gateways": {"m": gateway}, "processor": {"valves": valves}}
+    return {"upstreams": {"m": server}, "processor": {"valves": valves}}
 
 
 def run_batch(

@@ -19,9 +19,9 @@ def drill(plan: Plan, folder: Path, upstream: Upstream) -> Findings:
     settings = {
         "processor.ends.drain_seconds": DRAIN_SECONDS,
         "processor.valves.in_flight_max": lines,
-        "gateway.concurrency.start": lines,
-        "gateway.concurrency.max": lines,
-        "gateway.limits.connections_max": lines,
+        "upstream.concurrency.start": lines,
+        "upstream.concurrency.max": lines,
+        "upstream.limits.connections_max": lines,
         # Each line in flight reserves room for the reply that is expected at the start.
         "processor.valves.in_flight_bytes_max": 2**30,
     }

@@ -73,7 +73,7 @@ def drill(plan: Plan, folder: Path, upstream: Upstream) -> Findings:
         "desk.window_seconds_min": WINDOW_SECONDS,
         # What is in flight when the window closes is cut at once: the moment is sharp.
         "processor.ends.drain_seconds": 0.0,
-        "gateway.concurrency.start": 64,
+        "upstream.concurrency.start": 64,
     }
     findings = Findings()
     with world(folder, "f", upstream, settings) as here:

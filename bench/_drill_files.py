@@ -27,8 +27,8 @@ SETTINGS = {
     "collector.compact_parts_min": 2,
     "collector.compact_bytes_max": 30_000,
     "collector.download_seconds_max": 10.0,
-    "gateway.concurrency.start": 24,
-    "gateway.concurrency.max": 24,
+    "upstream.concurrency.start": 24,
+    "upstream.concurrency.max": 24,
 }
 
 

@@ -39,7 +39,7 @@ class _Disk:
 def drill(plan: Plan, folder: Path, upstream: Upstream) -> Findings:
     findings = Findings()
     # Few at a time, so that the disk is filled before the batch is done.
-    settings = {"gateway.concurrency.start": 8, "gateway.concurrency.max": 8}
+    settings = {"upstream.concurrency.start": 8, "upstream.concurrency.max": 8}
     why_not = _why_no_mount(folder) if plan.mounts else "by --no-mount"
     with world(folder, "e", upstream, settings) as here:
         if why_not is None:

@@ -22,8 +22,8 @@ def drill(plan: Plan, folder: Path, upstream: Upstream) -> Findings:
     concurrency = 24 if plan.quick else 12
     settings = {
         "processor.claims.lease_seconds": lease,
-        "gateway.concurrency.start": concurrency,
-        "gateway.concurrency.max": concurrency,
+        "upstream.concurrency.start": concurrency,
+        "upstream.concurrency.max": concurrency,
     }
     with world(folder, "a", upstream, settings) as here:
         return _Kills(plan, here, lease, concurrency).run()

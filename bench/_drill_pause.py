@@ -21,8 +21,8 @@ def drill(plan: Plan, folder: Path, upstream: Upstream) -> Findings:
     lease = 1.5 if plan.quick else 5.0
     settings = {
         "processor.claims.lease_seconds": lease,
-        "gateway.concurrency.start": CONCURRENCY,
-        "gateway.concurrency.max": CONCURRENCY,
+        "upstream.concurrency.start": CONCURRENCY,
+        "upstream.concurrency.max": CONCURRENCY,
     }
     findings = Findings()
     findings.figures["lease_seconds"] = lease

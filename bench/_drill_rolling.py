@@ -11,8 +11,8 @@ CONCURRENCY = 16
 
 def drill(plan: Plan, folder: Path, upstream: Upstream) -> Findings:
     settings = {
-        "gateway.concurrency.start": CONCURRENCY,
-        "gateway.concurrency.max": CONCURRENCY,
+        "upstream.concurrency.start": CONCURRENCY,
+        "upstream.concurrency.max": CONCURRENCY,
     }
     with world(folder, "c", upstream, settings) as here:
         return _Rolling(plan, here).run()

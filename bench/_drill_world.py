@@ -124,7 +124,7 @@ class World:
         self._folder = folder
         self._users: list[User] = []
         self._config = folder / "tidegate.yaml"
-        tree = _tree({"gateway.url": upstream.url, "data_dir": str(self.data), **settings})
+        tree = _tree({"upstream.url": upstream.url, "data_dir": str(self.data), **settings})
         # JSON is YAML.
         self._config.write_text(json.dumps(tree))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from tidegate.runtime.compiled import is_compiled
+from tidegate.runtime.interpreter import is_compiled
 
 # The kernel's name for "the CPU time of a process", with its number in the upper bits.
 _CPU_OF_A_PROCESS = 2

@@ -99,15 +99,15 @@ def servers(folder: Path, simulators: dict[str, list[str]], extra: list[str]) ->
     from contextlib import ExitStack  # noqa: PLC0415 - only here
 
     with ExitStack() as stack:
-        gateways: dict[str, dict[str, str]] = {}
+        servers: dict[str, dict[str, str]] = {}
         for model, options in simulators.items():
             port = free_port()
             command = ["simulate", "--port", str(port), "--model", model, *options]
             health = f"http://127.0.0.1:{port}/health"
             stack.enter_context(child(command, health, folder / f"{model}.log"))
-            gateways[model] = {"url": f"http://127.0.0.1:{port}"}
+            servers[model] = {"url": f"http://127.0.0.1:{port}"}
         config = folder / "tidegate.yaml"
-        config.write_text(json.dumps({"model_gateways": gateways}))
+        config.write_text(json.dumps({"upstreams": servers}))
         port, operators = free_port(), free_port()
         command = ["serve", "--config", str(config), "--data-dir", str(folder / "data")]
         command += ["--port", str(port), "--observability-port", str(operators), *extra]

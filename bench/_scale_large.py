@@ -66,7 +66,7 @@ def _settings(upstream: FastUpstream, lines: int) -> Mapping[str, object]:
     """The defaults but for the bounds that a large batch needs, and for what may be in flight."""
     limit = {"start": CONCURRENCY, "min": CONCURRENCY, "max": CONCURRENCY}
     return {
-        "model_gateways": {"m": {"url": upstream.url, "concurrency": limit}},
+        "upstreams": {"m": {"url": upstream.url, "concurrency": limit}},
         "desk": {"file_bytes_max": FILE_BYTES_MAX},
         "processor": {"planning": {"lines_max": max(lines, 50_000)}},
     }

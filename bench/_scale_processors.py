@@ -71,5 +71,5 @@ def _all_cpu_seconds(server: Serving) -> float:
 
 def _settings(upstream: FastUpstream, processors: int) -> Mapping[str, object]:
     limit = IN_FLIGHT * processors
-    gateway = {"url": upstream.url, "concurrency": {"start": limit, "min": limit, "max": limit}}
-    return {"processors": processors, "model_gateways": {"m": gateway}}
+    server = {"url": upstream.url, "concurrency": {"start": limit, "min": limit, "max": limit}}
+    return {"processors": processors, "upstreams": {"m": server}}

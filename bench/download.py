@@ -138,7 +138,7 @@ def _contestants(
     folder: Path, files: Mapping[str, Output], cores: Cores, stack: ExitStack
 ) -> Iterator[tuple[str, Contestant]]:
     # The collector would compact the file of many parts while it is measured.
-    settings = {"collector": {"enabled": False}, "gateway": {"url": "http://127.0.0.1:9"}}
+    settings = {"collector": {"enabled": False}, "upstream": {"url": "http://127.0.0.1:9"}}
     server: Serving = stack.enter_context(serving_from(folder, settings, cores.measured))
     for name, output in files.items():
         url = f"{server.api.base_url}files/{output.file_id}/content"

@@ -155,12 +155,12 @@ def model_server(folder: Path, *, simulated: bool) -> Iterator[tuple[str, bool]]
 
 
 @contextlib.contextmanager
-def gateway(upstream: str, folder: Path) -> Iterator[str]:
+def server(upstream: str, folder: Path) -> Iterator[str]:
     """Run `tidegate serve` on the embedded default; yield the base URL for the SDK."""
     port, observability = free_port(), free_port()
     command = tidegate(
         *("serve", "--port", str(port), "--observability-port", str(observability)),
-        *("--gateway", upstream, "--data-dir", str(folder / "data")),
+        *("--upstream", upstream, "--data-dir", str(folder / "data")),
     )
     with child("tidegate", command, f"http://127.0.0.1:{observability}/ready", folder):
         yield f"http://127.0.0.1:{port}/v1"
@@ -261,7 +261,7 @@ def run(prompts: Path, *, simulated: bool) -> int:
     try:
         with model_server(folder, simulated=simulated) as (upstream, real):
             console.print(f"model      {upstream} ({MODEL if real else 'simulated'})")
-            with gateway(upstream, folder) as base_url:
+            with server(upstream, folder) as base_url:
                 console.print(f"tidegate   {base_url}, data in {folder / 'data'}")
                 outcome = run_batch(base_url, prompts, folder)
         stopped = True

@@ -62,7 +62,7 @@ def watch(folder: Path, lines: int, stack: ExitStack) -> Iterator[tuple[float, s
     """Start a server and create two batches; yield what a terminal shows of them."""
     upstream = stack.enter_context(started(folder, *MODEL))
     ports = ("--port", "0", "--observability-port", "0")
-    serve = ("serve", *ports, "--gateway", upstream, "--data-dir", str(folder / "data"))
+    serve = ("serve", *ports, "--upstream", upstream, "--data-dir", str(folder / "data"))
     url = f"{stack.enter_context(started(folder, *serve))}/v1"
     batches: list[str] = []
     for count in (lines, lines // 2):

@@ -16,7 +16,7 @@ from tidegate.processor.settings import Claims, Settings
 from tidegate.testing.handler_server import HandlerServer
 from tidegate.testing.sdk_user import SdkUser, sdk_user
 from tidegate.upstreams.base import Call, Reply
-from tidegate.upstreams.http import HttpUpstream
+from tidegate.upstreams.http1.upstream import HttpUpstream
 from tidegate.upstreams.settings import HttpSettings
 
 # Each would change in the hands of a JSON library: blanks, order, numbers, escapes, repeated keys.
@@ -57,7 +57,7 @@ async def user_of(
 
     async with HandlerServer(handle) as server:
         upstream = HttpUpstream(HttpSettings(url=server.url, api_key="upstream-key"))
-        routes = Routes(default=Endpoint("gateway", upstream))
+        routes = Routes(default=Endpoint("upstream", upstream))
         try:
             async with sdk_user(routes, processor=settings) as user:
                 yield user, seen

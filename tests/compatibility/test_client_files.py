@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tidegate.client.download import download
-from tidegate.client.errors import LocalFileUnfit, ServerRefused, ServerStrange
+from tidegate.client.errors import LocalFileUnusable, ServerRefused, UnexpectedResponse
 from tidegate.client.files import Upload, delete_file, get_file, list_files, upload
-from tidegate.client.objects import Deleted, FileObject, read
+from tidegate.client.objects import Deleted, FileObject, decode
 from tidegate.client.server import Server
 from tidegate.testing.client_user import client_of
 from tidegate.testing.served_api import ApiWorld, served
@@ -42,7 +42,7 @@ def quiet(done: int, total: int | None) -> None:
 async def put(server: Server, path: Path, data: bytes, *, purpose: str = "user_data") -> str:
     written(path, data)
     body = await upload(server, Upload(path=path, purpose=purpose), quiet)
-    return read(body, FileObject).id
+    return decode(body, FileObject).id
 
 
 async def fetch(server: Server, file_id: str, target: Path) -> tuple[int, int]:
@@ -62,7 +62,7 @@ async def test_a_file_goes_up_in_pieces_and_comes_back_the_same(
         Upload(path=path, purpose="user_data", expires_seconds=7_200),
         lambda done, total: seen.append((done, total)),
     )
-    file = read(body, FileObject)
+    file = decode(body, FileObject)
     assert (file.bytes, file.purpose) == (len(data), "user_data")
     assert file.created_at is not None
     assert file.expires_at == file.created_at + 7_200
@@ -127,7 +127,7 @@ async def test_a_part_that_is_too_long_is_dropped_and_told(server: Server, tmp_p
     file_id = await put(server, tmp_path / "in", data)
     target = tmp_path / "out"
     leave_part(target, file_id, data + b"more", tag=f'"{file_id}-{len(data)}"')
-    with pytest.raises(ServerStrange, match="Run the command again"):
+    with pytest.raises(UnexpectedResponse, match="run the command again"):
         await fetch(server, file_id, target)
     assert await fetch(server, file_id, target) == (10, 0)
     assert target.read_bytes() == data
@@ -137,7 +137,7 @@ async def test_what_exists_is_replaced_only_when_asked(server: Server, tmp_path:
     file_id = await put(server, tmp_path / "in", b"new")
     target = tmp_path / "out"
     target.write_bytes(b"old")
-    with pytest.raises(LocalFileUnfit, match="--overwrite"):
+    with pytest.raises(LocalFileUnusable, match="--overwrite"):
         await fetch(server, file_id, target)
     assert target.read_bytes() == b"old"
     await download(server, file_id, target, overwrite=True, on_progress=quiet)
@@ -152,7 +152,7 @@ async def test_a_place_that_cannot_be_written_is_one_sentence(
         (tmp_path, "is a directory"),
         (tmp_path / "nowhere" / "out", "No such file or directory"),
     ):
-        with pytest.raises(LocalFileUnfit, match=words):
+        with pytest.raises(LocalFileUnusable, match=words):
             await fetch(server, file_id, target)
 
 
@@ -160,17 +160,17 @@ async def test_lists_are_walked_page_by_page(
     world: ApiWorld, server: Server, tmp_path: Path
 ) -> None:
     ids = [await put(server, tmp_path / "in", b"x") for _ in range(203)]
-    found = [read(item, FileObject).id async for item in list_files(server)]
+    found = [decode(item, FileObject).id async for item in list_files(server)]
     assert sorted(found) == sorted(ids)
     assert world.asked.count("GET /v1/files") == 3
-    some = [read(item, FileObject).id async for item in list_files(server, limit=101)]
+    some = [decode(item, FileObject).id async for item in list_files(server, limit=101)]
     assert some == found[:101]
     assert [item async for item in list_files(server, purpose="batch")] == []
 
 
 async def test_a_deleted_file_is_gone(server: Server, tmp_path: Path) -> None:
     file_id = await put(server, tmp_path / "in", b"x")
-    assert read(await delete_file(server, file_id), Deleted).deleted
+    assert decode(await delete_file(server, file_id), Deleted).deleted
     with pytest.raises(ServerRefused, match="404") as refused:
         await get_file(server, file_id)
     assert refused.value.status == 404
@@ -182,7 +182,7 @@ async def test_what_the_server_refuses_is_told_in_its_words(server: Server, tmp_
 
 
 async def test_a_file_that_cannot_be_read_is_one_sentence(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(LocalFileUnfit, match="can't be read: No such file or directory"):
+    with pytest.raises(LocalFileUnusable, match="can't be read: No such file or directory"):
         await upload(server, Upload(path=tmp_path / "nothing", purpose="batch"), quiet)
 
 

@@ -15,7 +15,7 @@ import pytest
 from tidegate.blobs.filesystem import FilesystemBlobs
 from tidegate.desk.settings import Settings as DeskSettings
 from tidegate.domain.batch import Problem
-from tidegate.offline.validation import Validation
+from tidegate.offline.validate import Validation
 from tidegate.processor.planning_settings import Planning
 from tidegate.processor.settings import Claims, Settings
 from tidegate.runtime.clock import SystemClock

@@ -23,7 +23,7 @@ from tidegate.testing.hostile_server import (
     plain_reply,
 )
 from tidegate.testing.sdk_user import SdkUser, sdk_user
-from tidegate.upstreams.http import HttpUpstream
+from tidegate.upstreams.http1.upstream import HttpUpstream
 from tidegate.upstreams.settings import HttpSettings, Limits, Timeouts
 
 READ = ReadRequest()
@@ -97,7 +97,7 @@ async def user_against(*scripts: Script) -> AsyncIterator[tuple[SdkUser, Hostile
             HttpSettings(url=server.url, timeouts=timeouts, limits=Limits(connections_max=1))
         )
         try:
-            routes = Routes(default=Endpoint("gateway", upstream))
+            routes = Routes(default=Endpoint("upstream", upstream))
             async with sdk_user(routes, processor=ONE_AT_A_TIME) as user:
                 yield user, server
         finally:

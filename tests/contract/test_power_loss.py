@@ -11,7 +11,7 @@ import pytest
 from tidegate.blobs.disk import Disk
 from tidegate.blobs.filesystem import FilesystemBlobs
 from tidegate.domain.batch import Status
-from tidegate.runtime.identity import SeededIds
+from tidegate.runtime.ids import SeededIds
 from tidegate.stores.executor import InlineExecutor
 from tidegate.stores.sqlite import SqliteStore, connection
 from tidegate.testing.contract.stores import ManualClock

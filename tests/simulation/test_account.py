@@ -10,7 +10,7 @@ from tidegate.collector.settings import Settings
 from tidegate.domain.batch import Batch
 from tidegate.domain.errors import StorageBroken
 from tidegate.domain.shard import Verdict
-from tidegate.runtime.identity import SeededIds
+from tidegate.runtime.ids import SeededIds
 from tidegate.signals.memory import MemorySignals
 from tidegate.stores.base import ClaimedShard, Store, Want
 from tidegate.stores.memory import MemoryStore

@@ -11,7 +11,7 @@ import pytest
 
 from tidegate.blobs.filesystem import FilesystemBlobs
 from tidegate.domain.batch import Status
-from tidegate.runtime.identity import SeededIds
+from tidegate.runtime.ids import SeededIds
 from tidegate.signals.memory import MemorySignals
 from tidegate.stores.executor import InlineExecutor
 from tidegate.stores.sqlite import SqliteStore

@@ -6,14 +6,14 @@ from collections import Counter
 import pytest
 from typing_extensions import override
 
-from tidegate.api.observability import Condition
 from tidegate.blobs.memory import MemoryBlobs
-from tidegate.cli.running import explanation
+from tidegate.cli.exit_codes import failure_reason
 from tidegate.domain.batch import Status
 from tidegate.domain.errors import StorageBroken, StorageFull, StoreUnavailable
 from tidegate.processor.endpoints import Endpoint, Routes
 from tidegate.processor.service import Processor
 from tidegate.processor.settings import Claims, Settings
+from tidegate.runtime.health import Condition
 from tidegate.runtime.limiter import AimdSettings
 from tidegate.testing.deployment import Deployment, model_of, ok
 from tidegate.testing.stories import fails, lines, now, told
@@ -40,7 +40,7 @@ class Server:
     def routes(self) -> Routes:
         """Return a door of its own for one processor, with 16 calls at once."""
         limits = AimdSettings(start=16, min=1, max=16)
-        return Routes(default=Endpoint("gateway", MemoryUpstream(self.answer), limits=limits))
+        return Routes(default=Endpoint("upstream", MemoryUpstream(self.answer), limits=limits))
 
     async def answer(self, call: Call) -> Reply:
         self.calls[call.headers["x-request-id"]] += 1
@@ -177,7 +177,7 @@ def test_a_failed_flush_ends_the_processor_and_another_takes_over(port: str, ver
         caught = await death(world, server)
         assert now() < 4.0
         assert leaves(caught) == [broken]
-        assert explanation(caught) == "A flush failed; check the disk."
+        assert failure_reason(caught) == "A flush failed; check the disk."
         done = (await world.get(batch.id)).counts.completed
         assert done < 200
         died = now()

@@ -48,7 +48,7 @@ class Server:
 
     def routes(self) -> Routes:
         limits = AimdSettings(start=4, min=1, max=4)
-        return Routes(default=Endpoint("gateway", MemoryUpstream(self.answer), limits=limits))
+        return Routes(default=Endpoint("upstream", MemoryUpstream(self.answer), limits=limits))
 
     async def answer(self, call: Call) -> Reply:
         self.calls[call.headers["x-request-id"]] += 1

@@ -111,7 +111,7 @@ def test_the_plan_puts_equal_prompts_side_by_side() -> None:
             return ok()
 
         one = AimdSettings(start=1, min=1, max=1)
-        routes = Routes(default=Endpoint("gateway", MemoryUpstream(answer), limits=one))
+        routes = Routes(default=Endpoint("upstream", MemoryUpstream(answer), limits=one))
         mixed = [request_line(f"{n}", content=f"prompt {n % 7}") for n in range(70)]
         async with world.processor(routes):
             await world.end_of((await world.submit(mixed)).id)

@@ -17,11 +17,11 @@ from tidegate.processor.plan_door import JUDGE, LINE, SLICE
 from tidegate.processor.planning_settings import Planning
 from tidegate.processor.quarantine import CELL_WAIT_SECONDS
 from tidegate.processor.settings import Settings
+from tidegate.sandbox.base import Cell
 from tidegate.testing.deployment import Deployment, ok, request_line
 from tidegate.testing.quarantine import Lives, PlanCells
 from tidegate.testing.stories import at_once, lines, now, told
 from tidegate.upstreams.base import Call, Reply
-from tidegate.upstreams.cell import Cell
 from tidegate.wire.jsonl import read_line
 from tidegate.wire.lines import Line
 

@@ -53,7 +53,7 @@ class Server:
                 self.by_door[number] -= 1
             return ok(model_of(call))
 
-        return Routes(default=Endpoint("gateway", MemoryUpstream(answer), limits=limits))
+        return Routes(default=Endpoint("upstream", MemoryUpstream(answer), limits=limits))
 
 
 async def until(true: Callable[[], bool], *, within_seconds: float = 60.0) -> None:

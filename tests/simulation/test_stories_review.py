@@ -26,7 +26,7 @@ OUTAGES = pytest.mark.parametrize("error", [StorageFull("full"), StoreUnavailabl
 
 def behind(answer: MemoryUpstream, start: int) -> Routes:
     limits = AimdSettings(start=start, min=1, max=max(start, 1))
-    return Routes(default=Endpoint("gateway", answer, limits=limits))
+    return Routes(default=Endpoint("upstream", answer, limits=limits))
 
 
 def test_slow_calls_in_every_slot_make_room_for_a_new_batch() -> None:
@@ -268,7 +268,7 @@ def test_a_batch_no_longer_says_that_it_waits_when_it_does_not() -> None:
             return ok()
 
         one = AimdSettings(start=1, min=1, max=1)
-        routes = Routes(default=Endpoint("gateway", MemoryUpstream(answer), limits=one))
+        routes = Routes(default=Endpoint("upstream", MemoryUpstream(answer), limits=one))
         fails(world.store, "note_waiting", StoreUnavailable("away"), since=30.0, until=45.0)
         async with world.processor(routes, Settings(valves=Valves(open_shards_max=1))) as processor:
             batches = [await world.submit(lines(200, prefix=f"b{n}")) for n in range(2)]

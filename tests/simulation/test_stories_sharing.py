@@ -82,7 +82,7 @@ def test_a_slow_model_leaves_the_global_limit_to_others() -> None:
             return ok(model)
 
         wide = AimdSettings(start=64, min=1, max=64)
-        routes = Routes(default=Endpoint("gateway", MemoryUpstream(answer), limits=wide))
+        routes = Routes(default=Endpoint("upstream", MemoryUpstream(answer), limits=wide))
         settings = Settings(valves=Valves(in_flight_max=16))
         async with world.processor(routes, settings):
             slow = await world.submit(lines(200, "slow", "s"))
@@ -158,7 +158,7 @@ def test_never_more_in_flight_than_the_valves_allow() -> None:
             return ok(model_of(call))
 
         wide = AimdSettings(start=50, min=1, max=50)
-        routes = Routes(default=Endpoint("gateway", MemoryUpstream(answer), limits=wide))
+        routes = Routes(default=Endpoint("upstream", MemoryUpstream(answer), limits=wide))
         async with world.processor(routes, Settings(valves=Valves(in_flight_max=30))):
             await world.end_of((await world.submit(lines(90, "a", "a") + lines(90, "b", "b"))).id)
         assert most == 30
@@ -201,7 +201,7 @@ def test_a_line_that_takes_longer_than_a_turn_is_sent_once() -> None:
             return ok(model_of(call))
 
         limits = AimdSettings(start=64, min=1, max=64)
-        routes = Routes(default=Endpoint("gateway", MemoryUpstream(answer), limits=limits))
+        routes = Routes(default=Endpoint("upstream", MemoryUpstream(answer), limits=limits))
         settings = Settings(ends=Ends(drain_seconds=0.0), valves=Valves(turn_seconds=1.0))
         async with world.processor(routes, settings):
             batches = [await world.submit(lines(4, prefix=f"b{number}")) for number in range(30)]
@@ -223,7 +223,7 @@ def test_a_shard_that_is_long_in_going_keeps_no_other_from_giving_way() -> None:
             return ok(model_of(call))
 
         limits = AimdSettings(start=64, min=1, max=64)
-        routes = Routes(default=Endpoint("gateway", MemoryUpstream(answer), limits=limits))
+        routes = Routes(default=Endpoint("upstream", MemoryUpstream(answer), limits=limits))
         settings = Settings(valves=Valves(open_shards_max=3))
         async with world.processor(routes, settings):
             await world.submit(lines(1, "hung"))
@@ -245,7 +245,7 @@ def test_a_batch_that_gave_way_does_not_take_its_place_again() -> None:
             return ok(model_of(call))
 
         limits = AimdSettings(start=64, min=1, max=64)
-        routes = Routes(default=Endpoint("gateway", MemoryUpstream(answer), limits=limits))
+        routes = Routes(default=Endpoint("upstream", MemoryUpstream(answer), limits=limits))
         settings = Settings(valves=Valves(open_shards_max=3))
         async with world.processor(routes, settings):
             for _ in range(3):
@@ -276,7 +276,7 @@ def test_sending_goes_on_while_results_gather_and_are_committed() -> None:
 
     async def story(world: Deployment) -> None:
         wide = AimdSettings(start=64, min=64, max=64)
-        routes = Routes(default=Endpoint("gateway", MemoryUpstream(server.answer), limits=wide))
+        routes = Routes(default=Endpoint("upstream", MemoryUpstream(server.answer), limits=wide))
         settings = Settings(valves=Valves(uncommitted_lines_max=100))
         server.called.clear()
         async with world.processor(routes, settings):

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing_extensions import override
 
 from tidegate.blobs.filesystem import FilesystemBlobs
-from tidegate.cell import open_plan, plan_cell
 from tidegate.processor.context import ProcessorContext
 from tidegate.processor.endpoints import Endpoint, Routes
 from tidegate.processor.keeper import ThreadKeeper
@@ -28,17 +27,18 @@ from tidegate.processor.planning_settings import Planning
 from tidegate.processor.service import Processor
 from tidegate.processor.settings import Claims, Settings
 from tidegate.runtime.clock import SystemClock
-from tidegate.runtime.identity import RandomIds
+from tidegate.runtime.ids import RandomIds
+from tidegate.sandbox.child import OpenUpstream, isolate_process, redirect_stdout, serve
+from tidegate.sandbox.process import ProcessSandbox, ProcessSandboxSettings
 from tidegate.signals.memory import MemorySignals
 from tidegate.stores.base import Store
 from tidegate.stores.executor import ThreadExecutor
 from tidegate.stores.sqlite import SqliteStore
 from tidegate.testing.deployment import TENANT, ok
 from tidegate.upstreams.base import Call, Reply, Upstream
-from tidegate.upstreams.cell_child import OpenUpstream, own_output, serve, stand_alone
-from tidegate.upstreams.cell_process import CellSettings, ProcessCell
 from tidegate.wire import jsonl
 from tidegate.wire.lines import ChatBody, decode_chat
+from tidegate.wiring.sandbox import open_planning, planning_sandbox
 
 SETTINGS = Settings(
     claims=Claims(lease_seconds=1.0, poll_seconds=0.05), planning=Planning(shard_lines_max=20)
@@ -52,7 +52,7 @@ def decode_or_die(raw: bytes) -> ChatBody:
     return decode_chat(raw)
 
 
-CELL = CellSettings(
+CELL = ProcessSandboxSettings(
     command=(sys.executable, "-P", __file__, "cell"),
     memory_bytes_max=2**30,
     answer_bytes_max=2**20,
@@ -76,10 +76,10 @@ class Deadly(Upstream):
         return
 
 
-def open_plan_cell(task: PlanTask, scratch: Path) -> ProcessCell:
+def open_plan_cell(task: PlanTask, scratch: Path) -> ProcessSandbox:
     """Return a cell whose child is this very program."""
-    cell = plan_cell(task, scratch=scratch, memory_bytes_max=2**30, start_seconds=30.0)
-    return ProcessCell(replace(cell.settings, command=(sys.executable, "-P", __file__, "plan")))
+    cell = planning_sandbox(task, scratch=scratch, memory_bytes_max=2**30, start_seconds=30.0)
+    return ProcessSandbox(replace(cell.settings, command=(sys.executable, "-P", __file__, "plan")))
 
 
 def open_store(data: Path) -> Store:
@@ -94,7 +94,9 @@ async def work(data: Path, batch_id: str) -> None:
         blobs = FilesystemBlobs(data / "blobs")
         stack.push_async_callback(blobs.aclose)
         ids = RandomIds()
-        routes = Routes(default=Endpoint("deadly", Deadly(), open_cell=lambda: ProcessCell(CELL)))
+        routes = Routes(
+            default=Endpoint("deadly", Deadly(), open_cell=lambda: ProcessSandbox(CELL))
+        )
         processor = Processor(
             ProcessorContext(
                 settings=SETTINGS,
@@ -120,8 +122,8 @@ async def work(data: Path, batch_id: str) -> None:
 
 def be_child(open_upstream: OpenUpstream) -> None:
     """Answer the calls of a processor."""
-    out = own_output()
-    stand_alone()
+    out = redirect_stdout()
+    isolate_process()
     asyncio.run(serve(open_upstream, lambda _, __: None, out=out))
 
 
@@ -130,6 +132,6 @@ if __name__ == "__main__":
     if sys.argv[1] == "cell":
         be_child(lambda _: Deadly())
     elif sys.argv[1] == "plan":
-        be_child(open_plan)
+        be_child(open_planning)
     else:
         asyncio.run(work(Path(sys.argv[1]), sys.argv[2]))

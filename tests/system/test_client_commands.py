@@ -106,7 +106,7 @@ def test_ctrl_c_leaves_the_batch_running_and_says_so(stuck: Served) -> None:
             process.send_signal(signal.SIGINT)
             assert process.wait(timeout=30) == 3
             words = process.stderr.read()
-        assert "goes on" in words
+        assert "still running" in words
         assert "Traceback" not in words
         wait_until(lambda: status_of(client, batch_id) == "in_progress")
         assert '"cancelling"' in said(stuck, "batches", "cancel", batch_id, "--json")

@@ -38,7 +38,7 @@ def test_the_python_program_waits_and_writes_the_answers(tmp_path: Path) -> None
     (tmp_path / "batch_input.jsonl").write_text(block("json"))
     with (
         running(tmp_path, "simulate", *FREE, "--model", "smollm2-135m") as model,
-        running(tmp_path, "serve", *FREE, "--observability-port", "0", "--gateway", model) as api,
+        running(tmp_path, "serve", *FREE, "--observability-port", "0", "--upstream", model) as api,
     ):
         (tmp_path / "program.py").write_text(program.replace(BASE_URL, api))
         done = subprocess.run(

@@ -21,10 +21,10 @@ def findings(done: subprocess.CompletedProcess[str]) -> dict[str, list[tuple[str
 def configured(folder: Path, upstream: str) -> Path:
     """Write settings with secrets in every place where secrets may stand."""
     path = folder / "tidegate.yaml"
-    gateway = {"url": upstream, "api_key": KEYS[0], "headers": {"x-key": KEYS[1]}}
+    server = {"url": upstream, "api_key": KEYS[0], "headers": {"x-key": KEYS[1]}}
     members = {
         "server": {"keys": [KEYS[2]], "port": 1, "observability_port": 2},
-        "model_gateways": {"sim": gateway, "llama-3.1": {"url": "http://127.0.0.1:1"}},
+        "upstreams": {"sim": server, "llama-3.1": {"url": "http://127.0.0.1:1"}},
         "data_dir": str(folder / "data"),
     }
     path.write_text(json.dumps(members))
@@ -35,14 +35,14 @@ def test_beside_a_server_all_is_well_and_nothing_changes(tmp_path: Path) -> None
     with simulator(tmp_path) as upstream, serving(tmp_path, upstream) as served:
         ports = [url.rpartition(":")[2] for url in (served.url, served.observability_url)]
         done = run_to_end(
-            *("doctor", "--json", "--probe", "--gateway", upstream),
+            *("doctor", "--json", "--probe", "--upstream", upstream),
             *("--data-dir", str(tmp_path / "data")),
             *("--set", f"server.port={ports[0]}"),
             *("--set", f"server.observability_port={ports[1]}"),
         )
         found = findings(done)
     assert done.returncode == 0, done.stdout
-    assert [level for level, _ in found["model server gateway"]] == ["ok", "ok"]
+    assert [level for level, _ in found["model server upstream"]] == ["ok", "ok"]
     assert "serves the API" in found[f"port {ports[0]}"][0][1]
     assert "is ready" in found[f"port {ports[1]}"][0][1]
     assert "1 processors alive" in found["batches"][0][1]
@@ -61,7 +61,7 @@ def test_what_is_wrong_is_said_with_what_to_do_and_without_secrets(tmp_path: Pat
     assert done.returncode == 1
     assert "fail  model server llama-3.1: " in done.stdout
     assert "Start it" in done.stdout
-    assert "model_gateways.llama-3.1.url: http://127.0.0.1:1 (file" in done.stdout
+    assert "upstreams.llama-3.1.url: http://127.0.0.1:1 (file" in done.stdout
     assert "1 failure." in done.stdout.splitlines()[-1]
     assert sorted(item.name for item in tmp_path.iterdir()) == before
     for secret in KEYS:
@@ -73,9 +73,9 @@ def test_settings_that_repeat_the_defaults_are_counted_and_not_listed(tmp_path: 
     path.write_text(run_to_end("config", "example").stdout)
     done = run_to_end("doctor", "--json", "--config", str(path), "--set", "server.port=0")
     told = [text for _, text in findings(done)["settings"]]
-    assert f"gateway.url: http://127.0.0.1:8001 (file {path})" in told
+    assert f"upstream.url: http://127.0.0.1:8001 (file {path})" in told
     assert "server.port: 0 (flag)" in told
-    assert told[-1].endswith("more are given as they would be by default.")
+    assert told[-1].endswith("more are set to their default.")
     assert len(told) < 8, told
 
 

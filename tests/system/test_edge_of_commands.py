@@ -70,28 +70,28 @@ def test_an_error_of_ours_is_one_line_and_its_status(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["nonsense"], "No such command 'nonsense'. `tidegate --help` tells more."),
-        (["run", "in"], "Missing option '--output' / '-o'. `tidegate run --help` tells more."),
+        (["nonsense"], "No such command 'nonsense'. See `tidegate --help`."),
+        (["run", "in"], "Missing option '--output' / '-o'. See `tidegate run --help`."),
         (
             ["run", "in", "-o", "out", "--order", "x\ny"],
             (
                 "Invalid value for '--order': 'x\\ny' is not one of 'done', 'input'. "
-                "`tidegate run --help` tells more."
+                "See `tidegate run --help`."
             ),
         ),
-        (["version", "--json"], "No such option: --json. `tidegate version --help` tells more."),
+        (["version", "--json"], "No such option: --json. See `tidegate version --help`."),
         (
             ["simulate", "--port", "65536"],
             (
                 "Invalid value for '--port': Input should be less than or equal to 65535. "
-                "`tidegate simulate --help` tells more."
+                "See `tidegate simulate --help`."
             ),
         ),
         (
             ["engine", "--port", "-1"],
             (
                 "Invalid value for '--port': Input should be greater than or equal to 0. "
-                "`tidegate engine --help` tells more."
+                "See `tidegate engine --help`."
             ),
         ),
     ],

@@ -13,14 +13,14 @@ import pytest
 
 from tidegate.config import load
 from tidegate.domain.errors import Refused
-from tidegate.offline.course import Course, End, Outcome
-from tidegate.offline.job import Form, Job, Order, Prompting
+from tidegate.offline.job import FileFormat, Job, PromptOptions, ResultOrder
 from tidegate.offline.progress import Snapshot
-from tidegate.runtime.services import Stops
+from tidegate.offline.run import OfflineRun, RunEnd, RunOutcome
+from tidegate.runtime.services import ShutdownRequest
 from tidegate.testing.counting import CountingModel, request
 from tidegate.testing.handler_server import HandlerServer
 from tidegate.upstreams.base import Call, Reply
-from tidegate.wiring import run_offline
+from tidegate.wiring.offline import run_offline
 
 
 class Shown:
@@ -60,8 +60,8 @@ class Bench:
             return Reply(status=400, headers=headers, body=b'{"error":{"message":"Bad."}}')
         return await self.model.answer(call)
 
-    async def run(self, job: Job) -> Outcome:
-        settings = load(environment={}, flags={"gateway.url": self.url}).settings
+    async def run(self, job: Job) -> RunOutcome:
+        settings = load(environment={}, flags={"upstream.url": self.url}).settings
         return await run_offline(settings, job, self.view)
 
 
@@ -80,8 +80,8 @@ def lines(path: Path) -> list[dict[str, object]]:
 async def test_what_fails_goes_beside_the_output_in_order(bench: Bench) -> None:
     texts = ["a", "bad 1", "b", "c", "bad 2"]
     bench.job.source.write_text("\n".join(request(text) for text in texts))
-    outcome = await bench.run(replace(bench.job, order=Order.INPUT))
-    assert outcome.end is End.FINISHED
+    outcome = await bench.run(replace(bench.job, order=ResultOrder.INPUT))
+    assert outcome.end is RunEnd.FINISHED
     assert outcome.finished is not None
     assert (outcome.finished.completed, outcome.finished.failed) == (3, 2)
     errors = bench.folder / "out.errors.jsonl"
@@ -101,7 +101,7 @@ async def test_the_model_of_every_line_may_be_replaced(bench: Bench) -> None:
 
 async def test_a_batch_file_may_become_a_table(bench: Bench) -> None:
     bench.job.source.write_text("\n".join(request(text) for text in ("b", "bad", "a")))
-    table = replace(bench.job, target=bench.folder / "out.csv", form=Form.CSV)
+    table = replace(bench.job, target=bench.folder / "out.csv", file_format=FileFormat.CSV)
     await bench.run(table)
     rows = list(csv.reader(table.target.read_text().splitlines()))
     assert rows == [
@@ -124,8 +124,8 @@ async def test_parquet_keeps_its_types_and_gains_columns(bench: Bench) -> None:
     job = Job(
         source=source,
         target=target,
-        form=Form.PARQUET,
-        prompting=Prompting(template="say {text}", id_column="n"),
+        file_format=FileFormat.PARQUET,
+        prompt_options=PromptOptions(template="say {text}", id_column="n"),
     )
     await bench.run(job)
     found = pq.read_table(target)
@@ -141,8 +141,12 @@ async def test_parquet_keeps_its_types_and_gains_columns(bench: Bench) -> None:
 async def test_rows_with_other_columns_become_one_table(bench: Bench) -> None:
     bench.job.source.write_text('{"text":"a","n":1}\n\n{"text":"bad","more":[2]}\n')
     target = bench.folder / "out.parquet"
-    prompting = Prompting(column="text", system="Be short.", parameters={"seed": 7})
-    await bench.run(replace(bench.job, target=target, form=Form.PARQUET, prompting=prompting))
+    prompt_options = PromptOptions(column="text", system="Be short.", parameters={"seed": 7})
+    await bench.run(
+        replace(
+            bench.job, target=target, file_format=FileFormat.PARQUET, prompt_options=prompt_options
+        )
+    )
     names = ("text", "n", "more", "response", "error", "input_tokens", "output_tokens")
     assert pq.read_table(target).to_pylist() == [
         dict(zip(names, ("a", "1", None, "A", None, 3, 2), strict=True)),
@@ -153,8 +157,8 @@ async def test_rows_with_other_columns_become_one_table(bench: Bench) -> None:
 
 async def test_rows_may_end_as_result_lines(bench: Bench) -> None:
     bench.job.source.write_text('{"text":"a"}\n\n{"text":"b"}\n')
-    prompting = Prompting(template="{text}!")
-    await bench.run(replace(bench.job, prompting=prompting, order=Order.INPUT))
+    prompt_options = PromptOptions(template="{text}!")
+    await bench.run(replace(bench.job, prompt_options=prompt_options, order=ResultOrder.INPUT))
     assert [line["custom_id"] for line in lines(bench.job.target)] == ["1", "3"]
 
 
@@ -162,9 +166,9 @@ async def test_the_only_model_of_a_server_is_taken_and_of_several_one_must_be_na
     bench: Bench,
 ) -> None:
     bench.job.source.write_text('{"text":"a"}\n')
-    job = replace(bench.job, prompting=Prompting(column="text"))
+    job = replace(bench.job, prompt_options=PromptOptions(column="text"))
     bench.models = ["m", "n"]
-    with pytest.raises(Refused, match="--model: the server names m, n"):
+    with pytest.raises(Refused, match="--model: the server lists m, n"):
         await bench.run(job)
     assert not job.folder.exists()
     bench.models = ["n"]
@@ -173,22 +177,24 @@ async def test_the_only_model_of_a_server_is_taken_and_of_several_one_must_be_na
 
 
 @pytest.mark.parametrize(
-    ("prompting", "said"),
+    ("prompt_options", "said"),
     [
-        (None, "is no batch file"),
-        (Prompting(column="a", template="{a}"), "one of them"),
-        (Prompting(column="b"), "no column 'b' in line 2"),
-        (Prompting(column="a", id_column="a"), "nothing"),
+        (None, "is not a batch file"),
+        (PromptOptions(column="a", template="{a}"), "not both"),
+        (PromptOptions(column="b"), "no column 'b' in line 2"),
+        (PromptOptions(column="a", id_column="a"), "nothing"),
     ],
 )
 async def test_rows_that_can_not_become_requests_are_refused(
-    bench: Bench, prompting: Prompting | None, said: str
+    bench: Bench, prompt_options: PromptOptions | None, said: str
 ) -> None:
-    job = replace(bench.job, source=bench.folder / "in.csv", model="m", prompting=prompting)
+    job = replace(
+        bench.job, source=bench.folder / "in.csv", model="m", prompt_options=prompt_options
+    )
     job.source.write_text("a\nx\nx\n")
     if said == "nothing":
         outcome = await bench.run(job)
-        assert outcome.end is End.INVALID
+        assert outcome.end is RunEnd.INVALID
         assert [item.code for item in outcome.problems] == ["duplicate_custom_id"]
     else:
         with pytest.raises(Refused, match=said):
@@ -198,14 +204,16 @@ async def test_rows_that_can_not_become_requests_are_refused(
 
 
 async def test_a_table_that_would_have_a_column_twice_is_refused_at_once(bench: Bench) -> None:
-    job = replace(bench.job, source=bench.folder / "in.csv", prompting=Prompting(column="error"))
+    job = replace(
+        bench.job, source=bench.folder / "in.csv", prompt_options=PromptOptions(column="error")
+    )
     job.source.write_text("error\nx\n")
-    table = replace(job, target=bench.folder / "out.csv", form=Form.CSV)
-    with pytest.raises(Refused, match="has a column 'error' already"):
+    table = replace(job, target=bench.folder / "out.csv", file_format=FileFormat.CSV)
+    with pytest.raises(Refused, match="already has a column 'error'"):
         await bench.run(table)
     assert list(bench.folder.iterdir()) == [job.source]
     outcome = await bench.run(job)
-    assert outcome.end is End.FINISHED
+    assert outcome.end is RunEnd.FINISHED
 
 
 async def test_embeddings_go_to_their_endpoint(bench: Bench) -> None:
@@ -218,16 +226,16 @@ async def test_embeddings_go_to_their_endpoint(bench: Bench) -> None:
 
 async def test_a_stop_before_anything_is_sent_leaves_nothing(bench: Bench) -> None:
     bench.job.source.write_text(request("a"))
-    stops = Stops()
-    stops.ask()
+    stops = ShutdownRequest()
+    stops.request()
 
     def no_rooms(*_: object) -> object:
         raise AssertionError("it was stopped before")
 
-    course = Course(bench.job, stops, bench.view, no_rooms)  # type: ignore[arg-type]  # never used
+    course = OfflineRun(bench.job, stops, bench.view, no_rooms)  # type: ignore[arg-type]  # never used
     async with asyncio.timeout(10.0):
         outcome = await course.run()
-    assert outcome == Outcome(end=End.INTERRUPTED)
+    assert outcome == RunOutcome(end=RunEnd.INTERRUPTED)
     assert not bench.job.folder.exists()
 
 
@@ -248,7 +256,7 @@ async def test_an_output_that_is_written_is_never_run_again(bench: Bench) -> Non
 
 async def test_an_input_that_is_no_jsonl_is_refused_with_a_way_to_learn_more(bench: Bench) -> None:
     bench.job.source.write_bytes(request("a").encode("utf-16"))
-    with pytest.raises(Refused, match=r"UTF-8\. `tidegate validate .*in.jsonl` tells more"):
+    with pytest.raises(Refused, match=r"UTF-8\. `tidegate validate .*in.jsonl` lists every"):
         await bench.run(bench.job)
     assert list(bench.folder.iterdir()) == [bench.job.source]
 

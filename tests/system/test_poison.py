@@ -12,7 +12,7 @@ from pathlib import Path
 from tidegate.blobs.filesystem import FilesystemBlobs
 from tidegate.domain.batch import Status
 from tidegate.runtime.clock import SystemClock
-from tidegate.runtime.identity import SeededIds
+from tidegate.runtime.ids import SeededIds
 from tidegate.signals.memory import MemorySignals
 from tidegate.stores.executor import ThreadExecutor
 from tidegate.stores.sqlite import SqliteStore

@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -31,7 +30,7 @@ def processor(
     folder: Path, name: str, upstream: str
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Run one processor on the data directory of `serving`; yield it with its operators' URL."""
-    arguments = ("processor", "--gateway", upstream, "--data-dir", str(folder / "data"))
+    arguments = ("processor", "--upstream", upstream, "--data-dir", str(folder / "data"))
     errors = folder / f"{name}.log"
     with child(errors, *arguments) as (process, line):
         assert line.startswith(READY), errors.read_text()
@@ -80,7 +79,14 @@ def test_two_processors_beside_an_api_share_the_work(tmp_path: Path) -> None:
 
 
 def test_children_are_restarted_and_stop_with_their_parent(tmp_path: Path) -> None:
-    flags = ("--processors", "2", "--set", "logs.format=json", "--set", "gateway.api_key=sk-secret")
+    flags = (
+        "--processors",
+        "2",
+        "--set",
+        "logs.format=json",
+        "--set",
+        "upstream.api_key=sk-secret",
+    )
     with (
         simulator(tmp_path) as upstream,
         serving(tmp_path, upstream, *flags) as served,
@@ -143,32 +149,8 @@ def test_the_operators_of_serve_see_how_many_are_alive(tmp_path: Path) -> None:
         assert "tidegate_processors_alive 2.0" in httpx.get(f"{url}/metrics").text
 
 
-def test_the_operators_of_serve_see_what_a_child_alone_lacks(tmp_path: Path) -> None:
-    flags = ("--set", "logs.format=json", "--processors", "2")
-    with (
-        simulator(tmp_path) as upstream,
-        serving(tmp_path, upstream, *flags) as served,
-        httpx.Client(base_url=served.url) as client,
-    ):
-        url = served.observability_url
-        assert checks_of(url)["storage"] == "ok"
-        children = child_pids(served.errors)
-        limits = [resource.prlimit(pid, resource.RLIMIT_NOFILE) for pid in children]
-        for pid, (_, most) in zip(children, limits, strict=True):
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, most))
-        batch_id = create(client, 20)
-        wait_until(lambda: checks_of(url)["storage"].startswith("processor-"))
-        assert httpx.get(f"{url}/ready").status_code == 503
-        assert "tidegate_storage_full 1.0" in httpx.get(f"{url}/metrics").text
-        for pid, limit in zip(children, limits, strict=True):
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, limit)
-        wait_until(lambda: checks_of(url)["storage"] == "ok")
-        wait_until(lambda: status_of(client, batch_id) == "completed")
-        assert "tidegate_storage_full 0.0" in httpx.get(f"{url}/metrics").text
-
-
 def test_a_processor_refuses_what_it_could_not_share(tmp_path: Path) -> None:
-    where = ("--gateway", "http://127.0.0.1:1", "--data-dir", str(tmp_path / "data"))
+    where = ("--upstream", "http://127.0.0.1:1", "--data-dir", str(tmp_path / "data"))
     line = one_line(run_to_end("processor", *where, "--set", "store.kind=memory"))
     assert "set store.kind to sqlite and blobs.kind to files" in line
     assert "leave it out" in one_line(run_to_end("processor", "--supervised", "me"))

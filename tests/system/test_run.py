@@ -185,7 +185,7 @@ async def test_an_output_that_is_there_is_not_replaced_unasked(runs: Runs) -> No
     runs.write(3)
     runs.output.write_text("precious")
     errors = await runs.run(status=2)
-    assert "out.jsonl is there already" in errors
+    assert "out.jsonl exists and" in errors
     assert runs.output.read_text() == "precious"
     assert not runs.state.exists()
     await runs.run("--restart")

@@ -76,21 +76,21 @@ def test_a_taken_port_is_one_clear_line(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        where = ("--gateway", "http://127.0.0.1:1", "--data-dir", str(tmp_path / "data"))
+        where = ("--upstream", "http://127.0.0.1:1", "--data-dir", str(tmp_path / "data"))
         line = one_line(run_to_end("serve", "--port", port, *where))
     assert f"Port {port} on 127.0.0.1 is in use" in line
 
 
 def test_a_data_directory_that_cannot_be_used_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    where = ("--gateway", "http://127.0.0.1:1", "--data-dir", str(tmp_path / "file" / "data"))
+    where = ("--upstream", "http://127.0.0.1:1", "--data-dir", str(tmp_path / "file" / "data"))
     ports = ("--port", "0", "--observability-port", "0")
     line = one_line(run_to_end("serve", *ports, *where))
     assert "can't be used (Not a directory)" in line
 
 
 def test_storage_that_does_not_work_ends_it_with_one_clear_line(tmp_path: Path) -> None:
-    arguments = ("--port", "0", "--observability-port", "0", "--gateway", "http://127.0.0.1:1")
+    arguments = ("--port", "0", "--observability-port", "0", "--upstream", "http://127.0.0.1:1")
     for name, expected in (("ledger.db", "is damaged or no SQLite database"), ("blobs", "disk")):
         folder = tmp_path / f"with-bad-{name}"
         folder.mkdir()
@@ -105,8 +105,8 @@ def test_storage_that_does_not_work_ends_it_with_one_clear_line(tmp_path: Path) 
     ("arguments", "expected"),
     [
         (("serve",), "No model server is configured"),
-        (("serve", "--gateway", "nonsense"), "must begin with http or https"),
-        (("serve", "--gateway", "http://x", "--host", "0.0.0.0"), "--allow-open"),
+        (("serve", "--upstream", "nonsense"), "must begin with http or https"),
+        (("serve", "--upstream", "http://x", "--host", "0.0.0.0"), "--allow-open"),
         (("serve", "--config", "/nonexistent.yaml"), "can't be read"),
         (("serve", "--set", "server.prot=1"), "did you mean 'port'?"),
         (("serve", "--set", "server.port"), "must have the form NAME=VALUE"),

@@ -52,7 +52,7 @@ def test_the_limits_are_those_of_the_settings(tmp_path: Path) -> None:
         (("run", "x", "-o", "y", *NOWHERE, "--endpoint", "y"), "--endpoint 'y' is not known"),
         (("run", "x", "-o", "y", *NOWHERE, "--param", "a"), "must have the form KEY=JSON"),
         (("run", "x", "-o", "y", *NOWHERE, "--system", "a"), "are for rows"),
-        (("run", "x.csv", "-o", "y", *NOWHERE), "x.csv is no batch file"),
+        (("run", "x.csv", "-o", "y", *NOWHERE), "x.csv is not a batch file"),
         (
             ("run", "x.csv", "-o", "y", *NOWHERE, "--column", "a", "--param", "a=1", "--param=a=2"),
             "--param a is given twice",

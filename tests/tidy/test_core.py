@@ -9,7 +9,16 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "src" / "tidegate"
 CORE = {
     *("api", "blobs", "collector", "desk", "domain", "processor", "runtime"),
-    *("signals", "stores", "telemetry", "upstreams", "wire"),
+    *(
+        "http_server",
+        "sandbox",
+        "signals",
+        "stores",
+        "supervisor",
+        "telemetry",
+        "upstreams",
+        "wire",
+    ),
 }
 
 

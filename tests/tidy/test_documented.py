@@ -23,15 +23,15 @@ ROW = re.compile(r"^\| `([^`]+)` \| ([^|]*) \| [^|]+ \|$", re.MULTILINE)
 
 
 def settings() -> list[str]:
-    """Return every dotted name; those under a model's own server are those of `gateway`."""
-    return [name for name, _ in names() if not name.startswith("model_gateways.")]
+    """Return every dotted name; those under a model's own server are those of `upstream`."""
+    return [name for name, _ in names() if not name.startswith("upstreams.")]
 
 
 def test_every_setting_is_documented_with_its_default() -> None:
     rows = dict(ROW.findall((DOCS / "configuration.md").read_text()))
     assert sorted(rows) == sorted(settings())
     for name, shown in rows.items():
-        expected = "required" if name == "gateway.url" else f"`{setting_default(name)}`"
+        expected = "required" if name == "upstream.url" else f"`{setting_default(name)}`"
         assert shown == expected, name
 
 
@@ -73,7 +73,7 @@ def test_every_setting_is_in_the_example_with_a_comment() -> None:
                 assert previous.lstrip().startswith("# "), f"no comment above {'.'.join(path)}"
         previous = line
     assert set(settings()) <= found
-    assert "# model_gateways:" in example_text()
+    assert "# upstreams:" in example_text()
 
 
 def test_every_command_and_flag_is_documented() -> None:
@@ -101,7 +101,7 @@ def section_of(page: str, path: str) -> str:
 
 
 def test_every_metric_is_documented() -> None:
-    page = (DOCS / "operation.md").read_text()
+    page = (DOCS / "reference" / "metrics.md").read_text()
     documented = set(re.findall(r"`(tidegate_\w+)`", page))
     families = {family.name for family in _registry().collect()}
     assert families, "no metric was found"
@@ -127,7 +127,7 @@ def test_every_log_event_is_written_somewhere() -> None:
 
 
 def test_every_log_event_is_documented() -> None:
-    page = (DOCS / "operation.md").read_text()
+    page = (DOCS / "reference" / "metrics.md").read_text()
     assert [event for event in sorted(EVENTS) if f"`{event}`" not in page] == []
 
 

@@ -49,7 +49,9 @@ def codes() -> set[str]:
     texts = [
         path.read_text() for room in ("processor", "wire") for path in (package / room).glob("*.py")
     ]
-    given = re.compile(r'(?:code=|_Unfit\(\s*)"([a-z_]+)"|return "((?:upstream|reply)_[a-z_]+)"')
+    given = re.compile(
+        r'(?:code=|_InvalidLine\(\s*)"([a-z_]+)"|return "((?:upstream|reply)_[a-z_]+)"'
+    )
     ended = re.compile(r'^    "(batch_[a-z]+)",$', re.MULTILINE)
     found = {name for text in texts for pair in given.findall(text) for name in pair if name}
     return found | {name for text in texts for name in ended.findall(text)}

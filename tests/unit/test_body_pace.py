@@ -61,5 +61,5 @@ def test_time_in_which_we_are_busy_is_not_the_clients() -> None:
 
 
 def test_silence_is_told_as_such() -> None:
-    with pytest.raises(ClientTooSlow, match="stopped coming for 60 s"):
+    with pytest.raises(ClientTooSlow, match="stopped arriving for 60 s"):
         sent([(61.0, 1)])

@@ -5,8 +5,9 @@ import asyncio
 import pytest
 from typing_extensions import override
 
+from tidegate.blobs.base import NAMES_MAX
 from tidegate.blobs.memory import MemoryBlobs
-from tidegate.cli.gc import told as gc_told
+from tidegate.cli.gc import summary
 from tidegate.collector.settings import Settings
 from tidegate.domain.batch import Batch
 from tidegate.domain.blob_names import ResultBlob
@@ -194,8 +195,11 @@ class Littered(MemoryBlobs):
     names = ("results/b/w.a copy", "uploads/notes (1)", f"uploads/{'x' * 200}", "uploads/\udcff")
 
     @override
-    async def list_names(self, prefix: str) -> list[str]:
-        return sorted([*await super().list_names(prefix), *self.names])
+    async def list_names(
+        self, prefix: str, *, after: str = "", limit: int = NAMES_MAX
+    ) -> list[str]:
+        names = [*await super().list_names(prefix), *self.names]
+        return sorted(name for name in names if name > after)[:limit]
 
 
 def test_a_name_that_no_blob_can_have_is_told_and_stays() -> None:
@@ -206,7 +210,7 @@ def test_a_name_that_no_blob_can_have_is_told_and_stays() -> None:
         for report in (await collector.look(), await collector.collect()):
             assert report.stranger_names == Littered.names
             assert report.blobs_deleted == 0
-            "\n".join(gc_told(report, dry=True)).encode()
+            "\n".join(summary(report, dry=True)).encode()
         assert observer.strangers == list(Littered.names)
 
     told(story)

@@ -12,7 +12,7 @@ from tidegate.blobs.memory import MemoryBlobs
 from tidegate.collector.settings import Settings
 from tidegate.domain.batch import Status
 from tidegate.domain.shard import Verdict
-from tidegate.runtime.identity import SeededIds
+from tidegate.runtime.ids import SeededIds
 from tidegate.signals.memory import MemorySignals
 from tidegate.stores.base import Want
 from tidegate.stores.executor import InlineExecutor

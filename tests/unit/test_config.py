@@ -48,11 +48,10 @@ def test_flags_beat_the_environment_and_that_beats_the_file(tmp_path: Path) -> N
 
 
 def test_toml_and_yaml_say_the_same(tmp_path: Path) -> None:
-    toml = written(tmp_path / "a.toml", f'[gateway]\nurl = "{URL}"\n[server]\nport = 9\n')
-    yaml = written(tmp_path / "a.yaml", f"gateway:\n  url: {URL}\nserver:\n  port: 9\n")
-    assert dict(load(file=toml, environment={}).settings) == dict(
-        load(file=yaml, environment={}).settings
-    )
+    toml = written(tmp_path / "a.toml", f'[upstream]\nurl = "{URL}"\n[server]\nport = 9\n')
+    yaml = written(tmp_path / "a.yaml", f"upstream:\n  url: {URL}\nserver:\n  port: 9\n")
+    one, other = (load(file=path, environment={}).settings for path in (toml, yaml))
+    assert one == other
 
 
 def test_the_file_is_found_by_variable_and_by_its_usual_name(
@@ -70,10 +69,10 @@ def test_the_file_is_found_by_variable_and_by_its_usual_name(
     [
         ("procesor: {}", "unknown setting 'procesor' in .*: did you mean 'processor'?"),
         ("server: {prot: 1}", "unknown setting 'server.prot' in .*: did you mean 'port'?"),
-        ("gateway: {url: u, zzz: 1}", r"unknown setting 'gateway\.zzz' in .*; known here: url"),
+        ("upstream: {url: u, zzz: 1}", r"unknown setting 'upstream\.zzz' in .*; known here: url"),
         (
-            f"model_gateways: {{m: {{url: {URL}, heders: {{}}}}}}",
-            r"'model_gateways\.m\.heders' in .*: did you mean 'headers'?",
+            f"upstreams: {{m: {{url: {URL}, heders: {{}}}}}}",
+            r"'upstreams\.m\.heders' in .*: did you mean 'headers'?",
         ),
         ("server: {port: many}", r"server\.port must be a whole number"),
         ("server: {port: 65536}", r"server\.port must be from 0"),
@@ -83,7 +82,7 @@ def test_the_file_is_found_by_variable_and_by_its_usual_name(
         ("a: !!timestamp x", "a value does not have the form of its type"),
         ("a: !!int x", "a value does not have the form of its type"),
         ("[" * 3_000, "nested too deeply"),
-        ("gateway: {url: ftp://x}", "must begin with http or https"),
+        ("upstream: {url: ftp://x}", "must begin with http or https"),
         ("server: {host: 0.0.0.0}", r"server\.host 0\.0\.0\.0 can be reached by other machines"),
         ("server: {port: 1, observability_port: 1}", "must differ"),
         ("server: {keys: ['']}", "Entry 1 of server.keys must hold"),
@@ -124,35 +123,35 @@ def test_other_variables_are_none_of_our_business() -> None:
 def test_lists_and_groups_can_be_given_as_text() -> None:
     environment = {
         "TIDEGATE_SERVER__KEYS": "one, two",
-        "TIDEGATE_MODEL_GATEWAYS": json.dumps({"org/Model.1": {"url": URL}}),
+        "TIDEGATE_UPSTREAMS": json.dumps({"org/Model.1": {"url": URL}}),
         "TIDEGATE_DESK__EXTRA_ENDPOINTS": '["/v1/rerank"]',
     }
     settings = load(environment=environment).settings
     assert settings.server.keys == ("one", "two")
     assert settings.desk.extra_endpoints == ("/v1/rerank",)
-    assert list(settings.model_gateways) == ["org/Model.1"]
+    assert list(settings.upstreams) == ["org/Model.1"]
 
 
 def test_text_that_is_not_json_is_refused() -> None:
-    with pytest.raises(SettingsInvalid, match=r"model_gateways .* must be valid JSON"):
-        load(environment={"TIDEGATE_MODEL_GATEWAYS": "{nope"})
-    broken: dict[str, object] = {"gateway": None, "gateway.url": URL}
+    with pytest.raises(SettingsInvalid, match=r"upstreams .* must be valid JSON"):
+        load(environment={"TIDEGATE_UPSTREAMS": "{nope"})
+    broken: dict[str, object] = {"upstream": None, "upstream.url": URL}
     with pytest.raises(SettingsInvalid, match="in a group that is set to null"):
         load(environment={}, flags=broken)
 
 
 def test_a_name_inside_json_is_checked_too() -> None:
     with pytest.raises(SettingsInvalid, match="did you mean 'api_key'"):
-        load(environment={"TIDEGATE_GATEWAY": json.dumps({"url": URL, "apikey": "x"})})
+        load(environment={"TIDEGATE_UPSTREAM": json.dumps({"url": URL, "apikey": "x"})})
 
 
 def test_only_one_kind_of_upstream() -> None:
-    flags: dict[str, object] = {"gateway.url": URL, "model_gateways": {"m": {"url": URL}}}
-    with pytest.raises(SettingsInvalid, match="Both gateway and model_gateways"):
+    flags: dict[str, object] = {"upstream.url": URL, "upstreams": {"m": {"url": URL}}}
+    with pytest.raises(SettingsInvalid, match="Both upstream and upstreams"):
         load(environment={}, flags=flags)
     with pytest.raises(SettingsInvalid, match="No model server is configured"):
         load(environment={}).settings.require_upstream()
-    load(environment={}, flags={"gateway.url": URL}).settings.require_upstream()
+    load(environment={}, flags={"upstream.url": URL}).settings.require_upstream()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
@@ -171,31 +170,31 @@ def test_other_addresses_need_keys_or_a_word(host: str) -> None:
 def test_keys_come_from_files_and_variables(tmp_path: Path) -> None:
     key = written(tmp_path / "key", "from-file\n")
     many = written(tmp_path / "keys", "one\n\ntwo\n")
-    flags: dict[str, object] = {"gateway.url": URL, "server.keys_file": str(many)}
-    of_file = load(environment={}, flags={**flags, "gateway.api_key_file": str(key)})
+    flags: dict[str, object] = {"upstream.url": URL, "server.keys_file": str(many)}
+    of_file = load(environment={}, flags={**flags, "upstream.api_key_file": str(key)})
     of_variable = load(
-        environment={"SECRET": "from-variable"}, flags={**flags, "gateway.api_key_env": "SECRET"}
+        environment={"SECRET": "from-variable"}, flags={**flags, "upstream.api_key_env": "SECRET"}
     )
-    assert of_file.settings.gateway is not None
-    assert of_variable.settings.gateway is not None
-    assert of_file.settings.gateway.api_key == "from-file"
-    assert of_variable.settings.gateway.api_key == "from-variable"
+    assert of_file.settings.upstream is not None
+    assert of_variable.settings.upstream is not None
+    assert of_file.settings.upstream.api_key == "from-file"
+    assert of_variable.settings.upstream.api_key == "from-variable"
     assert of_file.settings.server.keys == ("one", "two")
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"gateway.api_key_env": "NOBODY"}, "NOBODY, which is not set"),
-        ({"gateway.api_key_file": "/nonexistent/key"}, "can't be read"),
-        ({"gateway.api_key": "a", "gateway.api_key_env": "B"}, "one of api_key"),
+        ({"upstream.api_key_env": "NOBODY"}, "NOBODY, which is not set"),
+        ({"upstream.api_key_file": "/nonexistent/key"}, "can't be read"),
+        ({"upstream.api_key": "a", "upstream.api_key_env": "B"}, "one of api_key"),
         ({"server.keys_file": "/dev/null"}, "holds no key"),
-        ({"gateway.api_key_file": "/dev/null"}, "is empty"),
+        ({"upstream.api_key_file": "/dev/null"}, "is empty"),
     ],
 )
 def test_a_key_that_is_not_there_is_told(flags: dict[str, object], message: str) -> None:
     with pytest.raises(SettingsInvalid, match=message):
-        load(environment={}, flags={"gateway.url": URL, **flags})
+        load(environment={}, flags={"upstream.url": URL, **flags})
 
 
 def test_a_file_that_cannot_be_used_is_told(tmp_path: Path) -> None:
@@ -218,9 +217,9 @@ def test_a_key_may_name_its_tenant() -> None:
 
 def test_shown_settings_hide_every_secret_and_tell_their_origin() -> None:
     flags: dict[str, object] = {
-        "gateway.url": URL,
-        "gateway.api_key": "sk-topsecret",
-        "gateway.headers": {"x-team-token": "topsecret"},
+        "upstream.url": URL,
+        "upstream.api_key": "sk-topsecret",
+        "upstream.headers": {"x-team-token": "topsecret"},
         "server.keys": ["topsecret"],
     }
     text = lines(load(environment={"TIDEGATE_SERVER__PORT": "9"}, flags=flags))
@@ -232,10 +231,10 @@ def test_shown_settings_hide_every_secret_and_tell_their_origin() -> None:
 
 
 def test_what_is_shown_can_be_read_again(tmp_path: Path) -> None:
-    flags: dict[str, object] = {"model_gateways": {"a/b": {"url": URL}}, "server.port": 9}
+    flags: dict[str, object] = {"upstreams": {"a/b": {"url": URL}}, "server.port": 9}
     first = load(environment={}, flags=flags)
     again = load(file=written(tmp_path / "shown.yaml", lines(first)), environment={})
-    assert dict(again.settings) == dict(first.settings)
+    assert again.settings == first.settings
 
 
 def test_the_example_is_valid_and_whole(tmp_path: Path) -> None:
@@ -247,7 +246,7 @@ def test_the_example_is_valid_and_whole(tmp_path: Path) -> None:
 def test_names_are_listed_with_their_groups() -> None:
     listed = [name for name, _ in names()]
     assert "server.port" in listed
-    assert "model_gateways.<model>.url" in listed
+    assert "upstreams.<model>.url" in listed
     assert len(listed) == len(set(listed))
 
 
@@ -264,8 +263,8 @@ def test_a_child_has_memory_for_the_largest_reply_and_line(
     memory: int, reply: int, *, fits: bool
 ) -> None:
     flags = {
-        "gateway.url": "http://x",
-        "gateway.limits.body_bytes_max": reply,
+        "upstream.url": "http://x",
+        "upstream.limits.body_bytes_max": reply,
         "processor.cells.memory_bytes_max": memory,
     }
     if fits:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tidegate.client.access import BASE_URL_DEFAULT, Access
-from tidegate.client.objects import ID_CHARACTERS_MAX, step
+from tidegate.client.objects import ID_CHARACTERS_MAX, path_segment
 from tidegate.config.access import load_access
 from tidegate.domain.errors import SettingsInvalid
 
@@ -59,7 +59,7 @@ def test_a_base_url_without_a_path_gets_one(url: str, root: str) -> None:
         ("h:8000", "must begin with http"),
         ("ftp://h", "must begin with http"),
         ("http://", "must begin with http"),
-        ("http://h:port/v1", "is no URL"),
+        ("http://h:port/v1", "is not a URL"),
         ("http://h/ v1", "has a blank"),
         ("http://h\x1b/", "control character"),
         ("http://hé/", "outside ASCII"),
@@ -88,12 +88,12 @@ def test_a_time_out_must_be_a_time(seconds: float) -> None:
 
 
 def test_an_id_becomes_one_step_of_a_path() -> None:
-    assert step("batch_1") == "batch_1"
-    assert step("a/../b?c#d e") == "a%2F..%2Fb%3Fc%23d%20e"
-    assert len(step("x" * ID_CHARACTERS_MAX)) == ID_CHARACTERS_MAX
+    assert path_segment("batch_1") == "batch_1"
+    assert path_segment("a/../b?c#d e") == "a%2F..%2Fb%3Fc%23d%20e"
+    assert len(path_segment("x" * ID_CHARACTERS_MAX)) == ID_CHARACTERS_MAX
 
 
 @pytest.mark.parametrize("identity", ["", ".", "..", "a\nb", "x" * (ID_CHARACTERS_MAX + 1)])
 def test_what_can_be_no_id_is_refused(identity: str) -> None:
     with pytest.raises(SettingsInvalid, match="copy it from a list"):
-        step(identity)
+        path_segment(identity)

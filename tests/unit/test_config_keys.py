@@ -70,7 +70,7 @@ def test_a_file_that_is_not_text_is_told(tmp_path: Path) -> None:
 def test_a_byte_order_mark_is_no_part_of_the_key_of_a_model_server(tmp_path: Path) -> None:
     path = tmp_path / "key"
     path.write_bytes(b"\xef\xbb\xbfsk-1\r\n")
-    flags: dict[str, object] = {"gateway.url": "http://x", "gateway.api_key_file": str(path)}
-    gateway = load(environment={}, flags=flags).settings.gateway
-    assert gateway is not None
-    assert gateway.api_key == "sk-1"
+    flags: dict[str, object] = {"upstream.url": "http://x", "upstream.api_key_file": str(path)}
+    upstream = load(environment={}, flags=flags).settings.upstream
+    assert upstream is not None
+    assert upstream.api_key == "sk-1"

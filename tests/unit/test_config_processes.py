@@ -11,7 +11,7 @@ URL = "http://127.0.0.1:8001"
 
 
 def settings(folder: Path, **flags: object) -> Settings:
-    base: dict[str, object] = {"data_dir": str(folder / "data"), "gateway.url": URL}
+    base: dict[str, object] = {"data_dir": str(folder / "data"), "upstream.url": URL}
     named = {name.replace("__", "."): value for name, value in flags.items()}
     return load(environment={}, flags={**base, **named}).settings
 
@@ -46,9 +46,9 @@ def test_settings_are_handed_over_whole(tmp_path: Path, monkeypatch: pytest.Monk
     keys.write_text("sk-one\nsk-two blue\n")
     given = settings(
         tmp_path,
-        gateway__api_key_file=str(key),
-        gateway__headers={"x-team": "tide"},
-        gateway__concurrency__max="64",
+        upstream__api_key_file=str(key),
+        upstream__headers={"x-team": "tide"},
+        upstream__concurrency__max="64",
         server__keys_file=str(keys),
         processors=3,
         desk__batch_file_expiry_seconds=None,
@@ -60,13 +60,13 @@ def test_settings_are_handed_over_whole(tmp_path: Path, monkeypatch: pytest.Monk
     key.unlink()
     keys.unlink()
     monkeypatch.setenv("TIDEGATE_PROCESSORS", "9")
-    assert take_over(text).model_dump() == given.model_dump()
+    assert take_over(text) == given
     assert take_over(text).server.tenants() == given.server.tenants()
 
 
 def test_settings_for_each_model_are_handed_over(tmp_path: Path) -> None:
-    given = load(environment={}, flags={"model_gateways": {"a/b": {"url": URL}}}).settings
-    assert take_over(hand_over(given)).model_dump() == given.model_dump()
+    given = load(environment={}, flags={"upstreams": {"a/b": {"url": URL}}}).settings
+    assert take_over(hand_over(given)) == given
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"processors": "many"}', '{"data_dir": 3}'])

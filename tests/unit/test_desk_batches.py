@@ -19,7 +19,7 @@ from tidegate.desk.settings import Settings
 from tidegate.domain.batch import Status
 from tidegate.domain.errors import Conflict, NotFound, Refused
 from tidegate.domain.file import File, Part, Purpose
-from tidegate.runtime.identity import SeededIds
+from tidegate.runtime.ids import SeededIds
 from tidegate.signals.base import WORK, batch_topic
 from tidegate.signals.memory import MemorySignals
 from tidegate.stores.memory import MemoryStore

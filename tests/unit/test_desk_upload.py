@@ -14,7 +14,7 @@ from tidegate.desk.settings import Settings
 from tidegate.desk.upload import upload
 from tidegate.domain.errors import Refused, StorageFull, StoreUnavailable, TooLarge
 from tidegate.domain.file import File, Part, Purpose
-from tidegate.runtime.identity import SeededIds
+from tidegate.runtime.ids import SeededIds
 from tidegate.signals.memory import MemorySignals
 from tidegate.stores.memory import MemoryStore
 from tidegate.testing.contract.stores import START, ManualClock

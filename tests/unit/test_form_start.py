@@ -1,4 +1,4 @@
-"""What stands before the first boundary of a form is judged alike, however the bytes are cut."""
+"""The bytes before the first boundary of a form are accepted or refused however they are cut."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def in_single_bytes(data: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("before", [b"", b"\r\n", b"\n\r\n\r"])
-def test_line_ends_before_a_form_are_passed_over(before: bytes) -> None:
+def test_line_ends_before_a_form_are_ignored(before: bytes) -> None:
     assert read([before + WHOLE]) == read(in_single_bytes(before + WHOLE)) == 1
 
 

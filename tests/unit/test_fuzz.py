@@ -14,15 +14,14 @@ from tidegate.api.multipart import FormReader
 from tidegate.api.replies import json_reply, send_reply
 from tidegate.desk.form import FormEvent
 from tidegate.domain.batch import Problem
+from tidegate.http_server.protocol import BoundedHttpProtocol
 from tidegate.processor.classify import Classified, classify_reply
-from tidegate.runtime.door import GuardedHttp
 from tidegate.simulator.app import Simulator
 from tidegate.simulator.generation import Choice
 from tidegate.testing.fuzz import (
     api,
     config,
     door,
-    frames,
     jsonl,
     multipart,
     replies,
@@ -35,8 +34,7 @@ from tidegate.testing.fuzz.harness import INPUTS_PER_SEED, fuzz
 from tidegate.testing.fuzz.mutations import CUTS, Edit, cut, edited, edits
 from tidegate.testing.fuzz.target import Found, Hung, Searchable, Target
 from tidegate.upstreams.base import Reply
-from tidegate.upstreams.connection import Connection
-from tidegate.upstreams.http2.connection import Http2Connection
+from tidegate.upstreams.http1.connection import Connection
 
 
 @pytest.mark.parametrize("name", [it.name for it in TARGETS])
@@ -57,15 +55,9 @@ class _EndlessConnection(Connection):
         return
 
 
-class _ForgetfulConnection(Http2Connection):
+class _PatientDoor(BoundedHttpProtocol):
     @override
-    def eof_received(self) -> None:
-        self._dialogue.streams.clear()
-
-
-class _PatientDoor(GuardedHttp):
-    @override
-    def _await_head(self) -> None:
+    def _start_head_timer(self) -> None:
         return
 
 
@@ -103,10 +95,9 @@ def _unread(path: Path) -> None:
         (jsonl, "read_line", _all_wrong),
         (multipart, "FormReader", _DeafReader),
         (replies, "Connection", _EndlessConnection),
-        (frames, "Http2Connection", _ForgetfulConnection),
         (splicing, "classify_reply", _without_blanks),
         (api, "build_app", _failing_app),
-        (door, "GuardedHttp", _PatientDoor),
+        (door, "BoundedHttpProtocol", _PatientDoor),
         (config, "read_keys", _unread),
         (simulator, "Simulator", _LeakingSimulator),
     ],

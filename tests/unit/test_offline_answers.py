@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from tidegate.cli.run_view import duration, in_words
+from tidegate.cli.run_view import duration, one_line
 from tidegate.domain.batch import Batch, Counts, Status
 from tidegate.domain.errors import StorageFull
 from tidegate.domain.usage import Usage
 from tidegate.offline.answers import read_answer
-from tidegate.offline.progress import PACE_SECONDS, Phase, Progress
+from tidegate.offline.progress import RATE_SECONDS, Phase, Progress
 from tidegate.wire.results import error_line, reply_line
 
 
@@ -103,33 +103,33 @@ def batch(done: int, tokens: int = 0, status: Status = Status.IN_PROGRESS) -> Ba
 
 def test_the_pace_is_that_of_the_last_seconds() -> None:
     progress = Progress()
-    assert in_words(progress.snapshot()) == "reading; in flight 0 of 0"
-    progress.counted(batch(0, status=Status.VALIDATING), 0.0)
+    assert one_line(progress.snapshot()) == "reading; in flight 0 of 0"
+    progress.update(batch(0, status=Status.VALIDATING), 0.0)
     assert progress.snapshot().phase is Phase.PLANNING
     assert progress.snapshot().lines_per_second is None
     for second in range(1, 101):
         done = second if second <= 50 else 50 + 4 * (second - 50)
-        progress.counted(batch(done, 10 * done), float(second))
+        progress.update(batch(done, 10 * done), float(second))
     progress.on_load(in_flight=7, open_shards=1, uncommitted=0)
     progress.on_endpoint_state("gateway/m", limit=16, in_flight=7, reason=None)
     seen = progress.snapshot()
-    assert PACE_SECONDS == 30.0
+    assert RATE_SECONDS == 30.0
     assert seen.lines_per_second == pytest.approx(4.0)
     assert seen.tokens_per_second == pytest.approx(40.0)
     assert seen.seconds_left == pytest.approx(750 / 4)
     words = "250 of 1,000 done, 25 failed; in flight 7 of 16, 4.0 lines/s, 40 tokens/s, 3m 08s left"
-    assert in_words(seen) == words
+    assert one_line(seen) == words
 
 
 def test_a_reason_is_told_and_forgotten() -> None:
     progress = Progress()
-    progress.counted(batch(1), 0.0)
-    progress.on_endpoint_state("gateway", limit=1, in_flight=0, reason="refused")
-    assert in_words(progress.snapshot()).endswith("; waiting: gateway: refused")
+    progress.update(batch(1), 0.0)
+    progress.on_endpoint_state("upstream", limit=1, in_flight=0, reason="refused")
+    assert one_line(progress.snapshot()).endswith("; waiting: upstream: refused")
     progress.on_store_unavailable(StorageFull("The disk is full."))
     assert progress.snapshot().reason == "The disk is full."
     progress.on_load(in_flight=0, open_shards=0, uncommitted=0)
-    progress.on_endpoint_state("gateway", limit=1, in_flight=0, reason=None)
+    progress.on_endpoint_state("upstream", limit=1, in_flight=0, reason=None)
     assert progress.snapshot().reason is None
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tidegate.domain.errors import Refused
-from tidegate.offline.job import Prompting, endpoint_of
-from tidegate.offline.models import changed, with_model
+from tidegate.offline.job import PromptOptions, endpoint_of
+from tidegate.offline.model_override import changed, with_model
 from tidegate.offline.prompts import Requests, Template, text_of
 from tidegate.offline.rows import Row
 
@@ -21,8 +21,8 @@ def row_of(values: Mapping[str, object], number: int = 1) -> Row:
     return Row(number, f"line {number} of in.csv", values)
 
 
-def body(prompting: Prompting, given: Row, endpoint: str = "chat") -> Mapping[str, object]:
-    requests = Requests(prompting, endpoint=endpoint_of(endpoint), model="m")
+def body(prompt_options: PromptOptions, given: Row, endpoint: str = "chat") -> Mapping[str, object]:
+    requests = Requests(prompt_options, endpoint=endpoint_of(endpoint), model="m")
     line = json.loads(requests.line(given))
     assert (line["method"], line["url"]) == ("POST", endpoint_of(endpoint))
     found: Mapping[str, object] = line["body"]
@@ -30,7 +30,7 @@ def body(prompting: Prompting, given: Row, endpoint: str = "chat") -> Mapping[st
 
 
 def test_no_row_at_all_is_told() -> None:
-    requests = Requests(Prompting(column="text"), endpoint=endpoint_of("chat"), model="m")
+    requests = Requests(PromptOptions(column="text"), endpoint=endpoint_of("chat"), model="m")
     with pytest.raises(Refused, match="has no rows"):
         list(requests.lines([]))
 
@@ -62,7 +62,7 @@ def test_a_missing_column_names_its_place_and_what_is_there() -> None:
 
 
 def test_every_endpoint_gets_its_own_body() -> None:
-    column = Prompting(column="text", max_tokens=5, system="be", parameters={"temperature": 0})
+    column = PromptOptions(column="text", max_tokens=5, system="be", parameters={"temperature": 0})
     given = row(text="hi")
     assert body(column, given) == {
         "model": "m",
@@ -70,7 +70,7 @@ def test_every_endpoint_gets_its_own_body() -> None:
         "max_tokens": 5,
         "temperature": 0,
     }
-    bare = Prompting(column="text")
+    bare = PromptOptions(column="text")
     assert body(bare, given, "completions") == {"model": "m", "prompt": "hi"}
     assert body(bare, given, "embeddings") == {"model": "m", "input": "hi"}
     assert body(column, given, "responses") == {
@@ -84,18 +84,18 @@ def test_every_endpoint_gets_its_own_body() -> None:
 
 def test_a_column_may_hold_a_conversation() -> None:
     messages = [{"role": "user", "content": "hi"}]
-    assert body(Prompting(column="m"), row(m=messages))["messages"] == messages
+    assert body(PromptOptions(column="m"), row(m=messages))["messages"] == messages
 
 
 def test_other_endpoints_need_whole_lines() -> None:
     with pytest.raises(Refused, match="/v1/rerank"):
-        Requests(Prompting(column="a"), endpoint="/v1/rerank", model="m")
+        Requests(PromptOptions(column="a"), endpoint="/v1/rerank", model="m")
     with pytest.raises(Refused, match="--endpoint 'chatt' is not known"):
         endpoint_of("chatt")
 
 
 def test_a_line_stands_at_the_number_of_its_row() -> None:
-    requests = Requests(Prompting(column="a"), endpoint=endpoint_of("chat"), model="m")
+    requests = Requests(PromptOptions(column="a"), endpoint=endpoint_of("chat"), model="m")
     lines = b"".join(requests.lines([row(2, a="x"), row(5, a="y")])).split(b"\n")
     assert [number for number, line in enumerate(lines, 1) if line] == [2, 5]
     assert [json.loads(line)["custom_id"] for line in lines if line] == ["2", "5"]
@@ -103,7 +103,7 @@ def test_a_line_stands_at_the_number_of_its_row() -> None:
 
 def test_a_custom_id_may_come_from_a_column() -> None:
     requests = Requests(
-        Prompting(column="a", id_column="id"), endpoint=endpoint_of("chat"), model="m"
+        PromptOptions(column="a", id_column="id"), endpoint=endpoint_of("chat"), model="m"
     )
     assert json.loads(requests.line(row(a="x", id=17)))["custom_id"] == "17"
     with pytest.raises(Refused, match="no column 'id'"):

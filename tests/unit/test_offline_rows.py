@@ -1,6 +1,7 @@
-"""Rows of every form, and what is said of a row that can't be read."""
+"""Rows of every file_format, and what is said of a row that can't be read."""
 
 import os
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,7 +10,7 @@ import pytest
 
 from tidegate.domain.errors import Refused
 from tidegate.offline import parquet
-from tidegate.offline.job import Form, form_of
+from tidegate.offline.job import FileFormat, file_format_of
 from tidegate.offline.rows import COLUMNS_MAX, ROW_BYTES_MAX, pieces_of, read_columns, read_rows
 
 
@@ -20,19 +21,19 @@ def written(folder: Path, name: str, content: bytes) -> Path:
 
 
 def values(path: Path) -> list[tuple[int, dict[str, object]]]:
-    return [(row.number, dict(row.values)) for row in read_rows(path, form_of(path))]
+    return [(row.number, dict(row.values)) for row in read_rows(path, file_format_of(path))]
 
 
 def test_jsonl_rows_bear_the_numbers_of_their_lines(tmp_path: Path) -> None:
     path = written(tmp_path, "in.jsonl", b'\xef\xbb\xbf{"a":1}\r\n\n{"b":"\xc3\xa9","a":null}')
     assert values(path) == [(1, {"a": 1}), (3, {"b": "é", "a": None})]
-    assert read_columns(path, Form.JSONL) == ["a", "b"]
+    assert read_columns(path, FileFormat.JSONL) == ["a", "b"]
 
 
 def test_csv_rows_may_hold_newlines_and_quotes(tmp_path: Path) -> None:
     path = written(tmp_path, "in.CSV", b'\xef\xbb\xbfa,b\r\n"x\r\ny","say ""hi"""\r\n\r\n1,\r\n')
     assert values(path) == [(1, {"a": "x\r\ny", "b": 'say "hi"'}), (2, {"a": "1", "b": ""})]
-    assert read_columns(path, Form.CSV) == ["a", "b"]
+    assert read_columns(path, FileFormat.CSV) == ["a", "b"]
 
 
 def test_a_cell_may_be_as_large_as_a_row(tmp_path: Path) -> None:
@@ -47,7 +48,7 @@ def test_parquet_rows_come_as_python_values_or_as_text(tmp_path: Path) -> None:
     (first, one), (second, two) = values(path)
     assert (first, one["a"], second, two["a"]) == (1, 1, 2, None)
     assert str(one["at"]).endswith("00:00:00.000000001")
-    assert read_columns(path, Form.PARQUET) == ["a", "at"]
+    assert read_columns(path, FileFormat.PARQUET) == ["a", "at"]
 
 
 @pytest.mark.parametrize(
@@ -94,21 +95,18 @@ def test_what_can_be_read_only_once_is_refused_unread(tmp_path: Path) -> None:
 def test_columns_have_a_bound(tmp_path: Path) -> None:
     names = [f"c{number}" for number in range(COLUMNS_MAX)]
     path = written(tmp_path, "in.csv", ",".join(names).encode() + b"\n")
-    assert read_columns(path, Form.CSV) == names
+    assert read_columns(path, FileFormat.CSV) == names
     lines = "".join(f'{{"c{number}":1}}\n' for number in range(COLUMNS_MAX + 1))
     with pytest.raises(Refused, match="more than 1000 columns"):
-        read_columns(written(tmp_path, "in.jsonl", lines.encode()), Form.JSONL)
+        read_columns(written(tmp_path, "in.jsonl", lines.encode()), FileFormat.JSONL)
 
 
 def test_an_empty_table_has_no_rows_and_no_columns(tmp_path: Path) -> None:
     path = written(tmp_path, "in.csv", b"")
-    assert (values(path), read_columns(path, Form.CSV)) == ([], [])
+    assert (values(path), read_columns(path, FileFormat.CSV)) == ([], [])
 
 
 def test_missing_pyarrow_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent(name: str) -> None:
-        raise ImportError(name)
-
-    monkeypatch.setattr(parquet, "import_module", absent)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(Refused, match=r"pip install 'tidegate\[parquet\]'"):
         parquet.check_installed()

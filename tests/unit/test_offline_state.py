@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tidegate.domain.errors import Conflict, Refused, StorageFull
-from tidegate.offline.durable import PART_SUFFIX, replacing
-from tidegate.offline.job import Form, Job, Prompting
+from tidegate.offline.atomic_file import PART_SUFFIX, replace_atomically
+from tidegate.offline.job import FileFormat, Job, PromptOptions
 from tidegate.offline.state import RECORD_FILE, Finished, open_state
 
 FINISHED = Finished(total=3, completed=2, failed=1, input_tokens=5, output_tokens=7, errors="e")
@@ -19,12 +19,12 @@ def job(tmp_path: Path) -> Job:
     return Job(source=tmp_path / "in.jsonl", target=tmp_path / "out.jsonl")
 
 
-def test_a_run_that_is_begun_is_found_again(job: Job) -> None:
+def test_a_run_that_is_started_is_found_again(job: Job) -> None:
     with open_state(job) as state:
-        assert not state.is_begun
+        assert not state.is_started
         state.bind("a" * 64)
     with open_state(job) as state:
-        assert state.is_begun
+        assert state.is_started
         assert state.finished is None
         state.bind("a" * 64)
         state.finish(FINISHED)
@@ -42,12 +42,14 @@ def test_an_empty_folder_is_not_left_behind(job: Job) -> None:
 
 
 def test_what_differs_is_named(job: Job) -> None:
-    prompting = Prompting(template="{a}", parameters={"b": 1, "a": 2})
-    begun = replace(job, model="m", prompting=prompting)
+    prompt_options = PromptOptions(template="{a}", parameters={"b": 1, "a": 2})
+    begun = replace(job, model="m", prompt_options=prompt_options)
     with open_state(begun) as state:
         state.bind("a" * 64)
-    same = replace(begun, prompting=replace(prompting, parameters={"a": 2, "b": 1}))
-    free = replace(same, errors=job.target.with_name("e"), form=Form.CSV, keep_state=True)
+    same = replace(begun, prompt_options=replace(prompt_options, parameters={"a": 2, "b": 1}))
+    free = replace(
+        same, errors=job.target.with_name("e"), file_format=FileFormat.CSV, keep_state=True
+    )
     with open_state(free) as state:
         state.bind("a" * 64)
     with open_state(replace(begun, model=None)) as state:
@@ -73,7 +75,7 @@ def test_restart_forgets_and_replaces(job: Job) -> None:
         state.data.mkdir()
     job.target.write_text("old")
     with open_state(replace(job, restart=True)) as state:
-        assert not state.is_begun
+        assert not state.is_started
         assert not state.has_data
         state.bind("b" * 64)
 
@@ -81,7 +83,7 @@ def test_restart_forgets_and_replaces(job: Job) -> None:
 @pytest.mark.parametrize("name", ["out.jsonl", "out.errors.jsonl"])
 def test_a_file_that_is_there_is_not_replaced(job: Job, name: str) -> None:
     job.target.with_name(name).write_text("mine")
-    with pytest.raises(Conflict, match=f"{name} is there already"), open_state(job):
+    with pytest.raises(Conflict, match=f"{name} exists and"), open_state(job):
         pass
     assert not job.folder.exists()
 
@@ -107,7 +109,7 @@ def test_a_device_is_not_replaced_by_results(job: Job, tmp_path: Path) -> None:
     os.mkfifo(pipe)
     for changed in (replace(job, target=pipe), replace(job, errors=pipe)):
         with (
-            pytest.raises(Refused, match="is no ordinary file"),
+            pytest.raises(Refused, match="is not a regular file"),
             open_state(replace(changed, restart=True)),
         ):
             pass
@@ -118,7 +120,7 @@ def test_a_place_where_no_folder_can_be_made_is_told_as_such(job: Job) -> None:
     # No name can be made there, and the system says that it does not exist.
     target = Path("/proc/self/fd/out.jsonl")
     with (
-        pytest.raises(Refused, match="which the run is kept, can't be used") as told,
+        pytest.raises(Refused, match="of the run can't be used") as told,
         open_state(replace(job, target=target)),
     ):
         pass
@@ -134,28 +136,31 @@ def test_a_record_of_rubbish_or_of_another_version_is_told(job: Job) -> None:
     with pytest.raises(Refused, match="another version"), open_state(job):
         pass
     record.write_text("rubbish")
-    with pytest.raises(Refused, match="to begin anew"), open_state(job):
+    with pytest.raises(Refused, match="to start again"), open_state(job):
         pass
 
 
 def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_text("old")
-    with pytest.raises(TypeError), replacing(path) as file:
+    with pytest.raises(TypeError), replace_atomically(path) as file:
         file.writelines([b"half", None])  # type: ignore[list-item]  # breaks off in the middle
     assert path.read_text() == "old"
-    with replacing(path) as file:
+    with replace_atomically(path) as file:
         file.write(b"new")
         assert path.read_text() == "old"
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
-    with pytest.raises(StorageFull, match="can't be written"), replacing(tmp_path / ("x" * 255)):
+    with (
+        pytest.raises(StorageFull, match="can't be written"),
+        replace_atomically(tmp_path / ("x" * 255)),
+    ):
         pass
     assert len("x" * 255 + PART_SUFFIX) > 255
 
 
 def test_errors_lie_beside_lines_and_inside_tables(job: Job) -> None:
     assert job.errors_file == job.target.with_name("out.errors.jsonl")
-    assert replace(job, form=Form.CSV).errors_file is None
+    assert replace(job, file_format=FileFormat.CSV).errors_file is None
     named = job.target.with_name("mine")
-    assert replace(job, form=Form.CSV, errors=named).errors_file == named
+    assert replace(job, file_format=FileFormat.CSV, errors=named).errors_file == named

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from tidegate.cell import PLAN_COMMAND, open_plan, plan_cell
 from tidegate.domain.batch import Problem
 from tidegate.domain.errors import CellDied, StorageFull
 from tidegate.processor.plan_alone import Attempt
@@ -20,9 +19,10 @@ from tidegate.processor.planning_settings import Planning
 from tidegate.processor.problems import Problems
 from tidegate.processor.scan import Scan
 from tidegate.processor.slices import Slice, slices
+from tidegate.sandbox.process import ProcessSandbox
 from tidegate.testing.deployment import CHAT, request_line
 from tidegate.upstreams.base import Call
-from tidegate.upstreams.cell_process import ProcessCell
+from tidegate.wiring.sandbox import PLAN_COMMAND, open_planning, planning_sandbox
 
 MEMORY = 2**30
 # So small that a few hundred lines fill many runs on scratch and many slices.
@@ -31,9 +31,9 @@ SETTINGS = Planning(shard_lines_max=7, run_lines_max=20, errors_max=5, line_byte
 
 def open_cell(
     folder: Path, settings: Planning = SETTINGS, served: frozenset[str] | None = None
-) -> ProcessCell:
+) -> ProcessSandbox:
     task = PlanTask(planning=settings, endpoint=CHAT, served=served)
-    return plan_cell(task, scratch=folder, memory_bytes_max=MEMORY, start_seconds=30.0)
+    return planning_sandbox(task, scratch=folder, memory_bytes_max=MEMORY, start_seconds=30.0)
 
 
 def a_file(count: int) -> bytes:
@@ -156,7 +156,7 @@ async def test_a_folder_that_takes_no_scratch_is_a_full_disk(tmp_path: Path) -> 
 
 
 async def test_a_door_answers_only_to_who_told_it_all(tmp_path: Path) -> None:
-    door = open_plan(open_cell(tmp_path).settings.detail)
+    door = open_planning(open_cell(tmp_path).settings.detail)
     line = Call(path=LINE, body=request_line("a"), headers={"step": "0", "number": "1"})
     assert (await door.send(line)).status == 200
     assert (await door.send(line)).status == 409

@@ -82,7 +82,7 @@ def test_those_who_share_more_blocks_are_nearer() -> None:
 )
 def test_equal_messages_have_equal_keys(one: str, other: str) -> None:
     keys = [
-        prompts.spelled_raw_messages(f"[{text}]".encode()).replace(b'"content":null,', b"")
+        prompts.canonical_raw_messages(f"[{text}]".encode()).replace(b'"content":null,', b"")
         for text in (one, other)
     ]
     assert keys[0] == keys[1]
@@ -96,24 +96,24 @@ def test_whatever_else_a_message_holds_parts_it_from_others() -> None:
         plain | {"name": "b"},
         {"role": "user", "name": "a"},
     ]
-    assert len({prompts.spelled_messages([message]) for message in others}) == len(others)
+    assert len({prompts.canonical_messages([message]) for message in others}) == len(others)
 
 
 def test_messages_beyond_the_bound_are_not_spelled() -> None:
     long: dict[str, object] = {"role": "user", "content": "x" * MOST}
-    assert prompts.spelled_messages([long, long]) == prompts.spelled_messages([long])
+    assert prompts.canonical_messages([long, long]) == prompts.canonical_messages([long])
 
 
 @pytest.mark.parametrize("raw", [b"7", b'"text"', b"[1,2]", b'[{"a":1e400}]', b"[" * 2_000])
 def test_messages_of_any_shape_are_spelled_somehow(raw: bytes) -> None:
-    assert prompts.spelled_raw_messages(raw)
+    assert prompts.canonical_raw_messages(raw)
 
 
 def test_what_is_too_long_stays_as_it_is_written() -> None:
     raw = b'"\\u0061' + b"x" * (MOST - 8) + b'"'
     assert len(raw) == MOST
-    assert prompts.spelled_raw(raw).startswith(b"ax")
-    assert prompts.spelled_raw(raw[:-1] + b'x"').startswith(b'"\\u0061')
+    assert prompts.canonical_raw(raw).startswith(b"ax")
+    assert prompts.canonical_raw(raw[:-1] + b'x"').startswith(b'"\\u0061')
 
 
 # The quick reading against the careful one
@@ -159,7 +159,7 @@ def test_a_line_of_the_usual_form_is_read_as_any_other(
     found = read_line(1, raw, endpoint=endpoint)
     try:
         careful: Line | Problem = jsonl._read(1, raw, endpoint)
-    except jsonl._Unfit:
+    except jsonl._InvalidLine:
         assert quick is None
         assert isinstance(found, Problem)
         return

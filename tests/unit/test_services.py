@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from tidegate.runtime.services import EndedEarly, Service, Stops, run_together
+from tidegate.runtime.services import EndedEarly, Service, ShutdownRequest, run_together
 
 
 class Recorder:
@@ -68,33 +68,33 @@ class Returning:
 
 async def test_the_first_stop_ends_all_and_the_supporting_ones_last() -> None:
     log: list[str] = []
-    stops = Stops()
+    stops = ShutdownRequest()
     main, support = Recorder("main", log), Recorder("support", log)
     async with asyncio.TaskGroup() as group:
         group.create_task(run_together({"main": main}, {"support": support}, stops))
         await support.started.wait()
-        stops.ask()
+        stops.request()
     assert log == ["main ended", "support ended"]
     assert not stops.forced.is_set()
 
 
 async def test_the_second_stop_aborts() -> None:
     log: list[str] = []
-    stops = Stops()
+    stops = ShutdownRequest()
     slow = Recorder("slow", log, obeys=False)
     async with asyncio.TaskGroup() as group:
         group.create_task(run_together({"slow": slow}, {}, stops))
         await slow.started.wait()
-        stops.ask()
-        stops.ask()
+        stops.request()
+        stops.request()
     assert log == ["slow aborted", "slow ended"]
     assert stops.forced.is_set()
 
 
 async def test_a_stop_before_the_start_ends_all() -> None:
     log: list[str] = []
-    stops = Stops()
-    stops.ask()
+    stops = ShutdownRequest()
+    stops.request()
     await run_together({"main": Recorder("main", log)}, {}, stops)
     assert log == ["main ended"]
 
@@ -110,18 +110,18 @@ async def test_a_dead_service_takes_the_others_along(
         await run_together(
             {"alive": Recorder("alive", log), "dead": service},
             {"support": Recorder("support", log)},
-            Stops(),
+            ShutdownRequest(),
         )
     assert [type(error) for error in caught.value.exceptions] == [kind]
     assert sorted(log) == ["alive cancelled", "support cancelled"]
 
 
 async def test_signals_of_the_process_are_counted() -> None:
-    stops = Stops()
+    stops = ShutdownRequest()
     before = signal.getsignal(signal.SIGTERM)
-    with stops.heard_from_signals():
+    with stops.listen_to_signals():
         os.kill(os.getpid(), signal.SIGTERM)
-        await stops.asked.wait()
+        await stops.requested.wait()
         os.kill(os.getpid(), signal.SIGINT)
         await stops.forced.wait()
     assert signal.getsignal(signal.SIGTERM) == before

@@ -93,7 +93,7 @@ def test_who_has_no_part_tries_again_after_a_while() -> None:
 
 def test_a_part_is_taken_of_every_endpoint_also_of_new_models() -> None:
     limits = AimdSettings(start=8, min=1, max=8)
-    default = Endpoint("gateway", MemoryUpstream(at_once), limits=limits)
+    default = Endpoint("upstream", MemoryUpstream(at_once), limits=limits)
     named = Endpoint("named", MemoryUpstream(at_once), limits=limits)
     routes = Routes(by_model={"named": named}, default=default)
     old = default.for_model("old")
@@ -124,10 +124,10 @@ def test_servers_that_take_one_call_do_not_all_fall_to_the_same_processor() -> N
 def test_a_model_seen_later_falls_to_the_same_processor_as_one_seen_before() -> None:
     one = AimdSettings(start=1, min=1, max=1)
     for name in ("a", "m", "other"):
-        before = Endpoint("gateway", MemoryUpstream(at_once), limits=one)
+        before = Endpoint("upstream", MemoryUpstream(at_once), limits=one)
         early = before.for_model(name)
         before.share(rank=1, count=2, now=0.0)
-        after = Endpoint("gateway", MemoryUpstream(at_once), limits=one)
+        after = Endpoint("upstream", MemoryUpstream(at_once), limits=one)
         after.share(rank=1, count=2, now=0.0)
         assert after.for_model(name).limiter.limit == early.limiter.limit
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from tidegate.runtime.web import address_of, bind
+from tidegate.http_server.server import address_of, bind
 from tidegate.simulator.engine.cost import Cost
 from tidegate.simulator.engine.settings import EngineSettings
 from tidegate.simulator.serving import SimulatorServer

@@ -11,7 +11,7 @@ import pytest
 import zmq
 
 from tidegate.domain.errors import SettingsInvalid
-from tidegate.runtime.web import bind
+from tidegate.http_server.server import bind
 from tidegate.simulator.engine.settings import EngineSettings
 from tidegate.simulator.events.config import (
     BUFFER_STEPS_MAX,

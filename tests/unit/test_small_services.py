@@ -9,11 +9,10 @@ from starlette.types import Message, Receive, Scope, Send
 from typing_extensions import override
 
 from tidegate.api.measured import STEPS_MAX, Measured, route_of
-from tidegate.cli.running import explanation
+from tidegate.cli.exit_codes import failure_reason
 from tidegate.domain.errors import ReplyBroken, StorageBroken
-from tidegate.runtime.failure import Failure
-from tidegate.runtime.heartbeat import BEAT_SECONDS, Heartbeat
-from tidegate.runtime.services import Stops, run_together
+from tidegate.runtime.loop_lag import LAG_INTERVAL_SECONDS, LoopLagMonitor
+from tidegate.runtime.services import FatalErrorService, ShutdownRequest, run_together
 from tidegate.telemetry.metrics import Metrics
 from tidegate.upstreams.base import Call, Reply, Upstream
 from tidegate.upstreams.catalogue import Catalogue
@@ -44,23 +43,23 @@ def listing(*names: str) -> Listing:
 
 
 async def test_a_reported_failure_ends_the_process_and_the_first_one_counts() -> None:
-    failure = Failure()
+    failure = FatalErrorService()
     failure.report(StorageBroken("the disk is gone"))
     failure.report(StorageBroken("later"))
     failure.stop()
     with pytest.raises(ExceptionGroup) as caught:
-        await run_together({}, {"failure": failure}, Stops())
-    assert explanation(caught.value) == "the disk is gone"
+        await run_together({}, {"failure": failure}, ShutdownRequest())
+    assert failure_reason(caught.value) == "the disk is gone"
 
 
 def test_a_bug_of_ours_is_not_explained_away() -> None:
     known, bug = StorageBroken("gone"), ValueError("oops")
-    assert explanation(ExceptionGroup("", [known])) == "gone"
-    assert explanation(ExceptionGroup("", [known, ExceptionGroup("", [bug])])) is None
+    assert failure_reason(ExceptionGroup("", [known])) == "gone"
+    assert failure_reason(ExceptionGroup("", [known, ExceptionGroup("", [bug])])) is None
 
 
 async def test_failure_and_heartbeat_may_be_stopped_before_they_run_and_twice() -> None:
-    for service in (Failure(), Heartbeat(lambda _lag: None)):
+    for service in (FatalErrorService(), LoopLagMonitor(lambda _lag: None)):
         service.stop()
         service.stop()
         service.abort()
@@ -76,8 +75,8 @@ async def test_the_heartbeat_tells_how_late_the_loop_is() -> None:
         told.append(lag)
         beats.set()
 
-    heartbeat = Heartbeat(tell)
-    async with asyncio.timeout(20 * BEAT_SECONDS), asyncio.TaskGroup() as group:
+    heartbeat = LoopLagMonitor(tell)
+    async with asyncio.timeout(20 * LAG_INTERVAL_SECONDS), asyncio.TaskGroup() as group:
         group.create_task(heartbeat.run())
         await beats.wait()
         heartbeat.stop()

@@ -5,9 +5,9 @@ import io
 import pytest
 from rich.console import Console
 
-from tidegate.cli.figures import bytes_of, count_of, rate_of, seconds_of
-from tidegate.cli.shown import PROBLEMS_SHOWN_MAX, batch_lines, file_lines, time_of
-from tidegate.cli.watching import drawn, plain_line, showing
+from tidegate.cli.live_view import open_view, plain_line, render
+from tidegate.cli.tables import PROBLEMS_SHOWN_MAX, batch_lines, file_lines, time_of
+from tidegate.cli.units import bytes_of, count_of, rate_of, seconds_of
 from tidegate.client.objects import (
     BatchObject,
     Counts,
@@ -17,8 +17,8 @@ from tidegate.client.objects import (
     Problems,
     Usage,
 )
-from tidegate.client.watch import Look, Progress
-from tidegate.client.wording import plain
+from tidegate.client.sanitize import sanitize
+from tidegate.client.watch import BatchProgress, WatchState
 
 RUNNING = BatchObject(
     id="batch_1",
@@ -29,14 +29,14 @@ RUNNING = BatchObject(
 )
 
 
-def progress(batch: BatchObject) -> Progress:
-    return Progress(batch=batch, raw=b'{ "id": "batch_1" }', rate=41.26, seconds_left=678.0)
+def progress(batch: BatchObject) -> BatchProgress:
+    return BatchProgress(batch=batch, raw=b'{ "id": "batch_1" }', rate=41.26, seconds_left=678.0)
 
 
-def on_a_terminal(look: Look, columns: int = 120) -> str:
+def on_a_terminal(state: WatchState, columns: int = 120) -> str:
     sink = io.StringIO()
     console = Console(file=sink, width=columns, force_terminal=True, color_system=None)
-    console.print(drawn(look, columns))
+    console.print(render(state, columns))
     return sink.getvalue()
 
 
@@ -60,8 +60,8 @@ def on_a_terminal(look: Look, columns: int = 120) -> str:
         (rate_of(123.4), "123/s"),
         (time_of(0), "1970-01-01 00:00:00Z"),
         (time_of(1e18), "?"),
-        (plain("a\x1b[2J\u202e\n b\tc"), "a\ufffd[2J\ufffd b c"),
-        (plain("x" * 11, 10), "x" * 10 + "…"),
+        (sanitize("a\x1b[2J\u202e\n b\tc"), "a\ufffd[2J\ufffd b c"),
+        (sanitize("x" * 11, 10), "x" * 10 + "…"),
     ],
 )
 def test_figures_read_well(shown: str, expected: str) -> None:
@@ -73,11 +73,11 @@ def test_what_is_not_known_is_a_dash() -> None:
 
 
 def test_a_running_batch_has_its_row_and_its_reason_to_wait() -> None:
-    text = on_a_terminal(Look(batches=[progress(RUNNING)], silence="Refused."))
+    text = on_a_terminal(WatchState(batches=[progress(RUNNING)], no_answer="Refused."))
     for words in ("batch_1", "in_progress", "12.0k/40.0k", "41/s", "11m 18s", "1.5M", "━"):
         assert words in text
-    assert "waits: the model server\ufffd[31m rests" in text
-    assert "No answer, asking again: Refused." in text
+    assert "waiting: the model server\ufffd[31m rests" in text
+    assert "No answer, retrying: Refused." in text
 
 
 @pytest.mark.parametrize("columns", [80, 100, 119, 120, 200])
@@ -88,8 +88,8 @@ def test_every_figure_is_readable_at_any_usual_width(columns: int) -> None:
         request_counts=Counts(total=50_000, completed=49_000),
         usage=Usage(total_tokens=123_456_789),
     )
-    item = Progress(batch=batch, raw=b"", rate=1_234.0, seconds_left=3_599.0)
-    text = on_a_terminal(Look(batches=[item]), columns)
+    item = BatchProgress(batch=batch, raw=b"", rate=1_234.0, seconds_left=3_599.0)
+    text = on_a_terminal(WatchState(batches=[item]), columns)
     assert max(map(len, text.splitlines())) <= columns
     for words in ("in_progress", "49.0k/50.0k", "1234/s", "59m 59s", "123.5M", "tokens"):
         assert words in text
@@ -98,13 +98,13 @@ def test_every_figure_is_readable_at_any_usual_width(columns: int) -> None:
 
 def test_a_batch_that_is_not_yet_planned_pulses() -> None:
     batch = BatchObject(id="batch_1", status="validating")
-    assert "validating" in on_a_terminal(Look(batches=[progress(batch)]))
+    assert "validating" in on_a_terminal(WatchState(batches=[progress(batch)]))
 
 
 def test_a_plain_line_says_the_same() -> None:
     assert plain_line(progress(RUNNING)) == (
         "batch_1 in_progress 12003/40000 done, 3 failed, 41/s, 11m 18s left, 1.5M tokens "
-        "(waits: the model server\ufffd[31m rests)"
+        "(waiting: the model server\ufffd[31m rests)"
     )
 
 
@@ -113,13 +113,13 @@ def test_outside_a_terminal_only_changes_are_told(
     capsys: pytest.CaptureFixture[str], *, as_json: bool, line: str
 ) -> None:
     console = Console(file=io.StringIO())
-    with showing(as_json=as_json, console=console) as show:
-        for silence in (None, "Refused.", "Refused.", None):
-            show(Look(batches=[progress(RUNNING)], silence=silence))
+    with open_view(as_json=as_json, console=console) as show:
+        for no_answer in (None, "Refused.", "Refused.", None):
+            show(WatchState(batches=[progress(RUNNING)], no_answer=no_answer))
     said = capsys.readouterr()
     assert said.out.count("\n") == 1
     assert said.out.startswith(line)
-    assert said.err == "tidegate: no answer, asking again: Refused.\n"
+    assert said.err == "tidegate: no answer, retrying: Refused.\n"
 
 
 def test_reasons_for_failure_are_listed_up_to_a_bound() -> None:

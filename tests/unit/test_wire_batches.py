@@ -9,7 +9,8 @@ from hypothesis import given, strategies as st
 from tidegate.domain.batch import Batch, Counts, Problem, Status
 from tidegate.domain.errors import Refused
 from tidegate.domain.usage import Usage
-from tidegate.wire.batches import BatchRequest, Expiry, batch_object, read_create
+from tidegate.wire.batches import BatchRequest, Expiry, read_create
+from tidegate.wire.objects import batch_object
 
 GOOD: dict[str, object] = {
     "input_file_id": "file-1",

@@ -5,10 +5,14 @@ import json
 import pytest
 
 from tidegate.domain.file import File, Purpose
-from tidegate.wire.errors import error_body
-from tidegate.wire.files import deleted_file_object, file_object
-from tidegate.wire.lists import list_body
-from tidegate.wire.models import model_object, models_body
+from tidegate.wire.objects import (
+    deleted_file_object,
+    error_body,
+    file_object,
+    list_body,
+    model_object,
+    models_body,
+)
 
 
 def a_file(*, expires_at: float | None) -> File:
@@ -76,7 +80,9 @@ def test_an_error_has_four_keys() -> None:
 
 def test_models() -> None:
     shown = {"id": "a/b", "object": "model", "created": 9, "owned_by": "tidegate"}
-    one = model_object("a/b", created_at=9.9)
-    assert json.loads(one) == shown
-    assert json.loads(models_body([one, one])) == {"object": "list", "data": [shown, shown]}
-    assert json.loads(models_body([])) == {"object": "list", "data": []}
+    assert json.loads(model_object("a/b", created_at=9.9)) == shown
+    assert json.loads(models_body(["a/b", "a/b"], created_at=9.9)) == {
+        "object": "list",
+        "data": [shown, shown],
+    }
+    assert json.loads(models_body([], created_at=9.9)) == {"object": "list", "data": []}

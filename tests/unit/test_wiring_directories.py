@@ -9,8 +9,7 @@ import pytest
 from tidegate.config import load
 from tidegate.domain.errors import SettingsInvalid, StorageBroken
 from tidegate.testing.files import FaultyFiles
-from tidegate.wiring import SCRATCH_FOLDER, make_directories
-from tidegate.wiring.rooms import open_ports
+from tidegate.wiring.rooms import SCRATCH_FOLDER, make_directories, open_ports
 
 
 def test_every_new_name_is_flushed_in_its_directory(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from tidegate.blobs.base import BlobStore
 from tidegate.desk.desk import Desk, Models
 from tidegate.domain.errors import StorageBroken
 from tidegate.runtime.clock import Clock
-from tidegate.runtime.identity import IdMaker
+from tidegate.runtime.ids import IdMaker
 from tidegate.signals.base import Signals
 from tidegate.stores.base import Store
 

@@ -9,7 +9,8 @@ from tidegate.desk.create import create_batch
 from tidegate.desk.desk import Desk
 from tidegate.desk.listing import list_batches
 from tidegate.desk.read import read_batch
-from tidegate.wire.batches import batch_object, read_create
+from tidegate.wire.batches import read_create
+from tidegate.wire.objects import batch_object
 
 
 class Batches:

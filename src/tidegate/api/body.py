@@ -1,4 +1,4 @@
-"""Read the body of a request, within its bounds."""
+"""Read the body of a request within limits of size and time."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -13,17 +13,17 @@ from tidegate.domain.errors import TooLarge
 async def chunks(
     receive: Receive, *, declared: str | None, bytes_max: int, limits: Limits
 ) -> AsyncGenerator[bytes, None]:
-    """Yield the body piece by piece as it arrives.
+    """Yield the pieces of the body as they arrive.
 
     Args:
-        receive: the server's end of the request.
-        declared: the Content-Length header; one above the bound is refused before a byte is read.
-        bytes_max: how long the body may be.
-        limits: how long the client may pause, and how slowly it may send.
+        receive: the ASGI function that returns the next part of the request.
+        declared: the Content-Length header; if it exceeds `bytes_max`, nothing is read.
+        bytes_max: the largest length of the body.
+        limits: the longest pause of the client and its lowest rate.
 
     Raises:
         TooLarge: the body is longer than `bytes_max`.
-        ClientTooSlow: nothing came for `limits.body_idle_seconds`, or far too little in all.
+        ClientTooSlow: nothing arrived for `limits.body_idle_seconds`, or the rate is too low.
         ClientGone: the client closed the connection before the end.
     """
     if declared is not None and declared.isdecimal() and _exceeds(declared, bytes_max):
@@ -46,7 +46,7 @@ async def chunks(
 
 
 class _Pace:
-    """How fast a client sends. Only the time that we wait for it counts."""
+    """Measures how fast a client sends. Only the time spent waiting for it counts."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -54,7 +54,7 @@ class _Pace:
         self.bytes = 0
 
     async def wait(self, receive: Receive) -> Message:
-        """Return what comes next, or raise ClientTooSlow."""
+        """Return the next message, or raise ClientTooSlow."""
         seconds_max = self._limits.body_idle_seconds
         clock = asyncio.get_running_loop().time
         began = clock()
@@ -63,17 +63,17 @@ class _Pace:
                 message = await receive()
         except TimeoutError as exc:
             raise ClientTooSlow(
-                f"The body stopped coming for {seconds_max:g} s; send the request again."
+                f"The body stopped arriving for {seconds_max:g} s; send the request again."
             ) from exc
         self._waited += clock() - began
         return message
 
     def check(self) -> None:
-        """Raise ClientTooSlow where too little came in all."""
+        """Raise ClientTooSlow if the rate of the whole body so far is too low."""
         rate = self._limits.body_bytes_per_second_min
         if self._waited > self._limits.body_idle_seconds + self.bytes / rate:
             raise ClientTooSlow(
-                f"The body comes more slowly than {rate} bytes a second; send the request again "
+                f"The body arrives more slowly than {rate} bytes a second; send the request again "
                 "over a faster connection."
             )
 
@@ -81,19 +81,19 @@ class _Pace:
 async def read_all(
     receive: Receive, *, declared: str | None, bytes_max: int, limits: Limits
 ) -> bytes:
-    """Return the whole of a small body; raises as `chunks` does."""
+    """Return the whole of a small body; raise as `chunks` does."""
     pieces = chunks(receive, declared=declared, bytes_max=bytes_max, limits=limits)
     return b"".join([piece async for piece in pieces])
 
 
 async def gone(receive: Receive) -> None:
-    """Return once the client has closed the connection; what it still sends is passed over."""
+    """Return when the client has closed the connection; ignore what it still sends."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
 def check_encoding(encoding: str | None) -> None:
-    """Refuse a compressed body.
+    """Raise if the body is compressed.
 
     Raises:
         EncodingUnsupported: the Content-Encoding is not `identity`.

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tidegate.api.errors import ClientGone, render
 from tidegate.api.replies import json_reply, send_reply
 from tidegate.domain.errors import StorageBroken, StorageFull, StoreUnavailable, UpstreamFault
-from tidegate.runtime.identity import IdMaker
+from tidegate.runtime.ids import IdMaker
 from tidegate.telemetry.logs import (
     REQUEST_CRASHED,
     STORAGE_BROKEN,

@@ -13,7 +13,7 @@ from tidegate.domain.errors import (
     TooLarge,
     UpstreamFault,
 )
-from tidegate.wire.errors import error_body
+from tidegate.wire.objects import error_body
 
 RETRY_SECONDS = 2
 

@@ -12,7 +12,7 @@ from tidegate.desk.desk import Desk
 from tidegate.desk.listing import list_files
 from tidegate.desk.read import open_content, read_file
 from tidegate.desk.upload import upload
-from tidegate.wire.files import deleted_file_object, file_object
+from tidegate.wire.objects import deleted_file_object, file_object
 
 FORM_BYTES_MAX = 2**20  # What a form may add to its file: fields, part headers, boundaries.
 

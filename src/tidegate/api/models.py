@@ -4,7 +4,7 @@ from tidegate.api.replies import Reply, json_reply
 from tidegate.api.routes import REST, Request, Route
 from tidegate.desk.desk import Desk
 from tidegate.desk.models import list_models, read_model
-from tidegate.wire.models import model_object, models_body
+from tidegate.wire.objects import model_object, models_body
 
 
 class Models:
@@ -24,10 +24,8 @@ class Models:
     async def _list(self, request: Request) -> Reply:
         del request  # Every tenant may ask for every model.
         names = await list_models(self._desk)
-        return json_reply(models_body([self._encode(name) for name in names]))
+        return json_reply(models_body(names, created_at=self._created_at))
 
     async def _read(self, request: Request) -> Reply:
-        return json_reply(self._encode(await read_model(self._desk, request.captured[0])))
-
-    def _encode(self, name: str) -> bytes:
-        return model_object(name, created_at=self._created_at)
+        name = await read_model(self._desk, request.captured[0])
+        return json_reply(model_object(name, created_at=self._created_at))

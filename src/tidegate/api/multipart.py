@@ -1,7 +1,7 @@
-"""A multipart form as a stream of events: nothing of the file is kept.
+"""A multipart form as a stream of events, in bounded memory.
 
-The file goes on piece by piece; a field is gathered, as its bound is small. Parts may come in any
-order.
+The file is passed on piece by piece; other fields are collected, because they are small. Parts may
+come in any order. The events do not depend on how the body is cut into pieces.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -39,7 +39,7 @@ async def events(
     """Yield the events of a form.
 
     Raises:
-        Refused: it is malformed, ends early, or passes a bound.
+        Refused: it is malformed, ends early, or exceeds a limit.
     """
     reader = FormReader(boundary, limits)
     async for piece in pieces:
@@ -49,7 +49,7 @@ async def events(
 
 
 class FormReader:
-    """Turns pieces of a body into events, however the body is cut."""
+    """Turns the pieces of a body into events."""
 
     def __init__(self, boundary: bytes, limits: Limits) -> None:
         self._limits = limits
@@ -82,15 +82,15 @@ class FormReader:
             raise Refused("The boundary of the multipart form is too long.") from exc
 
     def feed(self, piece: bytes) -> list[FormEvent]:
-        """Take the next bytes; return what they complete.
+        """Parse the next bytes; return the events that they complete.
 
         Raises:
-            Refused: the form is malformed or passes a bound.
+            Refused: the form is malformed or exceeds a limit.
         """
         self._events = []
         if not self._begun:
-            # The parser passes over line ends before a form, but takes what follows them for the
-            # first boundary in one way or another as the bytes are cut.
+            # The parser skips line ends before a form, but whether it accepts what follows them as
+            # the first boundary depends on how the bytes are cut.
             piece = piece.lstrip(b"\r\n")
             self._begun = bool(piece)
         try:
@@ -100,7 +100,7 @@ class FormReader:
         return self._events
 
     def finish(self) -> None:
-        """Check that the form came to its end.
+        """Check that the form is complete.
 
         Raises:
             Refused: the closing boundary is missing.

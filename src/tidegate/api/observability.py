@@ -20,7 +20,8 @@ from tidegate.api.routes import Request, Route, Router
 from tidegate.api.settings import Limits
 from tidegate.blobs.base import BlobStore
 from tidegate.domain.errors import SettingsInvalid, TidegateError
-from tidegate.runtime.identity import IdMaker
+from tidegate.runtime.health import Condition
+from tidegate.runtime.ids import IdMaker
 from tidegate.stores.base import Store
 
 _UNREADY = 503
@@ -36,14 +37,6 @@ class Settings:
     def __post_init__(self) -> None:
         if self.ready_seconds_max <= 0:
             raise SettingsInvalid("observability.ready_seconds_max must be above 0.")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Condition:
-    """How something stands that decides whether a process is ready, in words for people."""
-
-    fine: bool
-    words: str
 
 
 def build_observability(  # noqa: PLR0913  # every port once, by keyword; there is nothing to group

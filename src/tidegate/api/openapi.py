@@ -1,9 +1,10 @@
-"""The OpenAPI document of the public API: its paths, what they take, and what they answer.
+"""The OpenAPI document of the public API: its paths, what they take, and what they return.
 
-It is written by hand, from the same tables and bounds that serve requests, and tests hold it to
-them: the routes to `routes_of`, the statuses to the table of errors, the schemas to the encoders.
+The objects are derived from the structs that encode them (`tidegate.wire.objects`). The rest is
+written here by hand; tests compare it with the routes and the error statuses that are served.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -13,66 +14,89 @@ from tidegate.desk.create import FILE_ID_CHARACTERS_MAX
 from tidegate.desk.listing import BATCHES_DEFAULT, BATCHES_MAX, FILES_MAX
 from tidegate.desk.metadata import KEY_CHARACTERS_MAX, PAIRS_MAX, VALUE_CHARACTERS_MAX
 from tidegate.desk.settings import EXPIRY_SECONDS_MAX, EXPIRY_SECONDS_MIN
-from tidegate.domain.file import Purpose
-from tidegate.wire.schemas import SCHEMAS, TEXT, Schema, batch_request, reference, upload_form
+from tidegate.domain.file import UPLOAD_PURPOSES, Purpose
+from tidegate.wire.objects import Schema, object_schemas
 
 JSON = "application/json"
-# What any request may meet: a bad head, no key, a stranger's page, a compressed body, a head that
-# is too large, a bug of ours, a ledger that does not answer.
+# Statuses that any request may get, because of its headers, a bug, or an unreachable ledger.
 ANYWHERE = (400, 401, 403, 415, 431, 500, 503)
-_BODY = (408, 413)
-_UNKNOWN = (404,)
+_CREATE = (408, 409, 413, 507)
+_REFERENCE = "#/components/schemas/{name}"
 _MEANINGS = {
-    304: "The content is what the client has.",
-    400: "The request is not acceptable as it stands; `param` names the field.",
-    401: "Keys are set, and none of them came with the request.",
-    403: "A web page of another site asks.",
-    404: "There is no such object, or it is somebody else's.",
-    408: "The body stopped coming.",
-    409: "The object's state does not allow it.",
+    304: "The client has the current content.",
+    400: "The request is not acceptable; `param` names the field.",
+    401: "The request has no valid key.",
+    403: "The request comes from a web page of another site.",
+    404: "There is no such object, or it belongs to another tenant.",
+    408: "The body stopped arriving.",
+    409: "The state of the object does not allow this.",
     412: "The file is in another state.",
-    413: "A bound on size would be passed.",
+    413: "A size limit is exceeded.",
     415: "The body is compressed.",
-    416: "No byte of the range exists.",
+    416: "The file has no byte of this range.",
     431: "The headers are too large.",
-    500: "A bug of the server's.",
+    500: "The server has a bug.",
     503: "The ledger or a model server did not answer; try again soon.",
-    507: "The server has no room left.",
+    507: "The server has no space left.",
+}
+_BYTES: Schema = {"type": "string", "format": "binary"}
+_TEXT: Schema = {"type": "string"}
+_ANCHOR: Schema = {"type": "string", "const": "created_at"}
+_EXPIRY_SECONDS: Schema = {
+    "type": "integer",
+    "minimum": EXPIRY_SECONDS_MIN,
+    "maximum": EXPIRY_SECONDS_MAX,
+}
+_UPLOAD: Schema = {
+    "type": "object",
+    "properties": {
+        "purpose": {"type": "string", "enum": [purpose.value for purpose in UPLOAD_PURPOSES]},
+        "file": {**_BYTES, "description": "Any bytes; for the purpose `batch`, JSON Lines."},
+        "expires_after[anchor]": _ANCHOR,
+        "expires_after[seconds]": _EXPIRY_SECONDS,
+    },
+    "required": ["purpose", "file"],
+    "dependentRequired": {
+        "expires_after[anchor]": ["expires_after[seconds]"],
+        "expires_after[seconds]": ["expires_after[anchor]"],
+    },
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class _Operation:
-    """One method of one path. `found` is the schema of the answer 200, None for raw bytes."""
+    """One method of one path; `returns` names the object of status 200, or is None for bytes."""
 
+    route: str
     name: str
+    returns: str | None
     summary: str
-    found: str | None
-    statuses: Sequence[int] = ()
-    parameters: Sequence[Mapping[str, object]] = ()
-    body: Mapping[str, object] | None = None
-    more: Mapping[str, object] = field(default_factory=dict)
+    statuses: Sequence[int] = (404,)
+    parameters: Sequence[Schema] = ()
+    body: Schema | None = None
+    responses: Mapping[str, object] = field(default_factory=dict)
 
-    def described(self) -> Mapping[str, object]:
-        """Return it as the document holds it."""
-        answers: dict[str, object] = {"200": _success(self.found), **self.more}
-        for status in sorted({*ANYWHERE, *self.statuses}):
-            answers[str(status)] = _failure(status)
-        told: dict[str, object] = {
+    def render(self) -> Schema:
+        """Return the Operation Object of the document."""
+        statuses = sorted({*ANYWHERE, *self.statuses})
+        failures = {str(status): _failure(status) for status in statuses}
+        parameters = [*map(_path_parameter, re.findall(r"{(\w+)}", self.route)), *self.parameters]
+        return {
             "operationId": self.name,
             "summary": self.summary,
-            "responses": answers,
+            "responses": {"200": _success(self.returns), **self.responses, **failures},
+            **({"parameters": parameters} if parameters else {}),
+            **({"requestBody": {"required": True, "content": self.body}} if self.body else {}),
         }
-        if self.parameters:
-            told["parameters"] = list(self.parameters)
-        if self.body is not None:
-            told["requestBody"] = {"required": True, "content": self.body}
-        return told
 
 
-def document(settings: Settings) -> Mapping[str, object]:
+def document(settings: Settings) -> Schema:
     """Return the OpenAPI 3.1 document of an API with these settings."""
-    secured: Mapping[str, object] = {"security": [{"key": []}]} if settings.keys else {}
+    secured: Schema = {"security": [{"key": []}]} if settings.keys else {}
+    paths: dict[str, dict[str, Schema]] = {}
+    for operation in (*_file_operations(), *_batch_and_model_operations(settings)):
+        method, path = operation.route.split(" ")
+        paths.setdefault(path, {})[method] = operation.render()
     return {
         "openapi": "3.1.0",
         "info": {
@@ -82,185 +106,167 @@ def document(settings: Settings) -> Mapping[str, object]:
         },
         "servers": [{"url": "/"}],
         **secured,
-        "paths": {
-            "/v1/files": {"post": _upload(), "get": _list_files()},
-            "/v1/files/{file_id}": {"get": _get_file(), "delete": _delete_file()},
-            "/v1/files/{file_id}/content": {"get": _content()},
-            "/v1/batches": {"post": _create(settings), "get": _list_batches()},
-            "/v1/batches/{batch_id}": {"get": _get_batch()},
-            "/v1/batches/{batch_id}/cancel": {"post": _cancel()},
-            "/v1/models": {"get": _list_models()},
-            "/v1/models/{model}": {"get": _get_model()},
-        },
+        "paths": paths,
         "components": {
-            "schemas": dict(SCHEMAS),
+            "schemas": object_schemas(_REFERENCE),
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
     }
 
 
-def _upload() -> Mapping[str, object]:
-    form = upload_form(seconds_min=EXPIRY_SECONDS_MIN, seconds_max=EXPIRY_SECONDS_MAX)
-    return _Operation(
-        name="createFile",
-        summary="Upload a file; it survives power loss once this has answered.",
-        found="File",
-        statuses=(*_BODY, 409, 507),
-        body={"multipart/form-data": {"schema": form}},
-    ).described()
-
-
-def _list_files() -> Mapping[str, object]:
+def _file_operations() -> Sequence[_Operation]:
     order: Schema = {"type": "string", "enum": ["asc", "desc"], "default": "desc"}
     purpose: Schema = {"type": "string", "enum": [purpose.value for purpose in Purpose]}
-    return _Operation(
-        name="listFiles",
-        summary="List files, page by page.",
-        found="FilePage",
-        statuses=_UNKNOWN,
-        parameters=[
-            *_page(FILES_MAX, FILES_MAX),
-            _asked("order", order, "Newest first, unless `asc`."),
-            _asked("purpose", purpose, "Only files of this purpose."),
-        ],
-    ).described()
-
-
-def _get_file() -> Mapping[str, object]:
-    return _Operation(
-        name="retrieveFile",
-        summary="Look at a file.",
-        found="File",
-        statuses=_UNKNOWN,
-        parameters=[_step("file_id")],
-    ).described()
-
-
-def _delete_file() -> Mapping[str, object]:
-    return _Operation(
-        name="deleteFile",
-        summary="Delete a file; a batch that needs it keeps its bytes until it has ended.",
-        found="DeletedFile",
-        statuses=(*_UNKNOWN, 409),
-        parameters=[_step("file_id")],
-    ).described()
-
-
-def _content() -> Mapping[str, object]:
-    heads = {
-        "Range": "One range of bytes; several are passed over.",
-        "If-Range": "The entity tag that permits the range.",
-        "If-Match": "The entity tags of the state that is wanted; else the answer is 412.",
-        "If-None-Match": "The entity tags that the client has.",
-    }
-    return _Operation(
-        name="downloadFile",
-        summary="The bytes of a file, whole or a range; results also while their batch runs.",
-        found=None,
-        statuses=(*_UNKNOWN, 412, 416),
-        parameters=[
-            _step("file_id"),
-            *[_asked(name, TEXT, words, where="header") for name, words in heads.items()],
-        ],
-        more={"206": _success(None), "304": {"description": _MEANINGS[304]}},
-    ).described()
-
-
-def _create(settings: Settings) -> Mapping[str, object]:
-    schema = batch_request(
-        endpoints=settings.desk.endpoints,
-        id_characters_max=FILE_ID_CHARACTERS_MAX,
-        metadata_pairs_max=PAIRS_MAX,
-        metadata_key_characters_max=KEY_CHARACTERS_MAX,
-        metadata_value_characters_max=VALUE_CHARACTERS_MAX,
-        expiry_seconds_min=EXPIRY_SECONDS_MIN,
-        expiry_seconds_max=EXPIRY_SECONDS_MAX,
-        window_seconds_min=settings.desk.window_seconds_min,
-        window_seconds_max=settings.desk.window_seconds_max,
-    )
-    key: Schema = {"type": "string", "pattern": "^[\\x21-\\x7e]{1,255}$"}
-    return _Operation(
-        name="createBatch",
-        summary="Create a batch; it survives power loss once this has answered.",
-        found="Batch",
-        statuses=(*_BODY, 409, 507),
-        parameters=[
-            _asked("Idempotency-Key", key, "Asked again, the same batch answers.", where="header")
-        ],
-        body={JSON: {"schema": schema}},
-    ).described()
-
-
-def _list_batches() -> Mapping[str, object]:
-    return _Operation(
-        name="listBatches",
-        summary="List batches, newest first, page by page.",
-        found="BatchPage",
-        statuses=_UNKNOWN,
-        parameters=_page(BATCHES_MAX, BATCHES_DEFAULT),
-    ).described()
-
-
-def _get_batch() -> Mapping[str, object]:
-    return _Operation(
-        name="retrieveBatch",
-        summary="Look at a batch.",
-        found="Batch",
-        statuses=_UNKNOWN,
-        parameters=[_step("batch_id")],
-    ).described()
-
-
-def _cancel() -> Mapping[str, object]:
-    return _Operation(
-        name="cancelBatch",
-        summary="Cancel a batch; what is in flight may still land.",
-        found="Batch",
-        statuses=(*_UNKNOWN, 409, 507),
-        parameters=[_step("batch_id")],
-    ).described()
-
-
-def _list_models() -> Mapping[str, object]:
-    return _Operation(
-        name="listModels", summary="List the models behind the gateway.", found="ModelList"
-    ).described()
-
-
-def _get_model() -> Mapping[str, object]:
-    return _Operation(
-        name="retrieveModel",
-        summary="Look at a model; its name may hold slashes.",
-        found="Model",
-        statuses=_UNKNOWN,
-        parameters=[_step("model")],
-    ).described()
-
-
-def _step(name: str) -> Mapping[str, object]:
-    schema = {"type": "string", "minLength": 1}
-    return {"name": name, "in": "path", "required": True, "schema": schema}
-
-
-def _asked(name: str, schema: Schema, words: str, *, where: str = "query") -> Mapping[str, object]:
-    return {"name": name, "in": where, "schema": schema, "description": words}
-
-
-def _page(most: int, default: int) -> Sequence[Mapping[str, object]]:
-    limit: Schema = {"type": "integer", "minimum": 1, "maximum": most, "default": default}
     return [
-        _asked("after", TEXT, "The id after which the page begins."),
-        _asked("limit", limit, "How many objects the page may hold."),
+        _Operation(
+            "post /v1/files",
+            "createFile",
+            "OpenAIFile",
+            "Upload a file; it survives power loss once this has answered.",
+            _CREATE,
+            body={"multipart/form-data": {"schema": _UPLOAD}},
+        ),
+        _Operation(
+            "get /v1/files",
+            "listFiles",
+            "FilePage",
+            "List files, page by page.",
+            parameters=[
+                *_page_parameters(FILES_MAX, FILES_MAX),
+                _parameter("order", order, "Newest first, unless `asc`."),
+                _parameter("purpose", purpose, "Only files of this purpose."),
+            ],
+        ),
+        _Operation(
+            "get /v1/files/{file_id}", "retrieveFile", "OpenAIFile", "Read the metadata of a file."
+        ),
+        _Operation(
+            "delete /v1/files/{file_id}",
+            "deleteFile",
+            "DeletedFile",
+            "Delete a file; a batch that needs it keeps its bytes until it has ended.",
+            (404, 409),
+        ),
+        _Operation(
+            "get /v1/files/{file_id}/content",
+            "downloadFile",
+            None,
+            "Download a file, whole or a range; results also while their batch runs.",
+            (404, 412, 416),
+            parameters=[
+                _header("Range", "One range of bytes; several are ignored."),
+                _header("If-Range", "The entity tag for which the range is valid."),
+                _header("If-Match", "The accepted entity tags; the status is 412 for any other."),
+                _header("If-None-Match", "The entity tags that the client has."),
+            ],
+            responses={"206": _success(None), "304": {"description": _MEANINGS[304]}},
+        ),
     ]
 
 
-def _success(name: str | None) -> Mapping[str, object]:
+def _batch_and_model_operations(settings: Settings) -> Sequence[_Operation]:
+    key: Schema = {"type": "string", "pattern": "^[\\x21-\\x7e]{1,255}$"}
+    return [
+        _Operation(
+            "post /v1/batches",
+            "createBatch",
+            "OpenAIBatch",
+            "Create a batch; it survives power loss once this has answered.",
+            _CREATE,
+            parameters=[_header("Idempotency-Key", "A repeated key returns the same batch.", key)],
+            body={JSON: {"schema": _create_request(settings)}},
+        ),
+        _Operation(
+            "get /v1/batches",
+            "listBatches",
+            "BatchPage",
+            "List batches, newest first, page by page.",
+            parameters=_page_parameters(BATCHES_MAX, BATCHES_DEFAULT),
+        ),
+        _Operation("get /v1/batches/{batch_id}", "retrieveBatch", "OpenAIBatch", "Read a batch."),
+        _Operation(
+            "post /v1/batches/{batch_id}/cancel",
+            "cancelBatch",
+            "OpenAIBatch",
+            "Cancel a batch; requests in flight may still complete.",
+            (404, 409, 507),
+        ),
+        _Operation("get /v1/models", "listModels", "ModelList", "List the models.", ()),
+        _Operation(
+            "get /v1/models/{model}",
+            "retrieveModel",
+            "OpenAIModel",
+            "Read a model; its name may contain slashes.",
+        ),
+    ]
+
+
+def _create_request(settings: Settings) -> Schema:
+    """Return the schema of the body that creates a batch. Other members are ignored."""
+    shortest, longest = settings.desk.window_seconds_min, settings.desk.window_seconds_max
+    return {
+        "type": "object",
+        "properties": {
+            "input_file_id": _bounded_text(FILE_ID_CHARACTERS_MAX),
+            "endpoint": {"type": "string", "enum": list(settings.desk.endpoints)},
+            "completion_window": {
+                "type": "string",
+                "minLength": 2,
+                "pattern": "^([0-9]{1,9}d)?([0-9]{1,9}h)?([0-9]{1,9}m)?([0-9]{1,9}s)?$",
+                "examples": ["24h"],
+                "description": "`24h`, or another duration in days, hours, minutes and seconds "
+                f"from {shortest} to {longest} seconds.",
+            },
+            "metadata": {
+                "type": ["object", "null"],
+                "maxProperties": PAIRS_MAX,
+                "propertyNames": _bounded_text(KEY_CHARACTERS_MAX),
+                "additionalProperties": _bounded_text(VALUE_CHARACTERS_MAX),
+            },
+            "output_expires_after": {
+                "type": ["object", "null"],
+                "properties": {"anchor": _ANCHOR, "seconds": _EXPIRY_SECONDS},
+                "required": ["anchor", "seconds"],
+            },
+        },
+        "required": ["input_file_id", "endpoint", "completion_window"],
+    }
+
+
+def _bounded_text(characters_max: int) -> Schema:
+    return {"type": "string", "maxLength": characters_max, "pattern": "^[^\\u0000]*$"}
+
+
+def _path_parameter(name: str) -> Schema:
+    return {"name": name, "in": "path", "required": True, "schema": {**_TEXT, "minLength": 1}}
+
+
+def _parameter(name: str, schema: Schema, description: str) -> Schema:
+    return {"name": name, "in": "query", "schema": schema, "description": description}
+
+
+def _header(name: str, description: str, schema: Schema = _TEXT) -> Schema:
+    return {"name": name, "in": "header", "schema": schema, "description": description}
+
+
+def _page_parameters(limit_max: int, default: int) -> Sequence[Schema]:
+    limit: Schema = {"type": "integer", "minimum": 1, "maximum": limit_max, "default": default}
+    return [
+        _parameter("after", _TEXT, "The id after which the page begins."),
+        _parameter("limit", limit, "The largest number of objects on the page."),
+    ]
+
+
+def _success(name: str | None) -> Schema:
     if name is None:
-        content = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+        content = {"application/octet-stream": {"schema": _BYTES}}
         return {"description": "The bytes.", "content": content}
-    return {"description": "As asked.", "content": {JSON: {"schema": reference(name)}}}
+    return {"description": "The object.", "content": _json_content(name)}
 
 
-def _failure(status: int) -> Mapping[str, object]:
-    content = {JSON: {"schema": reference("Error")}}
-    return {"description": _MEANINGS[status], "content": content}
+def _failure(status: int) -> Schema:
+    return {"description": _MEANINGS[status], "content": _json_content("ErrorReply")}
+
+
+def _json_content(name: str) -> Schema:
+    return {JSON: {"schema": {"$ref": _REFERENCE.format(name=name)}}}

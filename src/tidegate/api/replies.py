@@ -9,7 +9,7 @@ from typing import TypeVar
 from starlette.types import Receive, Scope, Send
 
 from tidegate.api.body import gone
-from tidegate.wire.lists import list_body
+from tidegate.wire.objects import list_body
 
 JSON = "application/json"
 SLICE_ITEMS = 250  # Encoding this many objects keeps the event loop for about a millisecond.

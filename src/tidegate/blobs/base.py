@@ -7,7 +7,8 @@ writing method acknowledged survives power loss, where the back-end is `durable`
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -15,6 +16,7 @@ from tidegate.domain.file import Part
 
 _NAME = re.compile(r"(?!\.{1,2}(/|$))[A-Za-z0-9._-]+(/(?!\.{1,2}(/|$))[A-Za-z0-9._-]+)*")
 NAME_CHARACTERS_MAX = 200
+NAMES_MAX = 10_000  # of one page
 
 
 def is_name(name: str) -> bool:
@@ -26,6 +28,18 @@ def check_name(name: str) -> str:
     """Return a well-formed blob name unchanged; anything else is a bug of ours."""
     assert is_name(name), name
     return name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlobHealth:
+    """How a blob store stands: `place` says where it is, for people.
+
+    `free_bytes` is how many more bytes it takes; None if it can't tell.
+    """
+
+    place: str
+    durable: bool
+    free_bytes: int | None
 
 
 class BlobWriter(ABC):
@@ -134,8 +148,25 @@ class BlobStore(ABC):
         """Remove a blob and free its space. One that is not there is no error."""
 
     @abstractmethod
-    async def list_names(self, prefix: str) -> list[str]:
-        """Return the names of finished blobs that begin with `prefix`, sorted."""
+    async def list_names(
+        self, prefix: str, *, after: str = "", limit: int = NAMES_MAX
+    ) -> list[str]:
+        """Return names of finished blobs that begin with `prefix` and sort behind `after`.
+
+        These are the first `limit` ones, sorted; fewer only if no others are left.
+        """
+
+    async def name_pages(self, prefix: str) -> AsyncIterator[list[str]]:
+        """Yield all names of finished blobs that begin with `prefix`, sorted, page by page.
+
+        Names that come or go meanwhile may be among them or not.
+        """
+        after = ""
+        while page := await self.list_names(prefix, after=after):
+            yield page
+            if len(page) < NAMES_MAX:
+                return
+            after = page[-1]
 
     @abstractmethod
     async def length(self, name: str) -> int:
@@ -166,6 +197,14 @@ class BlobStore(ABC):
         Raises:
             StorageFull: no room is left.
             StorageBroken: it does not work.
+        """
+
+    @abstractmethod
+    async def health(self) -> BlobHealth:
+        """Return how the store stands. Nothing is written.
+
+        Raises:
+            StorageBroken: it can't be looked at.
         """
 
     @abstractmethod

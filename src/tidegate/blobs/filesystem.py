@@ -7,22 +7,24 @@ its last blob.
 """
 
 import asyncio
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import ParamSpec, Self, TypeVar
 
 from typing_extensions import override
 
-from tidegate.blobs.base import BlobStore, BlobWriter, check_name
+from tidegate.blobs.base import NAMES_MAX, BlobHealth, BlobStore, BlobWriter, check_name
 from tidegate.blobs.disk import MARK, Disk
 from tidegate.blobs.draft import Draft
 from tidegate.blobs.files import Files, SystemFiles
 from tidegate.blobs.leftovers import count_leftovers, remove_leftovers
 from tidegate.blobs.tails import Tails
-from tidegate.domain.errors import BlobMissing, BlobUnreadable
+from tidegate.domain.errors import BlobMissing, BlobUnreadable, StorageBroken
 from tidegate.domain.file import Part
 
 BUFFER_BYTES = 1 << 20
@@ -106,8 +108,11 @@ class FilesystemBlobs(BlobStore):
         await self.in_thread(_remove, self._disk, self._tails, check_name(name))
 
     @override
-    async def list_names(self, prefix: str) -> list[str]:
-        return await self.in_thread(_names, self._disk, prefix)
+    async def list_names(
+        self, prefix: str, *, after: str = "", limit: int = NAMES_MAX
+    ) -> list[str]:
+        assert ".." not in prefix.split("/"), prefix
+        return await self.in_thread(_page, self._disk, prefix, after, limit)
 
     @override
     async def length(self, name: str) -> int:
@@ -124,6 +129,10 @@ class FilesystemBlobs(BlobStore):
     @override
     async def check(self) -> None:
         await self.in_thread(_probe, self._disk, self._tails)
+
+    @override
+    async def health(self) -> BlobHealth:
+        return await self.in_thread(_health, self._disk.root)
 
     @override
     async def aclose(self) -> None:
@@ -294,18 +303,25 @@ def _remove(disk: Disk, tails: Tails, name: str) -> None:
         disk.remove_if_empty((disk.root / name).parent)
 
 
-def _names(disk: Disk, prefix: str) -> list[str]:
-    assert ".." not in prefix.split("/"), prefix
-    found: list[str] = []
-    waiting = [prefix.rpartition("/")[0]]
-    while waiting:
-        folder = waiting.pop()
-        for entry in disk.entries(disk.root / folder):
-            name = f"{folder}/{entry.name}" if folder else entry.name
-            if not name.startswith(prefix) or MARK in entry.name:
-                continue
-            (waiting if entry.is_directory else found).append(name)
-    return sorted(found)
+def _page(disk: Disk, prefix: str, after: str, limit: int) -> list[str]:
+    return list(islice(_names(disk, prefix.rpartition("/")[0], prefix, after), limit))
+
+
+def _names(disk: Disk, folder: str, prefix: str, after: str) -> Iterator[str]:
+    """Yield the names below a folder that begin with `prefix` and sort behind `after`, sorted."""
+    found: list[tuple[str, bool]] = []
+    for entry in disk.entries(disk.root / folder):
+        name = f"{folder}/{entry.name}" if folder else entry.name
+        # Names in a directory sort as if it ended with the slash that they have there.
+        first = f"{name}/" if entry.is_directory else name
+        is_behind = first > after or (entry.is_directory and after.startswith(first))
+        if name.startswith(prefix) and MARK not in entry.name and is_behind:
+            found.append((first, entry.is_directory))
+    for first, is_directory in sorted(found):
+        if is_directory:
+            yield from _names(disk, first[:-1], prefix, after)
+        else:
+            yield first
 
 
 def _probe(disk: Disk, tails: Tails) -> None:
@@ -324,3 +340,14 @@ def _probe(disk: Disk, tails: Tails) -> None:
         _remove(disk, tails, name)
     finally:
         draft.drop()
+
+
+def _health(root: Path) -> BlobHealth:
+    place = root.absolute()
+    while not place.exists():
+        place = place.parent
+    try:
+        room = os.statvfs(place)
+    except OSError as error:
+        raise StorageBroken(f"'{place}' can't be looked at: {error.strerror}.") from error
+    return BlobHealth(place=str(root), durable=True, free_bytes=room.f_bavail * room.f_frsize)

@@ -1,11 +1,12 @@
 """Blobs in the memory of one process: for simulations, tests and throw-away servers."""
 
+from heapq import nsmallest
 from types import TracebackType
 from typing import Self
 
 from typing_extensions import override
 
-from tidegate.blobs.base import BlobStore, BlobWriter, check_name
+from tidegate.blobs.base import NAMES_MAX, BlobHealth, BlobStore, BlobWriter, check_name
 from tidegate.domain.errors import BlobMissing, StorageFull
 
 
@@ -78,8 +79,11 @@ class MemoryBlobs(BlobStore):
         self._bytes -= len(self._blobs.pop(check_name(name), b""))
 
     @override
-    async def list_names(self, prefix: str) -> list[str]:
-        return sorted(name for name in self._blobs if name.startswith(prefix))
+    async def list_names(
+        self, prefix: str, *, after: str = "", limit: int = NAMES_MAX
+    ) -> list[str]:
+        names = (name for name in self._blobs if name.startswith(prefix) and name > after)
+        return nsmallest(limit, names)
 
     @override
     async def length(self, name: str) -> int:
@@ -100,6 +104,11 @@ class MemoryBlobs(BlobStore):
     @override
     async def check(self) -> None:
         self.reserve(1)
+
+    @override
+    async def health(self) -> BlobHealth:
+        free = None if self._bytes_max is None else self._bytes_max - self._bytes
+        return BlobHealth(place="memory", durable=False, free_bytes=free)
 
     @override
     async def aclose(self) -> None:

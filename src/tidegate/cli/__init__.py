@@ -1,9 +1,6 @@
 """The command line: one file for each command.
 
-Exit status: 0 ended well; 1 a service died, a command failed, `run` has failed lines or `validate`
-found problems; 2 wrong settings, arguments or input of `run`;
-3 ended by a signal before its work was done; 4 what a command looked at is not well: `gc` found
-bytes gone that it can't mend, or a batch that was waited for did not complete.
+`exit_codes` lists the exit codes of all commands.
 """
 
 import sys
@@ -15,6 +12,7 @@ from tidegate.cli.batches import batches_app
 from tidegate.cli.config import config_app
 from tidegate.cli.doctor import doctor
 from tidegate.cli.engine_command import engine
+from tidegate.cli.exit_codes import ExitCode
 from tidegate.cli.files import files_app
 from tidegate.cli.gc import gc
 from tidegate.cli.openapi import openapi
@@ -26,9 +24,6 @@ from tidegate.cli.validate import validate
 from tidegate.cli.version import version
 from tidegate.domain.errors import SettingsInvalid, TidegateError
 
-DIED = 1
-WRONG_SETTINGS = 2
-INTERRUPTED = 3
 _TYPERS_INTERRUPTED = 130
 
 app = typer.Typer(
@@ -54,33 +49,34 @@ app.command()(version)
 
 
 def main() -> None:
-    """Run the command line; an error of ours is one clear line on stderr, without a traceback."""
+    """Run the command line; print an error of ours as one line on stderr, without a traceback."""
     try:
-        # Standing alone, Typer would spread what it says of wrong arguments over four lines.
+        # In standalone mode Typer spreads its message about wrong arguments over four lines.
         status = app(standalone_mode=False)
     except typer.TyperException as wrong:
-        _say_what_is_wrong(wrong)
+        _print_usage_error(wrong)
         sys.exit(wrong.exit_code)
     except TidegateError as error:
-        _say(str(error))
-        sys.exit(WRONG_SETTINGS if isinstance(error, SettingsInvalid) else DIED)
+        _print_error(str(error))
+        in_settings = isinstance(error, SettingsInvalid)
+        sys.exit(ExitCode.WRONG_SETTINGS if in_settings else ExitCode.FAILED)
     if status == _TYPERS_INTERRUPTED:
-        _say("interrupted.")
-        sys.exit(INTERRUPTED)
+        _print_error("interrupted.")
+        sys.exit(ExitCode.INTERRUPTED)
     sys.exit(status)
 
 
-def _say_what_is_wrong(wrong: typer.TyperException) -> None:
+def _print_usage_error(wrong: typer.TyperException) -> None:
     context: typer.Context | None = getattr(wrong, "ctx", None)
-    said = wrong.format_message()
-    if context is not None and said == context.get_help():
-        typer.echo(said, err=True)
+    message = wrong.format_message()
+    if context is not None and message == context.get_help():
+        typer.echo(message, err=True)
         return
-    said = " ".join(said.replace(": Value error, ", ": ").split()).removesuffix(".")
+    message = " ".join(message.replace(": Value error, ", ": ").split()).removesuffix(".")
     command = "tidegate" if context is None else context.command_path
-    _say(f"{said}. `{command} --help` tells more.")
+    _print_error(f"{message}. See `{command} --help`.")
 
 
-def _say(message: str) -> None:
+def _print_error(message: str) -> None:
     console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     console.print(f"tidegate: {message}", style="red")

@@ -9,33 +9,31 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from tidegate.cli.connection import Connection, with_connection
+from tidegate.cli.exit_codes import ExitCode
 from tidegate.cli.files import progress
-from tidegate.cli.reaching import ApiKeyFile, AsJson, BaseUrl, CaFile, TimeoutSeconds, reach
-from tidegate.cli.shown import (
+from tidegate.cli.live_view import open_view
+from tidegate.cli.tables import (
     BATCH_HEADS,
     batch_lines,
     batch_row,
     print_rows,
     problem_lines,
 )
-from tidegate.cli.watching import showing
-from tidegate.client.access import TIMEOUT_SECONDS_DEFAULT
 from tidegate.client.batches import (
-    Order,
+    NewBatch,
     cancel_batch,
     create_batch,
     get_batch,
     list_batches,
 )
 from tidegate.client.files import Upload, upload
-from tidegate.client.objects import BatchObject, FileObject, on_one_line, read, step
+from tidegate.client.objects import BatchObject, FileObject, compact_json, decode, path_segment
+from tidegate.client.sanitize import sanitize
 from tidegate.client.server import Server
-from tidegate.client.watch import LOOK_SECONDS_MIN, Watch
-from tidegate.client.wording import plain
+from tidegate.client.watch import POLL_SECONDS_MIN, Watch
 from tidegate.domain.errors import SettingsInvalid
 
-INTERRUPTED = 3
-NOT_COMPLETED = 4
 LIST_DEFAULT = 20
 EVERY_SECONDS_DEFAULT = 1.0
 
@@ -47,18 +45,20 @@ batches_app = typer.Typer(
 BatchId = Annotated[str, typer.Argument(metavar="BATCH_ID", help="The id of the batch.")]
 Every = Annotated[
     float,
-    typer.Option(min=LOOK_SECONDS_MIN, metavar="SECONDS", help="How long between two looks."),
+    typer.Option(min=POLL_SECONDS_MIN, metavar="SECONDS", help="How long between two requests."),
 ]
 
 
 @batches_app.command()
-def create(  # noqa: PLR0913 -- each parameter is one flag of the command line
+@with_connection
+def create(  # noqa: PLR0913 -- each parameter but the first is one flag or argument
+    connection: Connection,
     source: Annotated[
         str,
         typer.Argument(
             metavar="PATH_OR_FILE_ID",
-            help="The input: a file on this machine, which is uploaded first, or the id of one "
-            "that is uploaded.",
+            help="The input: a file on this machine, which is uploaded first, or the id of an "
+            "uploaded file.",
         ),
     ],
     *,
@@ -74,16 +74,11 @@ def create(  # noqa: PLR0913 -- each parameter is one flag of the command line
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Watch it until it has ended.")] = False,
     every: Every = EVERY_SECONDS_DEFAULT,
-    as_json: AsJson = False,
-    base_url: BaseUrl = None,
-    api_key_file: ApiKeyFile = None,
-    ca_file: CaFile = None,
-    timeout: TimeoutSeconds = TIMEOUT_SECONDS_DEFAULT,
 ) -> None:
     """Create a batch and print its id.
 
-    With --json its object is printed. With --wait it is watched, with status 4 if it does not
-    complete.
+    With --json its object is printed. With --wait it is watched until it has ended; the exit code
+    is 4 if it did not complete.
     """
     notes = _notes(metadata)
     local = _local_file(source)
@@ -91,200 +86,172 @@ def create(  # noqa: PLR0913 -- each parameter is one flag of the command line
 
     async def work(server: Server) -> Sequence[BatchObject]:
         file_id = source if local is None else await _uploaded(server, local)
-        order = Order(input_file_id=file_id, endpoint=endpoint, window=window, metadata=notes)
-        body = await create_batch(server, order)
-        batch = read(body, BatchObject)
+        wanted = NewBatch(input_file_id=file_id, endpoint=endpoint, window=window, metadata=notes)
+        body = await create_batch(server, wanted)
+        batch = decode(body, BatchObject)
         started.append(batch.id)
         if not wait:
-            typer.echo(on_one_line(body) if as_json else plain(batch.id))
+            typer.echo(compact_json(body) if connection.as_json else sanitize(batch.id))
             return []
-        return await _watched(server, [batch.id], every, as_json=as_json)
+        return await _watched(server, [batch.id], every, as_json=connection.as_json)
 
     try:
-        ended = reach(
-            work, base_url=base_url, api_key_file=api_key_file, ca_file=ca_file, timeout=timeout
-        )
+        ended = connection.run(work)
     except KeyboardInterrupt:
-        _leave(started)
-    _judge(ended, as_json=as_json)
+        _exit_interrupted(started)
+    _report_and_exit(ended, as_json=connection.as_json)
 
 
 @batches_app.command("list")
+@with_connection
 def list_(
+    connection: Connection,
     *,
     limit: Annotated[
         int, typer.Option(min=0, help="How many at most, newest first; 0 for all.")
     ] = LIST_DEFAULT,
-    as_json: AsJson = False,
-    base_url: BaseUrl = None,
-    api_key_file: ApiKeyFile = None,
-    ca_file: CaFile = None,
-    timeout: TimeoutSeconds = TIMEOUT_SECONDS_DEFAULT,
 ) -> None:
     """List batches, newest first.
 
-    With --json one object on each line.
+    With --json it prints one object on each line.
     """
 
     async def work(server: Server) -> None:
         rows = []
         async for item in list_batches(server, limit=limit or None):
-            if as_json:
-                typer.echo(on_one_line(item))
+            if connection.as_json:
+                typer.echo(compact_json(item))
             else:
-                rows.append(batch_row(read(item, BatchObject)))
-        if not as_json:
+                rows.append(batch_row(decode(item, BatchObject)))
+        if not connection.as_json:
             print_rows(BATCH_HEADS, rows)
 
-    reach(work, base_url=base_url, api_key_file=api_key_file, ca_file=ca_file, timeout=timeout)
+    connection.run(work)
 
 
 @batches_app.command()
+@with_connection
 def get(
+    connection: Connection,
     batch_id: BatchId,
-    *,
-    as_json: AsJson = False,
-    base_url: BaseUrl = None,
-    api_key_file: ApiKeyFile = None,
-    ca_file: CaFile = None,
-    timeout: TimeoutSeconds = TIMEOUT_SECONDS_DEFAULT,
 ) -> None:
-    """Print how a batch stands."""
-    step(batch_id)
-    body = reach(
-        partial(get_batch, batch_id=batch_id),
-        base_url=base_url,
-        api_key_file=api_key_file,
-        ca_file=ca_file,
-        timeout=timeout,
-    )
-    _print_batch(body, as_json=as_json)
+    """Print the state of a batch."""
+    path_segment(batch_id)
+    body = connection.run(partial(get_batch, batch_id=batch_id))
+    _print_batch(body, as_json=connection.as_json)
 
 
 @batches_app.command()
-def watch(  # noqa: PLR0913 -- each parameter is one flag of the command line
+@with_connection
+def watch(
+    connection: Connection,
     batch_ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="BATCH_ID", help="Which; without any, every batch that is running."),
+        typer.Argument(
+            metavar="BATCH_ID", help="Which batches; by default every batch that is running."
+        ),
     ] = None,
     *,
     every: Every = EVERY_SECONDS_DEFAULT,
-    as_json: AsJson = False,
-    base_url: BaseUrl = None,
-    api_key_file: ApiKeyFile = None,
-    ca_file: CaFile = None,
-    timeout: TimeoutSeconds = TIMEOUT_SECONDS_DEFAULT,
 ) -> None:
     """Show batches live until all have ended.
 
-    Ctrl-C leaves them running. Status 4 if one did not complete.
+    Ctrl-C leaves them running. The exit code is 4 if one did not complete.
     """
     wanted = batch_ids or []
     for batch_id in wanted:
-        step(batch_id)
+        path_segment(batch_id)
 
     async def work(server: Server) -> Sequence[BatchObject]:
-        return await _watched(server, wanted, every, as_json=as_json)
+        return await _watched(server, wanted, every, as_json=connection.as_json)
 
     try:
-        ended = reach(
-            work, base_url=base_url, api_key_file=api_key_file, ca_file=ca_file, timeout=timeout
-        )
+        ended = connection.run(work)
     except KeyboardInterrupt:
-        _leave(wanted or ["the batches"])
-    if not ended and not as_json:
+        _exit_interrupted(wanted or ["the batches"])
+    if not ended and not connection.as_json:
         typer.echo("No batch is running; `tidegate batches list` shows those that have ended.")
-    _judge(ended, as_json=as_json)
+    _report_and_exit(ended, as_json=connection.as_json)
 
 
 @batches_app.command()
+@with_connection
 def cancel(
+    connection: Connection,
     batch_id: BatchId,
-    *,
-    as_json: AsJson = False,
-    base_url: BaseUrl = None,
-    api_key_file: ApiKeyFile = None,
-    ca_file: CaFile = None,
-    timeout: TimeoutSeconds = TIMEOUT_SECONDS_DEFAULT,
 ) -> None:
     """Cancel a batch.
 
-    What is in flight may still land; the rest ends as batch_cancelled.
+    Requests in flight may still complete; the other lines end as batch_cancelled.
     """
-    step(batch_id)
-    body = reach(
-        partial(cancel_batch, batch_id=batch_id),
-        base_url=base_url,
-        api_key_file=api_key_file,
-        ca_file=ca_file,
-        timeout=timeout,
-    )
-    _print_batch(body, as_json=as_json)
+    path_segment(batch_id)
+    body = connection.run(partial(cancel_batch, batch_id=batch_id))
+    _print_batch(body, as_json=connection.as_json)
 
 
 def _local_file(source: str) -> Path | None:
-    """Return the input if it lies on this machine; None if it is the id of an uploaded one."""
+    """Return the path of an input on this machine; None if it is the id of an uploaded file."""
     path = Path(source)
     if path.is_file():
         return path
     if "/" in source or path.suffix:
         raise SettingsInvalid(
-            f"There is no file '{plain(source)}' on this machine: give its path, or the id of an "
-            "uploaded file."
+            f"There is no file '{sanitize(source)}' on this machine: give its path, or the id of "
+            "an uploaded file."
         )
-    step(source)
+    path_segment(source)
     return None
 
 
 async def _uploaded(server: Server, path: Path) -> str:
-    with progress(f"Uploading {plain(path.name, 40)}") as tell:
-        body = await upload(server, Upload(path=path, purpose="batch"), tell)
-    return read(body, FileObject).id
+    with progress(f"Uploading {sanitize(path.name, 40)}") as on_progress:
+        body = await upload(server, Upload(path=path, purpose="batch"), on_progress)
+    return decode(body, FileObject).id
 
 
 async def _watched(
     server: Server, batch_ids: Sequence[str], every: float, *, as_json: bool
 ) -> Sequence[BatchObject]:
     console = Console(highlight=False)
-    with showing(as_json=as_json, console=console) as show:
+    with open_view(as_json=as_json, console=console) as show:
         return await Watch(server, batch_ids, every_seconds=every).until_all_end(show)
 
 
-def _judge(ended: Sequence[BatchObject], *, as_json: bool) -> None:
-    """Say what to do next, and leave with status 4 if a batch did not complete."""
+def _report_and_exit(ended: Sequence[BatchObject], *, as_json: bool) -> None:
+    """Print what to do next; exit with code 4 if a batch did not complete."""
     if not as_json:
         for batch in ended:
             for line in _next_steps(batch):
                 typer.echo(line, err=True)
     if any(batch.status != "completed" for batch in ended):
-        sys.exit(NOT_COMPLETED)
+        sys.exit(ExitCode.PROBLEM_FOUND)
 
 
 def _next_steps(batch: BatchObject) -> list[str]:
-    name = plain(batch.id)
-    lines = [] if batch.status == "completed" else [f"{name} ended as {plain(batch.status)}."]
+    name = sanitize(batch.id)
+    lines = [] if batch.status == "completed" else [f"{name} ended as {sanitize(batch.status)}."]
     lines += problem_lines(batch)
     if batch.output_file_id:
-        lines.append(f"Results: tidegate files download {plain(batch.output_file_id)}")
+        lines.append(f"Results: tidegate files download {sanitize(batch.output_file_id)}")
     if batch.error_file_id and batch.counts.failed:
         lines.append(
             f"{batch.counts.failed} failed lines: tidegate files download "
-            f"{plain(batch.error_file_id)}"
+            f"{sanitize(batch.error_file_id)}"
         )
     return lines
 
 
-def _leave(running: Sequence[str]) -> NoReturn:
+def _exit_interrupted(running: Sequence[str]) -> NoReturn:
     if running:
-        names = ", ".join(plain(name) for name in running)
+        names = ", ".join(sanitize(name) for name in running)
         typer.echo(
-            f"tidegate: no longer watching; {names} goes on. `tidegate batches watch` looks again, "
-            "`tidegate batches cancel` ends a batch.",
+            f"tidegate: no longer watching; still running: {names}. `tidegate batches watch` "
+            "watches again, `tidegate batches cancel` cancels a batch.",
             err=True,
         )
     else:
         typer.echo("tidegate: interrupted before the batch was created.", err=True)
-    sys.exit(INTERRUPTED)
+    sys.exit(ExitCode.INTERRUPTED)
 
 
 def _notes(pairs: Sequence[str] | None) -> dict[str, str]:
@@ -292,16 +259,16 @@ def _notes(pairs: Sequence[str] | None) -> dict[str, str]:
     for pair in pairs or ():
         key, equals, value = pair.partition("=")
         if not (equals and key):
-            raise SettingsInvalid(f"--metadata {plain(pair)} must have the form KEY=VALUE.")
+            raise SettingsInvalid(f"--metadata {sanitize(pair)} must have the form KEY=VALUE.")
         if key in notes:
-            raise SettingsInvalid(f"--metadata gives '{plain(key)}' twice.")
+            raise SettingsInvalid(f"--metadata gives '{sanitize(key)}' twice.")
         notes[key] = value
     return notes
 
 
 def _print_batch(body: bytes, *, as_json: bool) -> None:
     if as_json:
-        typer.echo(on_one_line(body))
+        typer.echo(compact_json(body))
         return
-    for line in batch_lines(read(body, BatchObject)):
+    for line in batch_lines(decode(body, BatchObject)):
         typer.echo(line)

@@ -1,4 +1,4 @@
-"""`tidegate config`: what is set, whether it is right, and how a whole file looks."""
+"""`tidegate config`: shows and checks the settings, and prints an example file."""
 
 import dataclasses
 import re
@@ -9,9 +9,8 @@ from pathlib import Path
 
 import typer
 import yaml
-from pydantic import BaseModel
 
-from tidegate.cli.options import Assignments, ConfigFile, flags_of
+from tidegate.cli.settings_flags import Assignments, ConfigFile, flags_of
 from tidegate.config import Loaded, check_serving, load
 
 MASK = "********"
@@ -33,7 +32,7 @@ def show(config: ConfigFile = None, assignments: Assignments = None) -> None:
 
 @config_app.command()
 def check(config: ConfigFile = None, assignments: Assignments = None) -> None:
-    """Say whether `serve` would accept the settings: exit status 0, or 2 with the reason."""
+    """Check whether `serve` accepts the settings: exit code 0, or 2 with the reason."""
     loaded = load(file=config, flags=flags_of(assignments))
     check_serving(loaded.settings)
     typer.echo(f"The settings are valid ({loaded.file or 'no file'}).")
@@ -41,7 +40,7 @@ def check(config: ConfigFile = None, assignments: Assignments = None) -> None:
 
 @config_app.command()
 def example() -> None:
-    """Print a whole configuration file with comments; it is valid as it stands."""
+    """Print a complete, valid configuration file with comments."""
     typer.echo(example_text(), nl=False)
 
 
@@ -68,15 +67,13 @@ def _group(value: object, path: str, depth: int, origins: Mapping[str, str]) -> 
 
 
 def _members(value: object) -> Mapping[str, object]:
-    if isinstance(value, BaseModel):
-        return {name: getattr(value, name) for name in type(value).model_fields}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
     return value if isinstance(value, Mapping) else {}
 
 
 def masked(name: str, value: object) -> object:
-    """Return a value fit to be printed: keys, and header values (they may be keys), are hidden."""
+    """Return a value that is safe to print: keys and header values are hidden."""
     if value is None:
         return None
     if name in SECRETS:
@@ -89,7 +86,7 @@ def masked(name: str, value: object) -> object:
 
 
 def _origin(dotted: str, origins: Mapping[str, str]) -> str:
-    """Return where a setting came from: it, or the nearest group around it that was given whole."""
+    """Return the origin of a setting, or of the nearest group around it that was given whole."""
     while dotted:
         if dotted in origins:
             return origins[dotted]

@@ -1,4 +1,4 @@
-"""`tidegate doctor`: what is configured, what answers, what is wrong, and what to do."""
+"""`tidegate doctor`: checks an installation, and says how to fix what is wrong."""
 
 import dataclasses
 import sys
@@ -14,15 +14,15 @@ from rich.text import Text
 
 from tidegate import __version__
 from tidegate.cli.config import masked, printed
-from tidegate.cli.options import Assignments, ConfigFile, flags_of
-from tidegate.config import Gateway, Loaded, Settings, load
+from tidegate.cli.exit_codes import ExitCode
+from tidegate.cli.settings_flags import Assignments, ConfigFile, flags_of
+from tidegate.config import Loaded, Settings, UpstreamSettings, load
 from tidegate.doctor.examine import examine
 from tidegate.doctor.finding import Finding, Level, fail, ok
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.runtime.clock import SystemClock
-from tidegate.runtime.compiled import told
+from tidegate.runtime.interpreter import hot_path_state
 
-FAILED = 1
 NO_URL = "http://unset.invalid"
 STYLES = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "bold red"}
 
@@ -30,11 +30,11 @@ STYLES = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "bold red"}
 def doctor(
     *,
     config: ConfigFile = None,
-    gateway: Annotated[
+    upstream: Annotated[
         str | None, typer.Option(help="The base URL of the model server for every model.")
     ] = None,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Where everything is kept. [default: ./tidegate-data]")
+        Path | None, typer.Option(help="Where all data is kept. [default: ./tidegate-data]")
     ] = None,
     probe: Annotated[
         bool, typer.Option("--probe", help="Also ask each model server for one token.")
@@ -44,21 +44,23 @@ def doctor(
     ] = False,
     assignments: Assignments = None,
 ) -> None:
-    """Find what is wrong, and what to do.
+    """Find what is wrong, and how to fix it.
 
-    It looks at settings, disk, ledger, ports and model servers, and changes nothing. Status 1 if
-    something fails; warnings alone are status 0.
+    It checks settings, disk, ledger, ports and model servers, and changes nothing. The exit code is
+    1 if a check fails; warnings alone are exit code 0.
     """
     found: list[Finding] = []
     try:
-        flags = flags_of(assignments, gateway__url=gateway, data_dir=data_dir)
+        flags = flags_of(assignments, upstream__url=upstream, data_dir=data_dir)
         loaded = load(file=config, flags=flags)
     except SettingsInvalid as exc:
-        found.append(fail("settings", str(exc), "Mend that; `tidegate config example` helps."))
-        _tell(found, as_json=as_json)
+        found.append(
+            fail("settings", str(exc), "Fix that; `tidegate config example` prints a valid file.")
+        )
+        _print(found, as_json=as_json)
     else:
         found += _settings(loaded)
-        _tell(found, as_json=as_json)
+        _print(found, as_json=as_json)
         uvloop.run(_examine(loaded.settings, found, probe=probe, as_json=as_json))
     failures = sum(finding.level is Level.FAIL for finding in found)
     if as_json:
@@ -70,28 +72,29 @@ def doctor(
     else:
         warnings = sum(finding.level is Level.WARN for finding in found)
         typer.echo(
-            f"{len(found)} looked at, {_counted(warnings, 'warning')}, "
+            f"{len(found)} checks, {_counted(warnings, 'warning')}, "
             f"{_counted(failures, 'failure')}."
         )
-    sys.exit(FAILED if failures else 0)
+    sys.exit(ExitCode.FAILED if failures else ExitCode.OK)
 
 
 async def _examine(settings: Settings, found: list[Finding], *, probe: bool, as_json: bool) -> None:
     async for finding in examine(settings, SystemClock(), probe=probe):
         found.append(finding)
-        _tell([finding], as_json=as_json)
+        _print([finding], as_json=as_json)
 
 
 def _settings(loaded: Loaded) -> Iterator[Finding]:
-    """Say which settings are given, with their values where these are no secrets.
+    """Yield the settings that are given, with their values unless these are secrets.
 
-    Those that a file merely repeats as they would be anyway, as a copy of the example does, are
-    counted and not listed.
+    Settings that repeat their default, as in a copy of the example file, are only counted.
     """
-    yield ok("version", f"tidegate {__version__}, Python {sys.version.split()[0]}, {told()}.")
+    yield ok(
+        "version", f"tidegate {__version__}, Python {sys.version.split()[0]}, {hot_path_state()}."
+    )
     yield ok("settings", f"They are valid ({loaded.file or 'no file'}).")
-    # Whoever names a gateway at all has its settings; its URL alone has no default.
-    defaults = Settings(gateway=Gateway(url=NO_URL))
+    # If a model server is configured at all, its other settings have defaults; its URL has none.
+    defaults = Settings(upstream=UpstreamSettings(url=NO_URL))
     repeated = 0
     for name, origin in loaded.origins.items():
         if _is_default(loaded.settings, defaults, name):
@@ -99,11 +102,11 @@ def _settings(loaded: Loaded) -> Iterator[Finding]:
             continue
         yield ok("settings", f"{name}{_shown(loaded.settings, name)} ({origin})")
     if repeated:
-        yield ok("settings", f"{repeated} more are given as they would be by default.")
+        yield ok("settings", f"{repeated} more are set to their default.")
 
 
 def _is_default(settings: Settings, defaults: Settings, name: str) -> bool:
-    if name.startswith("model_gateways."):
+    if name.startswith("upstreams."):
         return False
     return value_at(settings, name) == value_at(defaults, name)
 
@@ -113,7 +116,7 @@ def _counted(count: int, noun: str) -> str:
 
 
 def _shown(settings: Settings, name: str) -> str:
-    """Return a value with a colon in front; of a group nothing, as its members may be secrets."""
+    """Return a value after a colon; nothing for a group, as its members may be secrets."""
     value = value_at(settings, name)
     if isinstance(value, Mapping) or dataclasses.is_dataclass(value):
         return ""
@@ -121,7 +124,7 @@ def _shown(settings: Settings, name: str) -> str:
 
 
 def value_at(group: object, name: str) -> object:
-    """Return the value of a setting by its dotted name; the name of a model may hold dots, too."""
+    """Return the value of a setting by its dotted name; the name of a model may contain dots."""
     if not name:
         return group
     if isinstance(group, Mapping):
@@ -133,7 +136,7 @@ def value_at(group: object, name: str) -> object:
     return value_at(getattr(group, first, None), rest)
 
 
-def _tell(found: list[Finding], *, as_json: bool) -> None:
+def _print(found: list[Finding], *, as_json: bool) -> None:
     if as_json:
         return
     console = Console(highlight=False, soft_wrap=True, markup=False)

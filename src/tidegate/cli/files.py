@@ -18,23 +18,22 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from tidegate.cli.figures import bytes_of
-from tidegate.cli.reaching import ApiKeyFile, AsJson, BaseUrl, CaFile, TimeoutSeconds, reach
-from tidegate.cli.shown import FILE_HEADS, file_lines, file_row, print_rows
-from tidegate.client.access import TIMEOUT_SECONDS_DEFAULT
-from tidegate.client.download import download as download_file, pour
+from tidegate.cli.connection import Connection, with_connection
+from tidegate.cli.tables import FILE_HEADS, file_lines, file_row, print_rows
+from tidegate.cli.units import bytes_of
+from tidegate.client.download import download as download_file, download_to_stream
 from tidegate.client.errors import ServerRefused
 from tidegate.client.files import (
-    Progress,
+    OnProgress,
     Upload,
     delete_file,
     get_file,
     list_files,
     upload as upload_file,
 )
-from tidegate.client.objects import Deleted, FileObject, on_one_line, read, step
+from tidegate.client.objects import Deleted, FileObject, compact_json, decode, path_segment
+from tidegate.client.sanitize import sanitize
 from tidegate.client.server import Server
-from tidegate.client.wording import plain
 
 LIST_DEFAULT = 20
 STDOUT = Path("-")
@@ -48,164 +47,135 @@ FileId = Annotated[str, typer.Argument(metavar="FILE_ID", help="The id of the fi
 
 
 @files_app.command()
-def upload(  # noqa: PLR0913 -- each parameter is one flag of the command line
+@with_connection
+def upload(
+    connection: Connection,
     path: Annotated[Path, typer.Argument(metavar="PATH", help="The file on this machine.")],
     *,
     purpose: Annotated[str, typer.Option(help="What it is for.")] = "batch",
     expires_after: Annotated[
         int | None,
-        typer.Option(metavar="SECONDS", help="When it should go; else as the server likes."),
+        typer.Option(metavar="SECONDS", help="When it expires; else the server decides."),
     ] = None,
-    as_json: AsJson = False,
-    base_url: BaseUrl = None,
-    api_key_file: ApiKeyFile = None,
-    ca_file: CaFile = None,
-    timeout: TimeoutSeconds = TIMEOUT_SECONDS_DEFAULT,
 ) -> None:
     """Upload a file and print its id.
 
-    It goes out piece by piece, whatever its size. With --json its object is printed.
+    It is streamed, whatever its size. With --json its object is printed.
     """
     wanted = Upload(path=path, purpose=purpose, expires_seconds=expires_after)
 
     async def work(server: Server) -> bytes:
-        with progress(f"Uploading {plain(path.name, 40)}") as tell:
-            return await upload_file(server, wanted, tell)
+        with progress(f"Uploading {sanitize(path.name, 40)}") as on_progress:
+            return await upload_file(server, wanted, on_progress)
 
-    body = reach(
-        work, base_url=base_url, api_key_file=api_key_file, ca_file=ca_file, timeout=timeout
-    )
-    typer.echo(on_one_line(body) if as_json else plain(read(body, FileObject).id))
+    body = connection.run(work)
+    typer.echo(compact_json(body) if connection.as_json else sanitize(decode(body, FileObject).id))
 
 
 @files_app.command("list")
-def list_(  # noqa: PLR0913 -- each parameter is one flag of the command line
+@with_connection
+def list_(
+    connection: Connection,
     *,
     limit: Annotated[
         int, typer.Option(min=0, help="How many at most, newest first; 0 for all.")
     ] = LIST_DEFAULT,
     purpose: Annotated[str | None, typer.Option(help="Only files of this purpose.")] = None,
-    as_json: AsJson = False,
-    base_url: BaseUrl = None,
-    api_key_file: ApiKeyFile = None,
-    ca_file: CaFile = None,
-    timeout: TimeoutSeconds = TIMEOUT_SECONDS_DEFAULT,
 ) -> None:
     """List files, newest first.
 
-    With --json one object on each line.
+    With --json it prints one object on each line.
     """
 
     async def work(server: Server) -> None:
         rows = []
         async for item in list_files(server, limit=limit or None, purpose=purpose):
-            if as_json:
-                typer.echo(on_one_line(item))
+            if connection.as_json:
+                typer.echo(compact_json(item))
             else:
-                rows.append(file_row(read(item, FileObject)))
-        if not as_json:
+                rows.append(file_row(decode(item, FileObject)))
+        if not connection.as_json:
             print_rows(FILE_HEADS, rows)
 
-    reach(work, base_url=base_url, api_key_file=api_key_file, ca_file=ca_file, timeout=timeout)
+    connection.run(work)
 
 
 @files_app.command()
+@with_connection
 def get(
+    connection: Connection,
     file_id: FileId,
-    *,
-    as_json: AsJson = False,
-    base_url: BaseUrl = None,
-    api_key_file: ApiKeyFile = None,
-    ca_file: CaFile = None,
-    timeout: TimeoutSeconds = TIMEOUT_SECONDS_DEFAULT,
 ) -> None:
-    """Print what is known of a file."""
-    step(file_id)
-    body = reach(
-        partial(get_file, file_id=file_id),
-        base_url=base_url,
-        api_key_file=api_key_file,
-        ca_file=ca_file,
-        timeout=timeout,
-    )
-    if as_json:
-        typer.echo(on_one_line(body))
+    """Print what is known about a file."""
+    path_segment(file_id)
+    body = connection.run(partial(get_file, file_id=file_id))
+    if connection.as_json:
+        typer.echo(compact_json(body))
         return
-    for line in file_lines(read(body, FileObject)):
+    for line in file_lines(decode(body, FileObject)):
         typer.echo(line)
 
 
 @files_app.command()
-def download(  # noqa: PLR0913 -- each parameter is one flag of the command line
+@with_connection
+def download(
+    connection: Connection,
     file_id: FileId,
     *,
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="Where to; '-' is standard output. [default: FILE_ID.jsonl]"
+            "--output", "-o", help="The target; '-' is standard output. [default: FILE_ID.jsonl]"
         ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
-    as_json: AsJson = False,
-    base_url: BaseUrl = None,
-    api_key_file: ApiKeyFile = None,
-    ca_file: CaFile = None,
-    timeout: TimeoutSeconds = TIMEOUT_SECONDS_DEFAULT,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the target if it exists.")
+    ] = False,
 ) -> None:
     """Download the content of a file.
 
-    Cut off, the same command goes on where it stopped.
+    If it was interrupted, the same command resumes it.
     """
-    target = output or Path(f"{step(file_id)}.jsonl")
+    target = output or Path(f"{path_segment(file_id)}.jsonl")
 
     async def work(server: Server) -> None:
         if target == STDOUT:
-            await pour(server, file_id, sys.stdout.buffer)
+            await download_to_stream(server, file_id, sys.stdout.buffer)
             return
-        with progress(f"Downloading {plain(file_id, 40)}") as tell:
+        with progress(f"Downloading {sanitize(file_id, 40)}") as on_progress:
             done = await download_file(
-                server, file_id, target, overwrite=overwrite, on_progress=tell
+                server, file_id, target, overwrite=overwrite, on_progress=on_progress
             )
-        if as_json:
+        if connection.as_json:
             found = {"path": str(target), "bytes": done.bytes, "resumed_from": done.resumed_from}
             Console(highlight=False, soft_wrap=True, markup=False).print_json(
                 data=found, indent=None
             )
         else:
-            kept = f", {bytes_of(done.resumed_from)} of it before" if done.resumed_from else ""
+            kept = f", {bytes_of(done.resumed_from)} of it resumed" if done.resumed_from else ""
             typer.echo(f"{target}: {bytes_of(done.bytes)}{kept}")
 
-    reach(work, base_url=base_url, api_key_file=api_key_file, ca_file=ca_file, timeout=timeout)
+    connection.run(work)
 
 
 @files_app.command()
+@with_connection
 def delete(
+    connection: Connection,
     file_id: FileId,
-    *,
-    as_json: AsJson = False,
-    base_url: BaseUrl = None,
-    api_key_file: ApiKeyFile = None,
-    ca_file: CaFile = None,
-    timeout: TimeoutSeconds = TIMEOUT_SECONDS_DEFAULT,
 ) -> None:
     """Delete a file."""
-    step(file_id)
-    body = reach(
-        partial(delete_file, file_id=file_id),
-        base_url=base_url,
-        api_key_file=api_key_file,
-        ca_file=ca_file,
-        timeout=timeout,
-    )
-    gone = read(body, Deleted)
+    path_segment(file_id)
+    body = connection.run(partial(delete_file, file_id=file_id))
+    gone = decode(body, Deleted)
     if not gone.deleted:
-        raise ServerRefused("The server did not delete the file, and does not say why.", status=200)
-    typer.echo(on_one_line(body) if as_json else f"{plain(gone.id)} is deleted.")
+        raise ServerRefused("The server did not delete the file, and gave no reason.", status=200)
+    typer.echo(compact_json(body) if connection.as_json else f"{sanitize(gone.id)} is deleted.")
 
 
 @contextmanager
-def progress(title: str) -> Iterator[Progress]:
-    """Give what shows how far a transfer is: a bar where standard error is a terminal."""
+def progress(title: str) -> Iterator[OnProgress]:
+    """Yield a callback for the progress of a transfer; it draws a bar if stderr is a terminal."""
     console = Console(stderr=True, highlight=False)
     bars = Bars(
         TextColumn("{task.description}", markup=False),

@@ -1,4 +1,4 @@
-"""`tidegate gc`: one full round of the collector, or a look at what it would do."""
+"""`tidegate gc`: one full round of the collector, or a report of what it would do."""
 
 import asyncio
 import json
@@ -10,77 +10,75 @@ from typing import Annotated
 
 import typer
 
-from tidegate.cli.options import Assignments, ConfigFile, flags_of
+from tidegate.cli.exit_codes import ExitCode
+from tidegate.cli.settings_flags import Assignments, ConfigFile, flags_of
 from tidegate.collector.report import Report
 from tidegate.config import load
 from tidegate.telemetry.logs import configure
-from tidegate.wiring import run_collection
-
-HELD_UP = 1
-DAMAGED = 4
+from tidegate.wiring.collecting import run_collection
 
 
 def gc(
     *,
     config: ConfigFile = None,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Where everything is kept. [default: ./tidegate-data]")
+        Path | None, typer.Option(help="Where all data is kept. [default: ./tidegate-data]")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")
+        bool, typer.Option("--dry-run", help="Report what would be done, and change nothing.")
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object, for scripts.")
     ] = False,
     assignments: Assignments = None,
 ) -> None:
-    """Reclaim space, find lost bytes, end what nobody else ends; safe beside running servers."""
+    """Reclaim space, find lost bytes, end orphaned batches; safe beside running servers."""
     settings = load(file=config, flags=flags_of(assignments, data_dir=data_dir)).settings
     configure(settings.logs.format, level=settings.logs.level)
     report = asyncio.run(run_collection(settings, dry=dry_run))
     if as_json:
         typer.echo(json.dumps({"dry_run": dry_run, **asdict(report)}))
     else:
-        for line in told(report, dry=dry_run):
+        for line in summary(report, dry=dry_run):
             typer.echo(line)
     if report.held_up or report.overdue:
-        sys.exit(HELD_UP)
-    sys.exit(DAMAGED if report.drift else 0)
+        sys.exit(ExitCode.FAILED)
+    sys.exit(ExitCode.PROBLEM_FOUND if report.drift else ExitCode.OK)
 
 
-def told(report: Report, *, dry: bool) -> Iterator[str]:
-    """Yield the report in words, a line for each thing; what did not happen is left out."""
+def summary(report: Report, *, dry: bool) -> Iterator[str]:
+    """Yield the report as lines of text; counts of zero are left out."""
     yield "This is what a round would do now:" if dry else "Done:"
     found = [text for count, text in _counts(report) if count]
-    yield from (f"  {text}" for text in found or ["nothing: all is clean"])
+    yield from (f"  {text}" for text in found or ["nothing to do"])
     for name in report.stranger_names:
-        yield f"  left alone: {name!r} is no name of ours; move it away if it is not needed"
+        yield f"  left alone: {name!r} is not a name of ours; move it away if it is not needed"
     for damage in report.damages:
-        yield f"  {'mended' if damage.mended else 'LOST'}: {damage.sentence}"
+        yield f"  {'repaired' if damage.mended else 'LOST'}: {damage.sentence}"
     if report.batches_left:
         yield (
-            f"  left to the processors that are alive: {report.batches_left} batches to end (one "
-            "that was killed counts as alive for processor.claims.lease_seconds)"
+            f"  left to the processors that are alive: {report.batches_left} batches to end (a "
+            "killed processor counts as alive for processor.claims.lease_seconds)"
         )
     for batch_id in report.overdue:
         yield (
-            f"  overdue: {batch_id} could not be ended: see whether its plan is LOST or the disk "
-            "is full, mend that, and run `tidegate gc` again"
+            f"  overdue: {batch_id} could not be ended: check whether its plan is LOST or the "
+            "disk is full, fix that, and run `tidegate gc` again"
         )
     for reason in report.held_up:
         yield f"  held up: {reason}"
 
 
 def _counts(report: Report) -> list[tuple[int, str]]:
-    """Return each count with what it says."""
+    """Return each count with its sentence."""
     return [
         (
             report.batches_ended,
-            f"{report.batches_ended} batches ended: cancelled, past their window or all done",
+            f"{report.batches_ended} batches ended: cancelled, expired or completed",
         ),
         (
             report.files_released,
-            f"{report.files_released} unused files let go ({report.bytes_released} bytes in all)",
+            f"{report.files_released} unused files released ({report.bytes_released} bytes in all)",
         ),
         (report.batches_dropped, f"{report.batches_dropped} old batches removed"),
         (report.rows_purged, f"{report.rows_purged} old rows removed"),
@@ -93,9 +91,12 @@ def _counts(report: Report) -> list[tuple[int, str]]:
             report.files_compacted,
             f"{report.files_compacted} files compacted ({report.parts_merged} parts fewer)",
         ),
-        (report.lines_rerun, f"{report.lines_rerun} lines run again, their results were gone"),
+        (
+            report.lines_rerun,
+            f"{report.lines_rerun} lines run again because their results were lost",
+        ),
         (
             report.strangers,
-            f"{report.strangers} blobs left alone that are none of ours",
+            f"{report.strangers} blobs left alone that are not ours",
         ),
     ]

@@ -6,15 +6,15 @@ from typing import Annotated
 
 import typer
 
-from tidegate.cli.options import Assignments, ConfigFile, flags_of
-from tidegate.cli.running import until_it_ends
+from tidegate.cli.exit_codes import run_until_stopped
+from tidegate.cli.settings_flags import Assignments, ConfigFile, flags_of
 from tidegate.config import Settings, check_processing, load, take_over
 from tidegate.domain.errors import SettingsInvalid
-from tidegate.runtime.orders import read_handed
+from tidegate.supervisor.control_pipe import read_first_line
 from tidegate.telemetry.logs import configure, name_process
-from tidegate.wiring import Processing, run_processor
+from tidegate.wiring.processing import Processing, run_processor
 
-STDIN, STDOUT = 0, 1
+STDIN = 0
 
 
 def processor(
@@ -23,23 +23,23 @@ def processor(
     observability_port: Annotated[
         int, typer.Option(help="The port of health and metrics; 0 takes any free one.")
     ] = 0,
-    gateway: Annotated[
+    upstream: Annotated[
         str | None, typer.Option(help="The base URL of the model server for every model.")
     ] = None,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Where everything is kept. [default: ./tidegate-data]")
+        Path | None, typer.Option(help="Where all data is kept. [default: ./tidegate-data]")
     ] = None,
     supervised: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="How `serve` starts its own: settings and orders come by standard input.",
+            help="Used by `serve` for its children: settings and orders come by standard input.",
         ),
     ] = None,
     assignments: Assignments = None,
 ) -> None:
-    """Work on batches beside `tidegate serve`; SIGTERM stops it, a second one at once."""
-    flags = flags_of(assignments, gateway__url=gateway, data_dir=data_dir)
+    """Work on batches beside `tidegate serve`; SIGTERM stops it, a second one immediately."""
+    flags = flags_of(assignments, upstream__url=upstream, data_dir=data_dir)
     if supervised is not None:
         settings = _handed(config, flags)
         name_process(supervised)
@@ -47,28 +47,29 @@ def processor(
         settings = load(file=config, flags=flags).settings
     check_processing(settings)
     configure(settings.logs.format, level=settings.logs.level)
-    until_it_ends(
+    run_until_stopped(
         run_processor(
             settings,
             observability_port=observability_port,
             on_ready=_announce,
-            orders=None if supervised is None else STDIN,
-            words=None if supervised is None else STDOUT,
+            control_pipe=None if supervised is None else STDIN,
         )
     )
 
 
 def _handed(config: Path | None, flags: dict[str, object]) -> Settings:
     if config is not None or flags:
-        raise SettingsInvalid("--supervised takes every setting from standard input, none by flag.")
-    return take_over(read_handed(STDIN))
+        raise SettingsInvalid(
+            "--supervised reads every setting from standard input, so no other flag may be given."
+        )
+    return take_over(read_first_line(STDIN))
 
 
 def _announce(processing: Processing) -> None:
-    """Say where it works, once it does."""
+    """Print the addresses, once it works."""
     typer.echo(
         f"tidegate processor is ready: data in {processing.data_dir}, upstream "
         f"{', '.join(processing.upstreams)}, health and metrics {processing.observability_url}"
     )
-    # The line goes into a pipe as a rule, and whoever reads it waits for it.
+    # Standard output usually is a pipe, whose reader waits for this line.
     sys.stdout.flush()

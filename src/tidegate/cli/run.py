@@ -10,19 +10,22 @@ import typer
 import uvloop
 
 from tidegate.cli import run_flags as flags
-from tidegate.cli.options import Assignments, ConfigFile, flags_of
-from tidegate.cli.run_view import RunView, make_view, told
-from tidegate.cli.running import explanation
+from tidegate.cli.exit_codes import ExitCode, failure_reason
+from tidegate.cli.run_view import RunView, make_view, summary
+from tidegate.cli.settings_flags import Assignments, ConfigFile, flags_of
 from tidegate.config import Settings, load
 from tidegate.domain.batch import Problem
 from tidegate.domain.errors import Refused, SettingsInvalid, TidegateError
-from tidegate.offline.course import End, Outcome
-from tidegate.offline.job import Job, Order, Prompting, endpoint_of, form_of
+from tidegate.offline.job import Job, PromptOptions, ResultOrder, endpoint_of, file_format_of
+from tidegate.offline.run import RunEnd, RunOutcome
 from tidegate.telemetry.logs import configure
-from tidegate.wiring import run_offline
+from tidegate.wiring.offline import run_offline
 
-STATUSES = {End.FINISHED: 0, End.INVALID: 2, End.INTERRUPTED: 3}
-SOME_FAILED = 1
+EXIT_CODES = {
+    RunEnd.FINISHED: ExitCode.OK,
+    RunEnd.INVALID: ExitCode.WRONG_SETTINGS,
+    RunEnd.INTERRUPTED: ExitCode.INTERRUPTED,
+}
 IN_FLIGHT_DEFAULT = 256
 
 
@@ -39,8 +42,8 @@ def run(  # noqa: PLR0913 -- each parameter is one flag of the command line
     id_column: flags.IdColumn = None,
     max_tokens: flags.MaxTokens = None,
     param: flags.Parameters = None,
-    form: flags.OutputForm = None,
-    order: flags.ResultOrder = Order.DONE,
+    output_format: flags.OutputFormat = None,
+    order: flags.Order = ResultOrder.DONE,
     errors: flags.Errors = None,
     concurrency: flags.Concurrency = None,
     api_key_env: flags.KeyVariable = None,
@@ -54,7 +57,7 @@ def run(  # noqa: PLR0913 -- each parameter is one flag of the command line
     assignments: Assignments = None,
 ) -> None:
     """Run a file of requests against a model server; the same command again continues."""
-    prompting = Prompting(
+    prompt_options = PromptOptions(
         template=prompt_template,
         column=column,
         system=system,
@@ -68,41 +71,41 @@ def run(  # noqa: PLR0913 -- each parameter is one flag of the command line
         errors=errors,
         endpoint=_endpoint(endpoint),
         model=model,
-        prompting=_needed(prompting),
+        prompt_options=_row_options(prompt_options),
         order=order,
-        form=form or form_of(output),
+        file_format=output_format or file_format_of(output),
         keep_state=keep_state,
         restart=restart,
         checks_server=not no_check,
     )
     named = flags_of(
         assignments,
-        gateway__url=upstream,
-        gateway__api_key_env=api_key_env,
-        gateway__api_key_file=api_key_file,
-        gateway__concurrency__max=concurrency,
+        upstream__url=upstream,
+        upstream__api_key_env=api_key_env,
+        upstream__api_key_file=api_key_file,
+        upstream__concurrency__max=concurrency,
     )
-    _ended(job, _settings(config, named, concurrency), quiet=quiet, as_json=as_json)
+    _run_and_exit(job, _settings(config, named, concurrency), quiet=quiet, as_json=as_json)
 
 
-def status(outcome: Outcome) -> int:
-    """Return the exit status that tells how a run ended."""
+def exit_code(outcome: RunOutcome) -> ExitCode:
+    """Return the exit code for how a run ended."""
     if outcome.finished is not None and outcome.finished.failed:
-        return SOME_FAILED
-    return STATUSES[outcome.end]
+        return ExitCode.FAILED
+    return EXIT_CODES[outcome.end]
 
 
-def summary(outcome: Outcome, job: Job, seconds: float) -> dict[str, object]:
+def json_summary(outcome: RunOutcome, job: Job, seconds: float) -> dict[str, object]:
     """Return what `--json` prints."""
     counts = None if outcome.batch is None else outcome.batch.counts
     usage = None if outcome.batch is None else outcome.batch.usage
-    told_counts = outcome.finished or counts
+    counted = outcome.finished or counts
     tokens = outcome.finished or usage
     return {
         "status": outcome.end.value,
-        "total": told_counts.total if told_counts else 0,
-        "completed": told_counts.completed if told_counts else 0,
-        "failed": told_counts.failed if told_counts else 0,
+        "total": counted.total if counted else 0,
+        "completed": counted.completed if counted else 0,
+        "failed": counted.failed if counted else 0,
         "input_tokens": tokens.input_tokens if tokens else 0,
         "output_tokens": tokens.output_tokens if tokens else 0,
         "seconds": round(seconds, 3),
@@ -119,42 +122,42 @@ def _settings(config: Path | None, named: dict[str, object], concurrency: int | 
     if concurrency is not None and concurrency > IN_FLIGHT_DEFAULT:
         named.setdefault("processor.valves.in_flight_max", concurrency)
     settings = load(file=config, flags=named).settings
-    if settings.gateway is None and not settings.model_gateways:
+    if settings.upstream is None and not settings.upstreams:
         raise SettingsInvalid(
             "No model server is named: give its base URL, for example "
             "--upstream http://127.0.0.1:8001."
         )
-    # Progress is for the eye; the log of a server beside it would tear it apart.
+    # Log lines of lower levels would break up the progress display.
     configure(settings.logs.format, level="error")
     return settings
 
 
-def _ended(job: Job, settings: Settings, *, quiet: bool, as_json: bool) -> NoReturn:
+def _run_and_exit(job: Job, settings: Settings, *, quiet: bool, as_json: bool) -> NoReturn:
     with make_view(job, quiet=quiet) as view:
         try:
             outcome = _outcome(job, settings, view)
         except Refused as refused:
             if as_json:
                 problem = Problem(code=refused.code or "refused", message=refused.message)
-                invalid = Outcome(end=End.INVALID, problems=(problem,))
-                typer.echo(json.dumps(summary(invalid, job, view.elapsed)))
+                invalid = RunOutcome(end=RunEnd.INVALID, problems=(problem,))
+                typer.echo(json.dumps(json_summary(invalid, job, view.elapsed)))
             raise SettingsInvalid(str(refused)) from refused
-    for line in told(outcome, job):
+    for line in summary(outcome, job):
         typer.echo(line, err=True)
     if as_json:
-        typer.echo(json.dumps(summary(outcome, job, view.elapsed)))
-    sys.exit(status(outcome))
+        typer.echo(json.dumps(json_summary(outcome, job, view.elapsed)))
+    sys.exit(exit_code(outcome))
 
 
-def _outcome(job: Job, settings: Settings, view: RunView) -> Outcome:
+def _outcome(job: Job, settings: Settings, view: RunView) -> RunOutcome:
     try:
         return uvloop.run(run_offline(settings, job, view))
     except BaseExceptionGroup as group:
-        message = explanation(group)
+        message = failure_reason(group)
         if message is None:
             raise
         raise TidegateError(
-            f"{message} What is done is kept: run the same command again to go on."
+            f"{message} Completed lines are kept: run the same command again to continue."
         ) from group
 
 
@@ -165,20 +168,20 @@ def _endpoint(text: str | None) -> str | None:
         raise SettingsInvalid(str(refused)) from refused
 
 
-def _needed(prompting: Prompting) -> Prompting | None:
-    """Return how rows become requests; None where the input holds requests already."""
-    if prompting.template is None and prompting.column is None:
-        if prompting != Prompting():
+def _row_options(prompt_options: PromptOptions) -> PromptOptions | None:
+    """Return how rows become requests; None if the input holds requests already."""
+    if prompt_options.template is None and prompt_options.column is None:
+        if prompt_options != PromptOptions():
             raise SettingsInvalid(
                 "--system, --id-column, --max-tokens and --param are for rows: give "
                 "--prompt-template or --column with them."
             )
         return None
-    return prompting
+    return prompt_options
 
 
 def _parameters(given: Sequence[str]) -> dict[str, object]:
-    """Return further members of a body; what is no JSON is taken as text."""
+    """Return further members of a body; a value that is not JSON is taken as text."""
     found: dict[str, object] = {}
     for item in given:
         name, equals, text = item.partition("=")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tidegate.offline.job import Form, Order
+from tidegate.offline.job import FileFormat, ResultOrder
 
 Source = Annotated[
     Path,
@@ -20,17 +20,17 @@ Output = Annotated[
     typer.Option(
         "--output",
         "-o",
-        help="Where the results go: JSONL, CSV or Parquet.",
+        help="The file for the results: JSONL, CSV or Parquet.",
         show_default=False,
     ),
 ]
 Upstream = Annotated[
     str | None,
-    typer.Option(help="The base URL of the model server. Else gateway.url of the settings."),
+    typer.Option(help="The base URL of the model server. Else upstream.url of the settings."),
 ]
 Model = Annotated[
     str | None,
-    typer.Option(help="The model for every line; one that a batch line names is replaced."),
+    typer.Option(help="The model for every line; it replaces the one that a batch line names."),
 ]
 Endpoint = Annotated[
     str | None,
@@ -59,19 +59,21 @@ Parameters = Annotated[
         help="With rows: another member of each body, such as temperature=0.2; several times.",
     ),
 ]
-OutputForm = Annotated[
-    Form | None,
-    typer.Option("--format", help="The form of OUT. [default: by its ending, else jsonl]"),
+OutputFormat = Annotated[
+    FileFormat | None,
+    typer.Option("--format", help="The format of OUT. [default: by its suffix, else jsonl]"),
 ]
-ResultOrder = Annotated[
-    Order,
-    typer.Option(help="Results as they came (done) or as in IN (input); tables are as in IN."),
+Order = Annotated[
+    ResultOrder,
+    typer.Option(
+        help="Results in the order of completion (done) or of IN (input); tables are as IN."
+    ),
 ]
 Errors = Annotated[
     Path | None,
     typer.Option(
-        help="Where failed lines go. [default: for out.jsonl beside it, in out.errors.jsonl; a "
-        "table has a column for them]"
+        help="The file for failed lines. [default: out.errors.jsonl for out.jsonl; a table has "
+        "a column for them]"
     ),
 ]
 Concurrency = Annotated[
@@ -84,14 +86,16 @@ KeyFile = Annotated[
     Path | None, typer.Option(help="The file that holds the key of the model server.")
 ]
 Restart = Annotated[
-    bool, typer.Option("--restart", help="Begin anew, and replace what an earlier run left.")
+    bool, typer.Option("--restart", help="Start again, and replace the files of an earlier run.")
 ]
 KeepState = Annotated[
     bool, typer.Option("--keep-state", help="Keep the folder OUT.tidegate at the end.")
 ]
 NoCheck = Annotated[
     bool,
-    typer.Option("--no-check", help="Do not ask first whether the model server knows the path."),
+    typer.Option(
+        "--no-check", help="Do not check first whether the model server knows the endpoint."
+    ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 AsJson = Annotated[

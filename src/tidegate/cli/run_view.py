@@ -1,4 +1,4 @@
-"""What a person sees of `tidegate run`: a live line on a terminal, plain lines elsewhere."""
+"""What `tidegate run` prints: a live display on a terminal, plain lines elsewhere."""
 
 import sys
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tidegate.offline.course import End, Outcome
 from tidegate.offline.job import Job
 from tidegate.offline.progress import Phase, Snapshot
+from tidegate.offline.run import RunEnd, RunOutcome
 from tidegate.runtime.clock import Clock, SystemClock
 
 LIVE_SECONDS = 0.25
@@ -26,17 +26,17 @@ HOUR = 3_600
 
 
 class RunView(Protocol):
-    """Shows a run, and knows how long it took."""
+    """Shows a run, and measures how long it takes."""
 
     seconds: float
 
     @property
     def elapsed(self) -> float:
-        """Seconds since it was made."""
+        """Seconds since the view was made."""
         ...
 
     def draw(self, snapshot: Snapshot) -> None:
-        """Show it."""
+        """Show a snapshot."""
         ...
 
 
@@ -60,13 +60,13 @@ class QuietView(_Timed):
 
 
 class PlainView(_Timed):
-    """One line every few seconds, where something changed."""
+    """Prints one line every few seconds, if something changed."""
 
     _last = ""
 
     def draw(self, snapshot: Snapshot) -> None:
         """Write a line on standard error."""
-        line = in_words(snapshot)
+        line = one_line(snapshot)
         if line != self._last and snapshot.total:
             typer.echo(line, err=True)
             sys.stderr.flush()
@@ -74,20 +74,20 @@ class PlainView(_Timed):
 
 
 class LiveView(_Timed):
-    """A bar with its figures, drawn anew in place."""
+    """A bar with figures, redrawn in place."""
 
     def __init__(self, seconds: float, clock: Clock, live: Live) -> None:
         super().__init__(seconds, clock)
         self._live = live
 
     def draw(self, snapshot: Snapshot) -> None:
-        """Draw it anew."""
-        self._live.update(drawn(snapshot), refresh=True)
+        """Redraw the bar."""
+        self._live.update(render(snapshot), refresh=True)
 
 
 @contextmanager
 def make_view(job: Job, *, quiet: bool, clock: Clock | None = None) -> Iterator[RunView]:
-    """Return what suits where standard error goes."""
+    """Yield the view that suits standard error."""
     clock = clock or SystemClock()
     console = Console(stderr=True, highlight=False)
     if quiet:
@@ -100,8 +100,8 @@ def make_view(job: Job, *, quiet: bool, clock: Clock | None = None) -> Iterator[
         yield PlainView(PLAIN_SECONDS, clock)
 
 
-def drawn(snapshot: Snapshot) -> Group:
-    """Return the bar, the figures below it, and the reason where the run is held up."""
+def render(snapshot: Snapshot) -> Group:
+    """Return the bar, the figures below it, and the reason if the run is held up."""
     top = Table.grid(padding=(0, 1))
     share = f"{snapshot.done / snapshot.total:.0%}" if snapshot.total else ""
     total = snapshot.total or None
@@ -113,7 +113,7 @@ def drawn(snapshot: Snapshot) -> Group:
     return Group(*rows)
 
 
-def in_words(snapshot: Snapshot) -> str:
+def one_line(snapshot: Snapshot) -> str:
     """Return a run on one line."""
     reason = f"; waiting: {snapshot.reason}" if snapshot.reason else ""
     return f"{_count(snapshot)}; {_figures(snapshot)}{reason}"
@@ -148,17 +148,17 @@ def duration(seconds: float) -> str:
     return f"{whole // HOUR}h {whole % HOUR // MINUTE:02d}m"
 
 
-def told(outcome: Outcome, job: Job) -> Iterator[str]:
-    """Yield what a person has to know at the end of a run."""
+def summary(outcome: RunOutcome, job: Job) -> Iterator[str]:
+    """Yield the lines that are printed at the end of a run."""
     match outcome.end:
-        case End.FINISHED:
+        case RunEnd.FINISHED:
             assert outcome.finished is not None, "finished without an account"
             done = outcome.finished
             failed = f", {done.failed:,} failed" if done.failed else ""
             yield f"{done.completed:,} of {done.total:,} lines completed{failed}: {job.target}"
             if done.errors is not None:
-                yield f"What failed, and why: {done.errors}"
-        case End.INTERRUPTED:
+                yield f"Failed lines with their errors: {done.errors}"
+        case RunEnd.INTERRUPTED:
             counts = None if outcome.batch is None else outcome.batch.counts
             done_lines = 0 if counts is None else counts.completed + counts.failed
             total = f" of {counts.total:,}" if counts is not None and counts.total else ""
@@ -167,11 +167,11 @@ def told(outcome: Outcome, job: Job) -> Iterator[str]:
                 f"Stopped: {done_lines:,}{total} lines are done and kept in {job.folder}. Run the "
                 f"same command again{without} to continue."
             )
-        case End.INVALID:
+        case RunEnd.INVALID:
             yield from _problems(outcome, job)
 
 
-def _problems(outcome: Outcome, job: Job) -> Iterator[str]:
+def _problems(outcome: RunOutcome, job: Job) -> Iterator[str]:
     yield f"{job.source} can't be run, and nothing was sent:"
     for problem in outcome.problems[:PROBLEMS_SHOWN_MAX]:
         where = "" if problem.line is None else f"line {problem.line}: "
@@ -180,5 +180,5 @@ def _problems(outcome: Outcome, job: Job) -> Iterator[str]:
         yield f"  and more: `tidegate validate {job.source}` lists them all."
     if any(problem.param == "body.model" for problem in outcome.problems):
         yield "Give the model of every line with --model."
-    elif job.prompting is None and any(item.param == "custom_id" for item in outcome.problems):
-        yield "Rows that are no batch lines need --prompt-template or --column."
+    elif job.prompt_options is None and any(item.param == "custom_id" for item in outcome.problems):
+        yield "Rows that are not batch lines need --prompt-template or --column."

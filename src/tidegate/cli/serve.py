@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tidegate.cli.options import Assignments, ConfigFile, flags_of
-from tidegate.cli.running import until_it_ends
+from tidegate.cli.exit_codes import run_until_stopped
+from tidegate.cli.settings_flags import Assignments, ConfigFile, flags_of
 from tidegate.config import check_serving, load
 from tidegate.telemetry.logs import configure
-from tidegate.wiring import Running, run_service
+from tidegate.wiring.serving import Running, run_service
 
 OPEN_WARNING = (
     "WARNING: no keys are set. Every user of {who} can read all files, run batches and cancel "
@@ -28,11 +28,11 @@ def serve(  # noqa: PLR0913 -- each parameter is one flag of the command line
     observability_port: Annotated[
         int | None, typer.Option(help="The port of health and metrics. [default: 8081]")
     ] = None,
-    gateway: Annotated[
+    upstream: Annotated[
         str | None, typer.Option(help="The base URL of the model server for every model.")
     ] = None,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Where everything is kept. [default: ./tidegate-data]")
+        Path | None, typer.Option(help="Where all data is kept. [default: ./tidegate-data]")
     ] = None,
     processors: Annotated[
         int | None,
@@ -42,29 +42,29 @@ def serve(  # noqa: PLR0913 -- each parameter is one flag of the command line
     ] = None,
     allow_open: Annotated[
         bool,
-        typer.Option("--allow-open", help="Permit other addresses than loopback without keys."),
+        typer.Option("--allow-open", help="Permit addresses other than loopback without keys."),
     ] = False,
     assignments: Assignments = None,
 ) -> None:
-    """Run the API and its processors; SIGTERM stops them, a second one at once."""
+    """Run the API and its processors; SIGTERM stops them, a second one immediately."""
     flags = flags_of(
         assignments,
         server__host=host,
         server__port=port,
         server__observability_port=observability_port,
         server__allow_open=allow_open,
-        gateway__url=gateway,
+        upstream__url=upstream,
         data_dir=data_dir,
         processors=processors,
     )
     settings = load(file=config, flags=flags).settings
     check_serving(settings)
     configure(settings.logs.format, level=settings.logs.level)
-    until_it_ends(run_service(settings, on_ready=_announce))
+    run_until_stopped(run_service(settings, on_ready=_announce))
 
 
 def _announce(running: Running) -> None:
-    """Say where everything is, once requests are answered."""
+    """Print the addresses, once requests are answered."""
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     if running.is_open:
         who = "this machine" if running.on_loopback else "the network around this machine"
@@ -77,7 +77,7 @@ def _announce(running: Running) -> None:
 
 
 def _where_processed(processors: int) -> str:
-    """Say who works on batches, where it is not this process."""
+    """Return which processors work on batches, if it is not this process alone."""
     if processors == 0:
         return ", no processor: batches wait for `tidegate processor`"
     return f", {processors} processors" if processors > 1 else ""

@@ -9,10 +9,10 @@ import uvloop
 
 from tidegate.cli import simulate_flags as flags
 from tidegate.domain.errors import SettingsInvalid
+from tidegate.http_server.server import address_of, bind
 from tidegate.runtime.clock import SystemClock
-from tidegate.runtime.garbage import look_seldom
-from tidegate.runtime.services import Stops, run_together
-from tidegate.runtime.web import address_of, bind, raise_open_files
+from tidegate.runtime.interpreter import raise_open_file_limit, tune_gc
+from tidegate.runtime.services import ShutdownRequest, run_together
 from tidegate.simulator.engine.cost import Cost, Measured, fit
 from tidegate.simulator.engine.presets import preset
 from tidegate.simulator.engine.settings import EngineSettings, Policy
@@ -185,10 +185,10 @@ def _measured(table: Path) -> list[Measured]:
 
 
 async def _serve(settings: SimulatorSettings, port: int) -> None:
-    raise_open_files()
-    look_seldom()
-    stops = Stops()
-    with bind("127.0.0.1", port, "--port") as listener, stops.heard_from_signals():
+    raise_open_file_limit()
+    tune_gc()
+    stops = ShutdownRequest()
+    with bind("127.0.0.1", port, "--port") as listener, stops.listen_to_signals():
         typer.echo(
             f"The simulator serves {', '.join(settings.models)} at {address_of(listener)}/v1"
         )

@@ -1,4 +1,4 @@
-"""`tidegate validate`: every problem of a batch file, and what lies in it."""
+"""`tidegate validate`: every problem of a batch file, and a summary of its content."""
 
 import asyncio
 import json
@@ -11,14 +11,14 @@ from typing import Annotated, BinaryIO
 
 import typer
 
-from tidegate.cli.options import Assignments, ConfigFile, flags_of
+from tidegate.cli.exit_codes import ExitCode
+from tidegate.cli.settings_flags import Assignments, ConfigFile, flags_of
 from tidegate.config import load
 from tidegate.domain.batch import Problem
 from tidegate.domain.errors import Refused, SettingsInvalid
 from tidegate.offline.job import endpoint_of
-from tidegate.offline.validation import Survey, Validation
+from tidegate.offline.validate import Validation, ValidationReport
 
-NOT_VALID = 1
 NAMES_SHOWN_MAX = 10
 
 
@@ -41,39 +41,39 @@ def validate(
     config: ConfigFile = None,
     assignments: Assignments = None,
 ) -> None:
-    """Judge a batch file as `serve` would, and send nothing; status 1 if it has a problem."""
+    """Check a batch file as `serve` would, and send nothing; exit code 1 if it has a problem."""
     settings = load(file=config, flags=flags_of(assignments)).settings
     planning = settings.processor.planning
     with Validation(settings.desk, planning, _make_scratch) as validation:
         try:
             path = None if endpoint is None else endpoint_of(endpoint)
-            survey = asyncio.run(validation.read(source, path))
+            report = asyncio.run(validation.read(source, path))
         except Refused as refused:
             raise SettingsInvalid(str(refused)) from refused
         for problem in validation.problems():
             typer.echo(_as_json(problem) if as_json else _as_text(source, problem))
     if as_json:
-        summary = {"valid": not survey.problems, **asdict(survey)}
-        typer.echo(json.dumps({**summary, "shared_prefix": round(survey.shared_prefix, 4)}))
+        last = {"valid": not report.problems, **asdict(report)}
+        typer.echo(json.dumps({**last, "shared_prefix": round(report.shared_prefix, 4)}))
     else:
-        for line in told(survey):
+        for line in summary(report):
             typer.echo(line)
-    sys.exit(NOT_VALID if survey.problems else 0)
+    sys.exit(ExitCode.FAILED if report.problems else ExitCode.OK)
 
 
-def told(survey: Survey) -> Iterator[str]:
-    """Yield a survey in words."""
-    problems = "1 problem" if survey.problems == 1 else f"{survey.problems:,} problems"
-    found = problems if survey.problems else "valid"
-    lines = "1 line" if survey.lines == 1 else f"{survey.lines:,} lines"
-    yield f"{lines} for {survey.endpoint}: {found}"
-    yield f"  models             {_names(survey.models)}"
-    yield f"  endpoints          {_names(survey.endpoints)}"
-    yield f"  duplicate prompts  {survey.duplicate_prompts:,}"
-    yield f"  shared prefixes    {survey.shared_prefix:.0%} of all prompts"
+def summary(report: ValidationReport) -> Iterator[str]:
+    """Yield a report as lines of text."""
+    problems = "1 problem" if report.problems == 1 else f"{report.problems:,} problems"
+    found = problems if report.problems else "valid"
+    lines = "1 line" if report.lines == 1 else f"{report.lines:,} lines"
+    yield f"{lines} for {report.endpoint}: {found}"
+    yield f"  models             {_names(report.models)}"
+    yield f"  endpoints          {_names(report.endpoints)}"
+    yield f"  duplicate prompts  {report.duplicate_prompts:,}"
+    yield f"  shared prefixes    {report.shared_prefix:.0%} of all prompts"
     yield (
-        f"  tokens, estimated  {survey.input_tokens:,} in, up to {survey.output_tokens_max:,} out "
-        "where a line sets a bound"
+        f"  tokens, estimated  {report.input_tokens:,} in, up to {report.output_tokens_max:,} out "
+        "if a line sets a bound"
     )
 
 

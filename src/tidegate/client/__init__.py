@@ -1,5 +1,4 @@
-"""A client of any OpenAI-compatible server: what the terminal commands speak to servers with.
+"""A client of any OpenAI-compatible server, for `tidegate files` and `tidegate batches`.
 
-It knows OpenAI's public API and nothing of what lies behind it, so that `tidegate files` and
-`tidegate batches` serve against Tidegate and strangers alike.
+It uses OpenAI's public API alone, so it works with servers other than Tidegate as well.
 """

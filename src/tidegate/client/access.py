@@ -1,4 +1,4 @@
-"""Where a server is, and how one comes in."""
+"""The address of a server, the key for it, and how to connect."""
 
 import math
 from dataclasses import dataclass, field
@@ -15,11 +15,11 @@ _EXAMPLE = f"write it like {BASE_URL_DEFAULT}"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """One server, and what it asks for.
+    """One server, and how to reach it.
 
-    `timeout_seconds` bounds a whole small answer, and the silence inside a long transfer.
-    `ca_file` holds the authorities to trust instead of the system's. With `proxies` the usual
-    variables for proxies are heeded.
+    `timeout_seconds` bounds a whole small answer, and each pause inside a long transfer. `ca_file`
+    holds the authorities to trust instead of the system's. With `proxies` the usual environment
+    variables for proxies are used.
     """
 
     base_url: str = BASE_URL_DEFAULT
@@ -32,7 +32,7 @@ class Access:
         _check_url(self.base_url)
         if self.api_key is not None and not _could_be_key(self.api_key):
             raise SettingsInvalid(
-                "The API key must be one word of printable ASCII: mend OPENAI_API_KEY or the file "
+                "The API key must be one word of printable ASCII: fix OPENAI_API_KEY or the file "
                 "that --api-key-file names."
             )
         if not (math.isfinite(self.timeout_seconds) and self.timeout_seconds > 0):
@@ -42,7 +42,7 @@ class Access:
     def root(self) -> str:
         """The base URL as requests use it: without a slash at its end, with /v1 if it has no path.
 
-        OpenAI's SDKs want the path written out; people forget it.
+        OpenAI's SDKs require the path; users forget it.
         """
         url = self.base_url.rstrip("/")
         return url if urlsplit(url).path else f"{url}/v1"
@@ -57,7 +57,7 @@ def _check_url(url: str) -> None:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError as exc:
-        raise SettingsInvalid(f"The base URL '{url}' is no URL ({exc}): {_EXAMPLE}.") from exc
+        raise SettingsInvalid(f"The base URL '{url}' is not a URL ({exc}): {_EXAMPLE}.") from exc
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise SettingsInvalid(
             f"The base URL '{url}' must begin with http:// or https://: {_EXAMPLE}."

@@ -1,4 +1,4 @@
-"""What a user does with batches."""
+"""Create, read, list and cancel batches."""
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import msgspec
 import orjson
 
-from tidegate.client.objects import step
-from tidegate.client.pages import walk
+from tidegate.client.objects import path_segment
+from tidegate.client.pages import list_items
 from tidegate.client.server import Server
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What a batch should be."""
+class NewBatch:
+    """What to create a batch from."""
 
     input_file_id: str
     endpoint: str
@@ -21,28 +21,28 @@ class Order:
     metadata: Mapping[str, str]
 
 
-async def create_batch(server: Server, order: Order) -> bytes:
-    """Create a batch; return its object. Raises as `Server.ask` does, as do all of these."""
+async def create_batch(server: Server, wanted: NewBatch) -> bytes:
+    """Create a batch; return its object. Raises as `Server.request` does, as do all of these."""
     members: dict[str, object] = {
-        "input_file_id": order.input_file_id,
-        "endpoint": order.endpoint,
-        "completion_window": order.window,
+        "input_file_id": wanted.input_file_id,
+        "endpoint": wanted.endpoint,
+        "completion_window": wanted.window,
     }
-    if order.metadata:
-        members["metadata"] = dict(order.metadata)
-    return await server.ask("POST", "/batches", body=orjson.dumps(members))
+    if wanted.metadata:
+        members["metadata"] = dict(wanted.metadata)
+    return await server.request("POST", "/batches", body=orjson.dumps(members))
 
 
 async def get_batch(server: Server, batch_id: str) -> bytes:
     """Return a batch object."""
-    return await server.ask("GET", f"/batches/{step(batch_id)}")
+    return await server.request("GET", f"/batches/{path_segment(batch_id)}")
 
 
 async def cancel_batch(server: Server, batch_id: str) -> bytes:
     """Cancel a batch; return its object."""
-    return await server.ask("POST", f"/batches/{step(batch_id)}/cancel")
+    return await server.request("POST", f"/batches/{path_segment(batch_id)}/cancel")
 
 
 def list_batches(server: Server, *, limit: int | None = None) -> AsyncIterator[msgspec.Raw]:
     """Yield batch objects, newest first."""
-    return walk(server, "/batches", limit=limit)
+    return list_items(server, "/batches", limit=limit)

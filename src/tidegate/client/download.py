@@ -1,8 +1,8 @@
-"""Bring a file here, and go on where an earlier try stopped.
+"""Download a file, and resume where an earlier attempt stopped.
 
-The bytes go into `NAME.part`, and what they are bytes of into `NAME.part.json`: the file's id and
-its entity tag. The next try asks for the rest only if the tag is still the same (Range, If-Range),
-so that two files are never sewn together. Whole and of the announced length, it becomes `NAME`.
+The bytes go into `NAME.part`; the file's id and entity tag go into `NAME.part.json`. The next
+attempt asks for the rest only if the tag is still the same (Range, If-Range), so parts of two files
+are never joined. Once complete and of the announced length, it becomes `NAME`.
 """
 
 import asyncio
@@ -19,16 +19,16 @@ import httpx
 import msgspec
 
 from tidegate.client.errors import (
-    LocalFileUnfit,
-    ServerStrange,
+    LocalFileUnusable,
     ServerUnreachable,
     TransferStopped,
+    UnexpectedResponse,
 )
-from tidegate.client.files import Progress
-from tidegate.client.objects import step
+from tidegate.client.files import OnProgress
+from tidegate.client.objects import path_segment
 from tidegate.client.server import Server
 
-TRIES_MAX = 5  # Tries in a row that bring no byte; one that brings some counts anew.
+TRIES_MAX = 5  # Attempts in a row that bring no byte; any progress resets the count.
 PAUSE_SECONDS = 1.0
 _PARTIAL = 206
 _NOT_SATISFIABLE = 416
@@ -38,33 +38,33 @@ _WHOLE = re.compile(r"bytes \*/(\d{1,18})")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Downloaded:
-    """What came: the size of the file, and how much of it was here from earlier tries."""
+    """The size of the file, and how much of it earlier attempts had brought."""
 
     bytes: int
     resumed_from: int
 
 
-class _Mark(msgspec.Struct):
+class _PartInfo(msgspec.Struct):
     file_id: str
     tag: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Plan:
-    """Where the next bytes go, and how long the whole will be."""
+    """Where the next bytes go, and the length of the whole file."""
 
     start: int
     total: int | None
 
-    def judge(self, position: int) -> int:
-        """Return where the bytes ended, if that is the end of the file.
+    def check_end(self, position: int) -> int:
+        """Return `position` if it is the end of the file.
 
         Raises:
-            TransferStopped: it is not.
+            TransferStopped: it is not the end.
         """
-        # Without a length the chunks of HTTP say where the end is, and their lack is an error.
+        # Without a length, HTTP chunks mark the end, and the library raises if they are cut off.
         if self.total is not None and position != self.total:
-            raise TransferStopped(f"The bytes stopped coming at {position} of {self.total}.")
+            raise TransferStopped(f"The transfer stopped at byte {position} of {self.total}.")
         return position
 
 
@@ -74,74 +74,75 @@ async def download(
     target: Path,
     *,
     overwrite: bool,
-    on_progress: Progress,
+    on_progress: OnProgress,
     pause_seconds: float = PAUSE_SECONDS,
 ) -> Downloaded:
-    """Bring a file to `target`, which exists only once it is whole and on the disk.
+    """Download a file to `target`, which exists only once it is complete and on disk.
 
     Raises:
-        LocalFileUnfit: the target exists already, is being written, or can't be.
-        TransferStopped: the bytes stopped coming; what came is kept for the next try.
-        ServerUnreachable, ServerStrange, ServerRefused: as `Server.ask`.
+        LocalFileUnusable: the target exists already, is being written, or can't be.
+        TransferStopped: the transfer stopped; the bytes so far are kept for the next attempt.
+        ServerUnreachable, UnexpectedResponse, ServerRefused: as `Server.request`.
     """
     _check_target(target, overwrite=overwrite)
     place = target.with_name(f"{target.name}.part")
-    with _told(target), _opened(place) as part:
+    with _translate_os_errors(target), _opened(place) as part:
         fetch = _Fetch(server, file_id, target, part, on_progress)
         try:
             result = await fetch.run(pause_seconds)
         except BaseException:
             if fetch.is_empty:
-                # Nothing came that a next try could go on from.
+                # There is nothing to resume from.
                 place.unlink(missing_ok=True)
                 fetch.forget()
             raise
-        _settle(part, place, target)
+        _publish(part, place, target)
         fetch.forget()
         return result
 
 
-async def pour(server: Server, file_id: str, sink: BinaryIO) -> int:
+async def download_to_stream(server: Server, file_id: str, sink: BinaryIO) -> int:
     """Write a file's content to an open stream, without resuming; return its length in bytes.
 
     Raises:
-        TransferStopped: the bytes stopped coming.
+        TransferStopped: the transfer stopped.
     """
-    async with server.stream("GET", f"/files/{step(file_id)}/content") as reply:
+    async with server.stream("GET", f"/files/{path_segment(file_id)}/content") as reply:
         _refuse_unfit(reply)
         plan = _Plan(start=0, total=_length(reply))
         position = 0
         async for piece in reply.aiter_raw():
             sink.write(piece)
             position += len(piece)
-    return plan.judge(position)
+    return plan.check_end(position)
 
 
 class _Fetch:
-    """One download: as many tries as it takes."""
+    """One download, in as many attempts as it takes."""
 
     def __init__(
-        self, server: Server, file_id: str, target: Path, part: BinaryIO, on_progress: Progress
+        self, server: Server, file_id: str, target: Path, part: BinaryIO, on_progress: OnProgress
     ) -> None:
         self._server = server
-        self._path = f"/files/{step(file_id)}/content"
+        self._path = f"/files/{path_segment(file_id)}/content"
         self._file_id = file_id
-        self._mark = target.with_name(f"{target.name}.part.json")
+        self._info = target.with_name(f"{target.name}.part.json")
         self._part = part
         self._on_progress = on_progress
 
     async def run(self, pause_seconds: float) -> Downloaded:
-        resumed_from = self._here() if self._tag() else 0
-        fruitless = 0
+        resumed_from = self._part_bytes() if self._tag() else 0
+        failures = 0
         while True:
-            before = self._here()
+            before = self._part_bytes()
             try:
                 total = await self._try()
             except (ServerUnreachable, TransferStopped) as exc:
-                fruitless = 0 if self._here() > before else fruitless + 1
-                if fruitless >= TRIES_MAX:
+                failures = 0 if self._part_bytes() > before else failures + 1
+                if failures >= TRIES_MAX:
                     raise TransferStopped(
-                        f"{exc} {self._here()} bytes are kept: the same command goes on from there."
+                        f"{exc} {self._part_bytes()} bytes are kept: run the same command again to "
+                        "continue."
                     ) from exc
                 await asyncio.sleep(pause_seconds)
                 continue
@@ -149,22 +150,22 @@ class _Fetch:
 
     @property
     def is_empty(self) -> bool:
-        """Say whether not one byte is here."""
-        return self._here() == 0
+        """Return whether no byte has arrived."""
+        return self._part_bytes() == 0
 
     def forget(self) -> None:
-        """Remove the note about the part."""
-        self._mark.unlink(missing_ok=True)
+        """Remove the description of the part."""
+        self._info.unlink(missing_ok=True)
 
     async def _try(self) -> int:
-        """Ask once for what is missing; return the length of the whole once it is all here."""
-        here, tag = self._here(), self._tag()
+        """Request the missing bytes once; return the length of the complete file."""
+        here, tag = self._part_bytes(), self._tag()
         headers = {"range": f"bytes={here}-", "if-range": tag} if here and tag else {}
         async with self._server.stream(
-            "GET", self._path, headers=headers, also=frozenset({_NOT_SATISFIABLE})
+            "GET", self._path, headers=headers, accepted=frozenset({_NOT_SATISFIABLE})
         ) as reply:
             if reply.status_code == _NOT_SATISFIABLE:
-                return self._judge_end(reply, here)
+                return self._on_not_satisfiable(reply, here)
             _refuse_unfit(reply)
             plan = self._plan(reply, here)
             self._begin(reply, plan.start)
@@ -174,7 +175,7 @@ class _Fetch:
                 self._part.write(piece)
                 position += len(piece)
                 self._on_progress(position, plan.total)
-        return plan.judge(position)
+        return plan.check_end(position)
 
     def _plan(self, reply: httpx.Response, here: int) -> _Plan:
         if reply.status_code != _PARTIAL:
@@ -182,74 +183,78 @@ class _Fetch:
         found = _RANGE.fullmatch(reply.headers.get("content-range", ""))
         if found is None or int(found[1]) != here or int(found[2]) + 1 != int(found[3]):
             self._start_over()
-            raise ServerStrange(
-                "The server sent another range than was asked for; run the command again to start "
-                "from the beginning."
+            raise UnexpectedResponse(
+                "The server sent a range other than the requested one: run the command again to "
+                "start from the beginning."
             )
         return _Plan(start=here, total=int(found[3]))
 
     def _begin(self, reply: httpx.Response, start: int) -> None:
-        """Make the part ready for bytes from `start`, and note what they belong to."""
+        """Prepare the part for bytes from `start`, and record which file they belong to."""
         self._part.truncate(start)
         self._part.seek(start)
         if start == 0:
             tag = reply.headers.get("etag", "")
-            # A weak tag does not promise the same bytes.
+            # A weak tag does not promise identical bytes.
             if tag.startswith('"'):
-                self._mark.write_bytes(msgspec.json.encode(_Mark(self._file_id, tag)))
+                self._info.write_bytes(msgspec.json.encode(_PartInfo(self._file_id, tag)))
             else:
                 self.forget()
 
-    def _judge_end(self, reply: httpx.Response, here: int) -> int:
-        """Read a 416: no byte is missing, or the part is none of this file."""
+    def _on_not_satisfiable(self, reply: httpx.Response, here: int) -> int:
+        """Handle a 416: either no byte is missing, or the part is not of this file."""
         found = _WHOLE.fullmatch(reply.headers.get("content-range", ""))
         if found is not None and int(found[1]) == here:
             return here
         self._start_over()
-        raise ServerStrange(
-            "The part that was here is none of this file; it is dropped. Run the command again."
+        raise UnexpectedResponse(
+            "The part on this machine is not of this file and was dropped: run the command again."
         )
 
     def _start_over(self) -> None:
         self._part.truncate(0)
         self.forget()
 
-    def _here(self) -> int:
+    def _part_bytes(self) -> int:
         self._part.flush()
         return self._part.seek(0, 2)
 
     def _tag(self) -> str | None:
-        """Return the entity tag of the bytes that are here, if they are of this file."""
+        """Return the entity tag of the part, if it is of this file."""
         try:
-            mark = msgspec.json.decode(self._mark.read_bytes(), type=_Mark)
+            info = msgspec.json.decode(self._info.read_bytes(), type=_PartInfo)
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
-        known = mark.file_id == self._file_id and mark.tag.isascii() and mark.tag.isprintable()
-        return mark.tag if known else None
+        known = info.file_id == self._file_id and info.tag.isascii() and info.tag.isprintable()
+        return info.tag if known else None
 
 
 def _check_target(target: Path, *, overwrite: bool) -> None:
     if target.is_dir():
-        raise LocalFileUnfit(f"{target} is a directory: name a file by --output.")
+        raise LocalFileUnusable(f"{target} is a directory: name a file with --output.")
     if target.exists() and not target.is_file():
-        raise LocalFileUnfit(f"{target} is no ordinary file: name another one by --output.")
+        raise LocalFileUnusable(f"{target} is not a regular file: name another one with --output.")
     if target.exists() and not overwrite:
-        raise LocalFileUnfit(f"{target} exists: name another file by --output, or add --overwrite.")
+        raise LocalFileUnusable(
+            f"{target} exists: name another file with --output, or add --overwrite."
+        )
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """Open the part for this process alone."""
-    # Results may be private, so nobody else may read them unless their owner says so.
+    """Open the part, locked for this process."""
+    # Results may be private, so other users may not read them.
     number = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     with os.fdopen(number, "r+b") as part:
         try:
             fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
-            raise LocalFileUnfit(f"Another process is downloading to {path}: let it end.") from exc
+            raise LocalFileUnusable(
+                f"Another process is downloading to {path}: wait until it ends."
+            ) from exc
         if not _is_at(path, part):
-            # Whoever held it has just ended, and took the name away.
-            raise LocalFileUnfit(f"Another process was downloading to {path}: try again.")
+            # The process that held it has just ended, and renamed the file.
+            raise LocalFileUnusable(f"Another process was downloading to {path}: try again.")
         yield part
 
 
@@ -261,18 +266,18 @@ def _is_at(path: Path, part: BinaryIO) -> bool:
 
 
 @contextmanager
-def _told(target: Path) -> Iterator[None]:
+def _translate_os_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        raise LocalFileUnfit(
-            f"{target} can't be written: {exc.strerror}. What came is kept; mend that and run the "
-            "same command again."
+        raise LocalFileUnusable(
+            f"{target} can't be written: {exc.strerror}. The bytes so far are kept: fix that and "
+            "run the same command again."
         ) from exc
 
 
-def _settle(part: BinaryIO, place: Path, target: Path) -> None:
-    """Give the whole file its name, and make both survive power loss where that can be had."""
+def _publish(part: BinaryIO, place: Path, target: Path) -> None:
+    """Give the complete file its name; flush both, so that they survive power loss."""
     part.flush()
     os.fsync(part.fileno())
     place.replace(target)
@@ -285,22 +290,24 @@ def _settle(part: BinaryIO, place: Path, target: Path) -> None:
 
 
 def _length(reply: httpx.Response) -> int | None:
-    """Return how long the body says it is; None where it comes in chunks, which have an end."""
-    told = reply.headers.get("content-length", "")
-    if told.isdecimal():
-        return int(told)
+    """Return the announced length of the body; None if it is chunked, which marks its end."""
+    length = reply.headers.get("content-length", "")
+    if length.isdecimal():
+        return int(length)
     if "chunked" in reply.headers.get("transfer-encoding", "").lower():
         return None
-    raise ServerStrange("The server does not say how long the file is, so its end is unknown.")
+    raise UnexpectedResponse(
+        "The server does not announce the length of the file, so its end is unknown."
+    )
 
 
 def _refuse_unfit(reply: httpx.Response) -> None:
-    # The content of a file never comes as a page; what answers so is some other web server.
+    # No API sends the content of a file as a web page: this is some other web server.
     if reply.headers.get("content-type", "").lower().startswith("text/html"):
-        raise ServerStrange(
+        raise UnexpectedResponse(
             "The server answered with a web page instead of the file: give the base URL of an "
             "OpenAI-compatible API; it usually ends in /v1."
         )
     encoding = reply.headers.get("content-encoding", "identity").lower()
     if encoding != "identity":
-        raise ServerStrange("The server compressed the file though it was asked not to.")
+        raise UnexpectedResponse("The server compressed the file although the request forbade it.")

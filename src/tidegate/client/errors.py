@@ -1,13 +1,13 @@
-"""What can go wrong between a user's terminal and a server.
+"""The errors of the client.
 
 TidegateError
 ├── ServerUnreachable    no answer came: nothing listens, TLS fails, or it takes too long
-├── ServerStrange        what answers does not speak OpenAI's API
-├── ServerRefused        the server said no; its own words are in the message
-├── TransferStopped      bytes stopped coming in the middle of a file
-└── LocalFileUnfit       a file on this machine can't be read, written or replaced
+├── UnexpectedResponse   the answer is not one of OpenAI's API
+├── ServerRefused        the server refused; its own message is included
+├── TransferStopped      a transfer stopped in the middle of a file
+└── LocalFileUnusable    a file on this machine can't be read, written or replaced
 
-Each message says what to do about it. Foreign text in them is free of control characters.
+Each message says what to do. Foreign text in messages is free of control characters.
 """
 
 from tidegate.domain.errors import TidegateError
@@ -17,12 +17,12 @@ class ServerUnreachable(TidegateError):
     """No answer came."""
 
 
-class ServerStrange(TidegateError):
-    """What answers does not speak OpenAI's API."""
+class UnexpectedResponse(TidegateError):
+    """The answer is not one of OpenAI's API."""
 
 
 class ServerRefused(TidegateError):
-    """The server said no.
+    """The server refused the request.
 
     Attributes:
         status: the HTTP status of its answer.
@@ -34,8 +34,8 @@ class ServerRefused(TidegateError):
 
 
 class TransferStopped(TidegateError):
-    """The bytes of a file stopped coming before its end."""
+    """A transfer stopped before the end of the file."""
 
 
-class LocalFileUnfit(TidegateError):
+class LocalFileUnusable(TidegateError):
     """A file on this machine can't be read, written or replaced."""

@@ -1,4 +1,4 @@
-"""What a user does with files, but for downloads."""
+"""Upload, read, list and delete files. `download` holds the downloads."""
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -7,31 +7,31 @@ from typing import BinaryIO
 
 import msgspec
 
-from tidegate.client.errors import LocalFileUnfit
-from tidegate.client.objects import step
-from tidegate.client.pages import walk
+from tidegate.client.errors import LocalFileUnusable
+from tidegate.client.objects import path_segment
+from tidegate.client.pages import list_items
 from tidegate.client.server import Server
 
 PIECE_BYTES = 256 * 1024
 
-# Told after each piece: how many bytes are through, and how many there are in all, if known.
-Progress = Callable[[int, int | None], None]
+# Called after each piece with the bytes transferred, and the bytes in all if known.
+OnProgress = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
-    """What is uploaded, and how long it should live (None: as the server likes)."""
+    """What is uploaded, and after how long it expires (None: the server decides)."""
 
     path: Path
     purpose: str
     expires_seconds: int | None = None
 
 
-async def upload(server: Server, wanted: Upload, on_progress: Progress) -> bytes:
-    """Upload a file piece by piece; return its object. Raises as `Server.ask` does.
+async def upload(server: Server, wanted: Upload, on_progress: OnProgress) -> bytes:
+    """Upload a file piece by piece; return its object. Raises as `Server.request` does.
 
     Raises:
-        LocalFileUnfit: it can't be read, or becomes shorter while it is.
+        LocalFileUnusable: it can't be read, or becomes shorter while it is.
     """
     try:
         with wanted.path.open("rb") as source:
@@ -39,28 +39,30 @@ async def upload(server: Server, wanted: Upload, on_progress: Progress) -> bytes
             source.seek(0)
             return await _send(server, wanted, source, size, on_progress)
     except OSError as exc:
-        raise LocalFileUnfit(f"The file {wanted.path} can't be read: {exc.strerror}.") from exc
+        raise LocalFileUnusable(f"The file {wanted.path} can't be read: {exc.strerror}.") from exc
 
 
 async def get_file(server: Server, file_id: str) -> bytes:
     """Return a file object."""
-    return await server.ask("GET", f"/files/{step(file_id)}")
+    return await server.request("GET", f"/files/{path_segment(file_id)}")
 
 
 async def delete_file(server: Server, file_id: str) -> bytes:
     """Delete a file; return the server's answer."""
-    return await server.ask("DELETE", f"/files/{step(file_id)}")
+    return await server.request("DELETE", f"/files/{path_segment(file_id)}")
 
 
 def list_files(
     server: Server, *, limit: int | None = None, purpose: str | None = None
 ) -> AsyncIterator[msgspec.Raw]:
     """Yield file objects, newest first."""
-    return walk(server, "/files", limit=limit, query={"purpose": purpose} if purpose else None)
+    return list_items(
+        server, "/files", limit=limit, query={"purpose": purpose} if purpose else None
+    )
 
 
 async def _send(
-    server: Server, wanted: Upload, source: BinaryIO, size: int, on_progress: Progress
+    server: Server, wanted: Upload, source: BinaryIO, size: int, on_progress: OnProgress
 ) -> bytes:
     boundary = server.ids.make("tidegate-")
     head = _form_head(wanted, boundary)
@@ -73,9 +75,9 @@ async def _send(
         while sent < size:
             piece = source.read(min(PIECE_BYTES, size - sent))
             if not piece:
-                raise LocalFileUnfit(
+                raise LocalFileUnusable(
                     f"The file {wanted.path} became shorter while it was uploaded; upload it again "
-                    "once nobody writes to it."
+                    "once no program writes to it."
                 )
             yield piece
             sent += len(piece)
@@ -87,11 +89,11 @@ async def _send(
         "content-length": str(len(head) + size + len(tail)),
     }
     async with server.stream("POST", "/files", content=pieces(), headers=headers) as reply:
-        return await server.whole(reply)
+        return await server.json_body(reply)
 
 
 def _form_head(wanted: Upload, boundary: str) -> bytes:
-    """Return all before the bytes of the file. Fields come first, as some servers need it."""
+    """Return the form up to the bytes of the file. Fields come first: some servers need that."""
     fields = {"purpose": wanted.purpose}
     if wanted.expires_seconds is not None:
         fields["expires_after[anchor]"] = "created_at"

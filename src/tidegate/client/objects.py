@@ -1,11 +1,11 @@
-"""OpenAI's objects as a client reads them: forgiving about what is missing or more."""
+"""OpenAI's objects as a client reads them; missing and unknown members are accepted."""
 
 from typing import TypeVar
 from urllib.parse import quote
 
 import msgspec
 
-from tidegate.client.errors import ServerStrange
+from tidegate.client.errors import UnexpectedResponse
 from tidegate.domain.errors import SettingsInvalid
 
 ID_CHARACTERS_MAX = 256
@@ -13,7 +13,7 @@ TERMINAL = frozenset({"completed", "failed", "expired", "cancelled"})
 
 
 class FileObject(msgspec.Struct, frozen=True, kw_only=True):
-    """A file. What a server does not say is None."""
+    """A file. None is what a server left out."""
 
     id: str
     bytes: int | None = None
@@ -55,14 +55,14 @@ class Problems(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Extras(msgspec.Struct, frozen=True, kw_only=True):
-    """What only a Tidegate says."""
+    """Members that only Tidegate adds."""
 
     models: list[str] = []
     waiting_for: str | None = None
 
 
 class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
-    """A batch. What a server does not say is None."""
+    """A batch. None is what a server left out."""
 
     id: str
     status: str
@@ -81,17 +81,17 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_terminal(self) -> bool:
-        """Say whether it has ended for good."""
+        """Return whether its status is final."""
         return self.status in TERMINAL
 
     @property
     def counts(self) -> Counts:
-        """Its lines; zero of each where the server does not say."""
+        """Its lines; zeros if the server left them out."""
         return self.request_counts or Counts()
 
     @property
     def waiting_for(self) -> str | None:
-        """Why it does not go on, where the server says so."""
+        """Why it makes no progress, if the server gives a reason."""
         return None if self.tidegate is None else self.tidegate.waiting_for
 
 
@@ -112,36 +112,36 @@ class PageObject(msgspec.Struct, frozen=True, kw_only=True):
 T = TypeVar("T")
 
 
-def read(body: bytes | msgspec.Raw, kind: type[T]) -> T:
+def decode(body: bytes | msgspec.Raw, kind: type[T]) -> T:
     """Decode an object.
 
     Raises:
-        ServerStrange: it is not such an object.
+        UnexpectedResponse: it is not such an object.
     """
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         name = kind.__name__.removesuffix("Object").lower()
-        raise ServerStrange(
-            f"What answers is no OpenAI-compatible server: its answer is no {name} ({exc})."
+        raise UnexpectedResponse(
+            f"This is not an OpenAI-compatible server: its answer is not a {name} ({exc})."
         ) from exc
 
 
-def on_one_line(body: bytes | msgspec.Raw) -> str:
-    """Return JSON on one line, with its numbers, order and escapes as they came.
+def compact_json(body: bytes | msgspec.Raw) -> str:
+    """Return JSON on one line; numbers, order and escapes stay.
 
     Raises:
-        ServerStrange: it is not JSON.
+        UnexpectedResponse: it is not JSON.
     """
     try:
         text: str = msgspec.json.format(bytes(body), indent=-1).decode()
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
-        raise ServerStrange(f"The answer of the server is not JSON ({exc}).") from exc
+        raise UnexpectedResponse(f"The answer of the server is not JSON ({exc}).") from exc
     return text
 
 
-def step(identity: str) -> str:
-    """Return an id as one step of a path.
+def path_segment(identity: str) -> str:
+    """Return an id as one quoted segment of a path.
 
     Raises:
         SettingsInvalid: it can't be an id.

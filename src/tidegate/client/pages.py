@@ -1,11 +1,11 @@
-"""Walk a list page by page."""
+"""Iterate over a list page by page."""
 
 from collections.abc import AsyncIterator, Mapping
 
 import msgspec
 
-from tidegate.client.errors import ServerStrange
-from tidegate.client.objects import PageObject, read
+from tidegate.client.errors import UnexpectedResponse
+from tidegate.client.objects import PageObject, decode
 from tidegate.client.server import Server
 
 PAGE_ITEMS_MAX = 100
@@ -15,13 +15,13 @@ class _Identified(msgspec.Struct):
     id: str
 
 
-async def walk(
+async def list_items(
     server: Server, path: str, *, limit: int | None = None, query: Mapping[str, str] | None = None
 ) -> AsyncIterator[msgspec.Raw]:
-    """Yield the items of a list as they come, at most `limit`; raises as `Server.ask` does.
+    """Yield the items of a list as they come, at most `limit`; raises as `Server.request` does.
 
     Raises:
-        ServerStrange: a page does not lead on, or is no page.
+        UnexpectedResponse: an answer is not a page, or a page has no successor.
     """
     after: str | None = None
     left = limit
@@ -30,8 +30,8 @@ async def walk(
         asked = {**(query or {}), "limit": str(size)}
         if after is not None:
             asked["after"] = after
-        page = read(await server.ask("GET", path, query=asked), PageObject)
-        # A server that passes over `limit` must not make a list longer than was asked for.
+        page = decode(await server.request("GET", path, query=asked), PageObject)
+        # A server that ignores `limit` must not make the list longer than requested.
         items = page.data if left is None else page.data[:left]
         for item in items:
             yield item
@@ -39,9 +39,9 @@ async def walk(
             left -= len(items)
         if not page.has_more:
             return
-        last = read(page.data[-1], _Identified).id if page.data else None
+        last = decode(page.data[-1], _Identified).id if page.data else None
         if last is None or last == after:
-            raise ServerStrange(
-                "The server says that there is more of the list, but its pages do not lead on."
+            raise UnexpectedResponse(
+                "The server reports more pages of the list, but gives no way to the next one."
             )
         after = last

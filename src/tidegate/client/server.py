@@ -1,4 +1,4 @@
-"""One server: requests out, whole answers in, and every failure as one clear sentence."""
+"""Requests to one server, with every failure as one sentence."""
 
 import asyncio
 import ssl
@@ -11,11 +11,11 @@ import httpx
 import msgspec
 
 from tidegate.client.access import CONNECT_SECONDS_MAX, Access
-from tidegate.client.errors import ServerRefused, ServerStrange
-from tidegate.client.faults import late, translated
-from tidegate.client.wording import plain
+from tidegate.client.errors import ServerRefused, UnexpectedResponse
+from tidegate.client.http_errors import client_error, timed_out
+from tidegate.client.sanitize import sanitize
 from tidegate.domain.errors import SettingsInvalid
-from tidegate.runtime.identity import IdMaker
+from tidegate.runtime.ids import IdMaker
 
 ANSWER_BYTES_MAX = 64 * 2**20
 REFUSAL_BYTES_MAX = 64 * 1024
@@ -34,15 +34,15 @@ class _Refusal(msgspec.Struct):
 
 
 class Server:
-    """Asks one server; `async with` closes its connections.
+    """Sends requests to one server; `async with` closes its connections.
 
     Attributes:
-        access: where it is.
+        access: how to reach it.
         ids: makes the boundaries of forms.
     """
 
     def __init__(self, access: Access, ids: IdMaker) -> None:
-        """Take where it is; opens no connection.
+        """Prepare requests; no connection is opened.
 
         Raises:
             SettingsInvalid: the file of authorities can't be used.
@@ -72,7 +72,7 @@ class Server:
     ) -> None:
         await self._http.aclose()
 
-    async def ask(
+    async def request(
         self,
         method: str,
         path: str,
@@ -80,18 +80,18 @@ class Server:
         query: Mapping[str, str] | None = None,
         body: bytes | None = None,
     ) -> bytes:
-        """Return the whole body of a successful answer, which is JSON as far as its type says.
+        """Return the whole body of a successful answer; its content type is JSON.
 
         Args:
             method: the HTTP method.
-            path: from the base URL on, beginning with a slash, its steps quoted.
+            path: relative to the base URL, beginning with a slash, its segments quoted.
             query: parameters.
             body: JSON to send.
 
         Raises:
-            ServerUnreachable: no whole answer came in time.
-            ServerStrange: the answer is none of an OpenAI-compatible server.
-            ServerRefused: the server said no.
+            ServerUnreachable: no complete answer came in time.
+            UnexpectedResponse: the answer is not one of an OpenAI-compatible server.
+            ServerRefused: the server refused the request.
         """
         seconds = self.access.timeout_seconds
         headers = {} if body is None else {"content-type": "application/json"}
@@ -100,9 +100,9 @@ class Server:
                 asyncio.timeout(seconds),
                 self.stream(method, path, query=query, content=body, headers=headers) as reply,
             ):
-                return await self.whole(reply)
+                return await self.json_body(reply)
         except TimeoutError as exc:
-            raise late(self.access) from exc
+            raise timed_out(self.access) from exc
 
     @asynccontextmanager
     async def stream(
@@ -113,13 +113,13 @@ class Server:
         query: Mapping[str, str] | None = None,
         content: bytes | AsyncIterator[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
-        also: frozenset[int] = frozenset(),
+        accepted: frozenset[int] = frozenset(),
     ) -> AsyncIterator[httpx.Response]:
-        """Give the head of a successful answer, or of one whose status is in `also`.
+        """Yield the head of a successful answer, or of one whose status is in `accepted`.
 
-        Raises as `ask` does, also for what goes wrong while the block reads the body.
+        Raises as `request` does, also for errors while the block reads the body.
         """
-        with self._translated():
+        with self._translate_errors():
             async with self._http.stream(
                 method,
                 f"{self.access.root}{path}",
@@ -127,60 +127,60 @@ class Server:
                 content=content,
                 headers=headers,
             ) as reply:
-                if reply.status_code >= _OK and reply.status_code not in also:
+                if reply.status_code >= _OK and reply.status_code not in accepted:
                     raise await self._refusal(reply)
                 yield reply
 
-    async def whole(self, reply: httpx.Response) -> bytes:
+    async def json_body(self, reply: httpx.Response) -> bytes:
         """Return the body of a JSON answer.
 
         Raises:
-            ServerStrange: it is too large, or not JSON.
+            UnexpectedResponse: it is too large, or not JSON.
         """
-        kind = plain(reply.headers.get("content-type", "no content type"), 60)
+        kind = sanitize(reply.headers.get("content-type", "no content type"), 60)
         if "json" not in kind.lower():
-            raise ServerStrange(
+            raise UnexpectedResponse(
                 f"{self.access.root} answered with '{kind}' instead of JSON: "
                 "give the base URL of an OpenAI-compatible API; it usually ends in /v1."
             )
         data = await _read(reply, ANSWER_BYTES_MAX)
         if len(data) > ANSWER_BYTES_MAX:
-            raise ServerStrange(
-                f"{self.access.root} answered with more than {ANSWER_BYTES_MAX} bytes where a "
-                "small object was asked for: is it an OpenAI-compatible server?"
+            raise UnexpectedResponse(
+                f"{self.access.root} answered with more than {ANSWER_BYTES_MAX} bytes to a "
+                "request for a small object: is it an OpenAI-compatible server?"
             )
         return data
 
-    async def _refusal(self, reply: httpx.Response) -> ServerRefused | ServerStrange:
+    async def _refusal(self, reply: httpx.Response) -> ServerRefused | UnexpectedResponse:
         status = reply.status_code
         if status in _REDIRECT:
-            target = plain(reply.headers.get("location", "nowhere"), 200)
-            return ServerStrange(
-                f"{self.access.root} points elsewhere ({status}, to {target}): set the base URL to "
-                "where the API is."
+            target = sanitize(reply.headers.get("location", "nowhere"), 200)
+            return UnexpectedResponse(
+                f"{self.access.root} redirects ({status}, to {target}): set the base URL to the "
+                "address of the API."
             )
-        message = _words(await _read(reply, REFUSAL_BYTES_MAX))
+        message = _error_message(await _read(reply, REFUSAL_BYTES_MAX))
         if status == _UNAUTHORIZED:
-            told = message or "the key is missing or wrong."
+            reason = message or "the key is missing or wrong."
             return ServerRefused(
-                f"The server asks for another key (401): {told} Set OPENAI_API_KEY, or give "
+                f"The server does not accept the key (401): {reason} Set OPENAI_API_KEY, or give "
                 "--api-key-file.",
                 status=status,
             )
         if message is None and status == _NOT_FOUND:
-            return ServerStrange(
-                f"There is nothing at {plain(str(reply.url), 200)} (404): give the base URL of an "
-                "OpenAI-compatible API with files and batches; it usually ends in /v1."
+            return UnexpectedResponse(
+                f"There is nothing at {sanitize(str(reply.url), 200)} (404): give the base URL of "
+                "an OpenAI-compatible API with files and batches; it usually ends in /v1."
             )
-        told = message or f"it gave no reason ({reply.reason_phrase or 'no words at all'})."
-        return ServerRefused(f"The server refused ({status}): {told}", status=status)
+        reason = message or f"it gave no reason ({reply.reason_phrase or 'no phrase'})."
+        return ServerRefused(f"The server refused ({status}): {reason}", status=status)
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         try:
             yield
         except httpx.HTTPError as exc:
-            raise translated(exc, self.access) from exc
+            raise client_error(exc, self.access) from exc
 
 
 def _trust(access: Access) -> ssl.SSLContext | bool:
@@ -190,13 +190,13 @@ def _trust(access: Access) -> ssl.SSLContext | bool:
         return ssl.create_default_context(cafile=str(access.ca_file))
     except (OSError, ssl.SSLError) as exc:
         raise SettingsInvalid(
-            f"--ca-file {access.ca_file} can't be used ({plain(str(exc), 200)}): name a file of "
+            f"--ca-file {access.ca_file} can't be used ({sanitize(str(exc), 200)}): name a file of "
             "certificates in PEM form."
         ) from exc
 
 
 async def _read(reply: httpx.Response, bytes_max: int) -> bytes:
-    """Return the body; of one that is too long, one byte more than `bytes_max`."""
+    """Return the body; if it is too long, its first `bytes_max` + 1 bytes."""
     data = bytearray()
     async for piece in reply.aiter_raw():
         data += piece
@@ -205,11 +205,11 @@ async def _read(reply: httpx.Response, bytes_max: int) -> bytes:
     return bytes(data[: bytes_max + 1])
 
 
-def _words(body: bytes) -> str | None:
-    """Return what an error envelope says; None if the body is none."""
+def _error_message(body: bytes) -> str | None:
+    """Return the message of an error envelope; None if the body is not one."""
     try:
         refusal = msgspec.json.decode(body, type=_Refusal)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    said = refusal.error if isinstance(refusal.error, str) else refusal.error.message
-    return plain(said) if said else None
+    message = refusal.error if isinstance(refusal.error, str) else refusal.error.message
+    return sanitize(message) if message else None

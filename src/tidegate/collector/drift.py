@@ -87,7 +87,7 @@ class Drift(Duty):
             readable = False
         except BlobMissing:
             # One that is listed all the same is no file that was lost.
-            readable = name not in await blobs.list_names(name)
+            readable = name not in await blobs.list_names(name, limit=1)
         if found is not None and found >= reference.bytes_needed:
             return None
         if await store.unreferenced([name]):

@@ -11,7 +11,7 @@ from tidegate.collector.pace import Pace
 from tidegate.collector.report import Report
 from tidegate.collector.settings import Settings
 from tidegate.runtime.clock import Clock
-from tidegate.runtime.identity import IdMaker
+from tidegate.runtime.ids import IdMaker
 from tidegate.stores.base import Store
 
 

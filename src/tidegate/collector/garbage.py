@@ -84,12 +84,12 @@ class Sweep(_Deleting):
 
     async def _pieces(self) -> AsyncIterator[tuple[list[str], list[str]]]:
         """Yield all blobs in pieces: those of ours, and those whose names say nothing to us."""
-        names = await self._tools.blobs.list_names("")
-        for start in range(0, len(names), PIECE):
-            await self._pace.turn()
-            piece = names[start : start + PIECE]
-            ours = [name for name in piece if _is_ours(name)]
-            yield ours, [name for name in piece if not _is_ours(name)]
+        async for names in self._tools.blobs.name_pages(""):
+            for start in range(0, len(names), PIECE):
+                await self._pace.turn()
+                piece = names[start : start + PIECE]
+                ours = [name for name in piece if _is_ours(name)]
+                yield ours, [name for name in piece if not _is_ours(name)]
 
 
 def _is_ours(name: str) -> bool:

@@ -1,21 +1,28 @@
-"""File, environment and flags become one frozen tree of settings; nobody else reads them.
+"""File, environment and flags become one frozen tree of settings; no other room reads them.
 
-Flags win over the environment, the environment over the file, the file over the defaults. Each room
-declares its own settings; this room only puts them together, and refuses names that nobody knows.
+Precedence: flags, environment, file, defaults. Each room declares its own settings; this room only
+puts them together, and refuses unknown names.
 """
 
+from tidegate.config.checks import check_processing, check_serving
 from tidegate.config.load import Loaded, hand_over, load, take_over
 from tidegate.config.names import names
-from tidegate.config.serving import check_processing, check_serving
-from tidegate.config.settings import BlobsKind, Gateway, Server, Settings, StoreKind, is_loopback
+from tidegate.config.settings import (
+    BlobsKind,
+    Server,
+    Settings,
+    StoreKind,
+    UpstreamSettings,
+    is_loopback,
+)
 
 __all__ = [
     "BlobsKind",
-    "Gateway",
     "Loaded",
     "Server",
     "Settings",
     "StoreKind",
+    "UpstreamSettings",
     "check_processing",
     "check_serving",
     "hand_over",

@@ -1,4 +1,4 @@
-"""API keys and their tenants, as an operator writes them. No message ever repeats a key."""
+"""API keys and their tenants, as an operator writes them. No message repeats a key."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -9,34 +9,34 @@ from tidegate.domain.errors import SettingsInvalid
 
 TENANT = "default"
 COMMENT = "#"
-KEY_WORDS = 2
+KEY_FIELDS = 2
 
 
 def tenants_of(entries: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Return the tenant of each key, by the SHA-256 of the key.
 
     Args:
-        entries: where an entry stands, for messages, and the entry: a key, or a key and its
+        entries: the place of each entry, for messages, and the entry: a key, or a key and its
             tenant with a blank between them.
 
     Raises:
-        SettingsInvalid: an entry can't be a key, its tenant can't be used, or a key stands twice.
+        SettingsInvalid: an entry can't be a key, its tenant can't be used, or a key is given twice.
     """
     found: dict[str, str] = {}
     places: dict[str, str] = {}
     for place, entry in entries:
-        words = entry.split()
-        if not (entry.isascii() and entry.isprintable() and 1 <= len(words) <= KEY_WORDS):
+        fields = entry.split()
+        if not (entry.isascii() and entry.isprintable() and 1 <= len(fields) <= KEY_FIELDS):
             raise SettingsInvalid(
                 f"{place} must hold a key of printable ASCII, alone or followed by a blank and "
                 "its tenant."
             )
-        digest = hashlib.sha256(words[0].encode()).hexdigest()
+        digest = hashlib.sha256(fields[0].encode()).hexdigest()
         if digest in found:
             raise SettingsInvalid(
                 f"{place} holds the same key as {places[digest]}: give each key once."
             )
-        found[digest] = words[1] if len(words) == KEY_WORDS else TENANT
+        found[digest] = fields[1] if len(fields) == KEY_FIELDS else TENANT
         places[digest] = place
         _check_tenant(place, digest, found[digest])
     return found
@@ -49,11 +49,11 @@ def numbered(entries: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 
 def read_keys(path: Path) -> tuple[str, ...]:
-    """Read a file with one entry on each line; blank lines and `#` comments are passed over.
+    """Read a file with one entry on each line; blank lines and `#` comments are skipped.
 
     Raises:
         SettingsInvalid: the file can't be read, holds no key, or a line of it is wrong; the
-            message tells the number of the line.
+            message gives the number of the line.
     """
     lines = enumerate(read_text(path).splitlines(), 1)
     stripped = ((number, line.strip()) for number, line in lines)
@@ -98,7 +98,7 @@ def _check_tenant(place: str, digest: str, tenant: str) -> None:
     try:
         ApiSettings(keys={digest: tenant})
     except SettingsInvalid as exc:
-        # A key that is written in the place of its tenant must not be shown either.
+        # The message must not show the tenant: it may be a key in the wrong place.
         raise SettingsInvalid(
             f"{place} names a tenant that can't be used: use 1 to 64 of A-Z a-z 0-9 . _ -"
         ) from exc

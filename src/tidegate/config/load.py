@@ -1,20 +1,18 @@
 """The one place that reads the environment: sources in, one checked tree of settings out."""
 
 import dataclasses
+import functools
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-from pydantic_settings import BaseSettings, InitSettingsSource
-from pydantic_settings.sources import PydanticBaseSettingsSource
-from typing_extensions import override
+from pydantic import TypeAdapter, ValidationError
 
-from tidegate.config.complaints import explained, located
+from tidegate.config.errors import settings_error
 from tidegate.config.keys import read_key, read_keys
-from tidegate.config.settings import Gateway, Settings
+from tidegate.config.settings import Settings, UpstreamSettings
 from tidegate.config.sources import (
     FILE_VARIABLE,
     Tree,
@@ -30,7 +28,7 @@ FILE_DEFAULT = Path("tidegate.yaml")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """The settings, and where each one that is not a default came from, by its dotted name."""
+    """The settings, and the origin of each one that is not a default, by its dotted name."""
 
     settings: Settings
     origins: Mapping[str, str]
@@ -46,7 +44,7 @@ def load(
     """Read every source and return the checked result.
 
     Args:
-        file: the configuration file; None looks at `TIDEGATE_CONFIG`, then for ./tidegate.yaml.
+        file: the configuration file; None means `TIDEGATE_CONFIG`, then ./tidegate.yaml.
         flags: settings by dotted name, as given on the command line.
         environment: instead of the environment of the process.
 
@@ -68,15 +66,15 @@ def load(
 
 
 def hand_over(settings: Settings) -> str:
-    """Return checked settings as one line of text for a process that must have the same.
+    """Return checked settings as one line of text for another process.
 
-    It holds the keys of model servers and of the API: it belongs into a pipe alone.
+    It contains the keys of model servers and of the API: send it through a pipe only.
     """
-    return settings.model_dump_json()
+    return _adapter().dump_json(settings).decode()
 
 
 def take_over(text: str) -> Settings:
-    """Return the settings that another process handed over; no other source is looked at.
+    """Return the settings that another process handed over; no other source is read.
 
     Raises:
         SettingsInvalid: the text is not what `hand_over` returns.
@@ -86,7 +84,7 @@ def take_over(text: str) -> Settings:
     except ValueError as exc:
         raise SettingsInvalid("The settings that were handed over are not JSON.") from exc
     if not isinstance(tree, dict):
-        raise SettingsInvalid("The settings that were handed over are no group of names.")
+        raise SettingsInvalid("The settings that were handed over are not a group of names.")
     settings = _validate([tree])
     settings.check()
     return settings
@@ -105,53 +103,43 @@ def _validate(trees: list[Tree]) -> Settings:
     for stronger in reversed(trees):
         merge(tree, stronger)
 
-    class FromSources(Settings):  # type: ignore[explicit-any]  # as above
-        @classmethod
-        @override
-        def settings_customise_sources(
-            cls,
-            settings_cls: type[BaseSettings],
-            init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,
-            dotenv_settings: PydanticBaseSettingsSource,
-            file_secret_settings: PydanticBaseSettingsSource,
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return (InitSettingsSource(settings_cls, tree),)
-
     try:
-        return FromSources()
+        return _adapter().validate_python(tree)
     except ValidationError as exc:
-        raise explained(exc) from exc
-    except SettingsInvalid as exc:
-        raise located(exc, tree, Settings) from exc
+        raise settings_error(exc) from exc
+
+
+@functools.cache
+def _adapter() -> TypeAdapter[Settings]:
+    return TypeAdapter(Settings)
 
 
 def _resolve_keys(
     settings: Settings, environment: Mapping[str, str], origins: dict[str, str]
 ) -> Settings:
-    """Put the keys that lie in files or variables into their place."""
+    """Replace the names of files and variables of keys by the keys themselves."""
 
-    def resolved(name: str, gateway: Gateway) -> Gateway:
-        if gateway.api_key_file is not None:
-            origins[f"{name}.api_key"] = f"file {gateway.api_key_file}"
-            key = read_key(gateway.api_key_file)
-        elif gateway.api_key_env is not None:
-            origins[f"{name}.api_key"] = f"environment {gateway.api_key_env}"
-            key = environment.get(gateway.api_key_env, "")
+    def resolved(name: str, upstream: UpstreamSettings) -> UpstreamSettings:
+        if upstream.api_key_file is not None:
+            origins[f"{name}.api_key"] = f"file {upstream.api_key_file}"
+            key = read_key(upstream.api_key_file)
+        elif upstream.api_key_env is not None:
+            origins[f"{name}.api_key"] = f"environment {upstream.api_key_env}"
+            key = environment.get(upstream.api_key_env, "")
             if not key:
                 raise SettingsInvalid(
-                    f"{name}.api_key_env names {gateway.api_key_env}, which is not set."
+                    f"{name}.api_key_env names {upstream.api_key_env}, which is not set."
                 )
         else:
-            return gateway
-        return dataclasses.replace(gateway, api_key=key, api_key_file=None, api_key_env=None)
+            return upstream
+        return dataclasses.replace(upstream, api_key=key, api_key_file=None, api_key_env=None)
 
-    one = settings.gateway and resolved("gateway", settings.gateway)
+    one = settings.upstream and resolved("upstream", settings.upstream)
     many = {
-        model: resolved(f"model_gateways.{model}", gateway)
-        for model, gateway in settings.model_gateways.items()
+        model: resolved(f"upstreams.{model}", upstream)
+        for model, upstream in settings.upstreams.items()
     }
-    return settings.model_copy(update={"gateway": one, "model_gateways": many})
+    return dataclasses.replace(settings, upstream=one, upstreams=many)
 
 
 def _resolve_server_keys(settings: Settings, origins: dict[str, str]) -> Settings:
@@ -163,4 +151,4 @@ def _resolve_server_keys(settings: Settings, origins: dict[str, str]) -> Setting
     keys = read_keys(server.keys_file)
     origins["server.keys"] = f"file {server.keys_file}"
     server = dataclasses.replace(server, keys=keys, keys_file=None)
-    return settings.model_copy(update={"server": server})
+    return dataclasses.replace(settings, server=server)

@@ -6,8 +6,6 @@ import types
 import typing
 from collections.abc import Iterator, Mapping
 
-from pydantic_settings import BaseSettings
-
 from tidegate.config.settings import Settings
 from tidegate.domain.errors import SettingsInvalid
 
@@ -27,8 +25,8 @@ def refuse_unknown(tree: Mapping[object, object], kind: object, prefix: str, sou
     """Check every name of a tree against the type that it will become.
 
     Raises:
-        SettingsInvalid: a name is unknown; the message tells the nearest one. Or a single value
-            stands where a group belongs.
+        SettingsInvalid: a name is unknown; the message names the nearest one. Or a single value
+            is given for a group.
     """
     for name, value in tree.items():
         inner = refuse_unknown_name(str(name), kind, prefix, source)
@@ -39,7 +37,7 @@ def refuse_unknown_name(name: str, kind: object, prefix: str, source: str) -> ob
     """Return the type of one setting inside a group.
 
     Raises:
-        SettingsInvalid: there is none of that name.
+        SettingsInvalid: there is no setting of that name.
     """
     known = members(kind)
     inner = known.get(name, known.get(ANY_MODEL))
@@ -60,7 +58,7 @@ def refuse_inside(value: object, kind: object, dotted: str, source: str) -> None
     """Check what is given for one setting, if that setting is a group.
 
     Raises:
-        SettingsInvalid: a name inside is unknown, or it is no group.
+        SettingsInvalid: a name inside is unknown, or the value is not a group.
     """
     if not members(kind):
         return
@@ -74,7 +72,7 @@ def refuse_inside(value: object, kind: object, dotted: str, source: str) -> None
 
 
 def members(kind: object) -> dict[str, object]:
-    """Return the settings inside a type: fields by name, or `<model>` where any key may stand."""
+    """Return the settings inside a type: fields by name, or `<model>` if any key is allowed."""
     origin = typing.get_origin(kind)
     if origin in {typing.Union, types.UnionType}:
         inner = [members(item) for item in typing.get_args(kind)]
@@ -82,9 +80,6 @@ def members(kind: object) -> dict[str, object]:
     if isinstance(origin, type) and issubclass(origin, Mapping):
         value = typing.get_args(kind)[1]
         return {ANY_MODEL: value} if dataclasses.is_dataclass(value) else {}
-    if isinstance(kind, type) and issubclass(kind, BaseSettings):
-        hints = typing.get_type_hints(kind)
-        return {name: hints[name] for name in kind.model_fields}
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
         return {item.name: hints[item.name] for item in dataclasses.fields(kind)}
@@ -92,7 +87,7 @@ def members(kind: object) -> dict[str, object]:
 
 
 def is_compound(kind: object) -> bool:
-    """Say whether text for this setting must be decoded: a group, a mapping or a list."""
+    """Return whether text for this setting must be decoded: a group, a mapping or a list."""
     if members(kind):
         return True
     origin = typing.get_origin(kind)

@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from pydantic_settings import BaseSettings, SettingsConfigDict
-
 from tidegate.api.settings import Limits as ApiLimits, Settings as ApiSettings
 from tidegate.collector.settings import Settings as CollectorSettings
 from tidegate.config.keys import numbered, tenants_of
 from tidegate.desk.settings import Settings as DeskSettings
 from tidegate.domain.errors import SettingsInvalid
+from tidegate.http_server.limits import ServerTimeouts
 from tidegate.processor.endpoints import PauseSettings
 from tidegate.processor.settings import (
     CELL_MEMORY_BYTES_MIN,
@@ -20,10 +19,8 @@ from tidegate.processor.settings import (
     Settings as ProcessorSettings,
 )
 from tidegate.runtime.limiter import AimdSettings
-from tidegate.runtime.web import Timeouts as ServerTimeouts
 from tidegate.telemetry.logs import LogFormat
 from tidegate.upstreams.settings import (
-    HttpProtocol,
     HttpSettings,
     Limits,
     ProxySettings,
@@ -37,10 +34,10 @@ LOOPBACK_NAMES = frozenset({"localhost", "ip6-localhost"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gateway:
-    """One OpenAI-compatible model server, or a gateway in front of many.
+class UpstreamSettings:
+    """One OpenAI-compatible model server, or a proxy in front of several.
 
-    Its key is given once: as text, as a file that holds it, or as the name of a variable.
+    Give its key once: as text, as a file that holds it, or as the name of a variable.
     """
 
     url: str
@@ -51,7 +48,6 @@ class Gateway:
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)
     tls: TlsSettings = field(default_factory=TlsSettings)
-    protocol: HttpProtocol = HttpProtocol.HTTP1
     proxy: ProxySettings = field(default_factory=ProxySettings)
     concurrency: AimdSettings = field(default_factory=AimdSettings)
     pauses: PauseSettings = field(default_factory=PauseSettings)
@@ -60,7 +56,7 @@ class Gateway:
         given = [self.api_key, self.api_key_file, self.api_key_env]
         if sum(item is not None for item in given) > 1:
             raise SettingsInvalid(
-                "A gateway takes one of api_key, api_key_file and api_key_env, not several."
+                "A model server takes one of api_key, api_key_file and api_key_env, not several."
             )
         self.http()
 
@@ -77,7 +73,6 @@ class Gateway:
             timeouts=self.timeouts,
             limits=self.limits,
             tls=self.tls,
-            protocol=self.protocol,
             proxy=self.proxy,
         )
 
@@ -88,7 +83,7 @@ class Server:
 
     Each of `keys`, and each line of `keys_file`, is a key, or a key and its tenant with a blank
     between them. Without a tenant the key is for the tenant `default`. Blank lines of the file,
-    and those that begin with `#`, are passed over.
+    and those that begin with `#`, are skipped.
     """
 
     host: str = "127.0.0.1"
@@ -118,7 +113,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Api:
-    """How much a request may weigh."""
+    """The limits of requests."""
 
     limits: ApiLimits = field(default_factory=ApiLimits)
 
@@ -127,8 +122,8 @@ class LogLevel(StrEnum):
     """How much is logged."""
 
     DEBUG = "debug"  # Everything.
-    INFO = "info"  # What an operator wants to read.
-    WARNING = "warning"  # What may need a look.
+    INFO = "info"  # What an operator should read.
+    WARNING = "warning"  # What may need attention.
     ERROR = "error"  # What needs one.
 
 
@@ -144,14 +139,14 @@ class StoreKind(StrEnum):
     """Where the ledger is kept."""
 
     SQLITE = "sqlite"  # One file in the data directory; survives power loss.
-    MEMORY = "memory"  # Gone when the process ends: for trying things out.
+    MEMORY = "memory"  # Lost when the process ends: for trials.
 
 
 class BlobsKind(StrEnum):
     """Where the bytes of files are kept."""
 
     FILES = "files"  # Under the data directory; survives power loss.
-    MEMORY = "memory"  # Gone when the process ends: for trying things out.
+    MEMORY = "memory"  # Lost when the process ends: for trials.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,23 +163,22 @@ class BlobsSettings:
     kind: BlobsKind = BlobsKind.FILES
 
 
-class Settings(BaseSettings):  # type: ignore[explicit-any]  # pydantic's metaclass uses Any
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
     """Everything that can be set."""
-
-    model_config = SettingsConfigDict(frozen=True, extra="forbid")
 
     data_dir: Path = Path("tidegate-data")
     processors: int = 1
-    server: Server = Server()
-    gateway: Gateway | None = None
-    model_gateways: Mapping[str, Gateway] = {}
-    store: StoreSettings = StoreSettings()
-    blobs: BlobsSettings = BlobsSettings()
-    api: Api = Api()
-    desk: DeskSettings = DeskSettings()
-    processor: ProcessorSettings = ProcessorSettings()
-    collector: CollectorSettings = CollectorSettings()
-    logs: Logs = Logs()
+    server: Server = field(default_factory=Server)
+    upstream: UpstreamSettings | None = None
+    upstreams: Mapping[str, UpstreamSettings] = field(default_factory=dict)
+    store: StoreSettings = field(default_factory=StoreSettings)
+    blobs: BlobsSettings = field(default_factory=BlobsSettings)
+    api: Api = field(default_factory=Api)
+    desk: DeskSettings = field(default_factory=DeskSettings)
+    processor: ProcessorSettings = field(default_factory=ProcessorSettings)
+    collector: CollectorSettings = field(default_factory=CollectorSettings)
+    logs: Logs = field(default_factory=Logs)
 
     def api_settings(self) -> ApiSettings:
         """Return what the API needs to know.
@@ -194,16 +188,20 @@ class Settings(BaseSettings):  # type: ignore[explicit-any]  # pydantic's metacl
         """
         return ApiSettings(keys=self.server.tenants(), limits=self.api.limits, desk=self.desk)
 
+    def all_upstreams(self) -> list[UpstreamSettings]:
+        """Return the settings of every model server."""
+        return [*self.upstreams.values(), *([self.upstream] if self.upstream else [])]
+
     def check(self) -> None:
-        """Refuse what no group can see by itself.
+        """Refuse combinations that no group can check by itself.
 
         Raises:
             SettingsInvalid: two upstreams contradict each other, or the API would be open to all.
         """
-        if self.gateway is not None and self.model_gateways:
+        if self.upstream is not None and self.upstreams:
             raise SettingsInvalid(
-                "Both gateway and model_gateways are set: keep gateway to serve every model by one "
-                "URL, or model_gateways to give each model its own."
+                "Both upstream and upstreams are set: keep upstream to serve every model by one "
+                "URL, or upstreams to give each model its own."
             )
         if not 0 <= self.processors <= PROCESSORS_MAX:
             raise SettingsInvalid(
@@ -216,7 +214,7 @@ class Settings(BaseSettings):  # type: ignore[explicit-any]  # pydantic's metacl
         if not (is_loopback(server.host) or server.keys or server.allow_open):
             raise SettingsInvalid(
                 f"server.host {server.host} can be reached by other machines, and no key is set: "
-                "set server.keys_file, listen on 127.0.0.1, or pass --allow-open if that is meant."
+                "set server.keys_file, listen on 127.0.0.1, or pass --allow-open to permit that."
             )
 
     def require_sharing(self) -> None:
@@ -233,9 +231,8 @@ class Settings(BaseSettings):  # type: ignore[explicit-any]  # pydantic's metacl
             )
 
     def _check_cells(self) -> None:
-        """Let a child process die of what is deadly, not of the largest reply that is allowed."""
-        gateways = [*self.model_gateways.values(), *([self.gateway] if self.gateway else [])]
-        largest = max((gateway.limits.body_bytes_max for gateway in gateways), default=0)
+        """Refuse a memory limit of child processes that the largest allowed reply would exceed."""
+        largest = max((item.limits.body_bytes_max for item in self.all_upstreams()), default=0)
         needed = CELL_MEMORY_BYTES_MIN + CELL_MEMORY_FOR_EACH_BYTE * max(
             largest, self.processor.planning.line_bytes_max
         )
@@ -247,20 +244,20 @@ class Settings(BaseSettings):  # type: ignore[explicit-any]  # pydantic's metacl
             )
 
     def require_upstream(self) -> None:
-        """Say plainly what is missing when there is no model server to send work to.
+        """Refuse settings without a model server.
 
         Raises:
             SettingsInvalid: there is none.
         """
-        if self.gateway is None and not self.model_gateways:
+        if self.upstream is None and not self.upstreams:
             raise SettingsInvalid(
-                "No model server is configured: set gateway.url (it serves every model) or "
-                "model_gateways (one for each model), for example --gateway http://127.0.0.1:8001."
+                "No model server is configured: set upstream.url (it serves every model) or "
+                "upstreams (one for each model), for example --upstream http://127.0.0.1:8001."
             )
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether only this machine can reach the address."""
+    """Return whether only this machine can reach the address."""
     if host in LOOPBACK_NAMES:
         return True
     try:

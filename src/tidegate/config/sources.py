@@ -24,7 +24,7 @@ PREFIX = "TIDEGATE_"
 FILE_VARIABLE = "TIDEGATE_CONFIG"
 FILE_BYTES_MAX = 2**20
 
-# What Kubernetes puts into every container beside a service named `tidegate`, without being asked.
+# Variables that Kubernetes puts into every container beside a service named `tidegate`.
 SERVICE_LINK = re.compile(
     r"TIDEGATE_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?)"
 )
@@ -37,7 +37,7 @@ def file_tree(path: Path, origins: dict[str, str]) -> Tree:
     """Read a YAML or TOML file, by its suffix.
 
     Raises:
-        SettingsInvalid: it can't be read, or holds a name that nobody knows.
+        SettingsInvalid: it can't be read, or holds an unknown name.
     """
     try:
         data = path.read_bytes()
@@ -73,7 +73,7 @@ def environment_tree(environment: Mapping[str, str], origins: dict[str, str]) ->
     """Read every variable with our prefix; a double underscore stands for the dot.
 
     Raises:
-        SettingsInvalid: one of them sets what nobody knows.
+        SettingsInvalid: one of them sets an unknown name.
     """
     tree: Tree = {}
     for variable, text in sorted(environment.items()):
@@ -118,7 +118,7 @@ def flag_tree(flags: Mapping[str, object], origins: dict[str, str]) -> Tree:
 
 
 def _put(tree: Tree, path: list[str], value: object, source: str) -> None:
-    """Set one value deep in a tree, turning text into what its setting wants to see."""
+    """Set one value in a tree; text for a group or a list is decoded first."""
     kind: object = Settings
     for depth, name in enumerate(path):
         refuse_unknown_name(name, kind, ".".join(path[:depth]), source)
@@ -130,7 +130,7 @@ def _put(tree: Tree, path: list[str], value: object, source: str) -> None:
         inner = tree.setdefault(name, {})
         if not isinstance(inner, dict):
             raise SettingsInvalid(
-                f"{'.'.join(path)} in {source} lies in a group that is set to null: keep one."
+                f"{'.'.join(path)} in {source} is in a group that is set to null: keep one."
             )
         tree = inner
     tree[path[-1]] = value

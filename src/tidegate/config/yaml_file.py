@@ -1,4 +1,4 @@
-"""YAML as it is meant: a name that stands twice in one group is a mistake, not a choice."""
+"""YAML in which a name that is given twice in one group is an error."""
 
 from collections.abc import Hashable
 
@@ -9,7 +9,7 @@ MERGE_TAG = "tag:yaml.org,2002:merge"
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader, which by itself lets the last of two equal names win."""
+    """The safe loader, which by itself keeps the last of two equal names."""
 
     @override
     def construct_mapping(
@@ -28,7 +28,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_yaml(data: bytes) -> object:
-    """Return what a YAML document says.
+    """Return the value of a YAML document.
 
     Raises:
         yaml.YAMLError: it is not well-formed, or gives a name twice in one group.
@@ -36,6 +36,6 @@ def read_yaml(data: bytes) -> object:
     try:
         value: object = yaml.load(data, Loader=_Loader)  # noqa: S506 -- a safe loader, and stricter
     except (ValueError, LookupError, AttributeError, TypeError) as exc:
-        # What the library lets through of values such as `2026-13-01` or `!!int x`.
+        # Errors that the library does not translate, for values such as `2026-13-01` or `!!int x`.
         raise yaml.YAMLError(f"a value does not have the form of its type ({exc})") from exc
     return value

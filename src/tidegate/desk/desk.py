@@ -8,7 +8,7 @@ from tidegate.blobs.base import BlobStore
 from tidegate.desk.downloads import Downloads
 from tidegate.desk.settings import Settings
 from tidegate.runtime.clock import Clock
-from tidegate.runtime.identity import IdMaker
+from tidegate.runtime.ids import IdMaker
 from tidegate.signals.base import Signals
 from tidegate.stores.base import Store
 

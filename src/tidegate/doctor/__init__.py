@@ -1,4 +1,4 @@
-"""Finds out what is wrong with an installation, and says what to do. It changes nothing.
+"""Checks an installation, and says how to fix what is wrong. It changes nothing.
 
-Each file examines one part and returns findings; `examine` puts them together.
+Each file examines one part and returns findings; `examine` runs them all.
 """

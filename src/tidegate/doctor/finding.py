@@ -1,20 +1,20 @@
-"""What an examination finds."""
+"""The result of a check."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class Level(StrEnum):
-    """How grave a finding is."""
+    """The severity of a finding."""
 
     OK = "ok"  # As it should be.
-    WARN = "warn"  # It works, and deserves a look.
+    WARN = "warn"  # It works, but needs attention.
     FAIL = "fail"  # It does not work.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that was looked at. `advice` says what to do; it is empty where all is well."""
+    """The result of one check. `advice` says what to do; it is empty at level OK."""
 
     area: str
     level: Level
@@ -26,15 +26,15 @@ class Finding:
 
 
 def ok(area: str, message: str) -> Finding:
-    """Return a finding that all is well."""
+    """Return a finding of level OK."""
     return Finding(area=area, level=Level.OK, message=message)
 
 
 def warn(area: str, message: str, advice: str) -> Finding:
-    """Return a finding that deserves a look."""
+    """Return a finding of level WARN."""
     return Finding(area=area, level=Level.WARN, message=message, advice=advice)
 
 
 def fail(area: str, message: str, advice: str) -> Finding:
-    """Return a finding that something does not work."""
+    """Return a finding of level FAIL."""
     return Finding(area=area, level=Level.FAIL, message=message, advice=advice)

@@ -1,47 +1,58 @@
 """How the ledger stands, and whether anybody works on what it holds."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
-from tidegate.config import Settings, StoreKind
+from tidegate.blobs.base import BlobHealth
+from tidegate.config import Settings
 from tidegate.doctor.finding import Finding, fail, ok, warn
 from tidegate.domain.batch import LIVE
 from tidegate.domain.errors import TidegateError
 from tidegate.runtime.clock import Clock
-from tidegate.stores.health import LedgerHealth, Waiting
-from tidegate.wiring import look_at_ledger
+from tidegate.stores.health import OldestBatch, StoreHealth
+from tidegate.wiring.looking import look_at_storage
 
 AREA = "ledger"
 
 
-def examine_ledger(settings: Settings, clock: Clock) -> Iterator[Finding]:
-    """Look at the ledger, beside whoever works on it."""
-    if settings.store.kind is StoreKind.MEMORY:
+async def examine_storage(settings: Settings, clock: Clock) -> AsyncIterator[Finding]:
+    """Look at ledger and blobs, beside the processes that work on them."""
+    try:
+        async for health in look_at_storage(settings, clock):
+            if isinstance(health, StoreHealth):
+                for finding in judge_ledger(health, clock.now()):
+                    yield finding
+            else:
+                yield judge_blobs(health)
+    except TidegateError as exc:
+        yield fail(AREA, str(exc), "Fix this before `tidegate serve` is started.")
+
+
+def judge_blobs(health: BlobHealth) -> Finding:
+    """Judge where the bytes lie."""
+    if not health.durable:
+        return warn(
+            "blobs",
+            f"They are kept in {health.place}, and are gone when their process ends.",
+            "Set blobs.kind to files, unless this is a trial.",
+        )
+    return ok("blobs", f"They are kept in {health.place}.")
+
+
+def judge_ledger(health: StoreHealth, now: float) -> Iterator[Finding]:
+    """Judge how a ledger stands."""
+    if not health.durable:
         yield warn(
             AREA,
-            "It is kept in memory, and is gone when its process ends.",
+            f"It is kept in {health.engine}, and is gone when its process ends.",
             "Set store.kind to sqlite, unless this is a trial.",
         )
         return
-    try:
-        health = look_at_ledger(settings, clock)
-    except TidegateError as exc:
-        yield fail(AREA, str(exc), "Mend that before `tidegate serve` is started.")
-        return
-    if health is None:
+    if not health.exists:
         yield ok(AREA, "There is none yet; `tidegate serve` makes it.")
         return
-    yield from judge_ledger(health, clock.now())
-
-
-def judge_ledger(health: LedgerHealth, now: float) -> Iterator[Finding]:
-    """Judge how a ledger stands."""
     yield _schema(health)
-    if health.journal != "wal":
-        yield warn(
-            AREA,
-            f"Its journal is '{health.journal}', not 'wal'.",
-            "Start `tidegate serve` once, which sets it; use no other program on this file.",
-        )
+    for remark in health.remarks:
+        yield warn(AREA, remark.message, remark.advice)
     if health.schema > health.schema_known:
         return
     yield _processors(health)
@@ -49,7 +60,7 @@ def judge_ledger(health: LedgerHealth, now: float) -> Iterator[Finding]:
         yield _oldest(health.oldest, health.overdue, now)
 
 
-def _schema(health: LedgerHealth) -> Finding:
+def _schema(health: StoreHealth) -> Finding:
     if health.schema > health.schema_known:
         return fail(
             AREA,
@@ -65,15 +76,15 @@ def _schema(health: LedgerHealth) -> Finding:
     schema = f"schema {health.schema}"
     if health.schema < health.schema_known:
         schema += f", brought to {health.schema_known} at the next start"
-    return ok(AREA, f"It opens ({health.engine}, journal {health.journal}, {schema}).")
+    return ok(AREA, f"It opens ({health.engine}, {schema}).")
 
 
-def _processors(health: LedgerHealth) -> Finding:
+def _processors(health: StoreHealth) -> Finding:
     area = "batches"
     counts = ", ".join(f"{count} {status}" for status, count in health.batches.items()) or "none"
     live = sum(health.batches.get(status.value, 0) for status in LIVE)
-    words = f"{counts}; {health.processors} processors alive."
-    if live and not health.processors:
+    words = f"{counts}; {health.members} processors alive."
+    if live and not health.members:
         return fail(
             area,
             words,
@@ -82,7 +93,7 @@ def _processors(health: LedgerHealth) -> Finding:
     return ok(area, words)
 
 
-def _oldest(oldest: Waiting, overdue: int, now: float) -> Finding:
+def _oldest(oldest: OldestBatch, overdue: int, now: float) -> Finding:
     area = "oldest batch"
     words = (
         f"{oldest.batch_id} is {oldest.status} for {max(0.0, now - oldest.created_at) / 60:.0f} "

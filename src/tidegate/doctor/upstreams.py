@@ -1,4 +1,4 @@
-"""Whether the model servers answer, take the key, and serve what they are asked for."""
+"""Checks of the model servers: whether they answer, accept the key, and serve the models."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator, Sequence
 import msgspec
 import orjson
 
-from tidegate.client.wording import plain
+from tidegate.client.sanitize import sanitize
 from tidegate.config import Settings
 from tidegate.doctor.finding import Finding, fail, ok, warn
 from tidegate.domain.errors import SettingsInvalid, TidegateError
 from tidegate.upstreams.base import Call, Reply, Upstream
-from tidegate.wiring import opened_upstreams
+from tidegate.wiring.looking import opened_upstreams
 
 ANSWER_SECONDS_MAX = 10.0
 PROBE_SECONDS_MAX = 60.0
@@ -32,34 +32,34 @@ class _Models(msgspec.Struct):
 async def examine_upstreams(settings: Settings, *, probe: bool) -> AsyncIterator[Finding]:
     """Ask each model server for its models; with `probe` also for one token, which may cost."""
     area = "model server"
-    if settings.gateway is None and not settings.model_gateways:
-        advice = "Set gateway.url or model_gateways, for example --gateway http://127.0.0.1:8001."
+    if settings.upstream is None and not settings.upstreams:
+        advice = "Set upstream.url or upstreams, for example --upstream http://127.0.0.1:8001."
         yield fail(area, "None is configured.", advice)
         return
     try:
         async with opened_upstreams(settings) as upstreams:
             for name, upstream in upstreams.items():
-                wanted = None if settings.gateway is not None else name
+                wanted = None if settings.upstream is not None else name
                 async for finding in _examine(name, upstream, wanted, probe=probe):
                     yield finding
     except SettingsInvalid as exc:
-        yield fail(area, str(exc), "Mend the setting.")
+        yield fail(area, str(exc), "Fix the setting.")
 
 
 async def _examine(
     name: str, upstream: Upstream, wanted: str | None, *, probe: bool
 ) -> AsyncIterator[Finding]:
-    area = f"model server {plain(name, 60)}"
+    area = f"model server {sanitize(name, 60)}"
     try:
         reply, seconds = await _timed(
             upstream, Call(path="/v1/models", body=b"", method="GET"), ANSWER_SECONDS_MAX
         )
     except TidegateError as exc:
-        yield fail(area, plain(str(exc)), "Start it, or mend its URL, TLS or firewall.")
+        yield fail(area, sanitize(str(exc)), "Start it, or fix its URL, TLS or firewall.")
         return
     except TimeoutError:
-        words = f"It did not answer within {ANSWER_SECONDS_MAX:g} s."
-        yield fail(area, words, "See whether it hangs.")
+        message = f"It did not answer within {ANSWER_SECONDS_MAX:g} s."
+        yield fail(area, message, "Check whether it hangs.")
         return
     models = _models(reply)
     yield _judge(area, reply, seconds, models, wanted)
@@ -75,19 +75,19 @@ def _judge(
         return fail(
             area,
             f"It refuses the key ({reply.status}).",
-            "Set api_key_file or api_key_env of this server to a key that it takes.",
+            "Set api_key_file or api_key_env of this server to a key that it accepts.",
         )
     if models is None:
         return warn(
             area,
             f"It answers, but {_lack(reply.status)}.",
-            "Name its models under model_gateways, and check that it speaks OpenAI's API.",
+            "Name its models under upstreams, and check that it speaks OpenAI's API.",
         )
     if wanted is not None and wanted not in models:
         return warn(
             area,
-            f"It does not list the model '{plain(wanted, 60)}'; it has {_shown(models)}.",
-            "Mend the name under model_gateways, unless the server goes by another one inside.",
+            f"It does not list the model '{sanitize(wanted, 60)}'; it has {_shown(models)}.",
+            "Fix the name under upstreams, unless the server maps it to another one.",
         )
     if not models:
         return warn(area, "It answers, but serves no model.", "Load a model there.")
@@ -96,24 +96,24 @@ def _judge(
 
 async def _probe(area: str, upstream: Upstream, model: str | None) -> Finding:
     if model is None:
-        return warn(area, "No model is known to probe.", "Name one under model_gateways.")
+        return warn(area, "No model is known to probe.", "Name one under upstreams.")
     body = {
         "model": model,
         "messages": [{"role": "user", "content": "Hi"}],
         "max_tokens": 1,
     }
     call = Call(path="/v1/chat/completions", body=orjson.dumps(body))
-    shown = plain(model, 60)
+    shown = sanitize(model, 60)
     try:
         reply, seconds = await _timed(upstream, call, PROBE_SECONDS_MAX)
     except (TidegateError, TimeoutError) as exc:
-        words = plain(str(exc)) or f"no answer within {PROBE_SECONDS_MAX:g} s"
-        return fail(area, f"'{shown}' gave no token: {words}.", "See the log of that server.")
+        message = sanitize(str(exc)) or f"no answer within {PROBE_SECONDS_MAX:g} s"
+        return fail(area, f"'{shown}' gave no token: {message}.", "See the log of that server.")
     if reply.status != _OK:
         return warn(
             area,
             f"'{shown}' answers a chat request with {reply.status}.",
-            "That is right for a model that does not chat; else see the log of that server.",
+            "That is right for a model without chat; otherwise see the log of that server.",
         )
     return ok(area, f"'{shown}' gave one token in {seconds * 1000:.0f} ms.")
 
@@ -146,6 +146,6 @@ def _models(reply: Reply) -> Sequence[str] | None:
 
 
 def _shown(models: Sequence[str]) -> str:
-    names = ", ".join(plain(name, 60) for name in models[:MODELS_SHOWN_MAX])
+    names = ", ".join(sanitize(name, 60) for name in models[:MODELS_SHOWN_MAX])
     more = len(models) - MODELS_SHOWN_MAX
     return f"{names} and {more} more" if more > 0 else names or "none"

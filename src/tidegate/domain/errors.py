@@ -92,7 +92,7 @@ class CellNotStarted(TidegateError):
     """No child process could be started or made ready: not one byte of a line was sent."""
 
 
-class SettingsInvalid(TidegateError):
+class SettingsInvalid(TidegateError, ValueError):  # A ValueError, as pydantic expects of checks.
     """A setting is wrong; the message names it and says how to mend it."""
 
 

@@ -1,4 +1,4 @@
-"""What a result line says, in cells of a table."""
+"""A result line as cells of a table."""
 
 import json
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ INTEGER_BOUND = 2**64  # Python refuses to write integers of thousands of digits
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """One result: `response` is the text of the answer, or its JSON where it has none."""
+    """One result: `response` is the text of the answer, or its JSON if it has no text."""
 
     custom_id: str
     response: str | None
@@ -44,7 +44,7 @@ _decode = msgspec.json.Decoder(_Line).decode
 
 
 def read_answer(raw: bytes) -> Answer:
-    """Read a result line of ours, whatever a model server put into it."""
+    """Read a result line of ours, with any content from a model server."""
     try:
         line = _decode(raw)
     except msgspec.MsgspecError:
@@ -56,14 +56,14 @@ def read_answer(raw: bytes) -> Answer:
     body = bytes(line.response.body)
     tree = _tree(body)
     if line.response.status_code >= HTTP_REFUSED:
-        said = _refusal(tree) or _as_it_came(body)
-        return _failed(line.custom_id, f"{line.response.status_code}: {said}")
+        message = _refusal(tree) or _unchanged(body)
+        return _failed(line.custom_id, f"{line.response.status_code}: {message}")
     text = _text(tree)
     read = read_body(body)
     usage = None if read is None or not read.usage.total_tokens else read.usage
     return Answer(
         custom_id=line.custom_id,
-        response=_as_it_came(body) if text is None else text,
+        response=_unchanged(body) if text is None else text,
         error=None,
         input_tokens=None if usage is None else usage.input_tokens,
         output_tokens=None if usage is None else usage.output_tokens,
@@ -71,7 +71,7 @@ def read_answer(raw: bytes) -> Answer:
 
 
 def _tree(body: bytes) -> object:
-    """Return what a body says; None where that can't be held, as it is too deep."""
+    """Return the value of a body; None if it is nested too deeply to be decoded."""
     try:
         found: object = msgspec.json.decode(body)
     except (msgspec.MsgspecError, RecursionError):
@@ -79,8 +79,8 @@ def _tree(body: bytes) -> object:
     return found
 
 
-def _as_it_came(body: bytes) -> str:
-    # Not made anew: numbers of any length stay, and nothing in it can fail.
+def _unchanged(body: bytes) -> str:
+    # Decoding and encoding again would change long numbers, and could fail.
     return body.decode("utf-8", "replace")
 
 

@@ -1,4 +1,4 @@
-"""The results of a batch become the files that the user asked for, with constant memory."""
+"""Writes the results of a batch to the files of the user, with constant memory."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -9,10 +9,10 @@ from typing import BinaryIO
 from tidegate.desk.desk import Desk
 from tidegate.desk.read import open_content
 from tidegate.domain.batch import Batch
-from tidegate.offline.durable import replacing
-from tidegate.offline.intake import TENANT
-from tidegate.offline.job import Form, Job, Order
-from tidegate.offline.sheets import write_table
+from tidegate.offline.atomic_file import replace_atomically
+from tidegate.offline.input import TENANT
+from tidegate.offline.job import FileFormat, Job, ResultOrder
+from tidegate.offline.tables import write_table
 from tidegate.processor.records import Records
 from tidegate.processor.scratch import ScratchMaker
 from tidegate.processor.sorter import ExternalSorter
@@ -28,7 +28,7 @@ _NUMBER_BYTES = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exporter:
-    """Writes the outputs of one ended batch; whole or not at all, and as often as one likes."""
+    """Writes the outputs of one ended batch, each whole or not at all; may be repeated."""
 
     desk: Desk
     job: Job
@@ -39,24 +39,24 @@ class Exporter:
 
         Raises:
             StorageFull: a file can't be written.
-            Refused: the input, of which a table repeats the columns, can't be read any more.
-            BlobMissing: results that the ledger knows are gone.
+            Refused: the input, whose columns a table repeats, can't be read any more.
+            BlobMissing: results that the ledger lists are lost.
         """
         errors = self.job.errors_file
         if errors is not None:
             if batch.counts.failed:
-                with replacing(errors) as file:
+                with replace_atomically(errors) as file:
                     await self._write_lines(file, batch.error_file_id, batch.error_bytes)
             else:
                 errors.unlink(missing_ok=True)
-        with replacing(self.job.target) as file:
-            if self.job.form is Form.JSONL:
+        with replace_atomically(self.job.target) as file:
+            if self.job.file_format is FileFormat.JSONL:
                 await self._write_lines(file, batch.output_file_id, batch.output_bytes)
             else:
                 await self._write_table(file, batch)
 
     async def _write_lines(self, file: BinaryIO, file_id: str | None, length: int) -> None:
-        if self.job.order is Order.DONE:
+        if self.job.order is ResultOrder.DONE:
             async for piece in self._pieces(file_id, length):
                 file.write(piece)
             return
@@ -106,7 +106,7 @@ class _Results:
     def add(self, line: bytes) -> None:
         """Take one line, without its newline."""
         number = number_of(line)
-        assert number is not None, "a result line that is none of ours"
+        assert number is not None, "a result line that is not ours"
         place = self._records.add(line)
         self._places.add(number.to_bytes(_NUMBER_BYTES, "big"), place)
 

@@ -1,4 +1,4 @@
-"""What one offline run is asked to do, and which part of it must stay the same to go on."""
+"""The options of one offline run, and which of them must stay the same to continue it."""
 
 import json
 from collections.abc import Mapping
@@ -17,15 +17,15 @@ ENDPOINTS: Mapping[str, str] = {
 }
 
 
-class Order(StrEnum):
-    """How result lines follow each other."""
+class ResultOrder(StrEnum):
+    """The order of result lines."""
 
-    DONE = "done"  # As they came back.
-    INPUT = "input"  # As their requests stand in the input.
+    DONE = "done"  # In the order of completion.
+    INPUT = "input"  # In the order of their requests in the input.
 
 
-class Form(StrEnum):
-    """What an input or an output looks like."""
+class FileFormat(StrEnum):
+    """The format of an input or an output."""
 
     JSONL = "jsonl"  # One JSON object a line.
     CSV = "csv"  # Rows with a header, UTF-8.
@@ -33,7 +33,7 @@ class Form(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prompting:
+class PromptOptions:
     """How a row becomes a request.
 
     The prompt is `template` with columns filled in, or the value of `column`; one of them is set.
@@ -50,12 +50,12 @@ class Prompting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One run. Without `prompting` the input holds OpenAI's batch lines.
+    """One run. Without `prompt_options` the input holds OpenAI's batch lines.
 
     `endpoint` is a path such as `/v1/embeddings`; None takes the one of the first line, or chat.
-    `errors` is where failed lines go; None means beside `target`, and for a table, which has a
-    column for errors, nowhere else. With `restart` whatever an earlier run left is replaced. With
-    `checks_server` a server that knows none of the paths is found out before anything is sent.
+    `errors` is the file for failed lines; None means beside `target`, or no file for a table, as it
+    has a column for errors. With `restart` the files of an earlier run are replaced. With
+    `checks_server` a server that does not know the endpoint is refused before anything is sent.
     """
 
     source: Path
@@ -63,9 +63,9 @@ class Job:
     errors: Path | None = None
     endpoint: str | None = None
     model: str | None = None
-    prompting: Prompting | None = None
-    order: Order = Order.DONE
-    form: Form = Form.JSONL
+    prompt_options: PromptOptions | None = None
+    order: ResultOrder = ResultOrder.DONE
+    file_format: FileFormat = FileFormat.JSONL
     keep_state: bool = False
     restart: bool = False
     checks_server: bool = True
@@ -77,27 +77,27 @@ class Job:
 
     @property
     def errors_file(self) -> Path | None:
-        """Where failed lines are written, if anywhere."""
-        if self.errors is not None or self.form is not Form.JSONL:
+        """The file for failed lines, if any."""
+        if self.errors is not None or self.file_format is not FileFormat.JSONL:
             return self.errors
         return self.target.with_name(f"{self.target.stem}.errors.jsonl")
 
-    def bound(self) -> dict[str, str]:
+    def fixed_options(self) -> dict[str, str]:
         """Return the flags that decide what is sent, each with its value as text.
 
-        A run may only be continued with the same. Where results go, in which order, and where the
-        model server listens may change.
+        A run may only be continued with the same values. The target, its order and the address of
+        the model server may change.
         """
-        prompting = self.prompting or Prompting()
+        prompt_options = self.prompt_options or PromptOptions()
         values: dict[str, object] = {
             "--endpoint": self.endpoint,
             "--model": self.model,
-            "--prompt-template": prompting.template,
-            "--column": prompting.column,
-            "--system": prompting.system,
-            "--id-column": prompting.id_column,
-            "--max-tokens": prompting.max_tokens,
-            "--param": dict(prompting.parameters) or None,
+            "--prompt-template": prompt_options.template,
+            "--column": prompt_options.column,
+            "--system": prompt_options.system,
+            "--id-column": prompt_options.id_column,
+            "--max-tokens": prompt_options.max_tokens,
+            "--param": dict(prompt_options.parameters) or None,
         }
         return {
             flag: json.dumps(value, sort_keys=True)
@@ -106,9 +106,11 @@ class Job:
         }
 
 
-def form_of(path: Path) -> Form:
-    """Return the form that a file name tells; what has no ending that we know is JSONL."""
-    return {".csv": Form.CSV, ".parquet": Form.PARQUET}.get(path.suffix.lower(), Form.JSONL)
+def file_format_of(path: Path) -> FileFormat:
+    """Return the format by the suffix of a file name; an unknown suffix means JSONL."""
+    return {".csv": FileFormat.CSV, ".parquet": FileFormat.PARQUET}.get(
+        path.suffix.lower(), FileFormat.JSONL
+    )
 
 
 def endpoint_of(text: str) -> str:

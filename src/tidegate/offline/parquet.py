@@ -2,19 +2,19 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, Self
 
 from tidegate.domain.errors import Refused
 
 ROWS_AT_ONCE = 512
 
 
+# pyarrow ships no types. These are what passes between the functions of this file.
 class _Column(Protocol):
     def to_pylist(self) -> list[object]: ...
 
-    def cast(self, kind: object) -> "_Column": ...
+    def cast(self, kind: str) -> Self: ...
 
 
 class _Batch(Protocol):
@@ -24,8 +24,9 @@ class _Batch(Protocol):
 
 class _Schema(Protocol):
     names: list[str]
+    types: list[object]
 
-    def append(self, field: object) -> "_Schema": ...
+    def append(self, field: object) -> Self: ...
 
 
 class _File(Protocol):
@@ -33,50 +34,22 @@ class _File(Protocol):
 
     def iter_batches(self, batch_size: int) -> Iterator[_Batch]: ...
 
-    def close(self) -> None: ...
-
-
-class _Writer(Protocol):
-    def write_batch(self, batch: object) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class _RecordBatches(Protocol):
-    def from_arrays(self, arrays: Sequence[object], *, schema: _Schema) -> object: ...
-
-
-class _Arrow(Protocol):
-    RecordBatch: _RecordBatches
-    ArrowException: type[Exception]
-
-    def array(self, values: Sequence[object], *, type: object) -> object: ...  # noqa: A002 -- theirs
-
-    def field(self, name: str, kind: object) -> object: ...
-
-    def schema(self, fields: Sequence[object]) -> _Schema: ...
-
-    def string(self) -> object: ...
-
-    def int64(self) -> object: ...
-
-
-class _ParquetModule(Protocol):
-    def ParquetFile(self, path: Path) -> _File: ...  # noqa: N802 -- theirs
-
-    def ParquetWriter(self, where: BinaryIO, schema: _Schema) -> _Writer: ...  # noqa: N802 -- theirs
-
 
 def check_installed() -> None:
-    """Refuse work that needs Parquet where pyarrow is missing.
+    """Refuse work that needs Parquet if pyarrow is missing.
 
     Raises:
-        Refused: it is.
+        Refused: it is missing.
     """
-    _modules()
+    try:
+        import pyarrow as pa  # noqa: F401, PLC0415 -- optional, and slow to import
+    except ImportError as error:
+        raise Refused(
+            "Parquet needs pyarrow, which is not installed: pip install 'tidegate[parquet]'."
+        ) from error
 
 
-def columns(path: Path) -> list[str]:
+def column_names(path: Path) -> list[str]:
     """Return the names of the columns.
 
     Raises:
@@ -86,39 +59,37 @@ def columns(path: Path) -> list[str]:
         return list(file.schema_arrow.names)
 
 
-def rows(path: Path) -> Iterator[Mapping[str, object]]:
-    """Yield the rows as dicts, some hundred of them in memory at a time.
+def read_rows(path: Path) -> Iterator[Mapping[str, object]]:
+    """Yield the rows as dicts, `ROWS_AT_ONCE` of them in memory at a time.
 
     Raises:
         Refused: the file can't be read, or pyarrow is missing.
     """
-    arrow, _ = _modules()
     with _opened(path) as file:
         names = file.schema_arrow.names
         for batch in file.iter_batches(batch_size=ROWS_AT_ONCE):
-            values = [_values(arrow, column) for column in batch.columns]
+            values = [_values(column) for column in batch.columns]
             for cells in zip(*values, strict=True):
                 yield dict(zip(names, cells, strict=True))
 
 
-def _values(arrow: _Arrow, column: _Column) -> list[object]:
+def _values(column: _Column) -> Sequence[object]:
     try:
         return column.to_pylist()
     except (ValueError, OverflowError):
-        # Python has no value for it, such as an instant in nanoseconds; it has a text all the same.
-        return column.cast(arrow.string()).to_pylist()
+        # Python has no such value, for example an instant in nanoseconds; Arrow has a text for it.
+        return column.cast("string").to_pylist()
 
 
-class Sheet:
+class ParquetWriter:
     """Writes rows of texts, with whole numbers in the columns that `integers` names."""
 
     def __init__(self, where: BinaryIO, names: Sequence[str], integers: frozenset[str]) -> None:
-        arrow, module = _modules()
-        self._arrow = arrow
-        self._kinds = [arrow.int64() if name in integers else arrow.string() for name in names]
-        fields = zip(names, self._kinds, strict=True)
-        self._schema = arrow.schema([arrow.field(name, kind) for name, kind in fields])
-        self._writer = module.ParquetWriter(where, self._schema)
+        check_installed()
+        from pyarrow import parquet, schema  # noqa: PLC0415 -- as above
+
+        self._schema = schema(_fields(names, integers))
+        self._writer = parquet.ParquetWriter(where, self._schema)
         self._held: list[Sequence[object]] = []
 
     def write(self, cells: Sequence[object]) -> None:
@@ -128,20 +99,13 @@ class Sheet:
             self._flush()
 
     def close(self) -> None:
-        """Write what is left, and the end of the file."""
+        """Write the remaining rows, and the end of the file."""
         self._flush()
         self._writer.close()
 
     def _flush(self) -> None:
         if self._held:
-            values = zip(*self._held, strict=True)
-            arrays = [
-                self._arrow.array(column, type=kind)
-                for column, kind in zip(values, self._kinds, strict=True)
-            ]
-            self._writer.write_batch(
-                self._arrow.RecordBatch.from_arrays(arrays, schema=self._schema)
-            )
+            self._writer.write_batch(_batch([], self._held, self._schema))
             self._held = []
 
 
@@ -152,55 +116,54 @@ def extend(
     integers: frozenset[str],
     cells: Iterator[Sequence[object]],
 ) -> Iterator[int]:
-    """Write a copy of a file with further columns, whose types stay as they are.
+    """Write a copy of a file with further columns; the types of its own columns stay.
 
     Yields how many rows were written, for every few of them.
 
     Raises:
         Refused: the file can't be read, or pyarrow is missing.
     """
-    arrow, module = _modules()
-    kinds = [arrow.int64() if name in integers else arrow.string() for name in names]
     with _opened(source) as file:
+        from pyarrow import parquet  # noqa: PLC0415 -- as above
+
         schema = file.schema_arrow
-        for name, kind in zip(names, kinds, strict=True):
-            schema = schema.append(arrow.field(name, kind))
-        writer = module.ParquetWriter(where, schema)
+        for field in _fields(names, integers):
+            schema = schema.append(field)
+        writer = parquet.ParquetWriter(where, schema)
         for batch in file.iter_batches(batch_size=ROWS_AT_ONCE):
-            added = zip(*(next(cells) for _ in range(batch.num_rows)), strict=True)
-            arrays = [
-                arrow.array(column, type=kind) for column, kind in zip(added, kinds, strict=True)
-            ]
-            writer.write_batch(
-                arrow.RecordBatch.from_arrays([*batch.columns, *arrays], schema=schema)
-            )
+            added = [next(cells) for _ in range(batch.num_rows)]
+            writer.write_batch(_batch(batch.columns, added, schema))
             yield batch.num_rows
         writer.close()
 
 
-def _modules() -> tuple[_Arrow, _ParquetModule]:
-    try:
-        arrow: _Arrow = import_module("pyarrow")
-        module: _ParquetModule = import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise Refused(
-            "Parquet needs pyarrow, which is not installed: pip install 'tidegate[parquet]'."
-        ) from error
-    return arrow, module
+def _fields(names: Sequence[str], integers: frozenset[str]) -> list[object]:
+    from pyarrow import field, int64, string  # noqa: PLC0415 -- as above
+
+    return [field(name, int64() if name in integers else string()) for name in names]
+
+
+def _batch(columns: Sequence[_Column], rows: Sequence[Sequence[object]], schema: _Schema) -> object:
+    """Return columns as they are, and rows as the columns after them."""
+    from pyarrow import RecordBatch, array  # noqa: PLC0415 -- as above
+
+    kinds = schema.types[len(columns) :]
+    added = zip(zip(*rows, strict=True), kinds, strict=True)
+    arrays = [array(values, type=kind) for values, kind in added]
+    return RecordBatch.from_arrays([*columns, *arrays], schema=schema)
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[_File]:
-    arrow, module = _modules()
+    check_installed()
+    from pyarrow import ArrowException, parquet  # noqa: PLC0415 -- as above
+
     try:
-        file = module.ParquetFile(path)
-        try:
+        with parquet.ParquetFile(path) as file:
             yield file
-        finally:
-            file.close()
     except FileNotFoundError as error:
         raise Refused(f"There is no file {path}: check the name of the input.") from error
-    except (OSError, arrow.ArrowException) as error:
+    except (OSError, ArrowException) as error:
         raise Refused(f"{path} can't be read as Parquet ({_first_line(error)}).") from error
 
 

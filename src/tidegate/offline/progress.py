@@ -1,4 +1,4 @@
-"""How a run goes: what the processor tells, what the ledger counts, and the pace of both."""
+"""The progress of a run, from the reports of the processor and the counts of the ledger."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -10,23 +10,23 @@ from tidegate.domain.batch import Batch, Status
 from tidegate.domain.errors import TidegateError
 from tidegate.processor.observer import Observer
 
-PACE_SECONDS = 30.0
+RATE_SECONDS = 30.0
 SAMPLES_MAX = 400
 
 
 class Phase(StrEnum):
-    """What is being done now."""
+    """The phase of a run."""
 
-    READING = "reading"  # The input is read and taken in.
-    PLANNING = "planning"  # Its lines are judged and ordered.
+    READING = "reading"  # The input is read and uploaded.
+    PLANNING = "planning"  # Its lines are validated and sorted.
     RUNNING = "running"  # Requests are sent.
-    STOPPING = "stopping"  # Nothing new is sent; what is in flight may still land.
+    STOPPING = "stopping"  # Nothing new is sent; requests in flight may still complete.
     WRITING = "writing"  # The output is written.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """A run at one instant. Rates are those of the last `PACE_SECONDS`; None is not known yet."""
+    """A run at one instant. Rates are those of the last `RATE_SECONDS`; None is not known yet."""
 
     phase: Phase
     total: int
@@ -53,7 +53,7 @@ class _Sample:
 
 
 class Progress(Observer):
-    """Hears of everything; `snapshot` tells it. Times are seconds of the event loop."""
+    """Collects the progress of a run; `snapshot` returns it. Times are those of the event loop."""
 
     def __init__(self) -> None:
         self.phase = Phase.READING
@@ -64,16 +64,16 @@ class Progress(Observer):
         self._trouble: str | None = None
         self._samples: deque[_Sample] = deque(maxlen=SAMPLES_MAX)
 
-    def counted(self, batch: Batch, now: float) -> None:
-        """Hear what the ledger says of the batch."""
+    def update(self, batch: Batch, now: float) -> None:
+        """Record the batch as the ledger has it."""
         self._batch = batch
         if self.phase in {Phase.READING, Phase.PLANNING}:
             planning = batch.status is Status.VALIDATING
             self.phase = Phase.PLANNING if planning else Phase.RUNNING
         done = batch.counts.completed + batch.counts.failed
         self._samples.append(_Sample(now, done, batch.usage.total_tokens))
-        # One sample older than the span is kept, so that the span is always covered.
-        while len(self._samples) > 2 and self._samples[1].at <= now - PACE_SECONDS:  # noqa: PLR2004
+        # One sample older than the period is kept, so that the period is always covered.
+        while len(self._samples) > 2 and self._samples[1].at <= now - RATE_SECONDS:  # noqa: PLR2004
             self._samples.popleft()
 
     @override
@@ -96,10 +96,10 @@ class Progress(Observer):
         self._trouble = str(error)
 
     def snapshot(self) -> Snapshot:
-        """Return how it stands."""
+        """Return the progress so far."""
         batch = self._batch
         counts = None if batch is None else batch.counts
-        lines, tokens = self._pace()
+        lines, tokens = self._rates()
         left = 0 if counts is None else counts.total - counts.completed - counts.failed
         return Snapshot(
             phase=self.phase,
@@ -119,8 +119,8 @@ class Progress(Observer):
             return f"{name}: {reason}"
         return None
 
-    def _pace(self) -> tuple[float | None, float | None]:
-        if len(self._samples) < 2:  # noqa: PLR2004 -- a pace needs two instants
+    def _rates(self) -> tuple[float | None, float | None]:
+        if len(self._samples) < 2:  # noqa: PLR2004 -- a rate needs two instants
             return None, None
         first, last = self._samples[0], self._samples[-1]
         seconds = last.at - first.at

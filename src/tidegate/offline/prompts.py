@@ -1,4 +1,4 @@
-"""From a row to the line of a batch file."""
+"""Makes a line of a batch file from each row."""
 
 import string
 from collections.abc import Iterable, Iterator, Mapping
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import msgspec
 
 from tidegate.domain.errors import Refused
-from tidegate.offline.job import Prompting
+from tidegate.offline.job import PromptOptions
 from tidegate.offline.rows import Row
 
 _encode = msgspec.json.Encoder(enc_hook=str).encode
@@ -20,7 +20,7 @@ _MEMBERS: Mapping[str, tuple[str, str]] = {
 
 
 class Template:
-    """Text with names of columns in braces; doubled braces stand for themselves."""
+    """Text with names of columns in braces; doubled braces are literal."""
 
     def __init__(self, text: str) -> None:
         try:
@@ -28,7 +28,7 @@ class Template:
         except ValueError as error:
             raise Refused(
                 f"--prompt-template can't be read ({error}): write columns as {{name}}, and a "
-                "brace that is meant as such twice."
+                "literal brace twice."
             ) from error
         self._pieces: list[tuple[str, str | None]] = []
         for literal, name, form, conversion in parsed:
@@ -59,16 +59,18 @@ class Template:
 class Requests:
     """Makes one line of each row."""
 
-    def __init__(self, prompting: Prompting, *, endpoint: str, model: str) -> None:
+    def __init__(self, prompt_options: PromptOptions, *, endpoint: str, model: str) -> None:
         if endpoint not in _MEMBERS:
             raise Refused(
                 f"Rows can't become requests to {endpoint}: give whole request lines in a batch "
                 f"file, or one of {', '.join(_MEMBERS)}."
             )
-        self._prompting = prompting
+        self._options = prompt_options
         self._endpoint = endpoint
         self._model = model
-        self._template = None if prompting.template is None else Template(prompting.template)
+        self._template = (
+            None if prompt_options.template is None else Template(prompt_options.template)
+        )
 
     def lines(self, rows: Iterable[Row]) -> Iterator[bytes]:
         """Yield the lines; line N is that of row N, and numbers without a row give blank lines.
@@ -89,7 +91,7 @@ class Requests:
         Raises:
             Refused: the row lacks a column.
         """
-        name = self._prompting.id_column
+        name = self._options.id_column
         line = {
             "custom_id": str(row.number) if name is None else text_of(value_of(row, name)),
             "method": "POST",
@@ -102,31 +104,31 @@ class Requests:
             raise Refused(f"Not text: {row.place} holds a lone surrogate.") from error
 
     def _body(self, row: Row) -> dict[str, object]:
-        prompting = self._prompting
+        options = self._options
         member, bound = _MEMBERS[self._endpoint]
         body: dict[str, object] = {"model": self._model, member: self._prompt(row)}
-        if prompting.system is not None and self._endpoint == "/v1/responses":
-            body["instructions"] = prompting.system
-        if prompting.max_tokens is not None:
-            body[bound] = prompting.max_tokens
-        return body | dict(prompting.parameters)
+        if options.system is not None and self._endpoint == "/v1/responses":
+            body["instructions"] = options.system
+        if options.max_tokens is not None:
+            body[bound] = options.max_tokens
+        return body | dict(options.parameters)
 
     def _prompt(self, row: Row) -> object:
         given: object
         if self._template is not None:
             given = self._template.render(row)
         else:
-            assert self._prompting.column is not None, "neither template nor column"
-            given = value_of(row, self._prompting.column)
+            assert self._options.column is not None, "neither template nor column"
+            given = value_of(row, self._options.column)
         if self._endpoint != "/v1/chat/completions":
             return given if isinstance(given, list) else text_of(given)
-        # A list is a conversation already.
+        # A list already is a conversation.
         messages = (
             given if isinstance(given, list) else [{"role": "user", "content": text_of(given)}]
         )
-        if self._prompting.system is None:
+        if self._options.system is None:
             return messages
-        return [{"role": "system", "content": self._prompting.system}, *messages]
+        return [{"role": "system", "content": self._options.system}, *messages]
 
 
 def value_of(row: Row, name: str) -> object:
@@ -144,7 +146,7 @@ def value_of(row: Row, name: str) -> object:
 
 
 def text_of(value: object) -> str:
-    """Return a value as it stands in a prompt or a cell: texts as they are, the rest as JSON."""
+    """Return a value as text for a prompt or a cell: text unchanged, other values as JSON."""
     if value is None:
         return ""
     if isinstance(value, str):

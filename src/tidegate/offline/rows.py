@@ -1,4 +1,4 @@
-"""Rows of an input that is no batch file, one after the other, whatever its form."""
+"""Reads the rows of an input that is not a batch file, in any format, one at a time."""
 
 import csv
 import sys
@@ -10,7 +10,7 @@ import msgspec
 
 from tidegate.domain.errors import Refused
 from tidegate.offline import parquet
-from tidegate.offline.job import Form
+from tidegate.offline.job import FileFormat
 from tidegate.wire.jsonl import LineSplitter
 
 READ_BYTES = 2**20
@@ -22,7 +22,7 @@ _decode = msgspec.json.Decoder(dict[str, object]).decode
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row. `number` grows from row to row and names it; `place` is for messages."""
+    """One row. `number` identifies it and grows from row to row; `place` is for messages."""
 
     number: int
     place: str
@@ -36,7 +36,7 @@ def pieces_of(path: Path) -> Iterator[bytes]:
         Refused: it can't be read, or is a pipe or a device.
     """
     if path.is_fifo() or path.is_char_device() or path.is_block_device():
-        # What it gave once it would not give again, and a file is read more than once.
+        # The input is read more than once.
         raise Refused(f"{path} is a pipe or a device, not a file: write it into a file first.")
     try:
         with path.open("rb") as file:
@@ -46,48 +46,48 @@ def pieces_of(path: Path) -> Iterator[bytes]:
         raise unreadable(path, error) from error
 
 
-def read_rows(path: Path, form: Form) -> Iterator[Row]:
+def read_rows(path: Path, file_format: FileFormat) -> Iterator[Row]:
     """Yield every row, with constant memory.
 
     Raises:
-        Refused: the file can't be read, or a row of it; the message says where.
+        Refused: the file or a row can't be read; the message names the place.
     """
-    match form:
-        case Form.CSV:
+    match file_format:
+        case FileFormat.CSV:
             return _csv_rows(path)
-        case Form.PARQUET:
+        case FileFormat.PARQUET:
             return _parquet_rows(path)
-        case Form.JSONL:
+        case FileFormat.JSONL:
             return _jsonl_rows(path)
 
 
-def read_columns(path: Path, form: Form) -> list[str]:
+def read_columns(path: Path, file_format: FileFormat) -> list[str]:
     """Return the names of all columns; those of JSONL in the order in which they first appear.
 
     Raises:
         Refused: the file can't be read, or has more than `COLUMNS_MAX` columns.
     """
-    names = _columns(path, form)
+    names = _columns(path, file_format)
     if len(names) > COLUMNS_MAX:
         raise Refused(f"{path} has more than {COLUMNS_MAX} columns: leave some out.")
     return names
 
 
-def _columns(path: Path, form: Form) -> list[str]:
-    match form:
-        case Form.CSV:
+def _columns(path: Path, file_format: FileFormat) -> list[str]:
+    match file_format:
+        case FileFormat.CSV:
             return next(_csv_records(path), (0, list[str]()))[1]
-        case Form.PARQUET:
-            return parquet.columns(path)
-        case Form.JSONL:
+        case FileFormat.PARQUET:
+            return parquet.column_names(path)
+        case FileFormat.JSONL:
             return _jsonl_columns(path)
 
 
 def unreadable(path: Path, error: OSError) -> Refused:
-    """Return what is said of a file that can't be read."""
+    """Return the error for a file that can't be read."""
     if isinstance(error, FileNotFoundError):
         return Refused(f"There is no file {path}: check the name of the input.")
-    return Refused(f"{path} can't be read ({error.strerror}): mend that, or name another input.")
+    return Refused(f"{path} can't be read ({error.strerror}): fix that, or name another input.")
 
 
 def _jsonl_rows(path: Path) -> Iterator[Row]:
@@ -120,7 +120,7 @@ def _jsonl_columns(path: Path) -> list[str]:
 
 def _csv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield the header and each record that is not blank, with the number of its last line."""
-    # The parser's own limit is one for the whole process.
+    # The parser's own limit is global to the process.
     csv.field_size_limit(min(ROW_BYTES_MAX, sys.maxsize))
     reader = None
     try:
@@ -154,5 +154,5 @@ def _csv_rows(path: Path) -> Iterator[Row]:
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
-    for number, values in enumerate(parquet.rows(path), 1):
+    for number, values in enumerate(parquet.read_rows(path), 1):
         yield Row(number, f"row {number} of {path}", values)

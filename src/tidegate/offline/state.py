@@ -1,4 +1,4 @@
-"""The folder beside the output in which a run survives its own end, whatever ends it."""
+"""The folder beside the output that lets a run continue after any interruption."""
 
 import fcntl
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from tidegate.domain.errors import Conflict, Refused
-from tidegate.offline.durable import flush_directory, replacing
+from tidegate.offline.atomic_file import flush_directory, replace_atomically
 from tidegate.offline.job import Job
 
 RECORD_FILE = "run.json"
@@ -22,7 +22,7 @@ LOCK_TRIES_MAX = 10
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run came to, once its output is written."""
+    """The counts of a run whose output is written."""
 
     total: int
     completed: int
@@ -42,8 +42,8 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True):
 class State:
     """The folder of one run, locked by this process.
 
-    The ledger in `data` is the truth about the lines; the record beside it says which input and
-    which options they were made from, and whether the output is written.
+    The ledger in `data` is the truth about the lines; the record beside it holds the input and
+    options that they were made from, and whether the output is written.
     """
 
     def __init__(self, job: Job) -> None:
@@ -53,45 +53,45 @@ class State:
         self._record = _read(self.path / RECORD_FILE)
 
     @property
-    def is_begun(self) -> bool:
-        """Say whether there is anything to continue."""
+    def is_started(self) -> bool:
+        """Return whether there is anything to continue."""
         return self._record is not None
 
     @property
     def finished(self) -> Finished | None:
-        """What the run came to, where only its folder is left to remove."""
+        """The counts of the run, if only its folder is left to remove."""
         return None if self._record is None else self._record.finished
 
     @property
     def has_data(self) -> bool:
-        """Say whether the ledger is there; it is removed in one step."""
+        """Return whether the ledger exists; it is removed in one step."""
         return self.data.is_dir()
 
     def bind(self, input_sha256: str) -> None:
-        """Tie the run to its input and options, or prove that they are those it is tied to.
+        """Bind the run to its input and options, or check that they are those it is bound to.
 
         Raises:
             Conflict: the input or an option differs from that of the run that is here.
             StorageFull: the record can't be written.
         """
         if self._record is None:
-            bound = self._job.bound()
+            bound = self._job.fixed_options()
             self._write(_Record(format=FORMAT, input_sha256=input_sha256, options=bound))
             return
-        different = list(_differences(self._record, input_sha256, self._job.bound()))
+        different = list(_differences(self._record, input_sha256, self._job.fixed_options()))
         if different:
             raise Conflict(
-                f"{self.path} holds a run that was begun otherwise: {'; '.join(different)}. Put "
-                "that back to continue it, or pass --restart to begin anew."
+                f"{self.path} holds a run with other options: {'; '.join(different)}. Restore "
+                "that to continue it, or pass --restart to start again."
             )
 
     def finish(self, finished: Finished) -> None:
         """Record durably that the output is written: from now on nothing is sent for it again."""
-        assert self._record is not None, "finished before it was begun"
+        assert self._record is not None, "finished before it was started"
         self._write(msgspec.structs.replace(self._record, finished=finished))
 
     def clear(self) -> None:
-        """Remove all but the lock; the record goes last, so that half of it is never begun anew."""
+        """Remove all but the lock; the record goes last, so that no half-removed run is used."""
         gone = self.path / GONE_FOLDER
         shutil.rmtree(gone, ignore_errors=True)
         if self.has_data:
@@ -103,27 +103,27 @@ class State:
         self._record = None
 
     def remove(self) -> None:
-        """Remove the folder; twice is harmless."""
+        """Remove the folder; do nothing if it is gone."""
         if not self.path.is_dir():
             return
         self.clear()
         shutil.rmtree(self.path, ignore_errors=True)
 
     def _write(self, record: _Record) -> None:
-        with replacing(self.path / RECORD_FILE) as file:
+        with replace_atomically(self.path / RECORD_FILE) as file:
             file.write(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
         self._record = record
 
 
 @contextmanager
 def open_state(job: Job) -> Iterator[State]:
-    """Lock the folder of a run, made if needed; with `restart`, emptied.
+    """Lock the folder of a run, and create it if needed; with `restart`, empty it.
 
     An empty folder is not left behind.
 
     Raises:
-        Conflict: another process works on it, or the output is there already.
-        Refused: the folder can't be used, or another version made it.
+        Conflict: another process works on it, or the output exists.
+        Refused: the folder can't be used, or another version created it.
     """
     _check_places(job)
     with _locked(job.folder):
@@ -131,17 +131,17 @@ def open_state(job: Job) -> Iterator[State]:
         if job.restart:
             state.clear()
         try:
-            if not job.restart and not state.is_begun:
+            if not job.restart and not state.is_started:
                 _check_free(job)
             yield state
         finally:
-            if not state.is_begun:
+            if not state.is_started:
                 state.remove()
 
 
 def _check_places(job: Job) -> None:
     if str(job.target) == "-":
-        raise Refused("The output must be a file, so that a run can go on: name one.")
+        raise Refused("The output must be a file, so that a run can be continued: name one.")
     if not job.target.parent.is_dir():
         raise Refused(f"There is no folder {job.target.parent}: make it, or choose another output.")
     if job.target.is_dir():
@@ -150,7 +150,7 @@ def _check_places(job: Job) -> None:
     for path in (job.target, errors):
         # Files are replaced as a whole, which would remove a device such as /dev/null.
         if path is not None and path.exists() and not path.is_file():
-            raise Refused(f"{path} is no ordinary file: name another one.")
+            raise Refused(f"{path} is not a regular file: name another one.")
     if errors is not None and not errors.parent.is_dir():
         raise Refused(f"There is no folder {errors.parent}: make it, or choose another --errors.")
     places = [path.resolve() for path in (job.source, job.target, errors) if path is not None]
@@ -162,7 +162,7 @@ def _check_free(job: Job) -> None:
     for path in (job.target, job.errors_file):
         if path is not None and os.path.lexists(path):
             raise Conflict(
-                f"{path} is there already and would be replaced: move it away, name another "
+                f"{path} exists and would be replaced: move it away, name another "
                 "output, or pass --restart to replace it."
             )
 
@@ -177,7 +177,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _lock(folder: Path) -> int:
-    """Return the descriptor of the lock; whoever removes a folder has removed its lock with it."""
+    """Return the descriptor of the lock. Try again if another process removes the folder."""
     path = folder / LOCK_FILE
     gone: OSError | None = None
     for _ in range(LOCK_TRIES_MAX):
@@ -200,15 +200,15 @@ def _lock(folder: Path) -> int:
             raise _busy(folder) from error
         os.close(descriptor)
     if gone is not None and not folder.exists():
-        # Some file systems say that a folder is not there where it can't be made.
+        # Some file systems report a missing folder if it can't be created.
         raise _unusable(folder, gone) from gone
     raise _busy(folder)
 
 
 def _unusable(folder: Path, error: OSError) -> Refused:
     return Refused(
-        f"The folder {folder}, in which the run is kept, can't be used "
-        f"({error.strerror}): mend that, or choose another output."
+        f"The folder {folder} of the run can't be used "
+        f"({error.strerror}): fix that, or choose another output."
     )
 
 
@@ -226,12 +226,12 @@ def _read(path: Path) -> _Record | None:
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Refused(
             f"{path} can't be read ({error}): pass --restart to another output, or remove "
-            f"{path.parent} to begin anew."
+            f"{path.parent} to start again."
         ) from error
     if record.format != FORMAT:
         raise Refused(
-            f"{path.parent} was made by another version of Tidegate: finish it with that one, or "
-            "remove it to begin anew."
+            f"{path.parent} was created by another version of Tidegate: finish it with that one, "
+            "or remove it to start again."
         )
     return record
 

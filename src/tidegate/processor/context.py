@@ -16,11 +16,11 @@ from tidegate.processor.plan_door import PlanTask
 from tidegate.processor.scratch import ScratchMaker
 from tidegate.processor.settings import Settings
 from tidegate.runtime.clock import Clock
-from tidegate.runtime.identity import IdMaker
+from tidegate.runtime.ids import IdMaker
+from tidegate.sandbox.base import Cell
 from tidegate.signals.base import Signals
 from tidegate.stores.base import Store
 from tidegate.upstreams.catalogue import Catalogue
-from tidegate.upstreams.cell import Cell
 
 OpenPlanCell = Callable[[PlanTask], Cell]
 

@@ -10,8 +10,8 @@ from typing_extensions import override
 from tidegate.domain.claim import Unit
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.runtime.limiter import Aimd, AimdSettings
+from tidegate.sandbox.base import Cell, SharedCell
 from tidegate.upstreams.base import Upstream
-from tidegate.upstreams.cell import Cell, SharedCell
 
 REPLY_BYTES_EXPECTED_MIN = 4_096
 REPLY_BYTES_EXPECTED_START = 262_144
@@ -235,7 +235,7 @@ class Routes:
 
     def __post_init__(self) -> None:
         if not self.by_model and self.default is None:
-            raise SettingsInvalid("No upstream is configured: set gateway.url or model_gateways.")
+            raise SettingsInvalid("No upstream is configured: set upstream.url or upstreams.")
 
     def find(self, model: str) -> Endpoint | None:
         """Return the endpoint of a model, or None when none serves it."""

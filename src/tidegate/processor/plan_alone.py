@@ -23,8 +23,8 @@ from tidegate.processor.plan_door import (
 from tidegate.processor.planning_settings import Planning
 from tidegate.processor.scan import too_many
 from tidegate.processor.slices import Slice
+from tidegate.sandbox.base import Cell
 from tidegate.upstreams.base import Call, Reply
-from tidegate.upstreams.cell import Cell
 from tidegate.wire.jsonl import LineSplitter
 
 # So many children die of one batch at most, wherever in it: no two lines, but all of them together.

@@ -20,8 +20,8 @@ from tidegate.processor.problems import Problems
 from tidegate.processor.scan import Scan
 from tidegate.processor.scratch import ScratchMaker
 from tidegate.processor.slices import Slice, slices
+from tidegate.sandbox.base import Cell
 from tidegate.upstreams.base import Call, Reply, Upstream
-from tidegate.upstreams.cell import Cell
 
 LINE: Final = "/v1/plan/line"
 JUDGE: Final = "/v1/plan/judge"

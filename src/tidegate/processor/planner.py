@@ -23,8 +23,8 @@ from tidegate.processor.scan import Scan
 from tidegate.processor.slices import Slice, slices
 from tidegate.processor.source import Source
 from tidegate.processor.storage import Storage
+from tidegate.sandbox.base import Cell
 from tidegate.stores.base import ClaimedBatch, Plan
-from tidegate.upstreams.cell import Cell
 
 
 class Planner:

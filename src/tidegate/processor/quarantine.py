@@ -17,9 +17,9 @@ from tidegate.processor.observer import Observer
 from tidegate.processor.open_shard import OpenShard, State
 from tidegate.processor.run import Run
 from tidegate.processor.storage import Storage
+from tidegate.sandbox.base import Cell
 from tidegate.stores.base import Store
 from tidegate.upstreams.base import Call, Reply
-from tidegate.upstreams.cell import Cell
 
 T = TypeVar("T")
 

@@ -1,7 +1,7 @@
-"""The wall clock as a port, so that a simulation can own time.
+"""The wall clock as a port, so that a simulation can control time.
 
 Durations inside one process are measured by the event loop's own `time()`; this clock is for
-instants that are written down or compared between processes.
+instants that are stored or compared between processes.
 """
 
 import time
@@ -9,10 +9,10 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Tells the wall-clock time."""
+    """Returns the wall-clock time."""
 
     def now(self) -> float:
-        """Return Unix seconds. May jump when the machine's clock is set."""
+        """Return Unix seconds. They may jump when the machine's clock is set."""
         ...
 
 

@@ -22,6 +22,7 @@ from tidegate.domain.claim import Claim, Unit
 from tidegate.domain.file import File, Part, Purpose
 from tidegate.domain.shard import Shard, ShardPlan, Tally, Verdict
 from tidegate.domain.share import Offer
+from tidegate.stores.health import StoreHealth
 from tidegate.stores.upkeep import Upkeep
 
 T = TypeVar("T")
@@ -182,6 +183,15 @@ class Store(Upkeep):
         Raises:
             StoreUnavailable: it does not.
             StorageFull: it reads, but has no room to write.
+        """
+
+    @abstractmethod
+    async def health(self) -> StoreHealth:
+        """Return how the ledger stands, whether or not it is open. Nothing in it changes.
+
+        Raises:
+            StorageBroken: it is damaged, or no ledger of this back-end.
+            StoreUnavailable: it can't be reached or read.
         """
 
     # Uploads and files

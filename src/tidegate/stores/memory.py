@@ -4,6 +4,7 @@ Nothing survives the process. No method awaits, so each is atomic on one event l
 closing change nothing: several simulated processes may share one store and outlive each other.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -29,6 +30,7 @@ from tidegate.stores.base import (
     Store,
     Want,
 )
+from tidegate.stores.health import OldestBatch, StoreHealth
 from tidegate.stores.ledger import Hold
 from tidegate.stores.memory_rows import Entry, Job, Upload, offers, page, place, take
 from tidegate.stores.memory_upkeep import MemoryUpkeep
@@ -58,6 +60,22 @@ class MemoryStore(MemoryUpkeep, Store):
     @override
     async def check(self) -> None:
         pass
+
+    @override
+    async def health(self) -> StoreHealth:
+        now = self._clock.now()
+        live = [job.batch for job in self._live.values()]
+        oldest = min(live, key=place, default=None)
+        return StoreHealth(
+            engine="memory",
+            durable=False,
+            schema=1,
+            schema_known=1,
+            members=len(await self.get_living()),
+            batches=Counter(job.batch.status.value for job in self._jobs.values()),
+            oldest=None if oldest is None else _oldest(oldest),
+            overdue=sum(batch.expires_at <= now for batch in live),
+        )
 
     @override
     async def begin_upload(self, upload_id: str, *, tenant: str, blob: str, at: float) -> None:
@@ -388,3 +406,14 @@ class MemoryStore(MemoryUpkeep, Store):
         job.batch = ledger.recorded(job.batch, outcome, open_shards=len(job.open), at=at)
         if not job.open:
             job.finalizing = Hold()
+
+
+def _oldest(batch: Batch) -> OldestBatch:
+    """Return what an operator is shown of a batch."""
+    return OldestBatch(
+        batch_id=batch.id,
+        status=batch.status.value,
+        created_at=batch.created_at,
+        expires_at=batch.expires_at,
+        waiting_for=batch.waiting_for,
+    )

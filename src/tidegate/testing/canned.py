@@ -4,9 +4,9 @@ import asyncio
 
 from typing_extensions import override
 
-from tidegate.upstreams.connection import Connection
-from tidegate.upstreams.pool import Pool
-from tidegate.upstreams.quick import QuickReplies
+from tidegate.upstreams.http1.connection import Connection
+from tidegate.upstreams.http1.fast_path import FastReplyParser
+from tidegate.upstreams.http1.pool import Pool
 from tidegate.upstreams.settings import HttpSettings
 
 
@@ -31,7 +31,7 @@ class CannedServer:
         """Give a pool so many open connections to this server, all of them free."""
         loop = asyncio.get_running_loop()
         for _ in range(count):
-            connection = Connection(pool, settings, loop, QuickReplies(settings.limits))
+            connection = Connection(pool, settings, loop, FastReplyParser(settings.limits))
             connection.connection_made(_CannedTransport(self, connection, loop))
             pool.released(connection)
 

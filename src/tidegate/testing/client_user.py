@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tidegate.client.access import Access
 from tidegate.client.server import Server
-from tidegate.runtime.identity import SeededIds
+from tidegate.runtime.ids import SeededIds
 
 
 @asynccontextmanager

@@ -98,7 +98,7 @@ def simulator(folder: Path, *arguments: str) -> Iterator[str]:
 def serving(folder: Path, upstream: str, *arguments: str) -> Iterator[Served]:
     """Run `tidegate serve` on free ports, with its data in a folder of `folder`."""
     ports = ("--port", "0", "--observability-port", "0")
-    where = ("--gateway", upstream, "--data-dir", str(folder / "data"))
+    where = ("--upstream", upstream, "--data-dir", str(folder / "data"))
     errors = folder / "serve.log"
     with child(errors, "serve", *ports, *where, *arguments) as (process, line):
         assert line.startswith(READY), errors.read_text()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tidegate.config import load
 from tidegate.desk.read import Content
-from tidegate.offline.intake import TENANT
+from tidegate.offline.input import TENANT
 from tidegate.offline.state import DATA_FOLDER
 from tidegate.wiring.rooms import LEDGER_FILE, open_ports
 

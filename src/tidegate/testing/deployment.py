@@ -21,7 +21,7 @@ from tidegate.processor.observer import NullObserver, Observer
 from tidegate.processor.service import Processor
 from tidegate.processor.settings import Settings
 from tidegate.runtime.clock import Clock
-from tidegate.runtime.identity import SeededIds
+from tidegate.runtime.ids import SeededIds
 from tidegate.signals.base import WORK, Signals, batch_topic
 from tidegate.signals.memory import MemorySignals
 from tidegate.stores.base import Store
@@ -255,7 +255,7 @@ def _begun_calls(routes: Routes, tasks: asyncio.TaskGroup) -> Iterator[None]:
 
 def _routes(answers: Mapping[str, Answer] | Answer) -> Routes:
     if not isinstance(answers, Mapping):
-        return Routes(default=Endpoint("gateway", MemoryUpstream(answers)))
+        return Routes(default=Endpoint("upstream", MemoryUpstream(answers)))
     return Routes(
         by_model={name: Endpoint(name, MemoryUpstream(answer)) for name, answer in answers.items()}
     )

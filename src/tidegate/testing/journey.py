@@ -25,7 +25,7 @@ from tidegate.processor.endpoints import Endpoint, Routes
 from tidegate.processor.observer import Observer
 from tidegate.processor.settings import Settings, Valves
 from tidegate.runtime.clock import Clock
-from tidegate.runtime.identity import SeededIds
+from tidegate.runtime.ids import SeededIds
 from tidegate.runtime.limiter import AimdSettings
 from tidegate.signals.memory import MemorySignals
 from tidegate.stores.base import Store
@@ -35,7 +35,7 @@ from tidegate.testing.deployment import TENANT, Deployment, request_line
 from tidegate.testing.loop import LoopClock
 from tidegate.upstreams.base import Upstream
 from tidegate.upstreams.catalogue import Catalogue
-from tidegate.upstreams.http import HttpUpstream
+from tidegate.upstreams.http1.upstream import HttpUpstream
 from tidegate.upstreams.settings import HttpSettings, Limits as UpstreamLimits
 
 IN_FLIGHT = 256
@@ -159,7 +159,7 @@ async def travel(lines: list[bytes], roads: Roads) -> Journey:
     server = CannedServer(REPLY, latency_seconds=LATENCY_SECONDS)
     server.plug(upstream.pool, settings, roads.in_flight)
     limits = AimdSettings(start=roads.in_flight, min=roads.in_flight, max=roads.in_flight)
-    endpoint = Endpoint("gateway", roads.door(upstream), limits=limits)
+    endpoint = Endpoint("upstream", roads.door(upstream), limits=limits)
     watch = roads.watch
     async with roads.make_store(clock) as store:
         deployment = Deployment(

@@ -6,11 +6,13 @@ task. A program in which nothing can ever happen again is reported at once.
 
 import asyncio
 import selectors
-from collections.abc import Coroutine
-from typing import TypeVar
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 from typing_extensions import override
 
+P = ParamSpec("P")
 T = TypeVar("T")
 START_UNIX_SECONDS = 1_800_000_000.0
 TURNS_AT_ONCE_MAX = 100_000
@@ -87,3 +89,13 @@ def run_virtual(main: Coroutine[None, None, T]) -> T:
     """Run a coroutine to its end in virtual time, and close the loop."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(main)
+
+
+def in_virtual_time(test: Callable[P, Coroutine[None, None, None]]) -> Callable[P, None]:
+    """Make an ordinary function of an async test, which runs it on a loop of its own."""
+
+    @wraps(test)
+    def run(*arguments: P.args, **named: P.kwargs) -> None:
+        run_virtual(test(*arguments, **named))
+
+    return run

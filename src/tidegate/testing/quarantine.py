@@ -11,10 +11,10 @@ from tidegate.processor.context import OpenPlanCell
 from tidegate.processor.endpoints import Endpoint, Routes
 from tidegate.processor.plan_door import PlanCell, PlanDoor, PlanTask
 from tidegate.processor.settings import Settings
+from tidegate.sandbox.base import Cell
 from tidegate.stores.base import Want
 from tidegate.testing.deployment import Deployment
 from tidegate.upstreams.base import Call, Reply
-from tidegate.upstreams.cell import Cell
 from tidegate.upstreams.memory import MemoryUpstream
 
 Answer = Callable[[Call], Awaitable[Reply]]

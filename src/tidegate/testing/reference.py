@@ -54,7 +54,7 @@ def commands(command: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str,
 
 def setting_default(name: str) -> str:
     """Return the default of a setting as YAML on one line."""
-    value: object = load(environment={}, flags={"gateway.url": "http://x"}).settings
+    value: object = load(environment={}, flags={"upstream.url": "http://x"}).settings
     for part in name.split("."):
         value = getattr(value, part)
     return printed(value)
@@ -98,14 +98,14 @@ def _settings_page() -> Iterator[str]:
     yield "# Settings"
     yield ""
     yield "Every setting by its dotted name; [configuration](../configuration.md) tells how they"
-    yield "are given. Those of `gateway` are also those of each group in `model_gateways`."
+    yield "are given. Those of `upstream` are also those of each group in `upstreams`."
     yield ""
     yield "| setting | environment | default | meaning |"
     yield "|---|---|---|---|"
     for name, _ in names():
-        if not name.startswith("model_gateways."):
+        if not name.startswith("upstreams."):
             variable = f"TIDEGATE_{name.replace('.', '__').upper()}"
-            default = "required" if name == "gateway.url" else f"`{setting_default(name)}`"
+            default = "required" if name == "upstream.url" else f"`{setting_default(name)}`"
             yield f"| `{name}` | `{variable}` | {default} | {_cell(comments[name])} |"
     yield ""
 

@@ -12,11 +12,12 @@ from tidegate.api.app import build_app
 from tidegate.api.settings import Settings
 from tidegate.blobs.base import BlobStore
 from tidegate.blobs.memory import MemoryBlobs
+from tidegate.http_server.limits import ServerTimeouts
+from tidegate.http_server.server import WebServer, address_of, bind
 from tidegate.processor.endpoints import Routes
 from tidegate.processor.settings import Claims, Ends, Settings as ProcessorSettings
 from tidegate.runtime.clock import Clock
-from tidegate.runtime.identity import SeededIds
-from tidegate.runtime.web import Timeouts, WebServer, address_of, bind
+from tidegate.runtime.ids import SeededIds
 from tidegate.signals.memory import MemorySignals
 from tidegate.stores.base import Store
 from tidegate.stores.memory import MemoryStore
@@ -94,7 +95,7 @@ async def served(world: ApiWorld) -> AsyncIterator[ApiWorld]:
 
     listener = bind("127.0.0.1", 0, "server.port")
     world.url = address_of(listener)
-    server = WebServer(watched, listener, Timeouts(stop_grace_seconds=1))
+    server = WebServer(watched, listener, ServerTimeouts(stop_grace_seconds=1))
     async with asyncio.TaskGroup() as group:
         group.create_task(server.run(), name="test api")
         await server.wait_until_listening()

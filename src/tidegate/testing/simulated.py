@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 
 import httpx
 
+from tidegate.http_server.server import address_of, bind
 from tidegate.runtime.clock import Clock
-from tidegate.runtime.web import address_of, bind
 from tidegate.simulator.app import Simulator
 from tidegate.simulator.serving import SimulatorServer
 from tidegate.simulator.settings import SimulatorSettings

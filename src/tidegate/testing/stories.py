@@ -1,14 +1,18 @@
 """Telling a story: what a deployment without faults of its own does, in virtual time."""
 
 import asyncio
+import inspect
 import math
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from typing import Concatenate, ParamSpec
 
 from tidegate.testing.deployment import Deployment, model_of, ok, request_line
 from tidegate.testing.loop import run_virtual
 from tidegate.upstreams.base import Call, Reply
 
+P = ParamSpec("P")
 Story = Callable[[Deployment], Coroutine[None, None, None]]
 
 
@@ -33,6 +37,25 @@ def told(story: Story) -> None:
         await story(Deployment.make(deaf=_deaf[-1]))
 
     run_virtual(tell())
+
+
+def scenario(
+    test: Callable[Concatenate[Deployment, P], Coroutine[None, None, None]],
+) -> Callable[P, None]:
+    """Make an ordinary function of an async test whose first argument is a fresh deployment.
+
+    It runs in virtual time. All other arguments are those that pytest gives.
+    """
+
+    @wraps(test)
+    def run(*arguments: P.args, **named: P.kwargs) -> None:
+        told(lambda world: test(world, *arguments, **named))
+
+    # pytest reads which fixtures a test wants; the deployment is none of them.
+    signature = inspect.signature(test)
+    wanted = list(signature.parameters.values())[1:]
+    setattr(run, "__signature__", signature.replace(parameters=wanted))  # noqa: B010 - functions have no such attribute for mypy
+    return run
 
 
 def now() -> float:

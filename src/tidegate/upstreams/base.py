@@ -1,8 +1,7 @@
 """The promise of every upstream: one call in, one whole reply or one named fault out.
 
-An upstream never retries by itself once a byte may have reached the server and a byte of the
-reply arrived: whether a call is repeated is decided above. A call that is cancelled or abandoned
-ends, and leaves no connection behind that could deliver its reply to another call.
+An upstream never repeats a call of which a byte of the reply has arrived: its caller decides that.
+A call that is cancelled or abandoned ends, and its reply never reaches another call.
 """
 
 from abc import ABC, abstractmethod
@@ -13,8 +12,8 @@ import msgspec
 
 from tidegate.domain.errors import ReplyBroken, UpstreamFault
 
-# A call and a reply are made for each line of a batch. A struct costs a tenth of what a frozen
-# dataclass does, and without `gc` the collector of cycles, which these can't be part of, passes by.
+# A call and a reply are created for each line of a batch. A struct costs a tenth of a frozen
+# dataclass; `gc=False` excludes it from garbage collection, as it can't be part of a cycle.
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -38,17 +37,17 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Unanswered(ReplyBroken):
-    """A connection that had served before was closed without one byte of this reply.
+    """A connection that was used before was closed without one byte of this reply.
 
-    Servers close idle connections when they like: the call may be sent once more, afresh.
+    Servers may close idle connections at any time: the call may be sent again on a new one.
     """
 
 
 class Receiver(Protocol):
-    """Who waits for what becomes of a call."""
+    """Waits for the result of a call."""
 
     def on_reply(self, result: Reply | UpstreamFault) -> None:
-        """Take the reply, or the fault in its place. Returns at once and never raises."""
+        """Take the reply or the fault of the call. Return immediately and never raise."""
         ...
 
 
@@ -56,29 +55,29 @@ class Sending(Protocol):
     """A call under way."""
 
     def abandon(self, receiver: Receiver) -> None:
-        """End the call that this receiver waits for; it hears nothing any more.
+        """End the call of this receiver, whose `on_reply` is not called any more.
 
-        Nothing happens where it has heard already: what carries the call may carry another's now.
+        Nothing happens if it was called already: the connection may carry another call by now.
         """
         ...
 
 
 class Upstream(ABC):
-    """A door to one model server."""
+    """Sends calls to one model server."""
 
     @abstractmethod
     async def send(self, call: Call) -> Reply:
         """Send a call and read its whole reply, whatever its status.
 
         Raises:
-            ConnectFailed: not one byte was sent.
+            ConnectFailed: no byte was sent.
             TimedOut: a time limit passed.
             ReplyBroken: the connection or the reply broke.
-            ReplyTooLarge: a bound was passed.
+            ReplyTooLarge: a bound was exceeded.
         """
 
     async def send_afresh(self, call: Call) -> Reply:
-        """Send a call that was `Unanswered` once more, on no connection that has served before.
+        """Send a call that was `Unanswered` again, on a connection that was not used before.
 
         Raises:
             UpstreamFault: as from `send`.
@@ -86,14 +85,14 @@ class Upstream(ABC):
         return await self.send(call)
 
     def begin(self, call: Call, receiver: Receiver) -> Sending | None:
-        """Send a call now, if nothing has to be waited for; None if it has: then use `send`.
+        """Send a call if that is possible without waiting; otherwise return None: then use `send`.
 
-        This spares the many short calls of a batch a task each. The receiver hears exactly once,
-        on the event loop and never before this returns, unless the call is abandoned. It may hear
-        `Unanswered`, which `send` never raises.
+        Calls of a batch then need no task each. The receiver is called exactly once, on the event
+        loop and never before this returns, unless the call is abandoned. It may get `Unanswered`,
+        which `send` never raises.
 
         Raises:
-            UpstreamFault: the call can't be sent at all; not one byte was.
+            UpstreamFault: the call can't be sent at all; no byte was sent.
         """
         del call, receiver
         return None

@@ -1,4 +1,4 @@
-"""Which models are behind the configured servers: what `/v1/models` answers."""
+"""The models that the configured servers offer: the answer to `/v1/models`."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ import msgspec
 from tidegate.domain.errors import ReplyBroken
 from tidegate.upstreams.base import Call, Reply, Upstream
 
-KEPT_SECONDS = 5.0
+CACHE_SECONDS = 5.0
 MODELS_MAX = 10_000
 OK = 200
 
@@ -22,9 +22,9 @@ class _Models(msgspec.Struct):
 
 
 class Catalogue:
-    """Knows the models by name, or asks the one server that serves any model.
+    """Lists the configured models, and those of the default server, which serves any model.
 
-    An answer of the server is kept for `KEPT_SECONDS`, so that clients can't wear it out.
+    An answer of that server is cached for `CACHE_SECONDS`, so that clients can't overload it.
     """
 
     def __init__(self, by_model: Mapping[str, Upstream], default: Upstream | None) -> None:
@@ -32,24 +32,24 @@ class Catalogue:
         self._default = default
         self._known: list[str] = []
         self._known_until = float("-inf")
-        self._asking = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def list_models(self) -> Sequence[str]:
-        """Return the names of the models that are served now, sorted.
+        """Return the sorted names of the models that are served now.
 
         Raises:
-            UpstreamFault: the server did not say.
+            UpstreamFault: the server did not answer with its list.
         """
         if self._default is None:
             return self._named
-        async with self._asking:
+        async with self._lock:
             now = asyncio.get_running_loop().time()
             if now >= self._known_until:
                 found = _read(
                     await self._default.send(Call(path="/v1/models", body=b"", method="GET"))
                 )
                 self._known = sorted({*self._named, *found})
-                self._known_until = now + KEPT_SECONDS
+                self._known_until = now + CACHE_SECONDS
         return self._known
 
 

@@ -1,7 +1,7 @@
-"""Which headers may leave, and what may stand in them.
+"""Which headers may be sent to a model server, and which values are allowed.
 
-Nothing that a user sent becomes a header by itself. What a call may add is listed in
-`CALL_HEADERS`; what the settings may add is anything that does not touch the framing.
+No header of a user's request is forwarded by itself. `CALL_HEADERS` lists the headers that a call
+may have; the settings may add any header that does not affect the framing.
 """
 
 import re
@@ -10,8 +10,8 @@ from typing import Final
 
 from tidegate.domain.errors import SettingsInvalid
 
-# What a call may carry: names of the request, of its trace, and what the other side's scheduler
-# understands (objective, fairness, deadline, priority).
+# Ids of the request and its trace, and headers for the scheduler of an inference gateway
+# (objective, fairness, latency targets).
 CALL_HEADERS: Final = frozenset(
     {
         "x-request-id",
@@ -27,7 +27,7 @@ CALL_HEADERS: Final = frozenset(
     }
 )
 
-# What the settings may not set: it decides where a message ends or what a connection does.
+# Headers that the settings may not set: they define message framing or manage the connection.
 RESERVED_HEADERS = frozenset(
     {
         "host",
@@ -75,8 +75,8 @@ def check_configured(headers: Mapping[str, str], api_key: str | None) -> None:
 
 
 def is_value(value: str) -> bool:
-    """Say whether text can be a header's value: no CR, LF, NUL or other control, only Latin-1."""
-    # The first two answer for nearly every value, and faster.
+    """Return whether text can be a header's value: Latin-1 without control characters."""
+    # The first two checks are faster and suffice for nearly every value.
     return (value.isascii() and value.isprintable()) or _VALUE.fullmatch(value) is not None
 
 

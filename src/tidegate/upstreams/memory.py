@@ -15,7 +15,7 @@ class MemoryUpstream(Upstream):
 
     Attributes:
         in_flight: calls under way now.
-        in_flight_max_seen: the most that were under way at once.
+        in_flight_max_seen: the highest number of concurrent calls so far.
         calls_seen: calls that reached the handler.
     """
 
@@ -28,7 +28,7 @@ class MemoryUpstream(Upstream):
 
     @override
     async def send(self, call: Call) -> Reply:
-        """Let the handler answer; cancelling ends the handler too.
+        """Return the handler's reply; cancelling cancels the handler too.
 
         Raises:
             ConnectFailed: the upstream was closed.

@@ -1,4 +1,4 @@
-"""What can be set about one HTTP upstream. Each group checks itself and says how to mend it."""
+"""Settings of one HTTP upstream. Each group validates itself; its errors say what to change."""
 
 import math
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from tidegate.upstreams.header_rules import check_configured
 
 MIB = 2**20
 PORTS = {"http": 80, "https": 443}
-# What people copy from a curl line. Plain names such as /models may be a real prefix.
+# Paths that users copy from a curl line. Short names such as /models may be a real prefix.
 ENDPOINT_PATHS = ("/chat/completions", "/completions", "/embeddings", "/responses", "/v1/models")
 URL_EXAMPLE = "write it like http://host:8000 or https://host/prefix/v1"
 
@@ -21,16 +21,16 @@ URL_EXAMPLE = "write it like http://host:8000 or https://host/prefix/v1"
 class Timeouts:
     """How long to wait, in seconds by the event loop's clock; every one is above zero.
 
-    `first_byte_seconds` runs from the moment the request is handed to its connection: a server
-    that answers without streaming sends its first byte when the whole answer is ready.
-    `total_seconds` covers everything, also the wait for a free connection.
-    `keep_alive_seconds` is how long an idle connection is kept. It lies below the 5 seconds after
-    which common model servers hang up, so that few calls meet a connection that is just closing; a
-    server that names a shorter time (`Keep-Alive: timeout=N`) is believed.
-    `connection_age_seconds` is how long a connection takes calls, used or not; each gets a somewhat
-    shorter time, down to three quarters of it. `name_seconds` is how long the addresses of a name
-    are used for new connections before they are asked for anew. Both together bound how long a
-    server that is no longer behind its name gets calls.
+    `first_byte_seconds` starts when the call is given to its connection: a server that does not
+    stream sends its first byte when the whole answer is ready.
+    `total_seconds` includes everything, also the wait for a free connection.
+    `keep_alive_seconds` is how long an idle connection is kept. It is below the 5 seconds after
+    which common model servers close, so that few calls meet a connection that is being closed. A
+    shorter time in the server's `Keep-Alive: timeout=N` is respected.
+    `connection_age_seconds` is how long a connection takes calls; the actual age of each is between
+    three quarters of it and all of it. `name_seconds` is how long the addresses of a name are used
+    for new connections before the name is resolved again. Both together bound how long a server
+    that is no longer behind its name gets calls.
     """
 
     connect_seconds: float = 10.0
@@ -50,13 +50,12 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one upstream may cost. A reply exactly at a bound is accepted, one beyond is not.
+    """Bounds of one upstream. A reply exactly at a bound is accepted, a larger one is not.
 
     `header_bytes_max` counts the status line, the headers and the blank line of one reply;
     `chunk_extension_bytes_max` all bytes of a chunked body beyond what its framing needs: chunk
     extensions, leading zeros of a size, and trailers. Interim (1xx) replies before one reply are
-    counted by `interim_replies_max`. Calls beyond `connections_max` wait for a free connection;
-    over HTTP/2 each connection carries `streams_max` calls at once, or fewer if the server says so.
+    counted by `interim_replies_max`. Calls beyond `connections_max` wait for a free connection.
     """
 
     header_bytes_max: int = 64 * 1024
@@ -66,14 +65,12 @@ class Limits:
     interim_replies_max: int = 8
     connections_max: int = 1024
     idle_connections_max: int = 256
-    streams_max: int = 64
 
     def __post_init__(self) -> None:
         lowest = {
             "header_bytes_max": 64,
             "header_count_max": 1,
             "connections_max": 1,
-            "streams_max": 1,
         }
         for item in fields(self):
             low = lowest.get(item.name, 0)
@@ -84,15 +81,15 @@ class Limits:
 class TlsVersion(StrEnum):
     """A version of TLS."""
 
-    TLS_1_2 = "TLSv1.2"  # Still what many servers speak.
+    TLS_1_2 = "TLSv1.2"  # Many servers still use it.
     TLS_1_3 = "TLSv1.3"  # The newest.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsSettings:
-    """Whom to trust, and who to be. `ca_file` replaces the system's authorities.
+    """Trusted authorities and the client certificate. `ca_file` replaces the system's authorities.
 
-    Files that are replaced while Tidegate runs are used for new connections.
+    If a file is replaced while Tidegate runs, new connections use the new one.
     """
 
     ca_file: Path | None = None
@@ -108,7 +105,7 @@ class TlsSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where an upstream listens, taken from its URL."""
+    """The parts of an upstream's URL."""
 
     scheme: str
     host: str
@@ -117,19 +114,12 @@ class Origin:
     host_header: str
 
 
-class HttpProtocol(StrEnum):
-    """What is spoken with an upstream."""
-
-    HTTP1 = "http1"  # HTTP/1.1: a connection for each call under way.
-    HTTP2 = "http2"  # HTTP/2 and nothing else: many calls on each connection.
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProxySettings:
     """An HTTP proxy that every connection goes through, if `url` is set.
 
-    The environment is not asked for one. Calls over TLS go through a tunnel (CONNECT); those in the
-    clear are handed to the proxy.
+    Proxy variables of the environment are ignored. Calls over TLS go through a tunnel (CONNECT);
+    calls without TLS are sent to the proxy.
     """
 
     url: str | None = None
@@ -185,18 +175,11 @@ class HttpSettings:
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)
     tls: TlsSettings = field(default_factory=TlsSettings)
-    protocol: HttpProtocol = HttpProtocol.HTTP1
     proxy: ProxySettings = field(default_factory=ProxySettings)
 
     def __post_init__(self) -> None:
-        origin = origin_of(self.url)
+        origin_of(self.url)
         check_configured(self.headers, self.api_key)
-        in_clear = self.proxied_by is not None and origin.scheme == "http"
-        if in_clear and self.protocol is HttpProtocol.HTTP2:
-            raise SettingsInvalid(
-                "A proxy hands calls in the clear on by HTTP/1.1 only: use an https URL, set "
-                "protocol to http1, or remove proxy."
-            )
 
     @property
     def origin(self) -> Origin:
@@ -210,7 +193,7 @@ class HttpSettings:
 
 
 def origin_of(url: str) -> Origin:
-    """Take a base URL apart.
+    """Parse a base URL.
 
     Raises:
         SettingsInvalid: it is not the URL of an HTTP server.

@@ -1,1 +1,1 @@
-"""OpenAI-shaped bytes."""
+"""OpenAI's public JSON, and the records that are built from it."""

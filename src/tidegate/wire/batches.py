@@ -1,24 +1,21 @@
-"""The Batch object out, and the body of `POST /v1/batches` in.
+"""The body of `POST /v1/batches`.
 
-Reading a body settles its shape (what is missing, what has the wrong type); whether the values may
-be so is judged by the desk.
+Decoding a body checks its shape: which members are missing, and which have the wrong type. Whether
+the values are acceptable is checked later, when the batch is created.
 """
 
 from dataclasses import dataclass
 
 import msgspec
-import orjson
 
-from tidegate.domain.batch import Batch, Problem
 from tidegate.domain.errors import Refused
-from tidegate.domain.usage import Usage
 
-NAME_CHARACTERS_MAX = 64  # A message repeats no more of a name that the user made up.
+NAME_CHARACTERS_MAX = 64  # A message quotes at most this much of a name that the user chose.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expiry:
-    """When a file should go: `seconds` after `anchor`."""
+    """When a file expires: `seconds` after `anchor`."""
 
     anchor: str
     seconds: int
@@ -26,7 +23,7 @@ class Expiry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchRequest:
-    """What a user asks for when creating a batch."""
+    """A request to create a batch."""
 
     input_file_id: str
     endpoint: str
@@ -47,10 +44,10 @@ _decode_body = msgspec.json.Decoder(_Body).decode
 
 
 def read_create(body: bytes) -> BatchRequest:
-    """Read the body of a create. Keys that nobody knows are passed over.
+    """Decode the body of a create. Unknown members are ignored.
 
     Raises:
-        Refused: it is no JSON object, a member is missing, or one has the wrong type.
+        Refused: it is not a JSON object, a member is missing, or one has the wrong type.
     """
     if body.lstrip()[:1] not in {b"{", b""}:
         raise Refused("The body of the request must be a JSON object.")
@@ -69,49 +66,15 @@ def read_create(body: bytes) -> BatchRequest:
     )
 
 
-def batch_object(batch: Batch) -> bytes:
-    """Return a Batch object with every key, null where there is nothing to say."""
-    members: dict[str, object] = {
-        "id": batch.id,
-        "object": "batch",
-        "endpoint": batch.endpoint,
-        "model": batch.models[0] if len(batch.models) == 1 else None,
-        "errors": _errors(batch.problems),
-        "input_file_id": batch.input_file_id,
-        "completion_window": batch.completion_window,
-        "status": batch.status.value,
-        "output_file_id": batch.output_file_id,
-        "error_file_id": batch.error_file_id,
-        "created_at": int(batch.created_at),
-        "in_progress_at": _seconds(batch.in_progress_at),
-        "expires_at": int(batch.expires_at),
-        "finalizing_at": _seconds(batch.finalizing_at),
-        "completed_at": _seconds(batch.completed_at),
-        "failed_at": _seconds(batch.failed_at),
-        "expired_at": _seconds(batch.expired_at),
-        "cancelling_at": _seconds(batch.cancelling_at),
-        "cancelled_at": _seconds(batch.cancelled_at),
-        "request_counts": {
-            "total": batch.counts.total,
-            "completed": batch.counts.completed,
-            "failed": batch.counts.failed,
-        },
-        "usage": _usage(batch.usage),
-        "metadata": batch.metadata,
-        "tidegate": {"models": list(batch.models), "waiting_for": batch.waiting_for},
-    }
-    return orjson.dumps(members)
-
-
 def missing(param: str) -> Refused:
-    """Return the error for a member that must be there."""
+    """Return the error for a required member that is missing."""
     return Refused(
         f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter"
     )
 
 
 def wrong_type(param: str, expected: str, got: object) -> Refused:
-    """Return the error for a member of the wrong JSON type; `expected` comes with its article."""
+    """Return the error for a member of the wrong JSON type; `expected` has its article."""
     return Refused(
         f"Invalid type for '{param}': expected {expected}, but got {_named(got)} instead.",
         param=param,
@@ -159,7 +122,7 @@ def _expiry(param: str, value: object) -> Expiry | None:
 
 
 def _named(value: object) -> str:
-    """Name a JSON type, with its article. A boolean is asked first: Python calls it an integer."""
+    """Return a JSON type with its article. Booleans come first: to Python they are integers."""
     names: list[tuple[type, str]] = [
         (bool, "a boolean"),
         (int, "an integer"),
@@ -169,32 +132,3 @@ def _named(value: object) -> str:
         (dict, "an object"),
     ]
     return next((name for kind, name in names if isinstance(value, kind)), "null")
-
-
-def _errors(problems: tuple[Problem, ...]) -> dict[str, object] | None:
-    if not problems:
-        return None
-    data = [
-        {
-            "code": problem.code,
-            "message": problem.message,
-            "param": problem.param,
-            "line": problem.line,
-        }
-        for problem in problems
-    ]
-    return {"object": "list", "data": data}
-
-
-def _usage(usage: Usage) -> dict[str, object]:
-    return {
-        "input_tokens": usage.input_tokens,
-        "input_tokens_details": {"cached_tokens": usage.cached_tokens},
-        "output_tokens": usage.output_tokens,
-        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
-        "total_tokens": usage.total_tokens,
-    }
-
-
-def _seconds(at: float | None) -> int | None:
-    return None if at is None else int(at)

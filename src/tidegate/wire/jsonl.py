@@ -1,4 +1,4 @@
-"""Lines of a batch file: found in a stream of bytes, and judged one by one."""
+"""Split a batch file into lines, and validate them one by one."""
 
 import functools
 import re
@@ -27,7 +27,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _BOM = b"\xef\xbb\xbf"
 _CHAT: Final = "/v1/chat/completions"
 _STREAMS = {_CHAT: "Chat Completions: "}
-# A pair of surrogates, a lone one, or any other escape: in this order, each escape is met once.
+# A pair of surrogates, a lone surrogate, or any other escape. The order matters: each escape must
+# match once.
 _ESCAPES = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
     rb"|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
@@ -35,7 +36,7 @@ _ESCAPES = re.compile(
 )
 _LONE_BYTES = 6
 _BLANK = b" \t\r\n"
-# A line as nearly everybody writes it, up to its body: nothing in it can be read in two ways.
+# The head of a line as nearly all clients write it, up to its body. It has only one meaning.
 _S = rb"[ \t\r]*"
 _PLAIN_HEAD = (
     rb"\{" + _S + rb'"custom_id"' + _S + rb":" + _S + rb'("[^"\\\x00-\x1f]{1,512}")' + _S + rb","
@@ -47,14 +48,14 @@ _ENDPOINTS_MAX = 32
 
 
 class LineSplitter:
-    """Cuts a stream of bytes into physical lines, numbered from 1.
+    """Splits a stream of bytes into physical lines, numbered from 1.
 
-    A byte-order mark at the start, carriage returns before a newline and blank lines are dropped
-    (blank ones are counted). A line above `line_bytes_max` is reported as None without ever being
-    held whole.
+    A byte-order mark at the start, carriage returns before a newline, and blank lines are dropped
+    (but blank lines are counted). A line longer than `line_bytes_max` is reported as None and is
+    never held whole.
 
     Attributes:
-        offset: where the line that was yielded last begins in the stream.
+        offset: where the last yielded line begins in the stream.
     """
 
     def __init__(self, line_bytes_max: int) -> None:
@@ -64,12 +65,12 @@ class LineSplitter:
         self._number = 0
         self._oversize = False
         self._started = False
-        # Where the next bytes lie in the stream, and where the line begins that they go on with.
+        # The place of the next bytes in the stream, and of the beginning of their line.
         self._position = 0
         self._start = 0
 
     def feed(self, chunk: bytes) -> Iterator[tuple[int, bytes | None]]:
-        """Take the next bytes; yield each line that they complete."""
+        """Split the next bytes; yield each line that they complete."""
         if not self._started:
             chunk = bytes(self._tail) + chunk
             self._tail.clear()
@@ -83,7 +84,7 @@ class LineSplitter:
         pieces = chunk.split(b"\n")
         rest = pieces.pop()
         if pieces:
-            # What is held of a line that is too long is less than what it had.
+            # Lengths come first: of a line that is too long, the tail holds only a part.
             lengths = list(map(len, pieces))
             pieces[0] = bytes(self._tail) + pieces[0]
             self._tail.clear()
@@ -108,19 +109,19 @@ class LineSplitter:
             ):
                 yield self._number, piece
             else:
-                yield from self._odd(piece)
+                yield from self._unusual_line(piece)
 
     def finish(self) -> Iterator[tuple[int, bytes | None]]:
-        """Yield the last line, where the stream did not end with a newline."""
+        """Yield the last line, if the stream did not end with a newline."""
         tail, self._tail = bytes(self._tail), bytearray()
         if not self._started:
             tail = tail.removeprefix(_BOM)
         if tail or self._oversize:
             self._number += 1
             self.offset = self._start
-            yield from self._odd(tail)
+            yield from self._unusual_line(tail)
 
-    def _odd(self, piece: bytes) -> Iterator[tuple[int, bytes | None]]:
+    def _unusual_line(self, piece: bytes) -> Iterator[tuple[int, bytes | None]]:
         oversize, self._oversize = self._oversize, False
         piece = piece.removesuffix(b"\r")
         if oversize or len(piece) > self._line_bytes_max:
@@ -129,7 +130,7 @@ class LineSplitter:
             yield self._number, piece
 
 
-class _Unfit(Exception):
+class _InvalidLine(Exception):
     # Never leaves this module: it carries a Problem out of nested checks.
     def __init__(self, code: str, message: str, param: str | None) -> None:
         super().__init__(message)
@@ -139,18 +140,18 @@ class _Unfit(Exception):
 
 
 def read_line(number: int, raw: bytes, *, endpoint: str) -> Line | Problem:
-    """Judge one physical line; return it ready to plan, or the first thing wrong with it."""
+    """Validate one physical line; return it ready to plan, or the first problem found."""
     line = _read_plain(number, raw, endpoint)
     if line is not None:
         return line
     try:
         return _read(number, raw, endpoint)
-    except _Unfit as unfit:
-        return Problem(code=unfit.code, message=unfit.message, line=number, param=unfit.param)
+    except _InvalidLine as invalid:
+        return Problem(code=invalid.code, message=invalid.message, line=number, param=invalid.param)
 
 
 def oversize_problem(number: int, line_bytes_max: int) -> Problem:
-    """Return what is said of a line above the bound."""
+    """Return the problem of a line that is too long."""
     return Problem(
         code="line_too_large",
         message=f"This line is larger than {line_bytes_max} bytes. Split it into several requests.",
@@ -159,21 +160,21 @@ def oversize_problem(number: int, line_bytes_max: int) -> Problem:
 
 
 def without_lone_surrogates(raw: bytes) -> bytes:
-    """Return the same JSON at the same length with escapes of lone surrogates replaced.
+    """Return the same JSON, of the same length, with escapes of lone surrogates replaced.
 
-    They are JSON by its grammar, and Python's `json.dumps` writes them, but no text: the fast
-    decoder refuses them. Only places are read from the result, never the bytes themselves.
+    The grammar of JSON permits them and Python's `json.dumps` writes them, but they are not valid
+    text, so msgspec rejects them. Use the result for positions only, never for its bytes.
     """
-    return _ESCAPES.sub(_softened, raw)
+    return _ESCAPES.sub(_replace_lone, raw)
 
 
-def _softened(match: re.Match[bytes]) -> bytes:
+def _replace_lone(match: re.Match[bytes]) -> bytes:
     escape = match.group()
     return b"\\ufffd" if len(escape) == _LONE_BYTES and escape[2] in b"dD" else escape
 
 
 def _read_plain(number: int, raw: bytes, endpoint: str) -> Line | None:
-    """Read a sound line of the usual form in one pass; None where it takes a closer look."""
+    """Decode a valid line of the usual form in one pass; return None for any other line."""
     head = _plain_head(endpoint)(raw)
     if head is None or raw[-1:] != b"}":
         return None
@@ -181,9 +182,9 @@ def _read_plain(number: int, raw: bytes, endpoint: str) -> Line | None:
     try:
         if not raw.isascii():
             raw.decode()
-        asked = _plain_chat(raw_body) if endpoint == _CHAT else None
-        model, prompt = _plain_body(raw_body, endpoint) if asked is None else asked
-    except prompts.UNSPELLABLE:
+        chat = _plain_chat(raw_body) if endpoint == _CHAT else None
+        model, prompt = _plain_body(raw_body, endpoint) if chat is None else chat
+    except prompts.CANONICAL_ERRORS:
         return None
     if not (0 < len(model) <= MODEL_CHARACTERS_MAX and model.isprintable()):
         return None
@@ -204,7 +205,7 @@ def _plain_head(endpoint: str) -> Callable[[bytes], re.Match[bytes] | None]:
 
 
 def _plain_chat(raw: bytes) -> tuple[str, bytes] | None:
-    """Return model and prompt of the plainest of chats, None for any other."""
+    """Return model and sort key of a chat of plain messages, None for any other."""
     if len(raw) > prompts.PROMPT_BYTES_MAX:
         return None
     try:
@@ -213,7 +214,7 @@ def _plain_chat(raw: bytes) -> tuple[str, bytes] | None:
         return None
     if body.stream:
         return None
-    return body.model, prompts.chat_key(bytes(body.tools), body.messages)
+    return body.model, prompts.chat_sort_key(bytes(body.tools), body.messages)
 
 
 def _plain_body(raw: bytes, endpoint: str) -> tuple[str, bytes]:
@@ -226,11 +227,11 @@ def _plain_body(raw: bytes, endpoint: str) -> tuple[str, bytes]:
 def _plain_prompt(body: PlainBody) -> bytes:
     messages, tools = body.messages, bytes(body.tools)
     return prompts.sort_key(
-        prompts.spelled_raw(tools) if tools else b"",
-        b"" if body.instructions is None else prompts.spelled(body.instructions),
-        b"" if messages is msgspec.UNSET else prompts.spelled_messages(messages),
-        b"" if body.prompt is None else prompts.spelled(body.prompt),
-        b"" if body.input is None else prompts.spelled(body.input),
+        prompts.canonical_raw(tools) if tools else b"",
+        b"" if body.instructions is None else prompts.canonical(body.instructions),
+        b"" if messages is msgspec.UNSET else prompts.canonical_messages(messages),
+        b"" if body.prompt is None else prompts.canonical(body.prompt),
+        b"" if body.input is None else prompts.canonical(body.input),
     )
 
 
@@ -240,46 +241,52 @@ def _read(number: int, raw: bytes, endpoint: str) -> Line:
             raw.decode("utf-8")
         line = decode_line(raw)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as exc:
-        return _read_softened(number, raw, endpoint, exc)
+        return _read_with_lone_surrogates(number, raw, endpoint, exc)
     return _checked(number, line, endpoint)
 
 
-def _read_softened(number: int, raw: bytes, endpoint: str, error: Exception) -> Line:
-    """Read a line that may hold lone surrogates, and keep the bytes that the user wrote."""
-    soft = without_lone_surrogates(raw)
-    if soft == raw or isinstance(error, UnicodeDecodeError):
+def _read_with_lone_surrogates(number: int, raw: bytes, endpoint: str, error: Exception) -> Line:
+    """Decode a line that may contain lone surrogates, and keep the bytes that the user wrote."""
+    replaced = without_lone_surrogates(raw)
+    if replaced == raw or isinstance(error, UnicodeDecodeError):
         raise _unreadable(error)
     try:
-        line = _checked(number, decode_line(soft), endpoint)
+        line = _checked(number, decode_line(replaced), endpoint)
     except (msgspec.MsgspecError, RecursionError) as exc:
         raise _unreadable(exc) from exc
-    if line.custom_id not in raw or line.model.encode() not in raw or soft.count(line.body) != 1:
-        raise _Unfit(
+    if (
+        line.custom_id not in raw
+        or line.model.encode() not in raw
+        or replaced.count(line.body) != 1
+    ):
+        raise _InvalidLine(
             "invalid_value", "Only the texts of a body may hold lone surrogates.", "custom_id"
         )
-    start = soft.index(line.body)
+    start = replaced.index(line.body)
     return msgspec.structs.replace(line, body=raw[start : start + len(line.body)])
 
 
-def _unreadable(error: Exception | None) -> _Unfit:
+def _unreadable(error: Exception | None) -> _InvalidLine:
     message = "This line is not parseable as valid JSON."
     if isinstance(error, RecursionError):
         message = "This line is nested too deeply to be read: flatten it."
-    return _Unfit("invalid_json_line", message, None)
+    return _InvalidLine("invalid_json_line", message, None)
 
 
 def _checked(number: int, line: RawLine, endpoint: str) -> Line:
     name = _text(line.custom_id, "custom_id")
     if not 0 < len(name) <= CUSTOM_ID_CHARACTERS_MAX:
-        raise _Unfit(
+        raise _InvalidLine(
             "invalid_value",
             f"Invalid 'custom_id': expected 1 to {CUSTOM_ID_CHARACTERS_MAX} characters.",
             "custom_id",
         )
     if _text(line.method, "method") != "POST":
-        raise _Unfit("invalid_method", "Invalid value for 'method': only 'POST' is run.", "method")
+        raise _InvalidLine(
+            "invalid_method", "Invalid value for 'method': only 'POST' is run.", "method"
+        )
     if _text(line.url, "url") != endpoint:
-        raise _Unfit(
+        raise _InvalidLine(
             "invalid_url",
             "The URL provided for this request does not match the batch endpoint.",
             "url",
@@ -293,27 +300,27 @@ def _with_body(number: int, custom_id: bytes, name: str, raw: bytes, endpoint: s
     try:
         body = decode_body(raw)
     except (msgspec.MsgspecError, RecursionError):
-        raise _Unfit(
+        raise _InvalidLine(
             "invalid_type", "Invalid type for 'body': expected an object.", "body"
         ) from None
     if body.model is msgspec.UNSET or bytes(body.model) in {b"null", b'""'}:
-        raise _Unfit("invalid_request", "Model parameter is required.", "body.model")
+        raise _InvalidLine("invalid_request", "Model parameter is required.", "body.model")
     model = _text(body.model, "body.model")
     if len(model) > MODEL_CHARACTERS_MAX or _CONTROL.search(model):
-        raise _Unfit(
+        raise _InvalidLine(
             "invalid_value",
             f"Invalid 'body.model': expected at most {MODEL_CHARACTERS_MAX} characters, "
             "none of them a control character.",
             "body.model",
         )
     if body.stream is not msgspec.UNSET and bytes(body.stream) not in {b"false", b"null"}:
-        raise _Unfit(
+        raise _InvalidLine(
             "streaming_unsupported",
             f"{_STREAMS.get(endpoint, '')}Streaming is not supported in the Batch API.",
             "body.stream",
         )
     if endpoint == _CHAT and not bytes(body.messages):
-        raise _Unfit("invalid_request", "Messages parameter is required.", "body.messages")
+        raise _InvalidLine("invalid_request", "Messages parameter is required.", "body.messages")
     return Line(
         number=number,
         custom_id=custom_id,
@@ -326,11 +333,11 @@ def _with_body(number: int, custom_id: bytes, name: str, raw: bytes, endpoint: s
 
 def _prompt(body: RawBody) -> bytes:
     return prompts.sort_key(
-        prompts.spelled_raw(bytes(body.tools)),
-        prompts.spelled_raw(bytes(body.instructions)),
-        prompts.spelled_raw_messages(bytes(body.messages)),
-        prompts.spelled_raw(bytes(body.prompt)),
-        prompts.spelled_raw(bytes(body.input)),
+        prompts.canonical_raw(bytes(body.tools)),
+        prompts.canonical_raw(bytes(body.instructions)),
+        prompts.canonical_raw_messages(bytes(body.messages)),
+        prompts.canonical_raw(bytes(body.prompt)),
+        prompts.canonical_raw(bytes(body.input)),
     )
 
 
@@ -340,7 +347,7 @@ def _text(raw: msgspec.Raw | msgspec.UnsetType, param: str) -> str:
     try:
         return decode_text(raw)
     except msgspec.MsgspecError:
-        raise _Unfit(
+        raise _InvalidLine(
             "invalid_type", f"Invalid type for '{param}': expected a string.", param
         ) from None
 
@@ -350,5 +357,7 @@ def _raw(raw: msgspec.Raw | msgspec.UnsetType) -> msgspec.Raw:
     return raw
 
 
-def _missing(param: str) -> _Unfit:
-    return _Unfit("missing_required_parameter", f"Missing required parameter: '{param}'.", param)
+def _missing(param: str) -> _InvalidLine:
+    return _InvalidLine(
+        "missing_required_parameter", f"Missing required parameter: '{param}'.", param
+    )

@@ -1,6 +1,8 @@
-"""What a line of a batch file holds, as decoders read it: as written, or in its usual form.
+"""The structs into which the lines of a batch file are decoded.
 
-By itself, since msgspec has to read the types of the fields, which a compiled module does not keep.
+`RawLine` and `RawBody` keep each member as written; the other bodies decode the usual forms. They
+are a module of their own because msgspec reads the types of the fields, and compiled modules do
+not keep them.
 """
 
 import msgspec
@@ -9,10 +11,10 @@ Message = dict[str, object]
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One sound request line. `custom_id` and `body` are the bytes that the user wrote.
+    """One valid request line. `custom_id` and `body` are the bytes that the user wrote.
 
-    `prompt` orders lines so that neighbours share as much prompt as possible: what an engine
-    renders first comes first, in a canonical spelling and shortened as `prompts` says.
+    `prompt` is the sort key that `prompts` makes: it orders lines so that neighbours share as much
+    of their prompts as possible.
     """
 
     number: int
@@ -23,15 +25,15 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     prompt: bytes
 
 
-class Said(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """A message that holds what nearly every one holds, and nothing else."""
+class PlainMessage(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """A message with a role, a text and nothing else, as nearly all are."""
 
     role: str
     content: str
 
 
 class RawLine(msgspec.Struct, gc=False):
-    """A line, and each of its members, as written."""
+    """A line, with each member as written."""
 
     custom_id: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     method: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
@@ -40,7 +42,7 @@ class RawLine(msgspec.Struct, gc=False):
 
 
 class RawBody(msgspec.Struct, gc=False):
-    """What is looked at in a body, as written."""
+    """The members of a body that are read, as written."""
 
     model: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     stream: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
@@ -52,7 +54,7 @@ class RawBody(msgspec.Struct, gc=False):
 
 
 class PlainBody(msgspec.Struct, gc=False):
-    """What is looked at in a body, where all of it is of the usual types."""
+    """The members of a body that are read, if all of them have their usual types."""
 
     model: str
     stream: bool | None = None
@@ -64,10 +66,10 @@ class PlainBody(msgspec.Struct, gc=False):
 
 
 class ChatBody(msgspec.Struct, gc=False):
-    """What nearly every chat is. What else orders a prompt is not in it."""
+    """A chat of plain messages, as nearly all are, without other members that order a prompt."""
 
     model: str
-    messages: list[Said]
+    messages: list[PlainMessage]
     stream: bool | None = None
     tools: msgspec.Raw = msgspec.Raw(b"")
     instructions: None = None

@@ -1,4 +1,4 @@
-"""How a line lies in the plan blob: a fixed head, then the custom_id and the body as written."""
+"""The record of a line in the plan blob: a fixed head, the custom_id, and the body as written."""
 
 import struct
 from collections.abc import Iterable, Iterator
@@ -24,17 +24,17 @@ def pack(number: int, custom_id: bytes, body: bytes) -> bytes:
 
 
 def head_of(number: int, custom_id: bytes, body: bytes) -> bytes:
-    """Return what stands before the custom_id and the body in their record."""
+    """Return the head of the record of one line."""
     return _HEAD.pack(number, len(custom_id), len(body))
 
 
 def heads_of(lines: Iterable[tuple[int, int, int]]) -> list[bytes]:
-    """Return the heads of lines: of each its number, and the lengths of custom_id and body."""
+    """Return heads, given the number and the lengths of custom_id and body of each line."""
     return list(starmap(_HEAD.pack, lines))
 
 
 def unpack_all(data: bytes) -> Iterator[PlanLine]:
-    """Yield the lines of a shard's bytes, which must hold whole records."""
+    """Yield the lines of a shard, whose bytes must be whole records."""
     position = 0
     while position < len(data):
         number, id_length, body_length = _HEAD.unpack_from(data, position)

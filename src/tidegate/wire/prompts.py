@@ -1,11 +1,12 @@
-"""What a request asks, in one canonical spelling: it orders the lines of a plan.
+"""Sort keys of prompts: they order the lines of a plan.
 
-What an engine renders first comes first, so that requests which share the beginning of their
-prompt are neighbours. Spelling only decides the order, so what can't be read stays as it is.
+A key begins with what an engine renders first, in a canonical form, so that requests whose prompts
+begin alike are neighbours. The form only decides the order, so JSON that cannot be decoded is used
+as it is.
 
-Sorting long prompts whole would cost more than all the rest of planning. A key holds the first
-`PLAIN_BYTES` of one as they are, and of what follows a digest for each `BLOCK_BYTES`: prompts with
-equal keys so far share as much, and are neighbours still.
+Sorting whole long prompts would cost more than the rest of planning. So a key holds the first
+`PLAIN_BYTES` of a prompt as they are, and then a digest of each `BLOCK_BYTES`: prompts whose keys
+share a prefix still share the text that it stands for.
 """
 
 import functools
@@ -14,43 +15,43 @@ from zlib import crc32
 
 import msgspec
 
-from tidegate.wire.lines import Message, Said, decode_messages
+from tidegate.wire.lines import Message, PlainMessage, decode_messages
 
 PLAIN_BYTES = 2_048
 BLOCK_BYTES = 2_048
-# What lies behind does not order.
+# Text after this does not influence the order.
 PROMPT_BYTES_MAX = 65_536
 _DIGEST_BYTES = 8
 _USUAL = frozenset({"role", "content"})
-# Tools are the same in most lines of a file: so many spellings are remembered.
-_SPELLINGS_MAX = 16
+# Most lines of a file have the same tools, so a few canonical forms are cached.
+_CACHED_MAX = 16
 
 _decode_any = msgspec.json.Decoder().decode
 _encode_sorted = msgspec.json.Encoder(order="sorted").encode
-# Beside what a decoder raises: an integer that JSON can hold and the encoder can't.
-UNSPELLABLE = (msgspec.MsgspecError, RecursionError, ValueError, OverflowError)
+# The errors of a decoder, and of the encoder for integers that only JSON can represent.
+CANONICAL_ERRORS = (msgspec.MsgspecError, RecursionError, ValueError, OverflowError)
 
 
 def sort_key(*parts: bytes) -> bytes:
-    """Return what orders a prompt with these spelled parts; there is no NUL in it."""
-    return _key_of(b"\x1f".join(parts))
+    """Return the sort key of a prompt with these canonical parts. It contains no NUL."""
+    return _shortened_key(b"\x1f".join(parts))
 
 
-def chat_key(tools: bytes, messages: Sequence[Said]) -> bytes:
-    """Return the `sort_key` of a chat with these messages, and these tools as they are written.
+def chat_sort_key(tools: bytes, messages: Sequence[PlainMessage]) -> bytes:
+    """Return the `sort_key` of a chat with these messages, and these tools as written.
 
-    All of them together have at most `PROMPT_BYTES_MAX` bytes as they were written.
+    Together they must have at most `PROMPT_BYTES_MAX` bytes as written.
 
     Raises:
-        one of `UNSPELLABLE`: a text can't be encoded.
+        one of `CANONICAL_ERRORS`: a text can't be encoded.
     """
-    text = "\x1e".join([f"{said.role}\x1f{said.content}" for said in messages])
+    text = "\x1e".join([f"{message.role}\x1f{message.content}" for message in messages])
     if tools:
-        return _key_of(b"%b\x1f\x1f%b\x1f\x1f" % (spelled_raw(tools), text.encode()))
-    return _key_of(f"\x1f\x1f{text}\x1f\x1f".encode())
+        return _shortened_key(b"%b\x1f\x1f%b\x1f\x1f" % (canonical_raw(tools), text.encode()))
+    return _shortened_key(f"\x1f\x1f{text}\x1f\x1f".encode())
 
 
-def _key_of(text: bytes) -> bytes:
+def _shortened_key(text: bytes) -> bytes:
     plain = text[:PLAIN_BYTES]
     if b"\0" in plain:
         plain = plain.replace(b"\0", b" ")
@@ -65,34 +66,34 @@ def _key_of(text: bytes) -> bytes:
 
 
 def covered(key_bytes: int) -> int:
-    """Return how many bytes of a prompt the first so many bytes of its key stand for, at most."""
+    """Return how many bytes of a prompt the first `key_bytes` of its key represent, at most."""
     plain = min(key_bytes, PLAIN_BYTES)
     return plain + (key_bytes - plain) // _DIGEST_BYTES * BLOCK_BYTES
 
 
-def spelled(value: object) -> bytes:
-    """Spell any value: a text as it reads, nothing as nothing, all else as compact JSON.
+def canonical(value: object) -> bytes:
+    """Return the canonical form of a value: text as it is, null as nothing, else compact JSON.
 
     Raises:
-        one of `UNSPELLABLE`: it can't be written again.
+        one of `CANONICAL_ERRORS`: it can't be encoded.
     """
     if isinstance(value, str):
         return (value if len(value) <= PROMPT_BYTES_MAX else value[:PROMPT_BYTES_MAX]).encode()
     return b"" if value is None else _encode_sorted(value)
 
 
-def spelled_messages(messages: list[Message]) -> bytes:
-    """Spell messages in their order, each by its role, its content, and whatever else it holds.
+def canonical_messages(messages: list[Message]) -> bytes:
+    """Return the canonical form of messages: of each the role, the content and other members.
 
     Raises:
-        one of `UNSPELLABLE`: one can't be written again.
+        one of `CANONICAL_ERRORS`: one can't be encoded.
     """
     if len(messages) == 1:
-        return _spelled_message(messages[0])
+        return _canonical_message(messages[0])
     found: list[bytes] = []
     length = 0
     for message in messages:
-        text = _spelled_message(message)
+        text = _canonical_message(message)
         found.append(text)
         length += len(text)
         if length >= PROMPT_BYTES_MAX:
@@ -100,33 +101,33 @@ def spelled_messages(messages: list[Message]) -> bytes:
     return b"\x1e".join(found)
 
 
-def _spelled_message(message: Message) -> bytes:
+def _canonical_message(message: Message) -> bytes:
     role, content = message.get("role"), message.get("content")
     if type(role) is str and type(content) is str and len(message) == len(_USUAL):
         return f"{role}\x1f{content[:PROMPT_BYTES_MAX]}".encode()
-    text = b"%b\x1f%b" % (spelled(role), spelled(content))
+    text = b"%b\x1f%b" % (canonical(role), canonical(content))
     others = {name: message[name] for name in message.keys() - _USUAL}
     return b"%b\x1f%b" % (text, _encode_sorted(others))
 
 
-def spelled_raw(raw: bytes) -> bytes:
-    """Spell JSON as written; what is too long, or can't be read, stays as it is."""
+def canonical_raw(raw: bytes) -> bytes:
+    """Return the canonical form of encoded JSON; cut it if too long, keep it if invalid."""
     if len(raw) > PROMPT_BYTES_MAX:
         return raw[:PROMPT_BYTES_MAX]
-    return _remembered(raw) if raw else b""
+    return _canonical_cached(raw) if raw else b""
 
 
-def spelled_raw_messages(raw: bytes) -> bytes:
-    """Spell messages as written, whatever they are."""
+def canonical_raw_messages(raw: bytes) -> bytes:
+    """Return the canonical form of encoded messages, of any type."""
     try:
-        return spelled_messages(decode_messages(raw))
-    except UNSPELLABLE:
-        return spelled_raw(raw)
+        return canonical_messages(decode_messages(raw))
+    except CANONICAL_ERRORS:
+        return canonical_raw(raw)
 
 
-@functools.lru_cache(_SPELLINGS_MAX)
-def _remembered(raw: bytes) -> bytes:
+@functools.lru_cache(_CACHED_MAX)
+def _canonical_cached(raw: bytes) -> bytes:
     try:
-        return spelled(_decode_any(raw))
-    except UNSPELLABLE:
+        return canonical(_decode_any(raw))
+    except CANONICAL_ERRORS:
         return raw

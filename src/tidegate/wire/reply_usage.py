@@ -1,20 +1,21 @@
-"""What a reply says of the tokens that it took, in the vocabularies of OpenAI's endpoints.
+"""The token counts of a reply, by the member names of all of OpenAI's endpoints.
 
-By itself, since msgspec has to read the types of the fields, which a compiled module does not keep.
+They are a module of their own because msgspec reads the types of the fields, and compiled modules
+do not keep them.
 """
 
 import msgspec
 
 
 class Details(msgspec.Struct):
-    """Parts of a count."""
+    """Parts of a token count."""
 
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
 
 
 class Counts(msgspec.Struct):
-    """The counts of a reply, in the words of either endpoint."""
+    """The token counts of a reply: each endpoint has its own names for them."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -27,7 +28,7 @@ class Counts(msgspec.Struct):
 
 
 class Reply(msgspec.Struct):
-    """The one part of a reply that is looked into."""
+    """The only member of a reply that is decoded."""
 
     usage: Counts | None = None
 

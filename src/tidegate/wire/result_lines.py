@@ -1,4 +1,4 @@
-"""Result lines read back: which request each one answers, and what it had added to the counts."""
+"""Decode result lines: which request each one answers, and what it added to the counts."""
 
 import re
 
@@ -29,16 +29,16 @@ _decode = msgspec.json.Decoder(_Rest).decode
 
 
 def number_of(line: bytes) -> int | None:
-    """Return the number of the request that a result line answers; None if it is none of ours."""
+    """Return the number of the request that a result line answers; None if we did not write it."""
     found = _ID.match(line)
     return None if found is None else int(found[1])
 
 
 def tally_of(line: bytes, custom_id: bytes, *, is_error: bool) -> Tally | None:
-    """Return what a result line had added to the counts; None if it is not of this request.
+    """Return what a result line added to the counts; None if it answers another request.
 
-    `custom_id` is the JSON string of the request as it was written; `is_error` says in which file
-    the line stands.
+    `custom_id` is the JSON string of the request as written; `is_error` is True for a line of the
+    error file.
     """
     found = _ID.match(line)
     if found is None or not line.startswith(custom_id, found.end()):
@@ -52,7 +52,7 @@ def tally_of(line: bytes, custom_id: bytes, *, is_error: bool) -> Tally | None:
 
 
 def _read(rest: bytes) -> _Rest:
-    # What the fast decoder refuses (escapes of lone surrogates) was counted without tokens.
+    # A line that msgspec rejects (escapes of lone surrogates) was counted without tokens.
     try:
         return _decode(b"{" + rest.removeprefix(b","))
     except msgspec.DecodeError:

@@ -1,4 +1,4 @@
-"""Result lines: built around the reply's own bytes."""
+"""Build result lines around the bytes of the replies."""
 
 import json
 from typing import Final
@@ -11,7 +11,7 @@ from tidegate.wire.reply_usage import Counts, decode_reply
 
 MESSAGE_CHARACTERS_MAX = 2_000
 
-# As numbers: to look for bytes in bytes, the interpreter tries first whether they are a number.
+# Numbers, because `in` first tries to convert its operand to one: bytes would be slower.
 _LINE_FEED: Final = 0x0A
 _CARRIAGE_RETURN: Final = 0x0D
 
@@ -19,7 +19,7 @@ _decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 class Body:
-    """A reply body that may be spliced: one line of valid JSON, and the tokens that it reports."""
+    """A reply body that can be spliced: one line of valid JSON, and the tokens that it reports."""
 
     __slots__ = ("raw", "usage")
 
@@ -29,10 +29,10 @@ class Body:
 
 
 def read_body(raw: bytes) -> Body | None:
-    """Return the reply body on one line, or None when it is not valid JSON in UTF-8.
+    """Return the reply body on one line, or None if it is not valid JSON in UTF-8.
 
-    The bytes stay as they are, except that raw newlines between tokens are removed (inside a JSON
-    string there can be none).
+    The bytes are unchanged, except that raw newlines between tokens are removed (a JSON string
+    cannot contain any).
     """
     if not raw.isascii():
         try:
@@ -57,7 +57,7 @@ def read_body(raw: bytes) -> Body | None:
 def reply_line(
     request_id: str, custom_id: bytes, *, status: int, upstream_id: str, body: bytes
 ) -> bytes:
-    """Return the line of a request that got an HTTP reply; `body` is JSON on one line."""
+    """Return the line of a request with an HTTP reply; `body` is JSON on one line."""
     return b"".join(
         (
             b'{"id":"',
@@ -76,7 +76,7 @@ def reply_line(
 
 
 def error_line(request_id: str, custom_id: bytes, *, code: str, message: str) -> bytes:
-    """Return the line of a request that has no HTTP reply."""
+    """Return the line of a request without an HTTP reply."""
     return b"".join(
         (
             b'{"id":"',
@@ -93,7 +93,7 @@ def error_line(request_id: str, custom_id: bytes, *, code: str, message: str) ->
 
 
 def wrapped_text(raw: bytes, status: int) -> bytes:
-    """Return an OpenAI-shaped error body that quotes a reply which is not JSON."""
+    """Return an error body as OpenAI has it, which quotes a reply that is not JSON."""
     text = raw[: 4 * MESSAGE_CHARACTERS_MAX].decode("utf-8", "replace")[:MESSAGE_CHARACTERS_MAX]
     return orjson.dumps(
         {
@@ -120,7 +120,7 @@ def _usage(usage: Counts | None) -> Usage:
     )
 
 
-_TOKENS_MAX = 2**40  # Above this a count is a mistake of the server, and would overflow the sums.
+_TOKENS_MAX = 2**40  # A larger count is a mistake of the server, and would overflow the sums.
 
 
 def _count(tokens: int | None) -> int:
@@ -136,13 +136,13 @@ def _is_json(raw: bytes) -> bool:
 
 
 def _is_json_at_length(raw: bytes) -> bool:
-    # Some servers write escapes of lone surrogates, which are JSON by its grammar; the fast
-    # decoder refuses them, the standard library does not.
+    # Some servers write escapes of lone surrogates, which the grammar of JSON permits. msgspec
+    # rejects them; the standard library does not.
     if b"\\u" not in raw:
         return False
     try:
-        # As text: bytes it would take in UTF-16 as well, or behind a byte order mark.
-        # Numbers stay text: of thousands of digits, Python would make none.
+        # Decode first: given bytes, `loads` also accepts UTF-16 and a byte order mark.
+        # Keep numbers as text: Python refuses to convert thousands of digits.
         json.loads(raw.decode(), parse_constant=_refuse, parse_int=str, parse_float=str)
     except (ValueError, RecursionError):
         return False

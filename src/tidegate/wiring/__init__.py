@@ -1,25 +1,5 @@
-"""The only place that names concrete back-ends: it builds each process, and closes it in reverse.
+"""Composition roots: the only place that names concrete back-ends.
 
-`rooms` makes the parts; `serving`, `processing`, `collecting` and `offline` put them together to
-processes.
+Each module builds one process and closes it in reverse order; `rooms` makes their common parts.
+Nothing is imported here, because the child process of a sandbox must start without API and stores.
 """
-
-from tidegate.wiring.collecting import run_collection
-from tidegate.wiring.looking import look_at_ledger, opened_upstreams
-from tidegate.wiring.offline import run_offline
-from tidegate.wiring.processing import Processing, run_processor
-from tidegate.wiring.rooms import SCRATCH_FOLDER, make_directories
-from tidegate.wiring.serving import Running, run_service
-
-__all__ = [
-    "SCRATCH_FOLDER",
-    "Processing",
-    "Running",
-    "look_at_ledger",
-    "make_directories",
-    "opened_upstreams",
-    "run_collection",
-    "run_offline",
-    "run_processor",
-    "run_service",
-]

@@ -3,25 +3,29 @@
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from tidegate.config import Settings, StoreKind
+from tidegate.blobs.base import BlobHealth
+from tidegate.config import Settings
 from tidegate.runtime.clock import Clock
-from tidegate.stores.health import LedgerHealth
-from tidegate.stores.sqlite.health import look
+from tidegate.stores.health import StoreHealth
 from tidegate.upstreams.base import Upstream
-from tidegate.wiring.rooms import LEDGER_FILE, open_upstreams
+from tidegate.wiring.rooms import make_blobs, make_store, open_upstreams
 
 
-def look_at_ledger(settings: Settings, clock: Clock) -> LedgerHealth | None:
-    """Return how the ledger stands; None where there is none yet, or it is kept in memory.
+async def look_at_storage(
+    settings: Settings, clock: Clock
+) -> AsyncIterator[StoreHealth | BlobHealth]:
+    """Yield how ledger and blobs stand, without opening or making them.
 
     Raises:
-        StorageBroken: it is damaged, or no ledger at all.
-        StoreUnavailable: it can't be opened or read.
+        StorageBroken: one is damaged, or is not what the settings say.
+        StoreUnavailable: the ledger can't be reached or read.
     """
-    path = settings.data_dir / LEDGER_FILE
-    if settings.store.kind is StoreKind.MEMORY or not path.exists():
-        return None
-    return look(path, now=clock.now())
+    yield await make_store(settings, clock).health()
+    blobs = make_blobs(settings)
+    try:
+        yield await blobs.health()
+    finally:
+        await blobs.aclose()
 
 
 @asynccontextmanager

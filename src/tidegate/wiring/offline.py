@@ -2,18 +2,18 @@
 
 import dataclasses
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import BinaryIO
 
 from tidegate.config import BlobsKind, Settings, StoreKind
 from tidegate.desk.desk import Desk
-from tidegate.offline.course import Course, Outcome, Rooms, View
-from tidegate.offline.intake import WINDOW_SECONDS
+from tidegate.offline.input import WINDOW_SECONDS
 from tidegate.offline.job import Job
 from tidegate.offline.progress import Progress
+from tidegate.offline.run import OfflineRun, ProgressView, RunContext, RunOutcome
 from tidegate.offline.state import State
-from tidegate.runtime.services import Stops
+from tidegate.runtime.services import ShutdownRequest
 from tidegate.wiring.rooms import (
     SCRATCH_FOLDER,
     catalogue,
@@ -32,17 +32,17 @@ LEASE_SECONDS = 5.0
 SHARD_LINES_MAX = 100
 
 
-async def run_offline(settings: Settings, job: Job, view: View) -> Outcome:
+async def run_offline(settings: Settings, job: Job, view: ProgressView) -> RunOutcome:
     """Do a run, or go on with it, until its end or until signals stop it.
 
     Raises:
         TidegateError: it can't go on; the message says why.
         BaseExceptionGroup: the processor died; everything is closed by then.
     """
-    stops = Stops()
+    stops = ShutdownRequest()
 
     @asynccontextmanager
-    async def open_rooms(state: State, progress: Progress) -> AsyncIterator[Rooms]:
+    async def open_context(state: State, progress: Progress) -> AsyncIterator[RunContext]:
         private = private_settings(settings, state)
         scratch = private.data_dir / SCRATCH_FOLDER
 
@@ -64,15 +64,15 @@ async def run_offline(settings: Settings, job: Job, view: View) -> Outcome:
             processor = make_processor(private, ports, endpoints, observer=progress)
             addresses = upstream_urls(private)
             servers = [endpoint.upstream for endpoint in endpoints.values()]
-            yield Rooms(
+            yield RunContext(
                 desk=desk,
                 processor=processor,
                 servers=dict(zip(addresses, servers, strict=True)),
                 make_scratch=make_scratch,
             )
 
-    with stops.heard_from_signals():
-        return await Course(job, stops, view, open_rooms).run()
+    with stops.listen_to_signals():
+        return await OfflineRun(job, stops, view, open_context).run()
 
 
 def private_settings(settings: Settings, state: State) -> Settings:
@@ -99,11 +99,11 @@ def private_settings(settings: Settings, state: State) -> Settings:
         window_seconds_max=max(settings.desk.window_seconds_max, WINDOW_SECONDS),
         early_results=True,
     )
-    changes: Mapping[str, object] = {
-        "data_dir": state.data,
-        "store": dataclasses.replace(settings.store, kind=StoreKind.SQLITE),
-        "blobs": dataclasses.replace(settings.blobs, kind=BlobsKind.FILES),
-        "processor": processor,
-        "desk": desk,
-    }
-    return settings.model_copy(update=changes)
+    return dataclasses.replace(
+        settings,
+        data_dir=state.data,
+        store=dataclasses.replace(settings.store, kind=StoreKind.SQLITE),
+        blobs=dataclasses.replace(settings.blobs, kind=BlobsKind.FILES),
+        processor=processor,
+        desk=desk,
+    )

@@ -9,11 +9,10 @@ from functools import partial
 from pathlib import Path
 
 from tidegate.config import Settings
-from tidegate.runtime.heartbeat import Heartbeat
-from tidegate.runtime.orders import heard_from_parent
-from tidegate.runtime.services import Service, Stops, run_together
-from tidegate.runtime.web import WebServer, address_of, bind
-from tidegate.runtime.words import Speaker
+from tidegate.http_server.server import WebServer, address_of, bind
+from tidegate.runtime.loop_lag import LoopLagMonitor
+from tidegate.runtime.services import Service, ShutdownRequest, run_together
+from tidegate.supervisor.control_pipe import listen_to_parent
 from tidegate.telemetry.logs import (
     PROCESS_STARTED,
     PROCESS_STOPPED,
@@ -32,7 +31,7 @@ from tidegate.wiring.rooms import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Processing:
-    """What a person wants to know once a processor works."""
+    """What `tidegate processor` prints once it is ready."""
 
     observability_url: str
     data_dir: Path
@@ -44,13 +43,11 @@ async def run_processor(
     *,
     observability_port: int,
     on_ready: Callable[[Processing], None],
-    orders: int | None = None,
-    words: int | None = None,
+    control_pipe: int | None = None,
 ) -> bool:
     """Run a processor and its observability in this process until signals end it.
 
-    Where `orders` is the descriptor of a pipe from a parent, that may end it as well; where `words`
-    is one of a pipe to it, it is told there whether storage is full.
+    If `control_pipe` is the descriptor of a pipe from a parent process, that may end it as well.
 
     Returns whether a second request cut it short.
 
@@ -58,12 +55,12 @@ async def run_processor(
         SettingsInvalid: the port is taken, the data directory can't be used, a file is missing.
         BaseExceptionGroup: a service died; everything is closed by then.
     """
-    stops = Stops()
+    shutdown = ShutdownRequest()
     log = get_logger("processor")
     async with AsyncExitStack() as stack:
-        stack.enter_context(stops.heard_from_signals())
-        if orders is not None:
-            stack.enter_context(heard_from_parent(stops, orders))
+        stack.enter_context(shutdown.listen_to_signals())
+        if control_pipe is not None:
+            stack.enter_context(listen_to_parent(shutdown, control_pipe))
         operators = stack.enter_context(
             bind(settings.server.host, observability_port, "--observability-port")
         )
@@ -71,33 +68,30 @@ async def run_processor(
         endpoints = open_upstreams(settings, stack)
         processor = make_processor(settings, ports, endpoints)
         observability = WebServer(
-            operators_app(ports, stops, {"storage": partial(storage_condition, processor)}),
+            operators_app(ports, shutdown, {"storage": partial(storage_condition, processor)}),
             operators,
             settings.server.timeouts,
         )
         services: dict[str, Service] = {"processor": processor}
         supporting: dict[str, Service] = {
             "observability": observability,
-            "heartbeat": Heartbeat(ports.metrics.loop_lag),
+            "loop lag monitor": LoopLagMonitor(ports.metrics.loop_lag),
         }
-        speaker = Speaker(lambda: processor.storage_reason, words)
-        supporting["words to the parent"] = speaker
         processing = _processing(settings, operators)
 
-        async def tell() -> None:
+        async def announce() -> None:
             await observability.wait_until_listening()
             log.info(PROCESS_STARTED, data_dir=str(processing.data_dir))
             on_ready(processing)
-            speaker.begin()
-            await stops.asked.wait()
+            await shutdown.requested.wait()
             log.info(PROCESS_STOPPING)
 
         async with asyncio.TaskGroup() as group:
-            teller = group.create_task(tell(), name="ready line")
-            await run_together(services, supporting, stops)
-            teller.cancel()
+            announcement = group.create_task(announce(), name="ready line")
+            await run_together(services, supporting, shutdown)
+            announcement.cancel()
     log.info(PROCESS_STOPPED)
-    return stops.forced.is_set()
+    return shutdown.forced.is_set()
 
 
 def _processing(settings: Settings, operators: socket.socket) -> Processing:

@@ -14,18 +14,13 @@ from starlette.types import ASGIApp
 
 from tidegate.api.app import build_app
 from tidegate.api.measured import Measured
-from tidegate.api.observability import (
-    Condition,
-    Settings as ObservabilitySettings,
-    build_observability,
-)
+from tidegate.api.observability import Settings as ObservabilitySettings, build_observability
 from tidegate.blobs.base import BlobStore
 from tidegate.blobs.disk import Disk
 from tidegate.blobs.files import Files, SystemFiles
 from tidegate.blobs.filesystem import FilesystemBlobs
 from tidegate.blobs.memory import MemoryBlobs
-from tidegate.cell import http_cell, open_upstream, plan_cell
-from tidegate.config import BlobsKind, Gateway, Settings, StoreKind, is_loopback
+from tidegate.config import BlobsKind, Settings, StoreKind, UpstreamSettings, is_loopback
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.processor.context import MakeRenewer, ProcessorContext
 from tidegate.processor.ender import ENDER, Ender
@@ -34,10 +29,10 @@ from tidegate.processor.keeper import TaskKeeper, ThreadKeeper
 from tidegate.processor.observer import Observer
 from tidegate.processor.service import Processor
 from tidegate.runtime.clock import Clock, SystemClock
-from tidegate.runtime.failure import Failure
-from tidegate.runtime.identity import IdMaker, RandomIds
-from tidegate.runtime.services import Stops
-from tidegate.runtime.web import raise_open_files
+from tidegate.runtime.health import Condition, space_condition
+from tidegate.runtime.ids import IdMaker, RandomIds
+from tidegate.runtime.interpreter import raise_open_file_limit
+from tidegate.runtime.services import FatalErrorService, ShutdownRequest
 from tidegate.signals.base import Signals
 from tidegate.signals.memory import MemorySignals
 from tidegate.stores.base import Store
@@ -49,6 +44,7 @@ from tidegate.telemetry.logs import (
 )
 from tidegate.telemetry.metrics import Metrics
 from tidegate.upstreams.catalogue import Catalogue
+from tidegate.wiring.sandbox import http_sandbox, open_upstream, planning_sandbox
 
 LEDGER_FILE = "ledger.db"
 BLOBS_FOLDER = "blobs"
@@ -87,12 +83,12 @@ async def open_ports(settings: Settings, stack: AsyncExitStack, *, check: bool =
         StorageBroken: the ledger or the blobs do not work.
         StoreUnavailable: the ledger does not answer.
     """
-    raise_open_files()
+    raise_open_file_limit()
     clock = SystemClock()
     make_directories(settings.data_dir, SystemFiles())
     _check_ledger(settings)
-    store = await stack.enter_async_context(_make_store(settings, clock))
-    blobs = _make_blobs(settings)
+    store = await stack.enter_async_context(make_store(settings, clock))
+    blobs = make_blobs(settings)
     stack.push_async_callback(blobs.aclose)
     if check:
         await store.check()
@@ -151,44 +147,46 @@ def _check_ledger(settings: Settings) -> None:
         )
 
 
-def _make_store(settings: Settings, clock: Clock) -> Store:
+def make_store(settings: Settings, clock: Clock) -> Store:
+    """Return the configured ledger; it is not open yet."""
     if settings.store.kind is StoreKind.MEMORY:
         return MemoryStore(clock)
     return SqliteStore(settings.data_dir / LEDGER_FILE, clock, ThreadExecutor())
 
 
-def _make_blobs(settings: Settings) -> BlobStore:
+def make_blobs(settings: Settings) -> BlobStore:
+    """Return the configured blob store."""
     if settings.blobs.kind is BlobsKind.MEMORY:
         return MemoryBlobs()
     return FilesystemBlobs(settings.data_dir / BLOBS_FOLDER)
 
 
-def gateways_of(settings: Settings) -> Mapping[str, Gateway]:
+def upstream_settings_of(settings: Settings) -> Mapping[str, UpstreamSettings]:
     """Return the configured model servers by a name for logs and metrics."""
-    if settings.gateway is not None:
-        return {"gateway": settings.gateway}
-    return settings.model_gateways
+    if settings.upstream is not None:
+        return {"upstream": settings.upstream}
+    return settings.upstreams
 
 
 def upstream_urls(settings: Settings) -> tuple[str, ...]:
     """Return where the model servers are."""
-    return tuple(gateway.url for gateway in gateways_of(settings).values())
+    return tuple(item.url for item in upstream_settings_of(settings).values())
 
 
 def open_upstreams(settings: Settings, stack: AsyncExitStack) -> Mapping[str, Endpoint]:
     """Return the model servers by name, each with a client that the stack closes."""
     endpoints: dict[str, Endpoint] = {}
-    for name, gateway in gateways_of(settings).items():
-        upstream = open_upstream(gateway.http())
+    for name, chosen in upstream_settings_of(settings).items():
+        upstream = open_upstream(chosen.http())
         stack.push_async_callback(upstream.aclose)
         endpoints[name] = Endpoint(
             name,
             upstream,
-            limits=gateway.concurrency,
-            pauses=gateway.pauses,
+            limits=chosen.concurrency,
+            pauses=chosen.pauses,
             open_cell=partial(
-                http_cell,
-                gateway.http(),
+                http_sandbox,
+                chosen.http(),
                 memory_bytes_max=settings.processor.cells.memory_bytes_max,
                 start_seconds=settings.processor.cells.start_seconds,
             ),
@@ -197,13 +195,13 @@ def open_upstreams(settings: Settings, stack: AsyncExitStack) -> Mapping[str, En
 
 
 def _routes(settings: Settings, endpoints: Mapping[str, Endpoint]) -> Routes:
-    if settings.gateway is not None:
-        return Routes(default=endpoints["gateway"])
+    if settings.upstream is not None:
+        return Routes(default=endpoints["upstream"])
     return Routes(by_model=endpoints)
 
 
 def api_app(
-    settings: Settings, ports: Ports, endpoints: Mapping[str, Endpoint], failure: Failure
+    settings: Settings, ports: Ports, endpoints: Mapping[str, Endpoint], failure: FatalErrorService
 ) -> ASGIApp:
     """Return the API; broken storage that it meets is reported to `failure`."""
     routes = _routes(settings, endpoints)
@@ -227,7 +225,9 @@ def api_app(
 
 
 def operators_app(
-    ports: Ports, stops: Stops, conditions: Mapping[str, Callable[[], Condition]] | None = None
+    ports: Ports,
+    stops: ShutdownRequest,
+    conditions: Mapping[str, Callable[[], Condition]] | None = None,
 ) -> ASGIApp:
     """Return health, readiness and metrics; `conditions` are further checks by name."""
     return build_observability(
@@ -237,7 +237,7 @@ def operators_app(
         registry=ports.registry,
         ids=ports.ids,
         log=RoomLog("observability"),
-        is_stopping=stops.asked.is_set,
+        is_stopping=stops.requested.is_set,
         conditions=conditions or {},
     )
 
@@ -282,7 +282,7 @@ def processor_context(
         models=_catalogue(routes),
         owner=ports.ids.make("processor_"),
         open_plan_cell=partial(
-            plan_cell,
+            planning_sandbox,
             scratch=scratch,
             memory_bytes_max=settings.processor.cells.memory_bytes_max,
             start_seconds=settings.processor.cells.start_seconds,
@@ -309,9 +309,8 @@ def make_ender(settings: Settings, ports: Ports) -> Ender:
 
 
 def storage_condition(processor: Processor) -> Condition:
-    """Say whether a processor finds room to write; without any it sends nothing."""
-    reason = processor.storage_reason
-    return Condition(fine=reason is None, words=reason or "ok")
+    """Return whether a processor can write; while the disk is full it sends nothing."""
+    return space_condition(processor.storage_reason)
 
 
 def catalogue(settings: Settings, endpoints: Mapping[str, Endpoint]) -> Catalogue:
@@ -330,4 +329,4 @@ def _renewer(settings: Settings, ports: Ports) -> MakeRenewer:
     claims = settings.processor.claims
     if settings.store.kind is StoreKind.MEMORY:
         return partial(TaskKeeper, claims, ports.store)
-    return partial(ThreadKeeper, claims, lambda: _make_store(settings, ports.clock))
+    return partial(ThreadKeeper, claims, lambda: make_store(settings, ports.clock))

@@ -1,4 +1,4 @@
-"""The process that serves the API, with a processor in it, or children that process, or neither."""
+"""The process that serves the API, with a processor in it, child processors, or neither."""
 
 import asyncio
 import socket
@@ -9,16 +9,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from tidegate.api.observability import Condition
 from tidegate.config import Settings, hand_over, is_loopback
+from tidegate.http_server.server import WebServer, address_of, bind
 from tidegate.processor.endpoints import Endpoint
-from tidegate.runtime.children import Child, Children, start_piped
-from tidegate.runtime.failure import Failure
-from tidegate.runtime.heartbeat import Heartbeat
-from tidegate.runtime.services import Service, Stops, run_together
-from tidegate.runtime.space import SpaceWatch
-from tidegate.runtime.web import WebServer, address_of, bind
-from tidegate.runtime.words import words_of
+from tidegate.runtime.health import Condition, DiskSpaceMonitor
+from tidegate.runtime.loop_lag import LoopLagMonitor
+from tidegate.runtime.services import FatalErrorService, Service, ShutdownRequest, run_together
+from tidegate.supervisor.supervisor import ChildProcess, Supervisor, start_child
 from tidegate.telemetry.logs import (
     OPEN_WITHOUT_KEYS,
     PROCESS_STARTED,
@@ -43,14 +40,14 @@ from tidegate.wiring.rooms import (
     upstream_urls,
 )
 
-# `-P`: nothing that lies in the working directory is taken for a module of ours.
+# `-P`: a file in the working directory is never imported in place of our modules.
 PROCESSOR_COMMAND = (sys.executable, "-P", "-m", "tidegate", "processor", "--supervised")
 ABORT_SLACK_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """What a person wants to know once the process serves."""
+    """What `serve` prints once it is ready."""
 
     api_url: str
     observability_url: str
@@ -70,10 +67,10 @@ async def run_service(settings: Settings, *, on_ready: Callable[[Running], None]
         SettingsInvalid: a port is taken, the data directory can't be used, a file is missing.
         BaseExceptionGroup: a service died; everything is closed by then.
     """
-    stops = Stops()
+    shutdown = ShutdownRequest()
     log = get_logger("serve")
     async with AsyncExitStack() as stack:
-        stack.enter_context(stops.heard_from_signals())
+        stack.enter_context(shutdown.listen_to_signals())
         server = settings.server
         listener = stack.enter_context(bind(server.host, server.port, "server.port"))
         operators = stack.enter_context(
@@ -81,17 +78,17 @@ async def run_service(settings: Settings, *, on_ready: Callable[[Running], None]
         )
         ports = await open_ports(settings, stack)
         endpoints = open_upstreams(settings, stack)
-        failure = Failure()
+        fatal_errors = FatalErrorService()
         api = WebServer(
-            api_app(settings, ports, endpoints, failure),
+            api_app(settings, ports, endpoints, fatal_errors),
             listener,
             server.timeouts,
             connections_max=settings.api.limits.connections_max,
         )
         working = _processing(settings, ports, endpoints)
-        observability = WebServer(
-            operators_app(ports, stops, working.conditions), operators, server.timeouts
-        )
+        disk_space = make_disk_space_monitor(ports)
+        operators_api = operators_app(ports, shutdown, ready_conditions(working, disk_space))
+        observability = WebServer(operators_api, operators, server.timeouts)
         services: dict[str, Service] = {
             "API": api,
             **working.services,
@@ -99,27 +96,27 @@ async def run_service(settings: Settings, *, on_ready: Callable[[Running], None]
         }
         supporting: dict[str, Service] = {
             "observability": observability,
-            "watch over the storage": failure,
-            "watch over the space": watch_space(ports),
-            "heartbeat": Heartbeat(ports.metrics.loop_lag),
+            "fatal errors": fatal_errors,
+            "disk space monitor": disk_space,
+            "loop lag monitor": LoopLagMonitor(ports.metrics.loop_lag),
         }
         running = _running(settings, listener, operators)
 
-        async def tell() -> None:
+        async def announce() -> None:
             await api.wait_until_listening()
             await observability.wait_until_listening()
             await working.wait_until_settled()
             _log_start(running)
             on_ready(running)
-            await stops.asked.wait()
+            await shutdown.requested.wait()
             log.info(PROCESS_STOPPING)
 
         async with asyncio.TaskGroup() as group:
-            teller = group.create_task(tell(), name="ready line")
-            await run_together(services, supporting, stops)
-            teller.cancel()
+            announcement = group.create_task(announce(), name="ready line")
+            await run_together(services, supporting, shutdown)
+            announcement.cancel()
     log.info(PROCESS_STOPPED)
-    return stops.forced.is_set()
+    return shutdown.forced.is_set()
 
 
 def _running(settings: Settings, listener: socket.socket, operators: socket.socket) -> Running:
@@ -135,39 +132,36 @@ def _running(settings: Settings, listener: socket.socket, operators: socket.sock
 
 
 async def _nothing() -> None:
-    """Wait for nobody."""
+    """Return immediately: there is nothing to wait for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Working:
-    """What works on batches, and how one sees that it does."""
+class BatchServices:
+    """The services that process batches, and their conditions for `/ready`."""
 
     services: Mapping[str, Service] = field(default_factory=dict)
     conditions: Mapping[str, Callable[[], Condition]] = field(default_factory=dict)
     wait_until_settled: Callable[[], Awaitable[None]] = _nothing
 
 
-def _processing(settings: Settings, ports: Ports, endpoints: Mapping[str, Endpoint]) -> _Working:
-    """Return what works on batches: one processor in this process, its children, or nothing."""
+def _processing(
+    settings: Settings, ports: Ports, endpoints: Mapping[str, Endpoint]
+) -> BatchServices:
+    """Return a processor in this process, a supervisor of child processors, or nothing."""
     if settings.processors == 0:
-        return _Working()
+        return BatchServices()
     if settings.processors == 1:
         processor = make_processor(settings, ports, endpoints)
-        return _Working(
+        return BatchServices(
             services={"processor": processor},
             conditions={"storage": partial(storage_condition, processor)},
         )
-    heard = Heard()
-    children = _children(settings, heard)
-    ports.metrics.watch_processors(lambda: children.alive)
-    ports.metrics.watch_storage(lambda: heard.storage_reason is not None)
-    return _Working(
-        services={"processors": children},
-        conditions={
-            "processors": partial(_alive, children),
-            "storage": partial(room_of, heard),
-        },
-        wait_until_settled=children.wait_until_settled,
+    supervisor = _supervisor(settings)
+    ports.metrics.watch_processors(lambda: supervisor.alive)
+    return BatchServices(
+        services={"processors": supervisor},
+        conditions={"processors": partial(_alive, supervisor)},
+        wait_until_settled=supervisor.wait_until_settled,
     )
 
 
@@ -177,84 +171,70 @@ def _collecting(settings: Settings, ports: Ports) -> dict[str, Service]:
     return {"collector": make_collector(settings, ports)}
 
 
-def watch_space(ports: Ports) -> SpaceWatch:
-    """Return what tells metrics and log of a full disk, whoever else writes to it."""
+def make_disk_space_monitor(ports: Ports) -> DiskSpaceMonitor:
+    """Return the monitor whose result is shown by `/ready`, metrics and the log."""
     log = get_logger("serve")
 
-    def tell(reason: str | None) -> None:
+    def report(reason: str | None) -> None:
         if reason is None:
             log.info(STORAGE_FREED)
         else:
             log.warning(STORAGE_FULL, reason=reason)
 
-    watch = SpaceWatch((ports.store.check, ports.blobs.check), tell)
-    ports.metrics.watch_storage(lambda: watch.is_full)
-    return watch
+    monitor = DiskSpaceMonitor((ports.store.check, ports.blobs.check), report)
+    ports.metrics.watch_storage(lambda: monitor.is_full)
+    return monitor
 
 
-def _children(settings: Settings, heard: "Heard") -> Children:
-    handed = hand_over(settings)
+def ready_conditions(
+    working: BatchServices, disk_space: DiskSpaceMonitor
+) -> Mapping[str, Callable[[], Condition]]:
+    """Return what `/ready` checks besides ledger and blobs.
+
+    A processor in this process knows first whether its writes succeed; without one, the probe does.
+    """
+    return {"storage": lambda: disk_space.condition, **working.conditions}
+
+
+def _supervisor(settings: Settings) -> Supervisor:
+    first_line = hand_over(settings)
     abort_seconds = settings.processor.claims.lease_seconds + ABORT_SLACK_SECONDS
 
-    async def start(name: str) -> Child:
-        return await start_piped([*PROCESSOR_COMMAND, name], handed)
+    async def start(name: str) -> ChildProcess:
+        return await start_child([*PROCESSOR_COMMAND, name], first_line)
 
-    return Children(
+    return Supervisor(
         [f"processor-{number}" for number in range(1, settings.processors + 1)],
         start,
-        heard,
-        # A processor insists on its last commit for one lease at most, after its grace time.
+        _ChildLog(),
+        # After its grace time a processor retries its last commit for one lease at most.
         stop_seconds=settings.processor.ends.stop_grace_seconds + abort_seconds,
         abort_seconds=abort_seconds,
     )
 
 
-def _alive(children: Children) -> Condition:
-    """Say how many work. With some of them gone requests can still be served."""
-    words = f"{children.alive} of {children.count} processors are alive."
-    return Condition(fine=children.alive > 0, words=words)
+def _alive(supervisor: Supervisor) -> Condition:
+    """Return how many processors are alive; one is enough to be ready."""
+    words = f"{supervisor.alive} of {supervisor.count} processors are alive."
+    return Condition(fine=supervisor.alive > 0, words=words)
 
 
-def room_of(heard: "Heard") -> Condition:
-    """Say whether every child finds room to write: one without any sends nothing."""
-    reason = heard.storage_reason
-    return Condition(fine=reason is None, words=reason or "ok")
-
-
-class Heard:
-    """Logs what becomes of the children, and remembers what they say of themselves."""
+class _ChildLog:
+    """Logs when child processors start, end, and do not end in time."""
 
     def __init__(self) -> None:
         self._log = get_logger("serve")
-        self._full: dict[str, str] = {}
-
-    @property
-    def storage_reason(self) -> str | None:
-        """Return which child finds no room to write, and why; None while all of them do."""
-        return next((f"{name}: {why}" for name, why in sorted(self._full.items())), None)
 
     def child_started(self, name: str, pid: int, said: str) -> None:
-        """Log where a child can be found."""
+        """Log the process id and the ready line."""
         self._log.info(PROCESSOR_STARTED, process=name, pid=pid, said=said)
 
-    def child_said(self, name: str, line: bytes) -> None:
-        """Remember what a child says of its storage; it logs that itself."""
-        words = words_of(line)
-        if words is None:
-            return
-        if words.storage is None:
-            self._full.pop(name, None)
-        else:
-            self._full[name] = words.storage
-
     def child_ended(self, name: str, why: str, restart_seconds: float) -> None:
-        """Log an end that nobody had asked for. What it said of itself is over with it."""
-        self._full.pop(name, None)
+        """Log an end that nobody had requested."""
         self._log.error(PROCESSOR_ENDED, process=name, why=why, restart_seconds=restart_seconds)
 
     def child_overdue(self, name: str, pid: int, *, killed: bool) -> None:
-        """Log that a child hangs, and what is done about it."""
-        self._full.pop(name, None)
+        """Log that a child did not end in time."""
         self._log.error(PROCESSOR_OVERDUE, process=name, pid=pid, killed=killed)
 
 

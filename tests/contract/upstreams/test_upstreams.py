@@ -1,7 +1,7 @@
 """Every upstream keeps the contract: in memory, and over HTTP on both event loops.
 
-The back-ends are `tidegate.upstreams.memory`, `tidegate.upstreams.http`, also by way of a proxy,
-and `tidegate.upstreams.http2`.
+The back-ends are `tidegate.upstreams.memory` and `tidegate.upstreams.http1`, which is also tested
+through a proxy.
 """
 
 import asyncio
@@ -14,28 +14,22 @@ import pytest
 from tidegate.domain.errors import ConnectFailed
 from tidegate.testing.contract import upstreams as contract
 from tidegate.testing.handler_server import HandlerServer
-from tidegate.testing.http2_server import Http2Server
 from tidegate.testing.http_proxy import HttpProxy
 from tidegate.upstreams.base import Call, Reply, Upstream
-from tidegate.upstreams.http import HttpUpstream, ProxiedUpstream
-from tidegate.upstreams.http2.upstream import Http2Upstream
+from tidegate.upstreams.http1.upstream import HttpUpstream, ProxiedUpstream
 from tidegate.upstreams.memory import Handler, MemoryUpstream
-from tidegate.upstreams.settings import HttpProtocol, HttpSettings, ProxySettings, Timeouts
+from tidegate.upstreams.settings import HttpSettings, ProxySettings, Timeouts
 
 TIMEOUTS = Timeouts(first_byte_seconds=1.0)
 
 
-@pytest.fixture(
-    params=["memory", "http", "http with a /v1 in its URL", "http through a proxy", "http2"]
-)
+@pytest.fixture(params=["memory", "http", "http with a /v1 in its URL", "http through a proxy"])
 def kind(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
 
 
 def make(kind: str, url: str, proxy: str = "") -> Upstream:
-    if kind == "http2":
-        return Http2Upstream(HttpSettings(url=url, timeouts=TIMEOUTS, protocol=HttpProtocol.HTTP2))
     if "proxy" in kind:
         return ProxiedUpstream(
             HttpSettings(url="http://models", timeouts=TIMEOUTS, proxy=ProxySettings(url=proxy))
@@ -51,13 +45,9 @@ async def open_upstream(kind: str) -> AsyncIterator[contract.OpenUpstream]:
         async def opened(handler: Handler) -> Upstream:
             if kind == "memory":
                 return MemoryUpstream(handler)
-            if kind == "http2":
-                server2 = await stack.enter_async_context(Http2Server(handler))
-                upstream = make(kind, server2.url)
-            else:
-                server = await stack.enter_async_context(HandlerServer(handler))
-                proxy = await stack.enter_async_context(HttpProxy({"models:80": server.port}))
-                upstream = make(kind, server.url, proxy.url)
+            server = await stack.enter_async_context(HandlerServer(handler))
+            proxy = await stack.enter_async_context(HttpProxy({"models:80": server.port}))
+            upstream = make(kind, server.url, proxy.url)
             stack.push_async_callback(upstream.aclose)
             return upstream
 

@@ -13,13 +13,13 @@ import pytest
 from tidegate.client.batches import get_batch, list_batches
 from tidegate.client.download import download
 from tidegate.client.errors import (
-    LocalFileUnfit,
+    LocalFileUnusable,
     ServerRefused,
-    ServerStrange,
     ServerUnreachable,
     TransferStopped,
+    UnexpectedResponse,
 )
-from tidegate.client.objects import BatchObject, read
+from tidegate.client.objects import BatchObject, decode
 from tidegate.client.server import ANSWER_BYTES_MAX, REFUSAL_BYTES_MAX, Server
 from tidegate.domain.errors import TidegateError
 from tidegate.testing.client_user import client_of
@@ -60,7 +60,7 @@ async def complaint(*script: Step, timeout_seconds: float = 10.0) -> TidegateErr
     """Return what a question to a server that plays this script ends in."""
     async with playing(script, timeout_seconds=timeout_seconds) as server:
         with pytest.raises(TidegateError) as raised:
-            read(await get_batch(server, "batch_x"), BatchObject)
+            decode(await get_batch(server, "batch_x"), BatchObject)
     words = str(raised.value)
     assert words.isprintable(), words
     assert "\n" not in words
@@ -71,18 +71,18 @@ async def complaint(*script: Step, timeout_seconds: float = 10.0) -> TidegateErr
 @pytest.mark.parametrize(
     ("answer", "kind", "words"),
     [
-        (reply(b"200 OK", b"<html>", b"content-type: text/html"), ServerStrange, "text/html"),
-        (reply(b"200 OK", b"{}"), ServerStrange, "no content type"),
-        (reply(b"200 OK", b"{}", JSON), ServerStrange, "missing required field `id`"),
-        (reply(b"200 OK", b"[1]", JSON), ServerStrange, "is no batch"),
-        (reply(b"200 OK", b'{"id": "x', JSON), ServerStrange, "is no batch"),
-        (reply(b"200 OK", b"\xff\xfe", JSON), ServerStrange, "is no batch"),
-        (reply(b"404 Not Found", b"<html>"), ServerStrange, "usually ends in /v1"),
-        (reply(b"302 Found", b"", b"location: http://x/"), ServerStrange, "to http://x/"),
+        (reply(b"200 OK", b"<html>", b"content-type: text/html"), UnexpectedResponse, "text/html"),
+        (reply(b"200 OK", b"{}"), UnexpectedResponse, "no content type"),
+        (reply(b"200 OK", b"{}", JSON), UnexpectedResponse, "missing required field `id`"),
+        (reply(b"200 OK", b"[1]", JSON), UnexpectedResponse, "is not a batch"),
+        (reply(b"200 OK", b'{"id": "x', JSON), UnexpectedResponse, "is not a batch"),
+        (reply(b"200 OK", b"\xff\xfe", JSON), UnexpectedResponse, "is not a batch"),
+        (reply(b"404 Not Found", b"<html>"), UnexpectedResponse, "usually ends in /v1"),
+        (reply(b"302 Found", b"", b"location: http://x/"), UnexpectedResponse, "to http://x/"),
         (reply(b"401 No", b'{"error":{"message":"Wrong."}}'), ServerRefused, "OPENAI_API_KEY"),
         (reply(b"403 No", b'{"error":"not you"}'), ServerRefused, r"\(403\): not you"),
         (reply(b"500 Oh no", b"\x00\x01"), ServerRefused, r"gave no reason \(Oh no\)"),
-        (b"nonsense\r\n\r\n", ServerStrange, "does not speak HTTP"),
+        (b"nonsense\r\n\r\n", UnexpectedResponse, "does not speak HTTP"),
     ],
 )
 async def test_an_answer_of_somebody_else(
@@ -167,7 +167,7 @@ async def test_a_list_that_leads_in_circles_ends() -> None:
     empty = plain_reply(b'{"data":[],"has_more":true}', JSON)
     for pages in ((page, page), (empty,)):
         async with playing(answers(*pages)) as server:
-            with pytest.raises(ServerStrange, match="do not lead on"):
+            with pytest.raises(UnexpectedResponse, match="no way to the next"):
                 async for _ in list_batches(server):
                     pass
 
@@ -249,9 +249,12 @@ async def test_a_download_that_brings_nothing_gives_up_and_keeps_what_came(
     ("head", "words"),
     [
         (b"200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 2", "compressed"),
-        (b"200 OK\r\nconnection: close", "how long the file is"),
+        (b"200 OK\r\nconnection: close", "length of the file"),
         (b"200 OK\r\ncontent-type: Text/HTML; charset=x\r\ncontent-length: 2", "a web page"),
-        (b"206 Partial\r\ncontent-range: bytes 1-1/2\r\ncontent-length: 1", "another range"),
+        (
+            b"206 Partial\r\ncontent-range: bytes 1-1/2\r\ncontent-length: 1",
+            "other than the requested",
+        ),
     ],
 )
 async def test_content_that_cannot_be_trusted_is_refused(
@@ -259,7 +262,7 @@ async def test_content_that_cannot_be_trusted_is_refused(
 ) -> None:
     answer = b"HTTP/1.1 " + head + b"\r\n\r\nab"
     async with playing([ReadRequest(), Say(answer), Close()]) as server:
-        with pytest.raises(ServerStrange, match=words):
+        with pytest.raises(UnexpectedResponse, match=words):
             await download(server, "file-x", tmp_path / "out", overwrite=False, on_progress=quiet)
     assert not (tmp_path / "out").exists()
 
@@ -268,7 +271,7 @@ async def test_a_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     async with playing([]) as server:
-        with pytest.raises(LocalFileUnfit, match="no ordinary file"):
+        with pytest.raises(LocalFileUnusable, match="not a regular file"):
             await download(server, "file-x", pipe, overwrite=True, on_progress=quiet)
     assert pipe.is_fifo()
 

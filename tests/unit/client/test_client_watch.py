@@ -10,12 +10,12 @@ import pytest
 from tidegate.client.errors import ServerRefused, ServerUnreachable
 from tidegate.client.objects import BatchObject, Counts
 from tidegate.client.watch import (
-    LOOK_SECONDS_MIN,
+    POLL_SECONDS_MIN,
     RATE_SECONDS,
-    SILENCES_MAX,
-    Look,
-    Tracker,
+    UNANSWERED_MAX,
+    RateTracker,
     Watch,
+    WatchState,
 )
 from tidegate.domain.errors import TimedOut
 from tidegate.testing.client_user import client_of
@@ -31,28 +31,28 @@ def batch(done: int, total: int = 100, status: str = "in_progress") -> BatchObje
 
 
 def test_the_rate_is_taken_over_the_last_seconds() -> None:
-    tracker = Tracker()
-    assert tracker.note(batch(0), b"", 0.0).rate is None
-    half = tracker.note(batch(20), b"", 10.0)
+    tracker = RateTracker()
+    assert tracker.update(batch(0), b"", 0.0).rate is None
+    half = tracker.update(batch(20), b"", 10.0)
     assert (half.rate, half.seconds_left) == (2.0, 40.0)
     # It stood still for longer than the span: what came before no longer counts.
-    tracker.note(batch(20), b"", 10.0 + RATE_SECONDS)
-    still = tracker.note(batch(20), b"", 11.0 + RATE_SECONDS)
+    tracker.update(batch(20), b"", 10.0 + RATE_SECONDS)
+    still = tracker.update(batch(20), b"", 11.0 + RATE_SECONDS)
     assert (still.rate, still.seconds_left) == (0.0, None)
-    ended = tracker.note(batch(100, status="completed"), b"", 50.0)
+    ended = tracker.update(batch(100, status="completed"), b"", 50.0)
     assert ended.rate is None
 
 
 def test_counts_that_run_back_give_no_rate() -> None:
-    tracker = Tracker()
-    tracker.note(batch(50), b"", 0.0)
-    assert tracker.note(batch(40), b"", 1.0).rate is None
+    tracker = RateTracker()
+    tracker.update(batch(50), b"", 0.0)
+    assert tracker.update(batch(40), b"", 1.0).rate is None
 
 
 def test_before_it_is_planned_nothing_is_left_to_tell() -> None:
-    tracker = Tracker()
-    tracker.note(batch(0, 0, "validating"), b"", 0.0)
-    assert tracker.note(batch(0, 0, "validating"), b"", 1.0).seconds_left is None
+    tracker = RateTracker()
+    tracker.update(batch(0, 0, "validating"), b"", 0.0)
+    assert tracker.update(batch(0, 0, "validating"), b"", 1.0).seconds_left is None
 
 
 class Stage:
@@ -90,16 +90,16 @@ async def watching(
         HandlerServer(stage.answer) as served,
         client_of(served.url, timeout_seconds=timeout_seconds) as server,
     ):
-        yield Watch(server, batch_ids, every_seconds=LOOK_SECONDS_MIN)
+        yield Watch(server, batch_ids, every_seconds=POLL_SECONDS_MIN)
 
 
-def statuses(look: Look) -> list[str]:
-    return [item.batch.status for item in look.batches]
+def statuses(state: WatchState) -> list[str]:
+    return [item.batch.status for item in state.batches]
 
 
 async def test_it_ends_when_all_have_ended() -> None:
     stage = Stage({"a": ["validating", "completed"], "b": ["in_progress", "x", "x", "failed"]})
-    looks: list[Look] = []
+    looks: list[WatchState] = []
     async with watching(stage, "a", "b", "a") as watch:
         ended = await watch.until_all_end(looks.append)
     assert [(item.id, item.status) for item in ended] == [("a", "completed"), ("b", "failed")]
@@ -111,8 +111,8 @@ async def test_without_names_it_follows_those_that_live_and_those_that_come() ->
     stage = Stage({"old": ["completed"], "a": ["in_progress"] * 3 + ["completed"]})
     met: list[list[str]] = []
 
-    def look_at(look: Look) -> None:
-        met.append([item.batch.id for item in look.batches])
+    def look_at(state: WatchState) -> None:
+        met.append([item.batch.id for item in state.batches])
         stage.plays.setdefault("new", ["in_progress", "in_progress", "cancelled"])
 
     async with watching(stage) as watch:
@@ -128,16 +128,16 @@ async def test_with_nothing_alive_it_ends_at_once() -> None:
 
 async def test_a_silent_server_is_told_of_and_asked_again() -> None:
     stage = Stage({"a": ["in_progress", "in_progress", "completed"]})
-    looks: list[Look] = []
+    looks: list[WatchState] = []
 
-    def look_at(look: Look) -> None:
-        looks.append(look)
+    def look_at(state: WatchState) -> None:
+        looks.append(state)
         if len(looks) == 1:
             stage.silent = 2
 
     async with watching(stage, "a", timeout_seconds=0.2) as watch:
         ended = await watch.until_all_end(look_at)
-    assert [look.silence is not None for look in looks[:4]] == [False, True, True, False]
+    assert [look.no_answer is not None for look in looks[:4]] == [False, True, True, False]
     assert statuses(looks[1]) == ["in_progress"]
     assert ended[0].status == "completed"
 
@@ -145,10 +145,10 @@ async def test_a_silent_server_is_told_of_and_asked_again() -> None:
 @pytest.mark.parametrize("spoken_before", [0, 1])
 async def test_silence_has_an_end(spoken_before: int) -> None:
     stage = Stage({"a": ["in_progress"]})
-    looks: list[Look] = []
+    looks: list[WatchState] = []
 
-    def look_at(look: Look) -> None:
-        looks.append(look)
+    def look_at(state: WatchState) -> None:
+        looks.append(state)
         stage.silent = 100
 
     if not spoken_before:
@@ -156,7 +156,7 @@ async def test_silence_has_an_end(spoken_before: int) -> None:
     async with watching(stage, "a", timeout_seconds=0.05) as watch:
         with pytest.raises(ServerUnreachable):
             await watch.until_all_end(look_at)
-    assert len(looks) == (SILENCES_MAX if spoken_before else 0)
+    assert len(looks) == (UNANSWERED_MAX if spoken_before else 0)
 
 
 async def test_an_unknown_batch_ends_it_with_the_servers_words() -> None:

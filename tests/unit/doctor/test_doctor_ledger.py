@@ -11,26 +11,26 @@ import pytest
 from tidegate.config import Settings
 from tidegate.config.settings import StoreKind, StoreSettings
 from tidegate.doctor.finding import Finding, Level
-from tidegate.doctor.ledger import examine_ledger, judge_ledger
+from tidegate.doctor.ledger import examine_storage, judge_ledger
 from tidegate.domain.batch import Batch, Status
 from tidegate.domain.errors import StorageBroken
-from tidegate.runtime.identity import SeededIds
+from tidegate.runtime.ids import SeededIds
 from tidegate.stores.executor import ThreadExecutor
-from tidegate.stores.health import LedgerHealth, Waiting
+from tidegate.stores.health import OldestBatch, Remark, StoreHealth
 from tidegate.stores.sqlite import SqliteStore
 from tidegate.stores.sqlite.health import look
 from tidegate.testing.contract.stores import ManualClock
 
 NOW = 1_000.0
-HEALTHY = LedgerHealth(
+HEALTHY = StoreHealth(
     engine="SQLite 3",
-    journal="wal",
+    durable=True,
     schema=2,
     schema_known=2,
-    processors=1,
+    members=1,
     batches={"completed": 4, "in_progress": 1},
 )
-OLDEST = Waiting(
+OLDEST = OldestBatch(
     batch_id="batch_1", status="in_progress", created_at=0.0, expires_at=2_000.0, waiting_for=None
 )
 
@@ -49,7 +49,7 @@ def batch(number: int, created_at: float) -> Batch:
     )
 
 
-def levels(health: LedgerHealth) -> dict[str, Level]:
+def levels(health: StoreHealth) -> dict[str, Level]:
     return {finding.area: finding.level for finding in judge_ledger(health, NOW)}
 
 
@@ -81,9 +81,9 @@ async def test_a_ledger_in_use_and_one_at_rest_are_read_and_left_as_they_are(
     assert in_use.batches == at_rest.batches == {"validating": 2}
     assert in_use.oldest is not None
     assert in_use.oldest.batch_id == first.id
-    assert (in_use.overdue, in_use.processors) == (1, 0)
-    assert (at_rest.overdue, at_rest.processors) == (0, 1)
-    assert (at_rest.schema, at_rest.journal) == (at_rest.schema_known, "wal")
+    assert (in_use.overdue, in_use.members) == (1, 0)
+    assert (at_rest.overdue, at_rest.members) == (0, 1)
+    assert (at_rest.schema, at_rest.remarks) == (at_rest.schema_known, ())
 
 
 @pytest.mark.parametrize(
@@ -93,8 +93,8 @@ async def test_a_ledger_in_use_and_one_at_rest_are_read_and_left_as_they_are(
         ({"schema": 1}, "ledger", Level.OK, "brought to 2"),
         ({"schema": 3}, "ledger", Level.FAIL, "knows 2 at most"),
         ({"schema": 0}, "ledger", Level.FAIL, "somebody else's"),
-        ({"processors": 0}, "batches", Level.FAIL, "0 processors alive"),
-        ({"processors": 0, "batches": {}}, "batches", Level.OK, "none"),
+        ({"members": 0}, "batches", Level.FAIL, "0 processors alive"),
+        ({"members": 0, "batches": {}}, "batches", Level.OK, "none"),
         ({"oldest": OLDEST}, "oldest batch", Level.OK, "17 minutes"),
         ({"oldest": OLDEST, "overdue": 1}, "oldest batch", Level.WARN, "has closed"),
         (
@@ -113,18 +113,21 @@ def test_what_a_ledger_says_is_judged(
     assert words in found[0].message
 
 
-def changed(change: dict[str, object]) -> LedgerHealth:
+def changed(change: dict[str, object]) -> StoreHealth:
     members = {name: getattr(HEALTHY, name) for name in HEALTHY.__dataclass_fields__}
-    return LedgerHealth(**{**members, **change})
+    return StoreHealth(**{**members, **change})
 
 
-def test_a_foreign_journal_is_told_of() -> None:
-    found = list(judge_ledger(changed({"journal": "rollback"}), NOW))
-    assert any("journal is 'rollback'" in item.message for item in found)
+def test_remarks_of_a_back_end_are_shown() -> None:
+    found = list(judge_ledger(changed({"remarks": (Remark(message="Odd.", advice="Act."),)}), NOW))
+    assert ("Odd.", "Act.") in [(item.message, item.advice) for item in found]
 
 
 def examined(settings: Settings) -> list[Finding]:
-    return list(examine_ledger(settings, ManualClock()))
+    async def collect() -> list[Finding]:
+        return [item async for item in examine_storage(settings, ManualClock())]
+
+    return [item for item in asyncio.run(collect()) if item.area == "ledger"]
 
 
 def test_no_ledger_is_fine_and_none_is_made(tmp_path: Path) -> None:

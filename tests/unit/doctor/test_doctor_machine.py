@@ -10,11 +10,11 @@ from tidegate.doctor.finding import Finding, Level
 from tidegate.doctor.machine import (
     FREE_BYTES_LOW,
     FREE_BYTES_NONE,
+    check_limit,
+    check_space,
     examine_directory,
     examine_limits,
-    judge_limit,
-    judge_space,
-    kind_of,
+    file_system_type,
 )
 
 MOUNTS = [
@@ -36,11 +36,11 @@ def looked(data_dir: Path, mounts: Path) -> dict[str, Finding]:
     [("/", "ext4"), ("/srv/other", "ext4"), ("/srv/my data/x", "nfs4"), ("/tmp/x", "xfs")],
 )
 def test_the_kind_of_a_file_system_is_that_of_the_nearest_mount(place: str, kind: str) -> None:
-    assert kind_of(Path(place), MOUNTS) == kind
+    assert file_system_type(Path(place), MOUNTS) == kind
 
 
 def test_without_mounts_the_kind_is_unknown() -> None:
-    assert kind_of(Path("/"), []) == ""
+    assert file_system_type(Path("/"), []) == ""
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_a_file_in_the_way_is_a_failure(tmp_path: Path) -> None:
     ],
 )
 def test_space_is_judged_at_its_bounds(free: int, level: Level) -> None:
-    assert judge_space(free, Path("/data")).level is level
+    assert check_space(free, Path("/data")).level is level
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_space_is_judged_at_its_bounds(free: int, level: Level) -> None:
     [(1_000, Level.OK), (999, Level.WARN), (resource.RLIM_INFINITY, Level.OK)],
 )
 def test_open_files_are_judged_at_the_bound(hard: int, level: Level) -> None:
-    assert judge_limit(hard, needed=1_000).level is level
+    assert check_limit(hard, needed=1_000).level is level
 
 
 def test_this_machine_has_a_limit_that_can_be_judged() -> None:

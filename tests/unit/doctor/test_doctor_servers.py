@@ -7,9 +7,9 @@ from email.utils import formatdate
 
 import pytest
 
-from tidegate.config import Gateway, Server, Settings
+from tidegate.config import Server, Settings, UpstreamSettings
 from tidegate.doctor.finding import Finding, Level
-from tidegate.doctor.serving import examine_ports
+from tidegate.doctor.ports import examine_ports
 from tidegate.doctor.upstreams import examine_upstreams
 from tidegate.domain.errors import ReplyBroken
 from tidegate.runtime.clock import SystemClock
@@ -37,9 +37,9 @@ def replies(reply: Reply, token: Reply | None = None) -> Handler:
 
 async def asked(handler: Handler, *, model: str | None = None, probe: bool) -> list[Finding]:
     async with HandlerServer(handler) as served:
-        gateway = Gateway(url=served.url, api_key=SECRET)
-        one = Settings(gateway=gateway)
-        settings = one if model is None else Settings(model_gateways={model: gateway})
+        server = UpstreamSettings(url=served.url, api_key=SECRET)
+        one = Settings(upstream=server)
+        settings = one if model is None else Settings(upstreams={model: server})
         return [finding async for finding in examine_upstreams(settings, probe=probe)]
 
 
@@ -149,8 +149,8 @@ def readiness(status: int, **checks: str) -> Reply:
         (ours(60), Level.WARN, "+60 s"),
         (ours(-60), Level.WARN, "-60 s"),
         (Reply(status=200, headers={"x-request-id": "req_1"}, body=b""), Level.OK, "serves"),
-        (refused(200), Level.FAIL, "Something else"),
-        (None, Level.FAIL, "Something else"),
+        (refused(200), Level.FAIL, "other than Tidegate"),
+        (None, Level.FAIL, "other than Tidegate"),
     ],
 )
 async def test_who_serves_on_the_port_of_the_api_is_told(
@@ -166,8 +166,8 @@ async def test_who_serves_on_the_port_of_the_api_is_told(
     [
         (readiness(200, store="ok"), Level.OK, "is ready"),
         (readiness(503, store="ok", blobs="No room."), Level.FAIL, "not ready: blobs: No room."),
-        (refused(200), Level.FAIL, "Something else"),
-        (None, Level.FAIL, "Something else"),
+        (refused(200), Level.FAIL, "other than Tidegate"),
+        (None, Level.FAIL, "other than Tidegate"),
     ],
 )
 async def test_who_serves_on_the_port_of_operators_is_told(

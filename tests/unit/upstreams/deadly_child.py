@@ -10,8 +10,8 @@ from typing import NoReturn
 from typing_extensions import override
 
 from tidegate.domain.errors import ConnectFailed, ReplyBroken, ReplyTooLarge, TimedOut
+from tidegate.sandbox.child import isolate_process, redirect_stdout, serve
 from tidegate.upstreams.base import Call, Reply, Upstream
-from tidegate.upstreams.cell_child import own_output, serve, stand_alone
 
 
 def fail(error: Exception) -> NoReturn:
@@ -61,14 +61,14 @@ class Obedient(Upstream):
         return
 
 
-def rehearse(call: Call, reply: Reply) -> None:
+def validate_reply(call: Call, reply: Reply) -> None:
     if call.body == b"unfit":
         raise ValueError("a secret reply")
 
 
 if __name__ == "__main__":
-    out = own_output()
-    stand_alone()
+    out = redirect_stdout()
+    isolate_process()
     if "refuse" in sys.argv:
         os._exit(9)
-    asyncio.run(serve(Obedient, rehearse, out=out))
+    asyncio.run(serve(Obedient, validate_reply, out=out))

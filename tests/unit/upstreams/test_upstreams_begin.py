@@ -9,9 +9,9 @@ from tidegate.testing.contract.upstreams import echo
 from tidegate.testing.handler_server import HandlerServer
 from tidegate.testing.hostile_server import Close, HostileServer, ReadRequest, Say, plain_reply
 from tidegate.upstreams.base import Call, Reply, Unanswered
-from tidegate.upstreams.http import HttpUpstream
+from tidegate.upstreams.http1.reply_waiter import ReplyWaiter
+from tidegate.upstreams.http1.upstream import HttpUpstream
 from tidegate.upstreams.settings import HttpSettings
-from tidegate.upstreams.waiter import Waiter
 
 FIRST = Call(path="/v1/echo", body=b'"first"')
 SECOND = Call(path="/v1/echo", body=b'"second"')
@@ -28,7 +28,7 @@ async def opened(url: str) -> HttpUpstream:
 async def test_a_call_begins_on_a_free_connection_and_is_heard_of() -> None:
     async with HandlerServer(echo) as server:
         upstream = await opened(server.url)
-        waiter = Waiter()
+        waiter = ReplyWaiter()
         assert upstream.begin(SECOND, waiter) is not None
         assert not waiter.future.done(), "heard before it could have been sent"
         assert (await waiter.future).body == (await upstream.send(SECOND)).body
@@ -39,9 +39,9 @@ async def test_a_call_begins_on_a_free_connection_and_is_heard_of() -> None:
 async def test_without_a_free_connection_nothing_begins() -> None:
     async with HandlerServer(echo) as server:
         upstream = HttpUpstream(HttpSettings(url=server.url))
-        assert upstream.begin(FIRST, Waiter()) is None
+        assert upstream.begin(FIRST, ReplyWaiter()) is None
         await upstream.send(FIRST)
-        one, other = Waiter(), Waiter()
+        one, other = ReplyWaiter(), ReplyWaiter()
         assert upstream.begin(FIRST, one) is not None
         assert upstream.begin(SECOND, other) is None
         await one.future
@@ -59,7 +59,7 @@ async def test_an_abandoned_call_is_not_heard_of_and_answers_no_other() -> None:
 
     async with HandlerServer(handler) as server:
         upstream = await opened(server.url)
-        waiter = Waiter()
+        waiter = ReplyWaiter()
         sending = upstream.begin(SECOND, waiter)
         assert sending is not None
         sending.abandon(waiter)
@@ -72,7 +72,7 @@ async def test_an_abandoned_call_is_not_heard_of_and_answers_no_other() -> None:
 async def test_abandoning_a_call_that_was_heard_of_leaves_the_next_one_alone() -> None:
     async with HandlerServer(echo) as server:
         upstream = await opened(server.url)
-        first, second = Waiter(), Waiter()
+        first, second = ReplyWaiter(), ReplyWaiter()
         sending = upstream.begin(FIRST, first)
         assert sending is not None
         await first.future
@@ -86,7 +86,7 @@ async def test_a_connection_that_closes_under_a_call_leaves_it_unanswered() -> N
     script = (ReadRequest(), Say(plain_reply(b"{}")), ReadRequest(), Close())
     async with HostileServer(script, (ReadRequest(), Say(plain_reply(b"[]")))) as server:
         upstream = await opened(server.url)
-        waiter = Waiter()
+        waiter = ReplyWaiter()
         assert upstream.begin(SECOND, waiter) is not None
         with pytest.raises(Unanswered):
             await waiter.future
@@ -97,7 +97,7 @@ async def test_a_connection_that_closes_under_a_call_leaves_it_unanswered() -> N
 async def test_a_call_that_may_not_be_sent_is_refused_and_harms_nothing() -> None:
     async with HandlerServer(echo) as server:
         upstream = await opened(server.url)
-        waiter = Waiter()
+        waiter = ReplyWaiter()
         with pytest.raises(Refused):
             upstream.begin(Call(path="/v1/x", body=b"", headers={"host": "evil"}), waiter)
         assert upstream.pool.idle_count == 1
@@ -113,7 +113,7 @@ async def test_closing_the_upstream_ends_a_call_that_has_begun() -> None:
 
     async with HandlerServer(never) as server:
         upstream = await opened(server.url)
-        waiter = Waiter()
+        waiter = ReplyWaiter()
         upstream.begin(SECOND, waiter)
         await upstream.aclose()
         with pytest.raises(UpstreamFault):

@@ -10,10 +10,10 @@ from typing_extensions import override
 from tidegate.domain.errors import ConnectFailed, ReplyBroken, TimedOut, UpstreamFault
 from tidegate.testing.hostile_server import plain_reply
 from tidegate.upstreams.base import Call, Reply, Unanswered
-from tidegate.upstreams.connection import REPLAY_SECONDS_MAX, Connection
-from tidegate.upstreams.quick import QuickReplies
+from tidegate.upstreams.http1.connection import REPLAY_SECONDS_MAX, Connection
+from tidegate.upstreams.http1.fast_path import FastReplyParser
+from tidegate.upstreams.http1.reply_waiter import ReplyWaiter
 from tidegate.upstreams.settings import HttpSettings, Limits, Timeouts
-from tidegate.upstreams.waiter import Waiter
 
 CALL = Call(path="/v1/x", body=b"{}")
 FAR = 1e12
@@ -86,13 +86,13 @@ class Bench:
             url="http://host", timeouts=Timeouts(first_byte_seconds=5, total_seconds=100)
         )
         self.loop = asyncio.get_running_loop()
-        self._waiters: dict[asyncio.Future[Reply], Waiter] = {}
-        quick = QuickReplies(settings.limits)
+        self._waiters: dict[asyncio.Future[Reply], ReplyWaiter] = {}
+        quick = FastReplyParser(settings.limits)
         self.connection = Connection(self.owner, settings, self.loop, quick)
         self.connection.connection_made(self.wire)
 
     def start(self) -> asyncio.Future[Reply]:
-        waiter = Waiter()
+        waiter = ReplyWaiter()
         self._waiters[waiter.future] = waiter
         now = self.loop.time()
         self.connection.start(b"POST\r\n\r\n", CALL, waiter, now=now, total_due=FAR)
@@ -227,7 +227,7 @@ async def test_a_connection_that_closed_before_the_call_fails_it_at_once() -> No
 
 
 async def test_closing_without_a_transport_is_harmless() -> None:
-    settings, quick = HttpSettings(url="http://host"), QuickReplies(Limits())
+    settings, quick = HttpSettings(url="http://host"), FastReplyParser(Limits())
     connection = Connection(Owner(), settings, asyncio.get_running_loop(), quick)
     connection.close()
     assert not connection.is_open

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from tidegate.domain.errors import ReplyBroken, ReplyTooLarge
-from tidegate.upstreams.framing import Head, HeadReader, body_for
+from tidegate.upstreams.http1.framing import Head, HeadReader, body_for
 from tidegate.upstreams.settings import Limits
 
 LIMITS = Limits(

@@ -21,8 +21,8 @@ from tidegate.testing.hostile_server import (
     plain_reply,
 )
 from tidegate.upstreams.base import Call
-from tidegate.upstreams.connection import JOINED_BYTES_MAX
-from tidegate.upstreams.http import HttpUpstream
+from tidegate.upstreams.http1.connection import JOINED_BYTES_MAX
+from tidegate.upstreams.http1.upstream import HttpUpstream
 from tidegate.upstreams.settings import HttpSettings, Limits, Timeouts
 
 Connect = Callable[[HttpSettings], HttpUpstream]

@@ -20,7 +20,7 @@ from tidegate.testing.hostile_server import (
     plain_reply,
 )
 from tidegate.upstreams.base import Call
-from tidegate.upstreams.http import HttpUpstream
+from tidegate.upstreams.http1.upstream import HttpUpstream
 from tidegate.upstreams.settings import HttpSettings, Timeouts
 
 Connect = Callable[[HttpSettings], HttpUpstream]
@@ -170,7 +170,7 @@ async def test_a_time_out_on_a_reused_connection_is_not_replayed(connect: Connec
 async def test_a_server_that_worked_on_the_call_before_it_closed_is_not_asked_again(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tidegate.upstreams.connection.REPLAY_SECONDS_MAX", 0.0)
+    monkeypatch.setattr("tidegate.upstreams.http1.connection.REPLAY_SECONDS_MAX", 0.0)
     working, go_on = asyncio.Event(), asyncio.Event()
     first: Script = (*answers(plain_reply(b"a")), READ, Tell(working), Await(go_on), Close())
     async with HostileServer(first, answers(plain_reply(b"b"))) as server:

@@ -19,15 +19,14 @@ from tidegate.testing.hostile_server import (
 )
 from tidegate.testing.http_proxy import HttpProxy
 from tidegate.upstreams.base import Call
-from tidegate.upstreams.http import HttpUpstream, ProxiedUpstream
+from tidegate.upstreams.http1.upstream import HttpUpstream, ProxiedUpstream
 from tidegate.upstreams.settings import (
-    HttpProtocol,
     HttpSettings,
     ProxySettings,
     Timeouts,
     TlsSettings,
 )
-from tidegate.upstreams.tunnel import ANSWER_BYTES_MAX
+from tidegate.upstreams.transport.proxy_tunnel import ANSWER_BYTES_MAX
 
 Connect = Callable[[HttpSettings], HttpUpstream]
 
@@ -200,15 +199,6 @@ def test_settings_that_can_not_be_meant_are_refused(
 ) -> None:
     with pytest.raises(SettingsInvalid, match=word):
         ProxySettings(url=url, user=user, password=password)
-
-
-def test_http_2_in_the_clear_knows_no_proxy() -> None:
-    with pytest.raises(SettingsInvalid, match="https URL"):
-        HttpSettings(
-            url="http://models",
-            protocol=HttpProtocol.HTTP2,
-            proxy=ProxySettings(url="http://proxy"),
-        )
 
 
 def test_a_password_is_not_shown() -> None:

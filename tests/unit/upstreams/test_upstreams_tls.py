@@ -21,9 +21,9 @@ from tidegate.testing.hostile_server import (
     plain_reply,
 )
 from tidegate.upstreams.base import Call
-from tidegate.upstreams.http import HttpUpstream
+from tidegate.upstreams.http1.upstream import HttpUpstream
 from tidegate.upstreams.settings import HttpSettings, Timeouts, TlsSettings, TlsVersion
-from tidegate.upstreams.tls import TlsFiles, make_context
+from tidegate.upstreams.transport.tls import TlsContextCache, make_context
 
 Connect = Callable[[HttpSettings], HttpUpstream]
 
@@ -224,7 +224,7 @@ async def test_files_that_are_broken_meanwhile_change_nothing_and_are_told(
 
 async def test_files_are_read_once_for_each_change(tmp_path: Path) -> None:
     authority = put("authority.pem", tmp_path / "ca.pem")
-    files = TlsFiles(TlsSettings(ca_file=authority))
+    files = TlsContextCache(TlsSettings(ca_file=authority))
     first = await files.current()
     assert await files.current() is first
     put("another_authority.pem", authority)

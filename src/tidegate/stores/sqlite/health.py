@@ -8,7 +8,7 @@ import apsw
 import msgspec
 
 from tidegate.stores import sql
-from tidegate.stores.health import LedgerHealth, Waiting
+from tidegate.stores.health import OldestBatch, Remark, StoreHealth
 from tidegate.stores.sqlite.connection import MIGRATIONS, translated
 from tidegate.stores.sqlite.rows import select
 
@@ -17,6 +17,10 @@ BUSY_MS = 2_000
 HEADER_BYTES = 100
 VERSIONS = slice(18, 20)  # The versions of the file format for writing and for reading.
 WAL_VERSIONS = b"\x02\x02"
+_ROLLBACK = Remark(
+    message="Its journal is 'rollback', not 'wal'.",
+    advice="Start `tidegate serve` once, which sets it; use no other program on this file.",
+)
 
 
 class _CountRow(msgspec.Struct, frozen=True, array_like=True):
@@ -36,8 +40,8 @@ class _OldestRow(msgspec.Struct, frozen=True, array_like=True):
     waiting_for: str | None
 
 
-def look(path: Path, *, now: float) -> LedgerHealth:
-    """Return how the ledger at `path` stands at Unix time `now`.
+def look(path: Path, *, now: float) -> StoreHealth:
+    """Return how the ledger at `path` stands at Unix time `now`; see `Store.health`.
 
     Not a byte of the ledger or its journal changes; SQLite may only make or refresh the index of
     its journal (`-shm`) where processes died without closing it.
@@ -46,9 +50,14 @@ def look(path: Path, *, now: float) -> LedgerHealth:
         StorageBroken: it is damaged, or no SQLite database.
         StoreUnavailable: it can't be opened or read.
     """
+    engine = f"SQLite {apsw.sqlite_lib_version()}"
+    if not path.exists():
+        return StoreHealth(
+            engine=engine, durable=True, exists=False, schema=0, schema_known=len(MIGRATIONS)
+        )
     try:
         with closing(_opened(path)) as connection:
-            return _read(connection, _journal(path), now)
+            return _read(connection, _journal(path), now, engine)
     except apsw.Error as exc:
         raise translated(exc, path) from exc
 
@@ -79,35 +88,26 @@ def _journal(path: Path) -> str:
     return "wal" if header[VERSIONS] == WAL_VERSIONS else "rollback"
 
 
-def _read(connection: apsw.Connection, journal: str, now: float) -> LedgerHealth:
+def _read(connection: apsw.Connection, journal: str, now: float, engine: str) -> StoreHealth:
     schema = select(connection, SQL["read_version"], {}, _CountRow)[0].count
-    engine = f"SQLite {apsw.sqlite_lib_version()}"
     known = len(MIGRATIONS)
+    remarks = () if journal == "wal" else (_ROLLBACK,)
     if not 1 <= schema <= known:
-        return LedgerHealth(
-            engine=engine, journal=journal, schema=schema, schema_known=known, batches={}
+        return StoreHealth(
+            engine=engine, durable=True, schema=schema, schema_known=known, remarks=remarks
         )
     statuses = select(connection, SQL["count_batches"], {}, _StatusRow)
     oldest = select(connection, SQL["find_oldest"], {}, _OldestRow)
-    # The table of the living came with the second schema.
-    living = select(connection, SQL["count_living"], {"now": now}, _CountRow) if schema > 1 else []
-    return LedgerHealth(
+    # The table of members came with the second schema.
+    members = select(connection, SQL["count_living"], {"now": now}, _CountRow) if schema > 1 else []
+    return StoreHealth(
         engine=engine,
-        journal=journal,
+        durable=True,
         schema=schema,
         schema_known=known,
-        processors=living[0].count if living else 0,
+        members=members[0].count if members else 0,
         batches={row.status: row.count for row in statuses},
-        oldest=_waiting(oldest[0]) if oldest else None,
+        oldest=OldestBatch(**msgspec.structs.asdict(oldest[0])) if oldest else None,
         overdue=select(connection, SQL["count_overdue"], {"now": now}, _CountRow)[0].count,
-    )
-
-
-def _waiting(row: _OldestRow) -> Waiting:
-    return Waiting(
-        batch_id=row.batch_id,
-        status=row.status,
-        created_at=row.created_at,
-        expires_at=row.expires_at,
-        waiting_for=row.waiting_for,
+        remarks=remarks,
     )

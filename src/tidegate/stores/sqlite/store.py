@@ -1,5 +1,6 @@
 """The SQLite ledger as a `Store`: which lane each verb takes, and what time it is."""
 
+import asyncio
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -27,7 +28,9 @@ from tidegate.stores.base import (
     Want,
 )
 from tidegate.stores.executor import Executor, Lane
+from tidegate.stores.health import StoreHealth
 from tidegate.stores.sqlite import batches, claims, connection, files, offers, results, units
+from tidegate.stores.sqlite.health import look
 from tidegate.stores.sqlite.rows import write
 from tidegate.stores.sqlite.upkeep import SqliteUpkeep
 
@@ -94,6 +97,11 @@ class SqliteStore(SqliteUpkeep, Store):
     async def check(self) -> None:
         await self._write(lambda db: write(db, connection.SQL["beat"], {"at": self._clock.now()}))
         await self._read(lambda db: write(db, connection.SQL["read_pulse"], {}))
+
+    @override
+    async def health(self) -> StoreHealth:
+        # On a connection of its own, since the ledger need not be open.
+        return await asyncio.to_thread(look, self._path, now=self._clock.now())
 
     @override
     async def begin_upload(self, upload_id: str, *, tenant: str, blob: str, at: float) -> None:

@@ -355,6 +355,25 @@ class ListContract:
         assert await blobs.list_names("d") == []
         assert await blobs.list_names("d/e") == []
 
+    async def test_a_page_begins_behind_a_name_and_is_bounded(self, blobs: BlobStore) -> None:
+        names = sorted(
+            ["a", "a-b", "a.b", "b/a", "b-a", "b/a.x/y", "b/a/c", "b/b", "c/d/e", "c/d-e"]
+        )
+        names = [name for name in names if name != "b/a"]
+        for name in names:
+            await blobs.put(name, b"0")
+        for limit in (1, 2, 3, len(names), len(names) + 1):
+            found: list[str] = []
+            while page := await blobs.list_names("", after=found[-1] if found else "", limit=limit):
+                assert len(page) <= limit
+                found += page
+            assert found == names
+        assert await blobs.list_names("b", after="b/a.x/y", limit=9) == ["b/a/c", "b/b"]
+        assert await blobs.list_names("b/", after="a", limit=1) == ["b/a.x/y"]
+        assert await blobs.list_names("b/", after="c") == []
+        assert [page async for page in blobs.name_pages("c/")] == [["c/d-e", "c/d/e"]]
+        assert [page async for page in blobs.name_pages("nothing")] == []
+
 
 class NameContract:
     """What every method makes of names."""

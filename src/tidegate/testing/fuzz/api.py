@@ -12,7 +12,7 @@ from tidegate.api.app import build_app
 from tidegate.api.settings import Limits, Settings
 from tidegate.blobs.memory import MemoryBlobs
 from tidegate.desk.settings import Settings as DeskSettings
-from tidegate.runtime.identity import SeededIds
+from tidegate.runtime.ids import SeededIds
 from tidegate.signals.memory import MemorySignals
 from tidegate.stores.memory import MemoryStore
 from tidegate.testing.contract.stores import ManualClock

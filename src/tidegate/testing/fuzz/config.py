@@ -13,7 +13,7 @@ from tidegate.testing.fuzz.mutations import Edit, edited, edits
 from tidegate.testing.fuzz.target import Target
 
 MESSAGE_CHARACTERS_MAX = 4_000
-YAML = b"""gateway:
+YAML = b"""upstream:
   url: http://127.0.0.1:8001
   timeouts: {total_seconds: 9}
 server:
@@ -22,7 +22,7 @@ server:
 processor: {valves: {in_flight_max: 3}}
 """
 TOML = b"""data_dir = "x"
-[gateway]
+[upstream]
 url = "http://127.0.0.1:8001"
 [server]
 keys = ["key tenant"]

@@ -10,8 +10,9 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 from uvicorn.server import ServerState
 
-from tidegate.runtime.door import Door, DoorConfig, GuardedHttp
-from tidegate.runtime.identity import SeededIds
+from tidegate.http_server.limits import ConnectionLimits
+from tidegate.http_server.protocol import BoundedHttpConfig, BoundedHttpProtocol
+from tidegate.runtime.ids import SeededIds
 from tidegate.testing.fuzz.mutations import CUTS, Edit, cut, edited, edits
 from tidegate.testing.fuzz.target import Target
 from tidegate.testing.loop import run_virtual
@@ -86,16 +87,16 @@ async def _check(knock: Knock) -> None:
     _check_written(bytes(wire.written))
 
 
-def _protocol() -> GuardedHttp:
-    door = Door(
+def _protocol() -> BoundedHttpProtocol:
+    limits = ConnectionLimits(
         head_seconds=10.0,
         reply_idle_seconds=60.0,
         connections_max=2,
-        ids=SeededIds(random.Random(1)),
     )
-    config = DoorConfig(_app, door, keep_alive_seconds=75, stop_grace_seconds=1)
+    ids = SeededIds(random.Random(1))
+    config = BoundedHttpConfig(_app, limits, ids, keep_alive_seconds=75, stop_grace_seconds=1)
     config.load()
-    return GuardedHttp(config=config, server_state=ServerState(), app_state={})
+    return BoundedHttpProtocol(config=config, server_state=ServerState(), app_state={})
 
 
 async def _app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -152,7 +153,7 @@ class _Wire(asyncio.Transport):
 
     def __init__(self, *, reads: bool) -> None:
         super().__init__()
-        self.protocol: GuardedHttp | None = None
+        self.protocol: BoundedHttpProtocol | None = None
         self.gone = asyncio.Event()
         self.written = bytearray()
         self._reads = reads

@@ -12,8 +12,8 @@ from tidegate.testing.fuzz.mutations import CUTS, Edit, cut, edited, edits
 from tidegate.testing.fuzz.target import Target
 from tidegate.testing.loop import run_virtual
 from tidegate.upstreams.base import Call, Reply
-from tidegate.upstreams.connection import Connection
-from tidegate.upstreams.quick import QuickReplies
+from tidegate.upstreams.http1.connection import Connection
+from tidegate.upstreams.http1.fast_path import FastReplyParser
 from tidegate.upstreams.settings import HttpSettings, Limits
 
 LIMITS = Limits(
@@ -122,8 +122,8 @@ class _Line:
         settings = HttpSettings(url="http://host", limits=LIMITS)
         self.loop = asyncio.get_running_loop()
         self.wire = _Wire()
-        quick = QuickReplies(settings.limits)
-        self.connection = Connection(_Keeper(), settings, self.loop, quick)
+        quick = FastReplyParser(settings.limits)
+        self.connection = Connection(_Owner(), settings, self.loop, quick)
         self.connection.connection_made(self.wire)
         self.last: Reply | str = "nothing asked"
 
@@ -156,7 +156,7 @@ class _Hearer:
         self.heard = result
 
 
-class _Keeper:
+class _Owner:
     """Wants nothing."""
 
     def made(self, connection: Connection) -> None:

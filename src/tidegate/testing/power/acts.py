@@ -22,7 +22,7 @@ from tidegate.domain.file import File, Part
 from tidegate.domain.shard import ShardPlan, Tally, Verdict, is_done
 from tidegate.domain.share import Offer
 from tidegate.runtime.clock import Clock
-from tidegate.runtime.identity import IdMaker
+from tidegate.runtime.ids import IdMaker
 from tidegate.signals.memory import MemorySignals
 from tidegate.stores.base import ClaimedShard, Commit, Plan, ShardCommit, Store, Want
 from tidegate.testing.contract.stores import list_offers

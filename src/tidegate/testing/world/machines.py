@@ -20,7 +20,7 @@ from tidegate.processor.observer import Observer
 from tidegate.processor.planning_settings import Planning
 from tidegate.processor.service import Processor
 from tidegate.processor.settings import Cells, Claims, Commits, Ends, Settings, Valves
-from tidegate.runtime.identity import IdMaker
+from tidegate.runtime.ids import IdMaker
 from tidegate.runtime.limiter import AimdSettings
 from tidegate.testing.begun import Begun
 from tidegate.testing.world.ground import FAULTS_SECONDS, MODELS, Ground, Report

@@ -10,6 +10,7 @@ import msgspec
 from typing_extensions import override
 
 from tidegate.domain.errors import CellDied, CellNotStarted, ConnectFailed, ReplyBroken, TimedOut
+from tidegate.sandbox.base import Cell
 from tidegate.testing.world.broken import Broken
 from tidegate.testing.world.exposure import SETTLED_SECONDS, Exposure, Line, Sent, worst
 from tidegate.testing.world.ground import FAULTS_SECONDS, Ground
@@ -17,7 +18,6 @@ from tidegate.testing.world.host import Host
 from tidegate.testing.world.odds import Odds
 from tidegate.testing.world.ports import HostUpstream
 from tidegate.upstreams.base import Call, Reply, Upstream
-from tidegate.upstreams.cell import Cell
 
 T = TypeVar("T")
 SICK_SECONDS_MAX = 20.0

@@ -9,7 +9,7 @@ from typing import Self, TypeVar, cast
 
 from typing_extensions import override
 
-from tidegate.blobs.base import BlobStore, BlobWriter
+from tidegate.blobs.base import NAMES_MAX, BlobHealth, BlobStore, BlobWriter
 from tidegate.domain.errors import ConnectFailed, ReplyBroken, StorageBroken, StorageFull, TimedOut
 from tidegate.signals.base import Listener, Signals
 from tidegate.testing.world.host import Host, Port
@@ -101,8 +101,16 @@ class HostBlobs(BlobStore):
         await self._steady(f"delete {name}", lambda: self._blobs.delete(name))
 
     @override
-    async def list_names(self, prefix: str) -> list[str]:
-        return await self._steady(f"list {prefix}", lambda: self._blobs.list_names(prefix))
+    async def list_names(
+        self, prefix: str, *, after: str = "", limit: int = NAMES_MAX
+    ) -> list[str]:
+        return await self._steady(
+            f"list {prefix}", lambda: self._blobs.list_names(prefix, after=after, limit=limit)
+        )
+
+    @override
+    async def health(self) -> BlobHealth:
+        return await self._blobs.health()
 
     @override
     async def length(self, name: str) -> int:

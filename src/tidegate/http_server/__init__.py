@@ -1,0 +1,1 @@
+"""Connections of our HTTP servers: how many, how large and how long."""

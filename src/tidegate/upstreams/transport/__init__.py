@@ -1,0 +1,1 @@
+"""How a connection to a model server is opened: names, addresses, TLS and proxies."""
