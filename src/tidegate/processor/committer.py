@@ -212,7 +212,7 @@ class Committer:
         )
         if not shard.undecided and not shard.uncommitted:
             self._close(shard, CLOSED)
-        elif shard.state is RETURNING and shard.is_settled:
+        elif shard.state is RETURNING and shard.returns_at_once:
             self._wakeups.work_available.set()
 
     def _close(self, shard: OpenShard, state: State) -> None:

@@ -385,7 +385,7 @@ class Dispatcher:
         outcome = self._settler.settle(flight, landing, now)
         if shard.state is ENDING:
             self.settle_shard(run, shard)
-        elif shard.state is RETURNING and shard.is_settled:
+        elif shard.state is RETURNING and shard.returns_at_once:
             self._wakeups.work_available.set()
             run.stir()
         elif not run.in_flight:

@@ -91,6 +91,14 @@ class OpenShard:
         """Say whether nothing is in flight and nothing waits for a commit."""
         return not self.flights and not self.uncommitted
 
+    @property
+    def returns_at_once(self) -> bool:
+        """Return whether it is to be handed back before the next poll, now that it is settled.
+
+        One that gives way is not: the batch that it makes room for is on offer again by that poll.
+        """
+        return self.is_settled and self.gone_by == math.inf
+
     def is_leaving(self, now: float) -> bool:
         """Say whether its place is about to be free: nothing of it is sent, and it is not late."""
         return self.state is State.RETURNING and now < self.gone_by

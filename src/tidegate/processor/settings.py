@@ -114,7 +114,7 @@ class Ends:
     def __post_init__(self) -> None:
         if min(self.drain_seconds, self.stop_grace_seconds) < 0:
             raise SettingsInvalid(
-                "drain.batch_seconds and drain.process_seconds can't be negative."
+                "drain.drain_seconds and drain.stop_grace_seconds can't be negative."
             )
 
 
