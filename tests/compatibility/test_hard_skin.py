@@ -16,7 +16,8 @@ from tidegate.blobs.filesystem import FilesystemBlobs
 from tidegate.desk.settings import Settings as DeskSettings
 from tidegate.domain.batch import Problem
 from tidegate.offline.validate import Validation
-from tidegate.processor.settings import Claims, Planning, Settings
+from tidegate.processor.planning_settings import Planning
+from tidegate.processor.settings import Claims, Settings
 from tidegate.runtime.clock import SystemClock
 from tidegate.testing.commands import run_to_end
 from tidegate.testing.deployment import ok, request_line

@@ -7,7 +7,8 @@ import pytest
 from openai.types import Batch
 
 from tidegate.processor.endpoints import Endpoint, Routes
-from tidegate.processor.settings import Claims, Planning, Settings, UnknownModel
+from tidegate.processor.planning_settings import Planning, UnknownModel
+from tidegate.processor.settings import Claims, Settings
 from tidegate.testing.deployment import ok, request_line
 from tidegate.testing.sdk_user import SdkUser, sdk_user
 from tidegate.upstreams.base import Call, Reply

@@ -9,7 +9,7 @@ from tidegate.blobs.base import BlobWriter
 from tidegate.collector.settings import Settings
 from tidegate.domain.batch import Status
 from tidegate.domain.errors import BlobMissing, StorageFull, StoreUnavailable
-from tidegate.processor.claimer import MISSING_PLAN_SECONDS
+from tidegate.processor.opener import MISSING_PLAN_SECONDS
 from tidegate.processor.whole_batch import FULL_DISK_SECONDS
 from tidegate.testing.collecting import DAY, HOUR, collector_of
 from tidegate.testing.deployment import TENANT, Deployment, ok
@@ -220,15 +220,15 @@ def test_hosts_that_disagree_about_the_time_share_a_batch_to_its_end() -> None:
 def test_a_slow_ledger_makes_no_request_late_and_no_end_early(skew_seconds: float) -> None:
     async def story(world: Deployment) -> None:
         server = Server()
-        states = world.store.get_states
+        poll = world.store.poll
 
-        async def slowly(batch_ids: list[str]) -> object:
+        async def slowly(owner: str, **options: object) -> object:
             await asyncio.sleep(0.3)
-            found = await states(batch_ids)
+            found = await poll(owner, **options)  # type: ignore[arg-type]  # they are passed on
             await asyncio.sleep(0.4)
             return found
 
-        setattr(world.store, "get_states", slowly)  # noqa: B010 - as above
+        setattr(world.store, "poll", slowly)  # noqa: B010 - as above
         async with on_host(world, skew_seconds).processor(server.answer):
             batch = await world.submit(lines(5_000), window_seconds=WINDOW_SECONDS)
             ended = await world.end_of(batch.id, within_seconds=2 * WINDOW_SECONDS)
@@ -244,9 +244,9 @@ def test_a_ledger_that_falls_silent_keeps_no_batch_from_its_deadline() -> None:
         server = Server()
         fails(
             world.store,
-            "get_states",
+            "poll",
             StoreUnavailable("away"),
-            since=WINDOW_SECONDS / 2,
+            since=WINDOW_SECONDS - 1.0,
             until=2 * WINDOW_SECONDS,
         )
         async with world.processor(server.answer):

@@ -9,7 +9,8 @@ import pytest
 from tidegate.domain.batch import Status
 from tidegate.domain.errors import StorageFull
 from tidegate.processor.endpoints import Endpoint, Routes
-from tidegate.processor.settings import Claims, Planning, Settings, Valves
+from tidegate.processor.planning_settings import Planning
+from tidegate.processor.settings import Claims, Settings, Valves
 from tidegate.processor.storage import HOLDERS_FIRST_SECONDS, PROBE_SECONDS
 from tidegate.runtime.limiter import AimdSettings
 from tidegate.testing.deployment import TENANT, Deployment, model_of, ok

@@ -8,7 +8,8 @@ import pytest
 from tidegate.domain.batch import Batch, Counts, Status
 from tidegate.domain.errors import StorageBroken, StorageFull, StoreUnavailable
 from tidegate.processor.ender import PATIENCE_SECONDS
-from tidegate.processor.settings import Planning, Settings, UnknownModel
+from tidegate.processor.planning_settings import Planning, UnknownModel
+from tidegate.processor.settings import Settings
 from tidegate.stores.base import Want
 from tidegate.testing.collecting import Told, collecting, collector_of, ender_of
 from tidegate.testing.deployment import Deployment, ok

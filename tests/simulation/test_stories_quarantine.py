@@ -16,7 +16,8 @@ from tidegate.domain.errors import (
 )
 from tidegate.domain.shard import DEATHS_TO_BLAME
 from tidegate.processor.endpoints import Endpoint, Routes
-from tidegate.processor.settings import Cells as CellSettings, Planning, Settings
+from tidegate.processor.planning_settings import Planning
+from tidegate.processor.settings import Cells as CellSettings, Settings
 from tidegate.stores.base import Want
 from tidegate.testing.deployment import Deployment, ok, request_line
 from tidegate.testing.quarantine import Answer, Cells, lose_twice

@@ -13,7 +13,8 @@ from tidegate.domain.errors import (
     StoreUnavailable,
 )
 from tidegate.processor.endpoints import Endpoint, Routes
-from tidegate.processor.settings import Ends, Planning, Settings, Valves
+from tidegate.processor.planning_settings import Planning
+from tidegate.processor.settings import Ends, Settings, Valves
 from tidegate.runtime.limiter import AimdSettings
 from tidegate.testing.deployment import TENANT, Deployment, model_of, ok, request_line
 from tidegate.testing.stories import at_once, fails, lines, meets, now, told

@@ -11,7 +11,8 @@ from tidegate.blobs.base import BlobStore
 from tidegate.domain.batch import Status
 from tidegate.domain.errors import StorageFull
 from tidegate.processor.endpoints import Endpoint, Routes
-from tidegate.processor.settings import Claims, Ends, Planning, Settings
+from tidegate.processor.planning_settings import Planning
+from tidegate.processor.settings import Claims, Ends, Settings
 from tidegate.runtime.limiter import AimdSettings
 from tidegate.testing.contract.stores import list_offers
 from tidegate.testing.deployment import Deployment, model_of, ok

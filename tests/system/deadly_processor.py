@@ -13,17 +13,19 @@ import sys
 import tempfile
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from typing_extensions import override
 
 from tidegate.blobs.filesystem import FilesystemBlobs
+from tidegate.processor.context import ProcessorContext
 from tidegate.processor.endpoints import Endpoint, Routes
 from tidegate.processor.keeper import ThreadKeeper
-from tidegate.processor.observer import Observer
 from tidegate.processor.plan_door import PlanTask
-from tidegate.processor.service import Processor, Tools
-from tidegate.processor.settings import Claims, Planning, Settings
+from tidegate.processor.planning_settings import Planning
+from tidegate.processor.service import Processor
+from tidegate.processor.settings import Claims, Settings
 from tidegate.runtime.clock import SystemClock
 from tidegate.runtime.ids import RandomIds
 from tidegate.sandbox.child import OpenUpstream, isolate_process, redirect_stdout, serve
@@ -34,7 +36,6 @@ from tidegate.stores.executor import ThreadExecutor
 from tidegate.stores.sqlite import SqliteStore
 from tidegate.testing.deployment import TENANT, ok
 from tidegate.upstreams.base import Call, Reply, Upstream
-from tidegate.upstreams.catalogue import Catalogue
 from tidegate.wire import jsonl
 from tidegate.wire.lines import ChatBody, decode_chat
 from tidegate.wiring.sandbox import open_planning, planning_sandbox
@@ -97,19 +98,17 @@ async def work(data: Path, batch_id: str) -> None:
             default=Endpoint("deadly", Deadly(), open_cell=lambda: ProcessSandbox(CELL))
         )
         processor = Processor(
-            SETTINGS,
-            Tools(
+            ProcessorContext(
+                settings=SETTINGS,
                 store=store,
                 blobs=blobs,
                 signals=MemorySignals(),
                 routes=routes,
                 clock=SystemClock(),
                 ids=ids,
-                chance=random.Random(),
-                keeper=ThreadKeeper(SETTINGS.claims, lambda: open_store(data)),
-                observer=Observer(),
+                rng=random.Random(),
+                make_renewer=partial(ThreadKeeper, SETTINGS.claims, lambda: open_store(data)),
                 make_scratch=tempfile.TemporaryFile,
-                models=Catalogue({}, None),
                 owner=ids.make("processor_"),
                 open_plan_cell=lambda task: open_plan_cell(task, data),
             ),

@@ -232,7 +232,7 @@ def test_a_call_that_could_not_begin_for_a_fault_of_the_server_is_no_crash_of_ou
                 await turn()
             assert shard.endpoint is not None
             assert shard.endpoint.is_paused(asyncio.get_running_loop().time())
-        assert (tower.observer.outcomes, tower.observer.crashes) == (["endpoint"], 0)
+        assert (tower.observer.outcomes, tower.observer.crashes) == (["endpoint_error"], 0)
 
     run_virtual(story())
 

@@ -5,7 +5,7 @@ from hypothesis import given, strategies as st
 
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.domain.file import Part, Walk, cut, merged
-from tidegate.domain.retry import Blame, Retry, blame_status
+from tidegate.domain.retry import AttemptOutcome, Retry, outcome_of_status
 from tidegate.domain.shard import (
     Shard,
     ShardPlan,
@@ -151,15 +151,16 @@ def test_impossible_retries_are_refused(wrong: dict[str, float]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("blame", "statuses"),
+    ("outcome", "statuses"),
     [
-        (Blame.NOBODY, [200, 201, 204, 400, 404, 405, 409, 413, 418, 422, 451]),
-        (Blame.LINE, [408, 425, 500, 501, 505, 599]),
-        (Blame.ENDPOINT, [301, 302, 307, 401, 403, 407, 429, 502, 503, 504, 529]),
+        (AttemptOutcome.OK, [200, 201, 204, 400, 404, 405, 409, 413, 418, 422, 451]),
+        (AttemptOutcome.LINE_ERROR, [408, 425, 500, 501, 505, 599]),
+        (AttemptOutcome.ENDPOINT_ERROR, [301, 302, 307, 401, 403, 407, 429, 502, 503, 504, 529]),
     ],
 )
-def test_whose_fault_a_status_is(blame: Blame, statuses: list[int]) -> None:
-    assert {status: blame_status(status) for status in statuses} == dict.fromkeys(statuses, blame)
+def test_whose_fault_a_status_is(outcome: AttemptOutcome, statuses: list[int]) -> None:
+    found = {status: outcome_of_status(status) for status in statuses}
+    assert found == dict.fromkeys(statuses, outcome)
 
 
 def offer(

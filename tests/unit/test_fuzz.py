@@ -15,7 +15,7 @@ from tidegate.api.replies import json_reply, send_reply
 from tidegate.desk.form import FormEvent
 from tidegate.domain.batch import Problem
 from tidegate.http_server.protocol import BoundedHttpProtocol
-from tidegate.processor.outcome import Outcome, judge_reply
+from tidegate.processor.classify import Classified, classify_reply
 from tidegate.simulator.app import Simulator
 from tidegate.simulator.generation import Choice
 from tidegate.testing.fuzz import (
@@ -65,9 +65,11 @@ def _all_wrong(number: int, raw: bytes, *, endpoint: str) -> Problem:
     return Problem(code="x", message="No.", line=number)
 
 
-def _without_blanks(reply: Reply, request_id: str, custom_id: bytes, *, starting: bool) -> Outcome:
+def _without_blanks(
+    reply: Reply, request_id: str, custom_id: bytes, *, starting: bool
+) -> Classified:
     tidied = Reply(status=reply.status, headers=reply.headers, body=reply.body.replace(b": ", b":"))
-    return judge_reply(tidied, request_id, custom_id, starting=starting)
+    return classify_reply(tidied, request_id, custom_id, starting=starting)
 
 
 def _failing_app(**ports: object) -> ASGIApp:
@@ -93,7 +95,7 @@ def _unread(path: Path) -> None:
         (jsonl, "read_line", _all_wrong),
         (multipart, "FormReader", _DeafReader),
         (replies, "Connection", _EndlessConnection),
-        (splicing, "judge_reply", _without_blanks),
+        (splicing, "classify_reply", _without_blanks),
         (api, "build_app", _failing_app),
         (door, "BoundedHttpProtocol", _PatientDoor),
         (config, "read_keys", _unread),

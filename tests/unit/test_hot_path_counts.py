@@ -21,11 +21,10 @@ from typing_extensions import TypeVarTuple, Unpack, override
 
 from tidegate.processor import dispatcher
 from tidegate.processor.dispatcher import LANDINGS_AT_ONCE
-from tidegate.processor.metered import Metered
 from tidegate.runtime.clock import Clock
 from tidegate.stores.executor import InlineExecutor
 from tidegate.stores.sqlite import SqliteStore
-from tidegate.telemetry.metrics import Metrics
+from tidegate.telemetry.processor_metrics import ProcessorMetrics
 from tidegate.testing.journey import Roads, Stopwatch, lines_of, travel
 from tidegate.testing.loop import VirtualLoop
 from tidegate.upstreams.base import Call, Reply, Upstream
@@ -94,19 +93,19 @@ class CountingLoop(VirtualLoop):
         return super().call_at(when, callback, *args, context=context)
 
 
-class Watch(Stopwatch, Metered):
+class Watch(ProcessorMetrics, Stopwatch):
     """Counts and logs as in production, and sees how much one turn of the loop settles."""
 
     def __init__(self) -> None:
-        super().__init__(Metrics(CollectorRegistry()))
+        super().__init__(CollectorRegistry())
         self.settled: Counter[int] = Counter()
 
     @override
-    def attempts(self, endpoint: str, outcome: str, count: int) -> None:
+    def on_attempts(self, endpoint: str, outcome: str, count: int) -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop)
         self.settled[loop.turns] += count
-        super().attempts(endpoint, outcome, count)
+        super().on_attempts(endpoint, outcome, count)
 
 
 @dataclass

@@ -25,6 +25,10 @@ from tidegate.testing.stories import fails, now
 QUICK = Claims(lease_seconds=0.18, poll_seconds=0.05)
 
 
+def ignore(_: object) -> None:
+    """Do nothing."""
+
+
 class Watched(SqliteStore):
     """Tells the main loop of each renewal, and fails the first ones if asked to."""
 
@@ -52,15 +56,28 @@ class Bench:
         self.threads: set[str] = set()
 
     @asynccontextmanager
-    async def keeper(self, *, fail: int = 0) -> AsyncIterator[ThreadKeeper]:
+    async def keeper(
+        self,
+        *,
+        fail: int = 0,
+        member: str | None = None,
+        on_lost: Callable[[Claim], None] = ignore,
+        on_full: Callable[[StorageFull], None] = ignore,
+    ) -> AsyncIterator[ThreadKeeper]:
         loop = asyncio.get_running_loop()
 
         def told() -> None:
             self.threads.add(threading.current_thread().name)
             loop.call_soon_threadsafe(self.renewed.set)
 
-        keeper = ThreadKeeper(QUICK, lambda: Watched(self.path, self.clock, told, fail))
-        keeper.stamp()
+        keeper = ThreadKeeper(
+            QUICK,
+            lambda: Watched(self.path, self.clock, told, fail),
+            member=member,
+            on_lost=on_lost,
+            on_full=on_full,
+        )
+        keeper.mark_progress()
         async with asyncio.TaskGroup() as group:
             task = group.create_task(keeper.run(), name="keeper")
             try:
@@ -86,7 +103,7 @@ async def until(event: asyncio.Event) -> None:
 async def test_what_is_held_is_renewed_from_another_thread(bench: Bench) -> None:
     held = await claim_shard(bench.store)
     async with bench.keeper() as keeper:
-        keeper.hold([held.claim])
+        keeper.add([held.claim])
         bench.clock.turn(1_000.0)
         await until(bench.renewed)
     assert threading.current_thread().name not in bench.threads
@@ -105,9 +122,8 @@ async def test_a_claim_that_another_took_is_told_of_once(bench: Bench) -> None:
         lost.append(claim)
         told.set()
 
-    async with bench.keeper() as keeper:
-        keeper.on_lost = hear
-        keeper.hold([held.claim])
+    async with bench.keeper(on_lost=hear) as keeper:
+        keeper.add([held.claim])
         await until(told)
         bench.renewed.clear()
         assert keeper._held == {}
@@ -117,7 +133,7 @@ async def test_a_claim_that_another_took_is_told_of_once(bench: Bench) -> None:
 async def test_a_loop_that_makes_no_progress_holds_nothing(bench: Bench) -> None:
     held = await claim_shard(bench.store)
     async with bench.keeper() as keeper:
-        keeper.hold([held.claim])
+        keeper.add([held.claim])
         now = asyncio.get_running_loop().time()
         keeper._stamp = now - QUICK.stall_seconds
         assert not keeper._is_stalled(now)
@@ -126,8 +142,7 @@ async def test_a_loop_that_makes_no_progress_holds_nothing(bench: Bench) -> None
 
 
 async def test_a_loop_that_makes_no_progress_is_not_counted(bench: Bench) -> None:
-    async with bench.keeper() as keeper:
-        keeper.owner = "anna"
+    async with bench.keeper(member="anna") as keeper:
         now = asyncio.get_running_loop().time()
         assert await keeper._keep_once(bench.store, now + QUICK.stall_seconds + 1.0) == []
         assert await bench.store.get_living() == ()
@@ -137,9 +152,8 @@ async def test_a_loop_that_makes_no_progress_is_not_counted(bench: Bench) -> Non
 
 async def test_the_owner_is_counted_from_another_thread(bench: Bench) -> None:
     held = await claim_shard(bench.store)
-    async with bench.keeper() as keeper:
-        keeper.owner = "anna"
-        keeper.hold([held.claim])
+    async with bench.keeper(member="anna") as keeper:
+        keeper.add([held.claim])
         await until(bench.renewed)
         bench.renewed.clear()
         # The beat follows the renewal, so the second renewal comes after the first beat.
@@ -150,9 +164,8 @@ async def test_the_owner_is_counted_from_another_thread(bench: Bench) -> None:
 async def test_a_full_disk_does_not_end_the_keeper(bench: Bench) -> None:
     held = await claim_shard(bench.store)
     said: list[str] = []
-    async with bench.keeper(fail=2) as keeper:
-        keeper.on_full = lambda error: said.append(str(error))
-        keeper.hold([held.claim])
+    async with bench.keeper(fail=2, on_full=lambda error: said.append(str(error))) as keeper:
+        keeper.add([held.claim])
         await until(bench.renewed)
     assert said == ["no room"] * 2
 
@@ -162,13 +175,17 @@ def test_what_found_no_room_is_tried_again_soon(verb: str) -> None:
     async def story() -> None:
         store = MemoryStore(LoopClock(asyncio.get_running_loop()))
         await planned(store)
-        keeper = TaskKeeper(Claims(lease_seconds=15.0), store)
-        keeper.owner = "anna"
-        keeper.hold([(await claim_shard(store)).claim])
-        keeper.stamp()
-        fails(store, verb, StorageFull("no room"), until=8.0)
         heard: list[float] = []
-        keeper.on_full = lambda _: heard.append(now())
+        keeper = TaskKeeper(
+            Claims(lease_seconds=15.0),
+            store,
+            member="anna",
+            on_lost=ignore,
+            on_full=lambda _: heard.append(now()),
+        )
+        keeper.add([(await claim_shard(store)).claim])
+        keeper.mark_progress()
+        fails(store, verb, StorageFull("no room"), until=8.0)
         async with asyncio.TaskGroup() as group:
             task = group.create_task(keeper.run(), name="keeper")
             await asyncio.sleep(30.0)
@@ -182,7 +199,13 @@ def test_what_found_no_room_is_tried_again_soon(verb: str) -> None:
 async def test_a_ledger_that_is_broken_ends_the_keeper_by_its_own_words(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     path.write_bytes(b"not a ledger" * 1_000)
-    keeper = ThreadKeeper(QUICK, lambda: SqliteStore(path, ManualClock(), ThreadExecutor()))
+    keeper = ThreadKeeper(
+        QUICK,
+        lambda: SqliteStore(path, ManualClock(), ThreadExecutor()),
+        member=None,
+        on_lost=ignore,
+        on_full=ignore,
+    )
     with pytest.raises(StorageBroken, match="is damaged or no SQLite database"):
         await keeper.run()
 
@@ -192,5 +215,5 @@ async def test_a_keeper_that_dies_says_why() -> None:
         raise ValueError("a bug")
 
     with pytest.raises(RuntimeError, match="keeper of claims has died") as caught:
-        await ThreadKeeper(QUICK, broken).run()
+        await ThreadKeeper(QUICK, broken, member=None, on_lost=ignore, on_full=ignore).run()
     assert isinstance(caught.value.__cause__, ValueError)

@@ -15,9 +15,9 @@ from tidegate.domain.errors import BlobMissing
 from tidegate.domain.file import Part
 from tidegate.processor import keeping
 from tidegate.processor.keeping import GAP_BYTES_MAX, READ_BYTES_MAX
+from tidegate.processor.planning_settings import Planning
 from tidegate.processor.problems import Problems
 from tidegate.processor.scan import Scan
-from tidegate.processor.settings import Planning
 from tidegate.processor.slices import Slice, slices
 from tidegate.processor.source import READ_BYTES, Source
 

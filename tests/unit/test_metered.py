@@ -1,10 +1,9 @@
-"""What a processor tells is counted and logged, within bounds."""
+"""What a processor reports is counted and logged, within bounds."""
 
 from prometheus_client import CollectorRegistry, generate_latest
 from structlog.testing import capture_logs
 
 from tidegate.domain.errors import CellDied, CellNotStarted
-from tidegate.processor.metered import Metered
 from tidegate.telemetry.logs import (
     CELL_DIED,
     CELL_NOT_STARTED,
@@ -17,28 +16,29 @@ from tidegate.telemetry.logs import (
     STORAGE_FREED,
     STORAGE_FULL,
 )
-from tidegate.telemetry.metrics import ENDPOINTS_MAX, OTHER, Metrics
+from tidegate.telemetry.metrics import Metrics
+from tidegate.telemetry.processor_metrics import ENDPOINTS_MAX, OTHER
 
 
 def test_names_that_users_invent_do_not_grow_the_metrics() -> None:
     registry = CollectorRegistry()
-    metered = Metered(Metrics(registry))
+    observer = Metrics(registry).processor
     for number in range(ENDPOINTS_MAX + 50):
-        metered.attempts(f"gateway/{number}", "nobody", 1)
-        metered.endpoint(f"gateway/{number}", limit=1, in_flight=0, reason=None)
+        observer.on_attempts(f"upstream/{number}", "ok", 1)
+        observer.on_endpoint_state(f"upstream/{number}", limit=1, in_flight=0, reason=None)
     text = generate_latest(registry).decode()
     counted = [line for line in text.splitlines() if line.startswith("tidegate_attempts_total{")]
     watched = [line for line in text.splitlines() if line.startswith("tidegate_limit{")]
     assert len(counted) == ENDPOINTS_MAX + 1
-    assert f'tidegate_attempts_total{{endpoint="{OTHER}",outcome="nobody"}} 50.0' in counted
+    assert f'tidegate_attempts_total{{endpoint="{OTHER}",outcome="ok"}} 50.0' in counted
     assert len(watched) == ENDPOINTS_MAX
 
 
 def test_a_pause_is_logged_when_it_begins_and_when_it_ends() -> None:
     with capture_logs() as logs:
-        metered = Metered(Metrics(CollectorRegistry()))
+        observer = Metrics(CollectorRegistry()).processor
         for reason in (None, "refused", "refused", None, None):
-            metered.endpoint("e", limit=1, in_flight=0, reason=reason)
+            observer.on_endpoint_state("e", limit=1, in_flight=0, reason=reason)
     assert [log["event"] for log in logs] == [ENDPOINT_PAUSED, ENDPOINT_RESUMED]
     assert logs[0]["reason"] == "refused"
 
@@ -46,15 +46,15 @@ def test_a_pause_is_logged_when_it_begins_and_when_it_ends() -> None:
 def test_what_runs_alone_is_counted_and_logged() -> None:
     registry = CollectorRegistry()
     with capture_logs() as logs:
-        metered = Metered(Metrics(registry))
-        metered.quarantined("batch_1", 7)
-        metered.line_alone()
-        metered.cell_died("batch_1", 12, CellDied("It is gone."))
-        metered.cell_not_started(CellNotStarted("No room."))
-        metered.line_blamed("batch_1", 12)
-        metered.in_quarantine(2)
-        metered.planned_alone("batch_2")
-        metered.planning_died("batch_2", "line 3", CellDied("It is gone, too."))
+        observer = Metrics(registry).processor
+        observer.on_shard_quarantined("batch_1", 7)
+        observer.on_line_sandboxed()
+        observer.on_sandbox_death("batch_1", 12, CellDied("It is gone."))
+        observer.on_sandbox_not_started(CellNotStarted("No room."))
+        observer.on_poison_line("batch_1", 12)
+        observer.on_quarantine_size(2)
+        observer.on_planning_sandboxed("batch_2")
+        observer.on_planning_death("batch_2", "line 3", CellDied("It is gone, too."))
     assert [log["event"] for log in logs] == [
         SHARD_QUARANTINED,
         CELL_DIED,
@@ -75,9 +75,9 @@ def test_what_runs_alone_is_counted_and_logged() -> None:
 def test_a_full_storage_is_told_once_and_shown_while_it_lasts() -> None:
     registry = CollectorRegistry()
     with capture_logs() as logs:
-        metered = Metered(Metrics(registry))
+        observer = Metrics(registry).processor
         for reason, shown in (("No room.", "1.0"), (None, "0.0")):
-            metered.storage(reason)
+            observer.on_disk_full(reason)
             assert f"tidegate_storage_full {shown}" in generate_latest(registry).decode()
     assert [log["event"] for log in logs] == [STORAGE_FULL, STORAGE_FREED]
     assert logs[0]["reason"] == "No room."

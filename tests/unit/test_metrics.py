@@ -2,9 +2,11 @@
 
 import pytest
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from tidegate.domain.usage import Usage
-from tidegate.telemetry.metrics import MODELS_MAX, Metrics
+from tidegate.telemetry.metrics import Metrics
+from tidegate.telemetry.processor_metrics import MODELS_MAX
 
 NO_USAGE = Usage()
 
@@ -29,15 +31,15 @@ def test_every_name_begins_with_the_product() -> None:
 
 def test_two_processes_in_one_program_do_not_mix(metrics: Metrics) -> None:
     other = Metrics(CollectorRegistry())
-    metrics.attempts("gpu", "served")
-    assert 'tidegate_attempts_total{endpoint="gpu",outcome="served"} 1.0' in lines(metrics)
+    metrics.processor.on_attempts("gpu", "ok", 1)
+    assert 'tidegate_attempts_total{endpoint="gpu",outcome="ok"} 1.0' in lines(metrics)
     assert not [line for line in lines(other) if line.startswith("tidegate_attempts_total{")]
 
 
 def test_requests_are_counted_and_timed(metrics: Metrics) -> None:
-    metrics.http_request("GET", "/v1/files/{id}", 200, 0.003)
-    metrics.http_request("GET", "/v1/files/{id}", 200, 0.3)
-    metrics.http_request("BREW", "/v1/files/{id}", 405, 0.001)
+    metrics.http.on_request("GET", "/v1/files/{id}", 200, 0.003)
+    metrics.http.on_request("GET", "/v1/files/{id}", 200, 0.3)
+    metrics.http.on_request("BREW", "/v1/files/{id}", 405, 0.001)
     found = lines(metrics)
     labels = 'method="GET",route="/v1/files/{id}",status="200"'
     assert f"tidegate_http_requests_total{{{labels}}} 2.0" in found
@@ -49,8 +51,8 @@ def test_requests_are_counted_and_timed(metrics: Metrics) -> None:
 
 def test_lines_and_tokens_add_up(metrics: Metrics) -> None:
     usage = Usage(input_tokens=10, cached_tokens=4, output_tokens=7, reasoning_tokens=2)
-    metrics.lines_done("small", 3, 1, usage)
-    metrics.lines_done("small", 2, 0, usage)
+    metrics.processor.on_lines_done("small", 3, 1, usage)
+    metrics.processor.on_lines_done("small", 2, 0, usage)
     found = lines(metrics)
     assert 'tidegate_lines_total{model="small",outcome="completed"} 5.0' in found
     assert 'tidegate_lines_total{model="small",outcome="failed"} 1.0' in found
@@ -61,10 +63,10 @@ def test_lines_and_tokens_add_up(metrics: Metrics) -> None:
 
 def test_models_beyond_the_bound_share_one_label(metrics: Metrics) -> None:
     for number in range(MODELS_MAX):
-        metrics.lines_done(f"model-{number}", 1, 0, NO_USAGE)
-    metrics.lines_done("one-more", 1, 0, NO_USAGE)
-    metrics.lines_done("two-more", 1, 0, NO_USAGE)
-    metrics.lines_done("model-0", 1, 0, NO_USAGE)
+        metrics.processor.on_lines_done(f"model-{number}", 1, 0, NO_USAGE)
+    metrics.processor.on_lines_done("one-more", 1, 0, NO_USAGE)
+    metrics.processor.on_lines_done("two-more", 1, 0, NO_USAGE)
+    metrics.processor.on_lines_done("model-0", 1, 0, NO_USAGE)
     completed = [
         line
         for line in lines(metrics)
@@ -75,19 +77,12 @@ def test_models_beyond_the_bound_share_one_label(metrics: Metrics) -> None:
     assert 'tidegate_lines_total{model="model-0",outcome="completed"} 2.0' in completed
 
 
-def test_endpoints_and_processor_are_asked_when_read(metrics: Metrics) -> None:
-    state = {"in_flight": 3.0, "limit": 8.0, "paused": 0.0, "uncommitted": 12.0, "shards": 4.0}
-    metrics.watch_endpoint(
-        "gpu",
-        in_flight=lambda: state["in_flight"],
-        limit=lambda: state["limit"],
-        is_paused=lambda: bool(state["paused"]),
-    )
-    metrics.watch_processor(
-        uncommitted_lines=lambda: state["uncommitted"], open_shards=lambda: state["shards"]
-    )
+def test_the_latest_state_is_shown(metrics: Metrics) -> None:
+    observer = metrics.processor
+    observer.on_endpoint_state("gpu", limit=8, in_flight=3, reason=None)
+    observer.on_load(in_flight=3, open_shards=4, uncommitted=12)
     assert 'tidegate_in_flight{endpoint="gpu"} 3.0' in lines(metrics)
-    state.update(in_flight=5.0, paused=1.0)
+    observer.on_endpoint_state("gpu", limit=8, in_flight=5, reason="busy")
     found = lines(metrics)
     assert 'tidegate_in_flight{endpoint="gpu"} 5.0' in found
     assert 'tidegate_limit{endpoint="gpu"} 8.0' in found
@@ -96,35 +91,32 @@ def test_endpoints_and_processor_are_asked_when_read(metrics: Metrics) -> None:
     assert "tidegate_open_shards 4.0" in found
 
 
-def test_claims_commits_and_ends_are_counted(metrics: Metrics) -> None:
-    metrics.claimed("shard", 4)
-    metrics.claim_lost("shard")
-    metrics.commit(30, 0.004)
-    metrics.planned(0.2)
-    metrics.batch_ended("completed")
-    metrics.lines_repeated(7)
+def test_a_second_processor_counts_and_keeps_no_state(metrics: Metrics) -> None:
+    metrics.processor.on_load(in_flight=3, open_shards=4, uncommitted=12)
+    with capture_logs() as logs:
+        second = metrics.processor.logged_as("collector")
+        second.on_load(in_flight=0, open_shards=0, uncommitted=0)
+        second.on_disk_full("No room.")
+        second.on_claim("shard")
+    assert logs[0]["room"] == "collector"
+    found = lines(metrics)
+    assert "tidegate_open_shards 4.0" in found
+    assert "tidegate_storage_full 0.0" in found
+    assert 'tidegate_claims_total{kind="shard"} 1.0' in found
+
+
+def test_claims_commits_and_lag_are_counted(metrics: Metrics) -> None:
+    observer = metrics.processor
+    observer.on_claim("shard")
+    observer.on_claim_lost("shard")
+    observer.on_commit(30, 0.004)
+    observer.on_lines_repeated(7)
     metrics.loop_lag(0.25)
     found = lines(metrics)
-    assert 'tidegate_claims_total{kind="shard"} 4.0' in found
+    assert 'tidegate_claims_total{kind="shard"} 1.0' in found
     assert 'tidegate_claims_lost_total{kind="shard"} 1.0' in found
     assert "tidegate_commits_total 1.0" in found
     assert 'tidegate_commit_lines_bucket{le="50.0"} 1.0' in found
     assert 'tidegate_commit_seconds_bucket{le="0.005"} 1.0' in found
-    assert "tidegate_planning_seconds_count 1.0" in found
-    assert 'tidegate_batches_total{status="completed"} 1.0' in found
     assert "tidegate_repeated_lines_total 7.0" in found
     assert "tidegate_loop_lag_seconds 0.25" in found
-
-
-def test_what_runs_alone_is_counted(metrics: Metrics) -> None:
-    shards = [3.0]
-    metrics.watch_quarantine(lambda: shards[0])
-    metrics.line_quarantined()
-    metrics.line_quarantined()
-    metrics.cell_died()
-    found = lines(metrics)
-    assert "tidegate_quarantined_lines_total 2.0" in found
-    assert "tidegate_cell_deaths_total 1.0" in found
-    assert "tidegate_quarantined_shards 3.0" in found
-    shards[0] = 0.0
-    assert "tidegate_quarantined_shards 0.0" in lines(metrics)

@@ -110,8 +110,8 @@ def test_the_pace_is_that_of_the_last_seconds() -> None:
     for second in range(1, 101):
         done = second if second <= 50 else 50 + 4 * (second - 50)
         progress.update(batch(done, 10 * done), float(second))
-    progress.observe(in_flight=7, open_shards=1, uncommitted=0)
-    progress.endpoint("gateway/m", limit=16, in_flight=7, reason=None)
+    progress.on_load(in_flight=7, open_shards=1, uncommitted=0)
+    progress.on_endpoint_state("gateway/m", limit=16, in_flight=7, reason=None)
     seen = progress.snapshot()
     assert RATE_SECONDS == 30.0
     assert seen.lines_per_second == pytest.approx(4.0)
@@ -124,12 +124,12 @@ def test_the_pace_is_that_of_the_last_seconds() -> None:
 def test_a_reason_is_told_and_forgotten() -> None:
     progress = Progress()
     progress.update(batch(1), 0.0)
-    progress.endpoint("upstream", limit=1, in_flight=0, reason="refused")
+    progress.on_endpoint_state("upstream", limit=1, in_flight=0, reason="refused")
     assert one_line(progress.snapshot()).endswith("; waiting: upstream: refused")
-    progress.held_up(StorageFull("The disk is full."))
+    progress.on_store_unavailable(StorageFull("The disk is full."))
     assert progress.snapshot().reason == "The disk is full."
-    progress.observe(in_flight=0, open_shards=0, uncommitted=0)
-    progress.endpoint("upstream", limit=1, in_flight=0, reason=None)
+    progress.on_load(in_flight=0, open_shards=0, uncommitted=0)
+    progress.on_endpoint_state("upstream", limit=1, in_flight=0, reason=None)
     assert progress.snapshot().reason is None
 
 

@@ -15,9 +15,9 @@ from tidegate.domain.batch import Problem
 from tidegate.domain.errors import CellDied, StorageFull
 from tidegate.processor.plan_alone import Attempt
 from tidegate.processor.plan_door import JUDGE, LINE, PlanTask
+from tidegate.processor.planning_settings import Planning
 from tidegate.processor.problems import Problems
 from tidegate.processor.scan import Scan
-from tidegate.processor.settings import Planning
 from tidegate.processor.slices import Slice, slices
 from tidegate.sandbox.process import ProcessSandbox
 from tidegate.testing.deployment import CHAT, request_line

@@ -8,11 +8,13 @@ from tidegate.blobs.memory import MemoryBlobs
 from tidegate.domain.batch import Problem
 from tidegate.domain.errors import ClaimLost, SettingsInvalid, StorageFull, StoreUnavailable
 from tidegate.processor.insist import insist
-from tidegate.processor.observer import Observer
+from tidegate.processor.observer import NullObserver
+from tidegate.processor.planning_settings import Planning
 from tidegate.processor.problems import Problems
 from tidegate.processor.run import GATHERED_PART, Budget
-from tidegate.processor.settings import Cells, Claims, Commits, Ends, Planning, Valves
+from tidegate.processor.settings import Cells, Claims, Commits, Ends, Valves
 from tidegate.processor.storage import Storage
+from tidegate.processor.wakeups import Wakeups
 from tidegate.stores.memory import MemoryStore
 from tidegate.testing.contract.stores import ManualClock
 from tidegate.testing.loop import Deadlock, run_virtual
@@ -49,7 +51,7 @@ def test_the_first_problems_are_kept_in_whatever_order_they_come(
 
 def storage() -> Storage:
     clock = ManualClock()
-    return Storage(MemoryStore(clock), MemoryBlobs(appends=True), Observer())
+    return Storage(MemoryStore(clock), MemoryBlobs(appends=True), NullObserver(), Wakeups())
 
 
 def test_a_question_is_repeated_until_it_is_answered() -> None:
@@ -75,7 +77,7 @@ def test_a_refusal_is_an_answer() -> None:
 
 
 def test_the_budget_takes_what_fits_and_one_larger_thing_alone() -> None:
-    budget = Budget(bytes_max=100, lines_max=2)
+    budget = Budget(100, 2, Wakeups())
     assert budget.takes(100)
     assert budget.takes(1_000), "nothing else is held"
     budget.bytes_held = 1
@@ -87,15 +89,16 @@ def test_the_budget_takes_what_fits_and_one_larger_thing_alone() -> None:
 
 def test_a_commit_is_due_before_the_budget_is_full_and_makes_room() -> None:
     heard: list[int] = []
+    wakeups = Wakeups()
     gathered = int(8 * GATHERED_PART)
-    before = Budget(bytes_max=100, lines_max=8, lines_held=gathered - 1)
+    before = Budget(100, 8, wakeups, lines_held=gathered - 1)
     assert not before.has_gathered
-    cut = Budget(bytes_max=100, lines_max=8, lines_held=8, lines_cut=8 - gathered + 1)
+    cut = Budget(100, 8, wakeups, lines_held=8, lines_cut=8 - gathered + 1)
     assert not cut.has_gathered, "what is being written waits no more"
-    budget = Budget(bytes_max=100, lines_max=8, bytes_held=30, lines_held=gathered)
+    budget = Budget(100, 8, wakeups, bytes_held=30, lines_held=gathered)
     assert budget.has_gathered
     assert not budget.is_full_of_lines
-    budget.on_room = lambda: heard.append(budget.lines_held)
+    wakeups.call_on_room(lambda: heard.append(budget.lines_held))
     budget.lines_cut = gathered
     budget.committed(gathered, 30)
     assert (heard, budget.lines_cut, budget.bytes_held) == ([0], 0, 0)

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from tidegate.processor import names, scan as scanning, scratch
+from tidegate.processor.planning_settings import Planning
 from tidegate.processor.problems import Problems
 from tidegate.processor.scan import LINE_WEIGHT, SLICE_LINES, SLICE_WEIGHT, Scan
-from tidegate.processor.settings import Planning
 from tidegate.processor.slices import slices
 from tidegate.wire.jsonl import read_line
 from tidegate.wire.lines import Line

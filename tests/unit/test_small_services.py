@@ -147,7 +147,7 @@ async def test_answers_are_counted_by_what_was_sent() -> None:
 
     registry = CollectorRegistry()
     scope: Scope = {"type": "http", "method": "GET", "path": "/v1/files/file-1"}
-    await Measured(app, Metrics(registry))(scope, receive, send)
+    await Measured(app, Metrics(registry).http)(scope, receive, send)
     labels = {"method": "GET", "route": "/v1/files/{id}", "status": "404"}
     assert registry.get_sample_value("tidegate_http_requests_total", labels) == 1
     assert len(sent) == 2

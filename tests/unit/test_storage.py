@@ -11,6 +11,7 @@ from tidegate.domain.errors import ClaimLost, StorageFull
 from tidegate.processor.insist import insist
 from tidegate.processor.observer import Observer
 from tidegate.processor.storage import HOLDERS_FIRST_SECONDS, PROBE_SECONDS, Storage
+from tidegate.processor.wakeups import Wakeups
 from tidegate.stores.memory import MemoryStore
 from tidegate.testing.loop import LoopClock, run_virtual
 from tidegate.testing.stories import fails, now
@@ -25,7 +26,7 @@ class Told(Observer):
         self.said: list[str | None] = []
 
     @override
-    def storage(self, reason: str | None) -> None:
+    def on_disk_full(self, reason: str | None) -> None:
         self.said.append(reason)
 
 
@@ -36,9 +37,10 @@ class Bench:
         self.store = MemoryStore(LoopClock(asyncio.get_running_loop()))
         self.blobs = MemoryBlobs(appends=True)
         self.told = Told()
-        self.storage = Storage(self.store, self.blobs, self.told)
+        wakeups = Wakeups()
+        self.storage = Storage(self.store, self.blobs, self.told, wakeups)
         self.pumped = 0
-        self.storage.on_room = self._pump
+        wakeups.call_on_room(self._pump)
 
     def _pump(self) -> None:
         self.pumped += 1

@@ -9,7 +9,7 @@ from tidegate.config import load
 from tidegate.processor.endpoints import Routes
 from tidegate.processor.plan_door import PlanTask
 from tidegate.sandbox.process import ProcessSandbox
-from tidegate.wiring.rooms import make_processor, open_ports, open_upstreams
+from tidegate.wiring.rooms import open_ports, open_upstreams, processor_context
 from tidegate.wiring.sandbox import COMMAND, PLAN_COMMAND, decode_http_settings
 
 
@@ -48,9 +48,10 @@ async def test_a_batch_that_kills_is_planned_by_a_child_with_the_settings(tmp_pa
     settings = load(environment={}, flags=flags).settings
     async with AsyncExitStack() as stack:
         ports = await open_ports(settings, stack)
-        processor = make_processor(settings, ports, open_upstreams(settings, stack))
+        context = processor_context(settings, ports, open_upstreams(settings, stack))
         task = PlanTask(planning=settings.processor.planning, endpoint="/v1/x", served=None)
-        cell = processor.open_plan_cell(task)
+        assert context.open_plan_cell is not None
+        cell = context.open_plan_cell(task)
         assert isinstance(cell, ProcessSandbox)
         assert cell.settings.command == PLAN_COMMAND
         assert cell.settings.memory_bytes_max == 2**31

@@ -4,7 +4,7 @@ import asyncio
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tidegate.telemetry.metrics import Metrics
+from tidegate.telemetry.http_metrics import HttpMetrics
 
 STEPS_MAX = 5
 OTHER = "other"
@@ -19,7 +19,7 @@ class Measured:
     values stay few whatever clients ask for.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: HttpMetrics) -> None:
         self._app = app
         self._metrics = metrics
 
@@ -42,7 +42,7 @@ class Measured:
             await self._app(scope, receive, noted)
         finally:
             route = route_of(scope["path"])
-            self._metrics.http_request(scope["method"], route, status, loop.time() - begin)
+            self._metrics.on_request(scope["method"], route, status, loop.time() - begin)
 
 
 def route_of(path: str) -> str:

@@ -71,7 +71,7 @@ class Compaction(Duty):
             position = end
             merged += end - start - 1
         if merged:
-            self._tools.observer.compacted(file.id, len(parts), len(parts) - merged)
+            self._tools.observer.on_file_compacted(file.id, len(parts), len(parts) - merged)
         return Report(files_compacted=int(merged > 0), parts_merged=merged)
 
     async def _rewrite(self, file: File, before: list[Part], run: Sequence[Part]) -> Part | None:

@@ -44,9 +44,11 @@ class Drift(Duty):
                     mended[batch.id] = await self._mend(batch)
                 told = replace(damage, mended=mended[batch.id] > 0)
             if not told.mended:
-                tools.observer.damaged(told)
+                tools.observer.on_blob_damaged(
+                    told.blob, needed=told.needed, found=told.found, batches=told.batches
+                )
             done += _report(told)
-        tools.observer.drift(done.drift)
+        tools.observer.on_drift(done.drift)
         return done + Report(lines_rerun=sum(mended.values()))
 
     async def _mend(self, batch: Batch) -> int:
@@ -55,7 +57,7 @@ class Drift(Duty):
             lines = await mend(self._tools.store, self._tools.blobs, batch)
         except Unclear:
             return 0
-        self._tools.observer.mended(batch.id, lines)
+        self._tools.observer.on_lines_rerun(batch.id, lines)
         return lines
 
     async def _damages(self) -> AsyncIterator[tuple[Damage, list[Batch]]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from tidegate.blobs.base import BlobStore
-from tidegate.collector.observer import Observer
+from tidegate.collector.observer import NullObserver, Observer
 from tidegate.collector.pace import Pace
 from tidegate.collector.report import Report
 from tidegate.collector.settings import Settings
@@ -36,7 +36,7 @@ class Tools:
     clock: Clock
     ids: IdMaker
     ender: Ender
-    observer: Observer = field(default_factory=Observer)
+    observer: Observer = field(default_factory=NullObserver)
 
 
 class Duty(ABC):

@@ -37,7 +37,7 @@ class Ends(Duty):
             return Report(batches_ended=ended, batches_left=len(left))
         overdue = tuple(batch.id for batch in left)
         if overdue:
-            tools.observer.overdue(overdue)
+            tools.observer.on_batches_overdue(overdue)
         return Report(batches_ended=ended, overdue=overdue)
 
     async def _ended(self, found: list[Batch]) -> int:

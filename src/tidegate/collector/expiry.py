@@ -30,7 +30,7 @@ class Expiry(Duty):
                 set(await tools.store.release_files(ids, keep_seconds=keep_seconds)) if ids else ()
             )
             piece = _report([file for file in found if file.file_id in gone])
-            tools.observer.released(piece.files_released, piece.bytes_released)
+            tools.observer.on_files_released(piece.files_released)
             done += piece
             # Others that were not let go may be used again meanwhile, or are another collector's.
             if len(found) < PIECE or not gone:

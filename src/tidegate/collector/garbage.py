@@ -22,7 +22,7 @@ class _Deleting(Duty):
         for name in condemned:
             size += await self._length(name)
             await tools.blobs.delete(name)
-        tools.observer.deleted(len(condemned), size)
+        tools.observer.on_blobs_deleted(len(condemned), size)
         return Report(blobs_deleted=len(condemned), bytes_deleted=size)
 
     async def _measure(self, names: Sequence[str]) -> Report:
@@ -77,7 +77,7 @@ class Sweep(_Deleting):
         done = Report(leftovers_removed=await tools.blobs.remove_leftovers())
         async for ours, strangers in self._pieces():
             for name in strangers:
-                tools.observer.strange(name)
+                tools.observer.on_unknown_blob(name)
             unneeded = await tools.store.unreferenced(ours)
             done += _strange(strangers) + await self._delete(unneeded)
         return done

@@ -1,46 +1,65 @@
-"""What a collector tells of itself while it works; telemetry listens, a simulation need not."""
+"""What a collector reports while it works. Telemetry counts and logs it."""
+
+# ruff: noqa: ARG002 -- what is not overridden ignores what it is given
 
 from collections.abc import Sequence
+from typing import Protocol
 
-from tidegate.collector.report import Damage, Report
 from tidegate.domain.errors import TidegateError
 
 
-class Observer:
-    """Hears of everything and keeps nothing. Telemetry overrides what it counts.
+class Observer(Protocol):
+    """Is called on the event loop; every method returns immediately and never raises.
 
-    Every method is called on the event loop, returns at once and never raises.
+    A class that inherits from this one may leave out what it does not want to know.
     """
 
-    def released(self, files: int, size: int) -> None:
-        """Files that nobody can see were let go, with so many bytes."""
+    def on_files_released(self, files: int) -> None:
+        """Files that nobody can see were let go."""
+        return
 
-    def dropped(self, batches: int) -> None:
+    def on_batches_removed(self, batches: int) -> None:
         """Batches that ended long ago were removed."""
+        return
 
-    def deleted(self, blobs: int, size: int) -> None:
-        """Blobs that nobody needs were deleted, with so many bytes."""
+    def on_blobs_deleted(self, blobs: int, size: int) -> None:
+        """Blobs that nobody needs were deleted, `size` bytes in all."""
+        return
 
-    def compacted(self, file_id: str, before: int, after: int) -> None:
+    def on_file_compacted(self, file_id: str, before: int, after: int) -> None:
         """A file consists of fewer parts now."""
+        return
 
-    def strange(self, name: str) -> None:
+    def on_unknown_blob(self, name: str) -> None:
         """A blob has a name that is none of ours; it stays."""
+        return
 
-    def damaged(self, damage: Damage) -> None:
-        """A blob holds fewer bytes than the ledger needs of it."""
+    def on_blob_damaged(
+        self, blob: str, *, needed: int, found: int | None, batches: tuple[str, ...]
+    ) -> None:
+        """A blob holds fewer bytes than the ledger needs of it; None: it can't be read at all."""
+        return
 
-    def drift(self, blobs: int) -> None:
-        """So many damages were found by a pass over all blobs, and not mended."""
+    def on_drift(self, blobs: int) -> None:
+        """A pass over all blobs found this many damages that could not be repaired."""
+        return
 
-    def mended(self, batch_id: str, lines: int) -> None:
+    def on_lines_rerun(self, batch_id: str, lines: int) -> None:
         """Lines of a batch run again, because their results were gone."""
+        return
 
-    def overdue(self, batch_ids: Sequence[str]) -> None:
+    def on_batches_overdue(self, batch_ids: Sequence[str]) -> None:
         """Batches have to be ended, no processor is alive, and it could not be done here."""
+        return
 
-    def held_up(self, error: TidegateError) -> None:
+    def on_interrupted(self, error: TidegateError) -> None:
         """The ledger or a disk did not answer; the next round tries again."""
+        return
 
-    def round_done(self, report: Report) -> None:
-        """A round has ended."""
+    def on_round_done(self, *, files: int, batches: int, blobs: int, size: int) -> None:
+        """A round has ended; it released files, removed batches, and deleted blobs."""
+        return
+
+
+class NullObserver(Observer):
+    """Ignores everything."""

@@ -30,7 +30,7 @@ class Retention(Duty):
                 ended_seconds=self._settings.retention_seconds, limit=PIECE
             )
             count = await store.drop_batches([batch.batch_id for batch in old]) if old else 0
-            self._tools.observer.dropped(count)
+            self._tools.observer.on_batches_removed(count)
             done += Report(batches_dropped=count)
             if len(old) < PIECE or not count:
                 return done

@@ -72,9 +72,14 @@ class Collector:
             try:
                 report += await duty.act()
             except (StoreUnavailable, StorageFull) as error:
-                self._tools.observer.held_up(error)
+                self._tools.observer.on_interrupted(error)
                 report += Report(held_up=(str(error),))
-        self._tools.observer.round_done(report)
+        self._tools.observer.on_round_done(
+            files=report.files_released,
+            batches=report.batches_dropped,
+            blobs=report.blobs_deleted,
+            size=report.bytes_deleted,
+        )
         return report
 
     async def look(self) -> Report:

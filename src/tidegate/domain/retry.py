@@ -9,18 +9,21 @@ from mypy_extensions import mypyc_attr
 from tidegate.domain.errors import SettingsInvalid
 
 
-class Blame(StrEnum):
-    """Who has to change for the request to succeed."""
+class AttemptOutcome(StrEnum):
+    """What became of one call to a model server for one line; a metric label."""
 
-    NOBODY = "nobody"  # The reply is the line's result.
-    LINE = "line"  # The request may be at fault: it has a limited number of attempts.
-    ENDPOINT = "endpoint"  # The server can't serve now: it is paused, the line loses nothing.
-    UNSURE = "unsure"  # Broken or late: the line's fault only if the endpoint serves others.
+    OK = "ok"  # The reply is the line's result.
+    LINE_ERROR = "line_error"  # The request may be at fault: it has a limited number of attempts.
+    ENDPOINT_ERROR = "endpoint_error"  # The server can't serve now; the line loses nothing.
+    UNKNOWN = "unknown"  # Broken or late: the line's fault only if the endpoint serves others.
+    CANCELLED = "cancelled"  # Cut off before it was answered; the line may be sent again.
+    STALE = "stale"  # Another processor holds the shard by now: what came back is dropped.
+    SANDBOX_DIED = "sandbox_died"  # The child process that carried the line died.
 
 
-# Members by names of their own, for what is asked with each line: the interpreter finds a member of
+# A member by a name of its own, for what is asked with each line: the interpreter finds a member of
 # an enumeration, and its value, by code in Python.
-BLAMES_NOBODY: Final = Blame.NOBODY
+OK: Final = AttemptOutcome.OK
 
 _OVERLOADED = frozenset({429, 503, 529})
 _ENDPOINT = frozenset({401, 403, 407, 502, 504}) | _OVERLOADED
@@ -31,18 +34,18 @@ _REDIRECT = range(_REDIRECT_MIN, 400)
 _SERVER = range(500, 600)
 
 
-def blame_status(status: int) -> Blame:
-    """Judge a reply by its status alone.
+def outcome_of_status(status: int) -> AttemptOutcome:
+    """Return the outcome of a reply, judged by its status alone.
 
     A redirect counts as the endpoint's: none is followed, and the address is wrong for every line.
     """
     if is_success(status):
-        return Blame.NOBODY
+        return AttemptOutcome.OK
     if status in _ENDPOINT or status in _REDIRECT:
-        return Blame.ENDPOINT
+        return AttemptOutcome.ENDPOINT_ERROR
     if status in _LINE or status in _SERVER:
-        return Blame.LINE
-    return Blame.NOBODY
+        return AttemptOutcome.LINE_ERROR
+    return AttemptOutcome.OK
 
 
 def is_success(status: int) -> bool:

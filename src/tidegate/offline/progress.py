@@ -77,12 +77,14 @@ class Progress(Observer):
             self._samples.popleft()
 
     @override
-    def observe(self, *, in_flight: int, open_shards: int, uncommitted: int) -> None:
+    def on_load(self, *, in_flight: int, open_shards: int, uncommitted: int) -> None:
         self.in_flight = in_flight
         self._trouble = None
 
     @override
-    def endpoint(self, name: str, *, limit: int, in_flight: int, reason: str | None) -> None:
+    def on_endpoint_state(
+        self, name: str, *, limit: int, in_flight: int, reason: str | None
+    ) -> None:
         self._limits[name] = limit
         if reason is None:
             self._reasons.pop(name, None)
@@ -90,7 +92,7 @@ class Progress(Observer):
             self._reasons[name] = reason
 
     @override
-    def held_up(self, error: TidegateError) -> None:
+    def on_store_unavailable(self, error: TidegateError) -> None:
         self._trouble = str(error)
 
     def snapshot(self) -> Snapshot:

@@ -18,9 +18,9 @@ from tidegate.domain.file import Purpose
 from tidegate.offline.input import first_url
 from tidegate.offline.job import ENDPOINTS
 from tidegate.offline.rows import pieces_of
+from tidegate.processor.planning_settings import Planning
 from tidegate.processor.scan import SLICE_LINES, Scan
 from tidegate.processor.scratch import ScratchMaker
-from tidegate.processor.settings import Planning
 from tidegate.processor.sorter import ExternalSorter
 from tidegate.wire.lines import Line
 from tidegate.wire.plan_format import unpack_all

@@ -4,8 +4,8 @@ import asyncio
 from contextlib import suppress
 
 from tidegate.domain.errors import StorageFull, StoreUnavailable
-from tidegate.processor.endpoints import Routes
-from tidegate.stores.base import Store
+from tidegate.processor.context import ProcessorContext
+from tidegate.stores.base import Poll
 
 
 class Census:
@@ -16,43 +16,34 @@ class Census:
     One that takes no part sends nothing, so it needs no part of any limit, and is never counted.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        routes: Routes,
-        owner: str,
-        *,
-        lease_seconds: float,
-        takes_part: bool = True,
-    ) -> None:
-        self._takes_part = takes_part
-        self._store = store
-        self._routes = routes
-        self._owner = owner
-        self._lease_seconds = lease_seconds
+    def __init__(self, context: ProcessorContext) -> None:
+        self._context = context
+        self._takes_part = not context.ends_only
         self._counted = asyncio.Event()
-        if not takes_part:
+        if not self._takes_part:
             self._counted.set()
 
-    async def look(self) -> None:
-        """Read who is alive, and take our part of every limit.
+    def lacks(self, poll: Poll) -> bool:
+        """Return whether this processor should be a member, and is none."""
+        return self._takes_part and poll.rank is None
+
+    async def join(self) -> None:
+        """Become a member.
 
         Raises:
-            StoreUnavailable: the ledger did not answer; the parts stay as they are.
-            StorageFull: we are not counted and can't be now.
+            StoreUnavailable: the ledger did not answer.
+            StorageFull: there is no room to be recorded.
         """
-        if not self._takes_part:
-            return
-        living = await self._store.get_living()
-        if self._owner not in living:
-            # We begin, or were stopped for longer than a lease.
-            await self._store.beat(self._owner, lease_seconds=self._lease_seconds)
-            living = await self._store.get_living()
-        if self._owner not in living:
-            return
-        now = asyncio.get_running_loop().time()
-        self._routes.share(rank=living.index(self._owner), count=len(living), now=now)
-        self._counted.set()
+        await self._context.store.beat(
+            self._context.owner, lease_seconds=self._context.settings.claims.lease_seconds
+        )
+
+    def update(self, poll: Poll) -> None:
+        """Take our part of every limit."""
+        if self._takes_part and poll.rank is not None:
+            now = asyncio.get_running_loop().time()
+            self._context.routes.share(rank=poll.rank, count=poll.members, now=now)
+            self._counted.set()
 
     async def wait_until_counted(self) -> None:
         """Return once we were counted, or gave up."""
@@ -67,4 +58,4 @@ class Census:
         if not self._takes_part:
             return
         with suppress(StoreUnavailable, StorageFull):
-            await self._store.leave(self._owner)
+            await self._context.store.leave(self._context.owner)

@@ -1,138 +1,109 @@
-"""Which shards this processor opens, and which it gives back (PROTOCOL 4)."""
+"""Which shards this processor claims, and which it gives up for others (PROTOCOL 4)."""
 
 import asyncio
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from tidegate.blobs.base import BlobStore
-from tidegate.domain.batch import Batch
 from tidegate.domain.claim import Claim
-from tidegate.domain.errors import BlobMissing, StorageFull
 from tidegate.domain.share import Offer
-from tidegate.processor.dispatcher import Dispatcher
-from tidegate.processor.endpoints import Endpoint, Routes
+from tidegate.processor.context import ProcessorContext
+from tidegate.processor.cut import Cut
+from tidegate.processor.endpoints import Endpoint
 from tidegate.processor.held import Held
-from tidegate.processor.keeper import Keeper
-from tidegate.processor.ledger_time import LedgerTime
-from tidegate.processor.observer import Observer
 from tidegate.processor.open_shard import OpenShard, State
-from tidegate.processor.quarantine import CELL_WAIT_SECONDS, Quarantine
+from tidegate.processor.opener import ShardOpener
+from tidegate.processor.poller import OFFERS_MAX, LedgerPoller
+from tidegate.processor.quarantine import CELL_WAIT_SECONDS
 from tidegate.processor.run import Run
-from tidegate.processor.settings import Settings
-from tidegate.stores.base import ClaimedShard, ClaimedShards, Store, Want
-from tidegate.wire.plan_format import unpack_all
+from tidegate.processor.waiting import WaitingReasons
+from tidegate.stores.base import Want
 
 ENDING_SHARDS_AT_ONCE = 4
 LINES_AHEAD_SECONDS = 0.5
-MISSING_PLAN_SECONDS = 30.0
-PLAN_MISSING = "the plan of this batch can't be read: its operator has to restore it"
-NOTES_AT_ONCE = 20
-OFFERS_MAX = 256
-# How often to claim again at once where what was granted waits for a cell.
+# How often to claim again immediately if what was granted waits for a sandbox.
 CLAIMS_AT_ONCE = 20
-NOTED_MAX = 10_000
 TURNS_WITH_ATTEMPTS = 12
 _RATE_WEIGHT = 0.3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClaimerTools:
-    """What a claimer works with. With `ends_only` it claims nothing whose lines may still run."""
-
-    store: Store
-    blobs: BlobStore
-    routes: Routes
-    ledger_time: LedgerTime
-    keeper: Keeper
-    quarantine: Quarantine
-    observer: Observer
-    owner: str
-    ends_only: bool
-
-
 class Claimer:
-    """Opens shards while lines run low, in the order of shares, and hands back what must wait."""
+    """Claims shards while lines run low, in the order of shares, and gives up what must wait."""
 
     def __init__(
-        self, held: Held, dispatcher: Dispatcher, settings: Settings, tools: ClaimerTools
+        self,
+        context: ProcessorContext,
+        *,
+        open_batches: Held,
+        opener: ShardOpener,
+        poller: LedgerPoller,
+        reasons: WaitingReasons,
+        stop: Cut,
     ) -> None:
-        self._held = held
-        self._dispatcher = dispatcher
-        self._settings = settings
-        self._tools = tools
-        self.stopping = False
+        self._context = context
+        self._open_batches = open_batches
+        self._opener = opener
+        self._poller = poller
+        self._reasons = reasons
+        self._stop = stop
         self._measured_at: float | None = None
-        self._noted: dict[str, str] = {}
-        self._over: set[str] = set()
         self._gave_way_at: dict[str, float] = {}
-        self._planless_until: dict[str, float] = {}
 
-    async def claim(self) -> None:
-        """Look at what is on offer, and open what is wanted here.
+    async def claim(self, offers: Sequence[Offer]) -> None:
+        """Claim and open what is wanted here of what the ledger offers.
 
-        Where a shard in quarantine was granted for which no cell is free it goes back, and the next
-        one is claimed at once: whatever lies behind it must not wait for a cell.
+        A granted shard in quarantine for which no sandbox is free goes back, and the next one is
+        claimed immediately: what lies behind it must not wait for a sandbox.
 
         Raises:
             StoreUnavailable: the ledger did not answer; what it may have given expires by itself.
         """
         for _ in range(CLAIMS_AT_ONCE):
-            if not await self._claim_once():
+            if not await self._claim_once(offers):
                 return
+            offers = (await self._poller.look()).offers
 
-    async def _claim_once(self) -> bool:
-        """Claim what is wanted; say whether some of it had to go back for want of a cell."""
+    async def _claim_once(self, offers: Sequence[Offer]) -> bool:
+        """Claim what is wanted; return whether some of it went back because no sandbox was free."""
         now = asyncio.get_running_loop().time()
-        offers = self._in_turn(await self._look(now))
-        self._over = {offer.batch_id for offer in offers if offer.ending}
-        await self._explain(offers, now)
-        slots = self._settings.valves.open_shards_max - self._held.open_shards
+        offers = self._in_turn(await self._beyond(offers, now))
+        ending = {offer.batch_id for offer in offers if offer.ending}
+        await self._reasons.note_offered(offers, now)
+        slots = self._context.settings.valves.open_shards_max - self._open_batches.open_shards
         wants = self._choose(offers, slots, now)
         if not wants and slots <= 0:
             self._make_room(offers, now)
-        if not wants or self.stopping:
+        if not wants or self._stop.is_set():
             return False
-        granted = await self._tools.store.claim_shards(
-            self._tools.owner, wants, lease_seconds=self._settings.claims.lease_seconds
+        granted = await self._context.store.claim_shards(
+            self._context.owner, wants, lease_seconds=self._context.settings.claims.lease_seconds
         )
-        waiting = await self._open_all(granted)
+        waiting = await self._opener.open_all(granted, ending)
         if not waiting:
             return False
-        # A batch that is let in soon looks again soon, so that it finds the cell before others do.
-        wait = self._settings.claims.poll_seconds if self._free_cell(waiting) else CELL_WAIT_SECONDS
-        await self._tools.store.hand_back(waiting, wait_seconds=wait)
+        # A batch that gets a sandbox soon comes back soon, before others take it.
+        soon = self._free_sandbox(waiting)
+        wait = self._context.settings.claims.poll_seconds if soon else CELL_WAIT_SECONDS
+        await self._context.store.hand_back(waiting, wait_seconds=wait)
         return True
 
-    async def _look(self, now: float) -> list[Offer]:
-        """Return what is on offer, at most `OFFERS_MAX`.
-
-        If a full page offers nothing that could run here, look past the models without room.
-        """
+    async def _beyond(self, offers: Sequence[Offer], now: float) -> Sequence[Offer]:
+        """Return these offers; those of other models if a full page has nothing to run here."""
         skipped: set[str] = set()
-        while True:
-            found = await self._tools.store.poll(
-                self._tools.owner,
-                offers_max=OFFERS_MAX,
-                skip_models=skipped,
-                ending_only=self._tools.ends_only,
-            )
-            offers = list(found.offers)
-            more = {offer.model for offer in offers} - skipped
-            if len(offers) < OFFERS_MAX or any(self._missing(offer, now) for offer in offers):
-                return offers
-            skipped |= more
+        while len(offers) >= OFFERS_MAX and not any(self._missing(one, now) for one in offers):
+            skipped |= {offer.model for offer in offers}
+            offers = (await self._poller.look(skipped)).offers
+        return offers
 
-    def _free_cell(self, waiting: Sequence[Claim]) -> bool:
-        """Where a batch has no cell though others have had their turn, let one of these give way.
+    def _free_sandbox(self, waiting: Sequence[Claim]) -> bool:
+        """Let a batch that had its turn give way to one that has no sandbox.
 
-        Say whether a cell is about to be free.
+        Return whether a sandbox is about to be free.
         """
         now = asyncio.get_running_loop().time()
         alone = [
             shard
-            for run in self._held.runs.values()
+            for run in self._open_batches.runs.values()
             for shard in run.shards.values()
             if shard.is_quarantined
         ]
@@ -147,31 +118,6 @@ class Claimer:
             return False
         self._give_way(victim, now)
         return True
-
-    async def _explain(self, offers: Sequence[Offer], now: float) -> None:
-        """Let the batches of which nothing is opened, because a server is paused, say so.
-
-        At most `NOTES_AT_ONCE` of them for each look: each note is a write.
-        """
-        reasons = {
-            offer.batch_id: f"{endpoint.name}: {endpoint.reason}"
-            for offer in offers
-            if offer.batch_id not in self._held.runs
-            and (endpoint := self._tools.routes.find(offer.model)) is not None
-            and endpoint.was_paused_lately(now)
-        }
-        # A batch that is not on offer now may be handed back with a pause, or be run elsewhere:
-        # whoever opens it next corrects what it says.
-        over = {offer.batch_id for offer in offers} & (self._noted.keys() - reasons.keys())
-        over -= self._held.runs.keys()
-        changed: list[tuple[str, str | None]] = [(batch_id, None) for batch_id in sorted(over)]
-        changed += [item for item in reasons.items() if self._noted.get(item[0]) != item[1]]
-        for batch_id, reason in changed[:NOTES_AT_ONCE]:
-            await self._tools.store.note_waiting(batch_id, reason)
-            if reason is None:
-                del self._noted[batch_id]
-            elif len(self._noted) < NOTED_MAX:
-                self._noted[batch_id] = reason
 
     # Choosing
 
@@ -193,19 +139,19 @@ class Claimer:
 
     def _missing(self, offer: Offer, now: float) -> int:
         """Return how many shards of the offer are wanted here."""
-        if now < self._planless_until.get(offer.batch_id, -math.inf):
+        if self._opener.lacks_plan(offer.batch_id, now):
             return 0
-        endpoint = self._tools.routes.find(offer.model)
+        endpoint = self._context.routes.find(offer.model)
         if offer.ending or endpoint is None:
             return min(offer.shards, ENDING_SHARDS_AT_ONCE)
         if endpoint.is_paused(now) or not endpoint.has_part:
             return 0
-        run = self._held.runs.get(offer.batch_id)
+        run = self._open_batches.runs.get(offer.batch_id)
         lines = run.fresh(offer.model) if run else 0
         wanted = self._ahead(run, offer.model, endpoint)
         if lines >= wanted:
             return 0
-        shard_lines = self._settings.planning.shard_lines_max
+        shard_lines = self._context.settings.planning.shard_lines_max
         return min(offer.shards, math.ceil((wanted - lines) / shard_lines))
 
     def _ahead(self, run: Run | None, model: str, endpoint: Endpoint) -> float:
@@ -219,112 +165,18 @@ class Claimer:
         since, self._measured_at = self._measured_at, now
         if since is None or now <= since:
             return
-        for run in self._held.runs.values():
+        for run in self._open_batches.runs.values():
             for model in run.by_model:
                 pace = run.finished.pop(model, 0) / (now - since)
                 old = run.rate.get(model, pace)
                 run.rate[model] = old + _RATE_WEIGHT * (pace - old)
-
-    # Opening
-
-    async def _open_all(self, granted: Sequence[ClaimedShards]) -> list[Claim]:
-        """Open what was granted; return the claims for which no cell is free.
-
-        What can't be opened is not renewed, so that others get it.
-
-        Raises:
-            StorageFull: a plan could not be read for now; what is not open was handed back.
-        """
-        keeper = self._tools.keeper
-        waiting = [(claimed.batch, held) for claimed in granted for held in claimed.shards]
-        without_cell: list[Claim] = []
-        keeper.hold([held.claim for _, held in waiting])
-        try:
-            while waiting:
-                batch, held = waiting[0]
-                self._tools.observer.claimed("shard")
-                if self._needs_cell(batch, held) and self._tools.quarantine.room <= 0:
-                    keeper.drop(held.claim)
-                    without_cell.append(held.claim)
-                else:
-                    await self._open(batch, held)
-                waiting.pop(0)
-        except StorageFull:
-            # Too many open files, as a rule. Left to expire, each would count as lost by a crash.
-            over = [*without_cell, *(held.claim for _, held in waiting)]
-            await self._tools.store.hand_back(over)
-            raise
-        finally:
-            for _, held in waiting:
-                keeper.drop(held.claim)
-        return without_cell
-
-    def _needs_cell(self, batch: Batch, held: ClaimedShard) -> bool:
-        """Say whether its lines are to be sent, each alone."""
-        if not held.shard.is_quarantined or self.stopping or self._is_over(batch):
-            return False
-        return self._tools.routes.find(held.shard.plan.model) is not None
-
-    async def _open(self, batch: Batch, claimed: ClaimedShard) -> None:
-        plan = claimed.shard.plan
-        assert batch.plan_blob is not None, batch.id
-        assert batch.id in self._over or not self._tools.ends_only, "its lines may still run"
-        try:
-            data = await self._tools.blobs.read(batch.plan_blob, plan.offset, plan.length)
-        except BlobMissing:
-            await self._give_back(batch, claimed)
-            return
-        loop = asyncio.get_running_loop()
-        endpoint = self._tools.routes.find(plan.model)
-        shard = OpenShard(claimed, list(unpack_all(data)), endpoint=endpoint, opened_at=loop.time())
-        run = self._held.open(batch, shard)
-        run.look_at_clock(self._tools.ledger_time.at_most(loop.time()))
-        if self.stopping:
-            shard.state = State.RETURNING
-        elif self._is_over(batch):
-            shard.state = State.ENDING
-            self._dispatcher.settle_shard(run, shard)
-        elif endpoint is None:
-            reject_all(run, shard)
-        elif shard.is_quarantined:
-            self._quarantine_shard(run, shard)
-        self._dispatcher.pump()
-
-    def _quarantine_shard(self, run: Run, shard: OpenShard) -> None:
-        """Let the lines of a shard run alone, where a cell is still free for it."""
-        quarantine = self._tools.quarantine
-        if quarantine.room > 0:
-            quarantine.admit(shard)
-            quarantine.blame_known(run, shard)
-        else:
-            shard.state = State.RETURNING
-
-    def _is_over(self, batch: Batch) -> bool:
-        # Where the ledger says so, what we know of its clock may still be behind: what was claimed
-        # to be ended would be handed back for want of room, and claimed again at once.
-        if batch.is_cancelling or batch.id in self._over:
-            return True
-        now = asyncio.get_running_loop().time()
-        return self._tools.ledger_time.at_least(now) >= batch.expires_at
-
-    async def _give_back(self, batch: Batch, claimed: ClaimedShard) -> None:
-        # Either the batch ended while we looked (then the claim is void), or the plan is gone: then
-        # its lines wait until the blob is restored, and must not be claimed in a tight loop. What
-        # has to be ended is on offer again at once, so that we have to remember it ourselves.
-        now = asyncio.get_running_loop().time()
-        waits = {key: until for key, until in self._planless_until.items() if until > now}
-        self._planless_until = {**waits, batch.id: now + MISSING_PLAN_SECONDS}
-        self._tools.keeper.drop(claimed.claim)
-        self._tools.observer.plan_missing(batch)
-        await self._tools.store.hand_back([claimed.claim], wait_seconds=MISSING_PLAN_SECONDS)
-        await self._tools.store.note_waiting(batch.id, PLAN_MISSING)
 
     # Giving back
 
     def _in_turn(self, offers: Sequence[Offer]) -> list[Offer]:
         """Put batches that had to give way behind those they gave way to, the latest last."""
         # One that is still going is not on offer again yet, and would else come back at once.
-        known = {offer.batch_id for offer in offers} | self._held.runs.keys()
+        known = {offer.batch_id for offer in offers} | self._open_batches.runs.keys()
         self._gave_way_at = {
             batch_id: at for batch_id, at in self._gave_way_at.items() if batch_id in known
         }
@@ -335,7 +187,9 @@ class Claimer:
 
         One at a time: the next is chosen when this one has gone, or takes long to.
         """
-        shards = [shard for run in self._held.runs.values() for shard in run.shards.values()]
+        shards = [
+            shard for run in self._open_batches.runs.values() for shard in run.shards.values()
+        ]
         if any(shard.is_leaving(now) for shard in shards):
             return
         running = [shard for shard in shards if shard.state is State.RUNNING]
@@ -349,13 +203,13 @@ class Claimer:
         # What flies may land: cut and sent again in its next turn, and cut again, a line that takes
         # longer than a turn would never get its result.
         victim.state = State.RETURNING
-        victim.gone_by = now + self._settings.ends.drain_seconds
+        victim.gone_by = now + self._context.settings.ends.drain_seconds
         batch_id = victim.claim.unit.batch_id
         self._gave_way_at[batch_id] = now
-        self._held.runs[batch_id].changed.set()
+        self._open_batches.runs[batch_id].changed.set()
 
     def _is_left_out(self, offer: Offer, now: float) -> bool:
-        return offer.batch_id not in self._held.runs and self._missing(offer, now) > 0
+        return offer.batch_id not in self._open_batches.runs and self._missing(offer, now) > 0
 
     def _idle_shard(self, running: Sequence[OpenShard], now: float) -> OpenShard | None:
         for shard in running:
@@ -369,7 +223,7 @@ class Claimer:
         Attempts are counted here alone: a shard whose lines have used some up stays longer, so
         that these lines come to their end.
         """
-        turn_seconds = self._settings.valves.turn_seconds
+        turn_seconds = self._context.settings.valves.turn_seconds
         several = Counter(shard.claim.unit.batch_id for shard in running)
         ripe = [
             shard
@@ -388,15 +242,3 @@ class Claimer:
                 shard.opened_at,
             ),
         )
-
-
-def reject_all(run: Run, shard: OpenShard) -> None:
-    """Give every open line of a shard the error that no upstream serves its model."""
-    for index in sorted(shard.undecided):
-        run.add_error(
-            shard,
-            index,
-            code="model_not_found",
-            message=f"The model '{shard.model}' is not served by any configured upstream.",
-        )
-    shard.forget_waiting()

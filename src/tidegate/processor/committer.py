@@ -1,67 +1,55 @@
 """What came back becomes true: bytes first, ledger second (PROTOCOL 8 to 11)."""
 
 import asyncio
-import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import groupby
+from types import TracebackType
 
-from tidegate.blobs.base import BlobStore
 from tidegate.domain.blob_names import ResultBlob
 from tidegate.domain.errors import BlobMissing
 from tidegate.domain.file import Part
 from tidegate.domain.shard import Tally, Verdict
 from tidegate.domain.usage import Usage
+from tidegate.processor.context import ProcessorContext
 from tidegate.processor.held import Held
 from tidegate.processor.insist import insist
-from tidegate.processor.observer import Observer
-from tidegate.processor.open_shard import CLOSED, LOST, OpenShard, State
+from tidegate.processor.keeper import Keeper
+from tidegate.processor.open_shard import CLOSED, LOST, RETURNING, OpenShard, State
 from tidegate.processor.run import Entry, Run
-from tidegate.processor.settings import Commits
 from tidegate.processor.storage import Storage
-from tidegate.runtime.clock import Clock
-from tidegate.runtime.ids import IdMaker
-from tidegate.stores.base import Commit, ShardCommit, Store
+from tidegate.processor.wakeups import Wakeups
+from tidegate.signals.base import WORK
+from tidegate.stores.base import Commit, ShardCommit
 
 # Entries of one shard that are all results, or all errors: never empty.
 Group = list[Entry]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CommitterTools:
-    """What a committer works with."""
-
-    store: Store
-    blobs: BlobStore
-    clock: Clock
-    ids: IdMaker
-    chance: random.Random
-    storage: Storage
-    observer: Observer
-    owner: str
-
-
 class Committer:
     """Commits the results of one batch, one commit at a time, until nothing of it is open here.
 
-    `on_closed` hears of each shard that this processor need not hold any longer.
+    `on_closed` is called with each shard that this processor need not hold any longer.
     """
 
     def __init__(
         self,
         run: Run,
-        held: Held,
-        settings: Commits,
-        tools: CommitterTools,
+        context: ProcessorContext,
+        open_batches: Held,
+        gate: Storage,
+        wakeups: Wakeups,
         *,
         on_closed: Callable[[OpenShard], None],
     ) -> None:
         self._run = run
-        self._held = held
-        self._settings = settings
-        self._tools = tools
+        self._context = context
+        self._open_batches = open_batches
+        self._gate = gate
+        self._wakeups = wakeups
         self._on_closed = on_closed
-        self._interval = settings.append_seconds if tools.blobs.appends else settings.put_seconds
+        self._settings = settings = context.settings.commits
+        appends = context.blobs.appends
+        self._interval = settings.append_seconds if appends else settings.put_seconds
         self._writer: str | None = None
         self._ends: dict[str, int] = {}  # of its blobs: the end of the acknowledged bytes
 
@@ -73,7 +61,7 @@ class Committer:
             entries = self._cut()
             if entries:
                 await self._commit(entries)
-        self._held.drop(run)
+        self._open_batches.drop(run)
 
     async def _due(self) -> None:
         """Wait until there is something to commit and a reason to do it now (PROTOCOL 11)."""
@@ -110,7 +98,7 @@ class Committer:
 
     async def _commit(self, entries: list[Entry]) -> None:
         live = [entry for entry in entries if entry.shard.state is not LOST]
-        self._tools.observer.lines_repeated(len(entries) - len(live))
+        self._context.observer.on_lines_repeated(len(entries) - len(live))
         if live:
             await self._record(live)
         # Only now: were room made for others where it was cut off, a processor that is ending would
@@ -118,20 +106,20 @@ class Committer:
         self._run.budget.committed(len(entries), sum([len(entry.line) for entry in entries]))
 
     async def _record(self, entries: list[Entry]) -> None:
-        tools = self._tools
+        context = self._context
         started = asyncio.get_running_loop().time()
         groups = _grouped(entries)
-        segment = tools.ids.make("seg_")
+        segment = context.ids.make("seg_")
         writer, parts = await self._write_again_if_lost(groups, segment)
         commit = Commit(
             segment_id=segment,
             batch_id=self._run.id,
             shards=tuple(_shard_commits(groups, parts)),
-            at=tools.clock.now(),
+            at=context.clock.now(),
             writer=writer,
         )
-        verdicts = await insist(lambda: tools.store.commit(commit), tools.chance, tools.storage)
-        tools.observer.commit(len(entries), asyncio.get_running_loop().time() - started)
+        verdicts = await insist(lambda: context.store.commit(commit), context.rng, self._gate)
+        context.observer.on_commit(len(entries), asyncio.get_running_loop().time() - started)
         shards = {entry.shard.number: entry.shard for entry in entries}
         for part, verdict in zip(commit.shards, verdicts, strict=True):
             self._hear(shards[part.number], part, verdict)
@@ -143,22 +131,22 @@ class Committer:
         if refused:
             # Where our writer alone was fenced they are ours still, and left to expire they would
             # count as lost by a crash. What is another's by now is passed over.
-            await insist(lambda: tools.store.hand_back(refused), tools.chance, tools.storage)
+            await insist(lambda: context.store.hand_back(refused), context.rng, self._gate)
         if Verdict.ACCEPTED not in verdicts:
             # Perhaps a collector fenced our writer, while nothing here was claimed: begin anew.
             self._writer = None
 
     async def _begun(self) -> str:
         """Return the name under which this run writes, known to the ledger (PROTOCOL 18)."""
-        tools = self._tools
+        context = self._context
         if self._writer is None:
-            writer, at = tools.ids.make("writer_"), tools.clock.now()
+            writer, at = context.ids.make("writer_"), context.clock.now()
             await insist(
-                lambda: tools.store.begin_writer(
-                    writer, batch_id=self._run.id, owner=tools.owner, at=at
+                lambda: context.store.begin_writer(
+                    writer, batch_id=self._run.id, owner=context.owner, at=at
                 ),
-                tools.chance,
-                tools.storage,
+                context.rng,
+                self._gate,
             )
             self._writer = writer
             self._ends.clear()
@@ -186,11 +174,11 @@ class Committer:
         Raises:
             BlobMissing: a blob of this writer vanished.
         """
-        tools, blobs = self._tools, self._tools.blobs
+        context, blobs = self._context, self._context.blobs
         if not blobs.appends:
             name = ResultBlob(batch_id=self._run.id, writer=writer, label=segment).name
             data = _joined(groups)
-            await insist(lambda: blobs.put(name, data), tools.chance, tools.storage)
+            await insist(lambda: blobs.put(name, data), context.rng, self._gate)
             return _slices(groups, name, 0)
         parts: list[Part] = []
         for is_error, some in groupby(groups, key=lambda group: group[0].is_error):
@@ -202,9 +190,9 @@ class Committer:
         return parts
 
     async def _append(self, name: str, data: bytes) -> int:
-        blobs, after = self._tools.blobs, self._ends.get(name, 0)
+        blobs, after = self._context.blobs, self._ends.get(name, 0)
         offset = await insist(
-            lambda: blobs.append(name, data, after=after), self._tools.chance, self._tools.storage
+            lambda: blobs.append(name, data, after=after), self._context.rng, self._gate
         )
         self._ends[name] = offset + len(data)
         return offset
@@ -212,22 +200,81 @@ class Committer:
     def _hear(self, shard: OpenShard, part: ShardCommit, verdict: Verdict) -> None:
         """Act on the ledger's answer for one shard."""
         if verdict is not Verdict.ACCEPTED:
-            self._tools.observer.claim_lost("shard")
-            self._tools.observer.lines_repeated(len(part.indexes))
+            self._context.observer.on_claim_lost("shard")
+            self._context.observer.on_lines_repeated(len(part.indexes))
             self._close(shard, LOST)
             return
         shard.sequence += 1
         shard.uncommitted -= len(part.indexes)
         assert shard.uncommitted >= 0, shard.number
-        self._tools.observer.lines_done(
+        self._context.observer.on_lines_done(
             shard.model, part.tally.completed, part.tally.failed, part.tally.usage
         )
         if not shard.undecided and not shard.uncommitted:
             self._close(shard, CLOSED)
+        elif shard.state is RETURNING and shard.is_settled:
+            self._wakeups.work_available.set()
 
     def _close(self, shard: OpenShard, state: State) -> None:
         self._run.close(shard, state)
         self._on_closed(shard)
+
+
+class Committers:
+    """The committers of all open batches: one each, which ends when nothing of its batch is open.
+
+    Entered by the service; it is left once all of them have ended.
+    """
+
+    def __init__(
+        self,
+        context: ProcessorContext,
+        open_batches: Held,
+        renewer: Keeper,
+        gate: Storage,
+        wakeups: Wakeups,
+    ) -> None:
+        self._context = context
+        self._open_batches = open_batches
+        self._renewer = renewer
+        self._gate = gate
+        self._wakeups = wakeups
+        self._tasks = asyncio.TaskGroup()
+
+    async def __aenter__(self) -> None:
+        await self._tasks.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._tasks.__aexit__(kind, error, trace)
+
+    def start(self, run: Run) -> None:
+        """Start the committer of a batch that was just opened."""
+        self._tasks.create_task(self._run(run), name=f"committer {run.id}")
+
+    async def _run(self, run: Run) -> None:
+        await Committer(
+            run,
+            self._context,
+            self._open_batches,
+            self._gate,
+            self._wakeups,
+            on_closed=self._on_closed,
+        ).run()
+        # A processor that stops waits for its last batch.
+        self._wakeups.work_available.set()
+
+    def _on_closed(self, shard: OpenShard) -> None:
+        self._renewer.remove(shard.claim)
+        run = self._open_batches.runs.get(shard.claim.unit.batch_id)
+        if run is None or not run.shards:
+            # Perhaps it was the last of its batch, which can be finalized now.
+            self._context.signals.notify(WORK)
+        self._wakeups.work_available.set()
 
 
 def _grouped(entries: list[Entry]) -> list[Group]:

@@ -8,7 +8,6 @@ ledger.
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable
 
 from tidegate.domain.errors import (
     CellDied,
@@ -17,17 +16,28 @@ from tidegate.domain.errors import (
     StorageBroken,
     UpstreamFault,
 )
+from tidegate.domain.retry import AttemptOutcome
 from tidegate.processor.endpoints import Endpoint
 from tidegate.processor.flight import Flight, Landing
 from tidegate.processor.held import Held
-from tidegate.processor.judge import Judge
 from tidegate.processor.observer import Observer
-from tidegate.processor.open_shard import CLOSED, ENDING, LOST, RUNNING, OpenShard, next_line
-from tidegate.processor.quarantine import Death, Quarantine
+from tidegate.processor.open_shard import (
+    CLOSED,
+    ENDING,
+    LOST,
+    RETURNING,
+    RUNNING,
+    OpenShard,
+    next_line,
+)
+from tidegate.processor.quarantine import Quarantine
 from tidegate.processor.run import Run
 from tidegate.processor.settings import Settings
+from tidegate.processor.settle import AttemptSettler
+from tidegate.processor.wakeups import Wakeups
 from tidegate.upstreams.base import Reply
 
+STALE = AttemptOutcome.STALE.value
 # Of either, so many at one turn of the event loop: whatever else waits for it is not held up for
 # more than 5 ms.
 STARTS_AT_ONCE = 100
@@ -41,24 +51,25 @@ BYTES_WAITS = 4.0
 
 
 class Dispatcher:
-    """Keeps lines in flight. `on_hungry` is told when a model's lines run low."""
+    """Keeps lines in flight, and reports when a model's lines run low."""
 
     def __init__(
         self,
         held: Held,
         settings: Settings,
         *,
-        chance: random.Random,
+        rng: random.Random,
         observer: Observer,
         quarantine: Quarantine,
-        on_hungry: Callable[[], None],
+        wakeups: Wakeups,
     ) -> None:
         self._held = held
         self._valves = settings.valves
         self._observer = observer
         self._quarantine = quarantine
-        self._judge = Judge(settings.retry, chance, quarantine)
-        self._on_hungry = on_hungry
+        self._settler = AttemptSettler(settings.retry, rng, quarantine)
+        self._wakeups = wakeups
+        wakeups.call_on_room(self.pump)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._broken: asyncio.Future[None] | None = None
         self._is_due = False
@@ -216,7 +227,7 @@ class Dispatcher:
         self._bytes_left -= len(flight.line.body)
         fresh, window = shard.fresh, endpoint.window
         if (fresh == window or not fresh) and run.fresh(shard.model) <= window:
-            self._on_hungry()
+            self._wakeups.report_lines_low()
         return flight
 
     def _leaves_room(self, endpoint: Endpoint) -> bool:
@@ -313,7 +324,7 @@ class Dispatcher:
 
     def _stray(self, error: Exception) -> ReplyBroken:
         """Take an error that no upstream should raise for a broken reply, and say so."""
-        self._observer.crashed(error)
+        self._observer.on_upstream_crash(error)
         return ReplyBroken(f"The call failed in the gateway itself: {type(error).__name__}.")
 
     def unanswered(self, flight: Flight) -> None:
@@ -357,11 +368,11 @@ class Dispatcher:
             if following is not None:
                 self._fly(following)
         for (endpoint, outcome), count in self._ended.items():
-            self._observer.attempts(endpoint, outcome, count)
+            self._observer.on_attempts(endpoint, outcome, count)
         self._ended.clear()
 
     def _settle(self, flight: Flight, landing: Landing, now: float) -> str | None:
-        """Give the line its result or another try; say in a word what became of the call."""
+        """Give the line its result or another try; return the outcome of the attempt."""
         run, shard = flight.run, flight.shard
         self._flying.discard(flight)
         run.in_flight -= 1
@@ -369,29 +380,18 @@ class Dispatcher:
         self._held.budget.bytes_held -= flight.reserved_bytes
         del shard.flights[flight.index]
         if shard.state is LOST or shard.state is CLOSED:
-            self._observer.lines_repeated(1)
-            return "dropped"
-        outcome = self._judged(flight, landing, now)
+            self._observer.on_lines_repeated(1)
+            return STALE
+        outcome = self._settler.settle(flight, landing, now)
         if shard.state is ENDING:
             self.settle_shard(run, shard)
+        elif shard.state is RETURNING and shard.is_settled:
+            self._wakeups.work_available.set()
+            run.stir()
         elif not run.in_flight:
             # Whoever took a result was told when it was added; else only the last one matters.
             run.stir()
         return outcome
-
-    def _judged(self, flight: Flight, landing: Landing, now: float) -> str | None:
-        match landing:
-            case Reply() | UpstreamFault():
-                return self._judge.weigh(flight, landing, now)
-            case None:
-                flight.shard.put_back(flight.index)
-                return "cut"
-            case CellNotStarted():
-                self._judge.rest(flight)
-                return None
-            case Death():
-                self._judge.mourn(flight, landing)
-                return "died"
 
     def settle_shard(self, run: Run, shard: OpenShard) -> None:
         """Give an ending shard its end lines once nothing of it is in flight."""

@@ -6,24 +6,13 @@ one that comes alive meanwhile is no danger to it, nor it to that one.
 """
 
 import asyncio
-import io
-import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
-from tidegate.blobs.base import BlobStore
 from tidegate.domain.batch import Batch
 from tidegate.domain.errors import StorageFull, StoreUnavailable, TidegateError
-from tidegate.processor.endpoints import NoRoutes
-from tidegate.processor.keeper import Keeper
-from tidegate.processor.observer import Observer
-from tidegate.processor.service import Processor, Tools
-from tidegate.processor.settings import Settings
-from tidegate.runtime.clock import Clock
-from tidegate.runtime.ids import IdMaker
-from tidegate.signals.base import Signals
-from tidegate.stores.base import Store
-from tidegate.upstreams.catalogue import Catalogue
+from tidegate.processor.context import ProcessorContext
+from tidegate.processor.service import Processor
 
 # What the names of its processors begin with.
 ENDER = "ender_"
@@ -33,26 +22,14 @@ WATCHED_MAX = 100
 PATIENCE_SECONDS = 5.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EnderTools:
-    """What the wiring gives to an ender. Each of its processors gets a keeper of its own."""
-
-    store: Store
-    blobs: BlobStore
-    signals: Signals
-    clock: Clock
-    ids: IdMaker
-    chance: random.Random
-    make_keeper: Callable[[], Keeper]
-    observer: Observer
-
-
 class Ender:
-    """Ends what is left to be ended, whenever it is asked to."""
+    """Ends what is left to be ended, whenever it is asked to.
 
-    def __init__(self, settings: Settings, tools: EnderTools) -> None:
-        self._settings = settings
-        self._tools = tools
+    The owner of the context is what the names of its processors begin with: `ENDER`.
+    """
+
+    def __init__(self, context: ProcessorContext) -> None:
+        self._context = context
 
     async def end_all(self, is_stopping: Callable[[], bool]) -> None:
         """Work until nothing is left to end, a processor lives, or `is_stopping` says so.
@@ -80,7 +57,7 @@ class Ender:
     async def _watch(self, is_stopping: Callable[[], bool]) -> bool:
         """Return True when there is nothing more to do, and False if nothing has changed."""
         loop = asyncio.get_running_loop()
-        claims = self._settings.claims
+        claims = self._context.settings.claims
         seen: Sequence[Batch] = ()
         changed_at = loop.time()
         while True:
@@ -101,30 +78,13 @@ class Ender:
 
     async def _left(self) -> Sequence[Batch]:
         """Return the oldest batches that are ours to end: none where a processor lives."""
-        if await self._tools.store.get_living():
+        if await self._context.store.get_living():
             return ()
-        return await self._tools.store.list_ending(limit=WATCHED_MAX)
+        return await self._context.store.list_ending(limit=WATCHED_MAX)
 
     def _processor(self) -> Processor:
-        tools = self._tools
-        return Processor(
-            self._settings,
-            Tools(
-                store=tools.store,
-                blobs=tools.blobs,
-                signals=tools.signals,
-                routes=NoRoutes(),
-                clock=tools.clock,
-                ids=tools.ids,
-                chance=tools.chance,
-                keeper=tools.make_keeper(),
-                observer=tools.observer,
-                make_scratch=io.BytesIO,
-                models=Catalogue({}, None),
-                owner=tools.ids.make(ENDER),
-                ends_only=True,
-            ),
-        )
+        owner = self._context.ids.make(self._context.owner)
+        return Processor(replace(self._context, owner=owner, ends_only=True))
 
 
 def _ours(died: BaseExceptionGroup[BaseException]) -> BaseException | None:

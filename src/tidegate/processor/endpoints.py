@@ -37,10 +37,10 @@ class PauseSettings:
 
     def __post_init__(self) -> None:
         if not 0 < self.seconds_min <= self.seconds_max:
-            raise SettingsInvalid("pause needs 0 < seconds_min <= seconds_max.")
+            raise SettingsInvalid("backoff needs 0 < seconds_min <= seconds_max.")
         if min(self.retry_after_seconds_max, self.starting_seconds) < 0:
             raise SettingsInvalid(
-                "pause.retry_after_seconds_max and starting_seconds can't be negative."
+                "backoff.retry_after_seconds_max and starting_seconds can't be negative."
             )
 
 

@@ -1,23 +1,24 @@
 """Everything that this processor holds open: its batches by id, in turn."""
 
 from collections import deque
-from collections.abc import Callable
 
 from tidegate.domain.batch import Batch
-from tidegate.processor.open_shard import OpenShard
+from tidegate.domain.claim import Claim
+from tidegate.processor.observer import Observer
+from tidegate.processor.open_shard import LOST, OpenShard
 from tidegate.processor.run import Budget, Run
 from tidegate.processor.storage import Storage
 
 
 class Held:
-    """The open batches. `on_new` starts the committer of a batch that was just opened."""
+    """The open batches, and the bounds on what they hold together."""
 
-    def __init__(self, budget: Budget, storage: Storage) -> None:
+    def __init__(self, budget: Budget, storage: Storage, observer: Observer) -> None:
         self.budget = budget
         self.storage = storage
+        self._observer = observer
         self.runs: dict[str, Run] = {}
         self.turn: deque[Run] = deque()
-        self.on_new: Callable[[Run], None] | None = None
 
     @property
     def open_shards(self) -> int:
@@ -36,9 +37,15 @@ class Held:
         run.open(shard)
         self.runs[batch.id] = run
         self.turn.append(run)
-        assert self.on_new is not None, "the service has not started"
-        self.on_new(run)
         return run
+
+    def lose(self, claim: Claim) -> None:
+        """Close a shard that another processor holds now; nothing happens if it is not open."""
+        run = self.runs.get(claim.unit.batch_id)
+        shard = run.shards.get(claim.unit.number) if run else None
+        if run is not None and shard is not None and shard.claim == claim:
+            self._observer.on_claim_lost("shard")
+            run.close(shard, LOST)
 
     def drop(self, run: Run) -> None:
         """Let go of a batch of which nothing is open and nothing uncommitted any more."""

@@ -2,7 +2,7 @@
 
 In production it is a thread with a loop and a ledger connection of its own, so that a busy event
 loop can't starve it; in a simulation it is a task. Either way it renews only while the main loop
-stamps progress: a dead-locked process must not hold its claims for ever. As often, and on the same
+marks progress: a dead-locked process must not hold its claims for ever. As often, and on the same
 condition, it counts its owner among the living, who share the limits of the model servers.
 """
 
@@ -27,29 +27,37 @@ class Keeper(ABC):
     """Knows which claims are held and keeps them alive. All methods are called on the main loop.
 
     So are `on_lost`, for each claim that another holder has taken, and `on_full`, each time that
-    the ledger finds no room: then it is asked again every `FULL_RETRY_SECONDS`.
+    the ledger finds no room: then it is asked again every `FULL_RETRY_SECONDS`. `member` is the
+    processor whose membership is renewed as well.
     """
 
-    def __init__(self, settings: Claims) -> None:
+    def __init__(
+        self,
+        settings: Claims,
+        *,
+        member: str | None,
+        on_lost: Callable[[Claim], None],
+        on_full: Callable[[StorageFull], None],
+    ) -> None:
         self._settings = settings
+        self._member = member
+        self._on_lost = on_lost
+        self._on_full = on_full
         self._held: dict[Unit, Claim] = {}
         self._stamp = 0.0
-        self.owner: str | None = None
-        self.on_lost: Callable[[Claim], None] | None = None
-        self.on_full: Callable[[StorageFull], None] | None = None
         self._refusal: StorageFull | None = None
 
-    def hold(self, claims: Sequence[Claim]) -> None:
+    def add(self, claims: Sequence[Claim]) -> None:
         """Renew these from now on."""
         for claim in claims:
             self._held[claim.unit] = claim
 
-    def drop(self, claim: Claim) -> None:
+    def remove(self, claim: Claim) -> None:
         """Renew this one no more. A later claim on the same unit stays."""
         if self._held.get(claim.unit) == claim:
             del self._held[claim.unit]
 
-    def stamp(self) -> None:
+    def mark_progress(self) -> None:
         """Note that the main loop makes progress."""
         self._stamp = asyncio.get_running_loop().time()
 
@@ -84,9 +92,9 @@ class Keeper(ABC):
 
     async def _beat(self, store: Store) -> None:
         """Count the owner among the living. No answer means: try again next time."""
-        if self.owner is not None:
+        if self._member is not None:
             try:
-                await store.beat(self.owner, lease_seconds=self._settings.lease_seconds)
+                await store.beat(self._member, lease_seconds=self._settings.lease_seconds)
             except StoreUnavailable:
                 pass
             except StorageFull as error:
@@ -99,21 +107,28 @@ class Keeper(ABC):
         return usual if self._refusal is None else min(usual, FULL_RETRY_SECONDS)
 
     def _tell(self, lost: list[Claim], refusal: StorageFull | None) -> None:
-        if refusal is not None and self.on_full is not None:
-            self.on_full(refusal)
+        if refusal is not None:
+            self._on_full(refusal)
         for claim in lost:
             # It may have ended or been handed back while the renewal was under way.
             if self._held.get(claim.unit) == claim:
                 del self._held[claim.unit]
-                if self.on_lost is not None:
-                    self.on_lost(claim)
+                self._on_lost(claim)
 
 
 class TaskKeeper(Keeper):
     """A keeper on the main loop: for simulations, where there are no threads."""
 
-    def __init__(self, settings: Claims, store: Store) -> None:
-        super().__init__(settings)
+    def __init__(
+        self,
+        settings: Claims,
+        store: Store,
+        *,
+        member: str | None,
+        on_lost: Callable[[Claim], None],
+        on_full: Callable[[StorageFull], None],
+    ) -> None:
+        super().__init__(settings, member=member, on_lost=on_lost, on_full=on_full)
         self._store = store
 
     @override
@@ -129,8 +144,16 @@ class TaskKeeper(Keeper):
 class ThreadKeeper(Keeper):
     """A keeper in a thread of its own. `open_store` makes its own connection to the same ledger."""
 
-    def __init__(self, settings: Claims, open_store: Callable[[], Store]) -> None:
-        super().__init__(settings)
+    def __init__(
+        self,
+        settings: Claims,
+        open_store: Callable[[], Store],
+        *,
+        member: str | None,
+        on_lost: Callable[[Claim], None],
+        on_full: Callable[[StorageFull], None],
+    ) -> None:
+        super().__init__(settings, member=member, on_lost=on_lost, on_full=on_full)
         self._open_store = open_store
         self._stopping = threading.Event()
 
@@ -153,6 +176,7 @@ class ThreadKeeper(Keeper):
         except asyncio.CancelledError:
             self._stopping.set()
             await ended
+            thread.join()
             raise
         if isinstance(error, TidegateError):
             raise error

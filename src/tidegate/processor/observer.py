@@ -1,81 +1,114 @@
-"""What a processor tells of itself while it works; telemetry listens, a simulation need not."""
+"""What a processor reports while it works. Telemetry counts and logs it."""
+
+# ruff: noqa: ARG002 -- what is not overridden ignores what it is given
+
+from typing import Protocol
 
 from tidegate.domain.batch import Batch
 from tidegate.domain.errors import BlobMissing, CellDied, CellNotStarted, TidegateError
 from tidegate.domain.usage import Usage
 
 
-class Observer:
-    """Hears of everything and keeps nothing. Telemetry overrides what it counts.
+class Observer(Protocol):
+    """Is called on the event loop; every method returns immediately and never raises.
 
-    Every method is called on the event loop, returns at once and never raises.
+    A class that inherits from this one may leave out what it does not want to know.
     """
 
-    def attempts(self, endpoint: str, outcome: str, count: int) -> None:
-        """So many calls ended: blamed on nobody, line, endpoint or unsure; or cut, or dropped."""
+    def on_attempts(self, endpoint: str, outcome: str, count: int) -> None:
+        """Calls to an endpoint ended; `outcome` is the value of an `AttemptOutcome`."""
+        return
 
-    def claimed(self, kind: str) -> None:
+    def on_claim(self, kind: str) -> None:
         """A claim on a planning, a shard or a finalizing was taken."""
+        return
 
-    def claim_lost(self, kind: str) -> None:
+    def on_claim_lost(self, kind: str) -> None:
         """A claim went to another holder while it was being worked on."""
+        return
 
-    def lines_done(self, model: str, completed: int, failed: int, usage: Usage) -> None:
+    def on_lines_done(self, model: str, completed: int, failed: int, usage: Usage) -> None:
         """Lines of one model were committed."""
+        return
 
-    def lines_repeated(self, count: int) -> None:
+    def on_lines_repeated(self, count: int) -> None:
         """Lines came back whose shard another processor holds now: it runs them again."""
+        return
 
-    def commit(self, lines: int, seconds: float) -> None:
+    def on_commit(self, lines: int, seconds: float) -> None:
         """The ledger answered a commit."""
+        return
 
-    def planned(self, batch: Batch, seconds: float) -> None:
+    def on_planned(self, batch: Batch, seconds: float) -> None:
         """A batch was validated and planned, or ended by its validation."""
+        return
 
-    def planned_alone(self, batch_id: str) -> None:
+    def on_planning_sandboxed(self, batch_id: str) -> None:
         """A batch is being planned in a child process, since processors died while they did."""
+        return
 
-    def planning_died(self, batch_id: str, place: str, death: CellDied) -> None:
+    def on_planning_death(self, batch_id: str, place: str, death: CellDied) -> None:
         """A child process died while it planned a batch; `place` says what it was doing."""
+        return
 
-    def plan_missing(self, batch: Batch) -> None:
+    def on_plan_missing(self, batch: Batch) -> None:
         """A shard was claimed whose plan can't be read."""
+        return
 
-    def input_missing(self, batch: Batch, error: BlobMissing) -> None:
+    def on_input_missing(self, batch: Batch, error: BlobMissing) -> None:
         """A batch can't be planned, because bytes of its input are gone or can't be read."""
+        return
 
-    def batch_ended(self, batch: Batch) -> None:
+    def on_batch_ended(self, batch: Batch) -> None:
         """A batch reached a terminal status here."""
+        return
 
-    def held_up(self, error: TidegateError) -> None:
+    def on_store_unavailable(self, error: TidegateError) -> None:
         """The ledger did not answer; work waits and asks again."""
+        return
 
-    def storage(self, reason: str | None) -> None:
+    def on_disk_full(self, reason: str | None) -> None:
         """No room to write was found, for this reason; or there is room again."""
+        return
 
-    def crashed(self, error: Exception) -> None:
+    def on_upstream_crash(self, error: Exception) -> None:
         """A call to an upstream raised what no upstream should raise."""
+        return
 
-    def quarantined(self, batch_id: str, shard: int) -> None:
+    def on_shard_quarantined(self, batch_id: str, shard: int) -> None:
         """A shard was opened in quarantine: its lines run one at a time in a child process."""
+        return
 
-    def line_alone(self) -> None:
-        """A line was sent through a cell."""
+    def on_line_sandboxed(self) -> None:
+        """A line was sent through a sandbox."""
+        return
 
-    def cell_died(self, batch_id: str, line: int, death: CellDied) -> None:
+    def on_sandbox_death(self, batch_id: str, line: int, death: CellDied) -> None:
         """A child process died while it carried the line of this number."""
+        return
 
-    def cell_not_started(self, error: CellNotStarted) -> None:
+    def on_sandbox_not_started(self, error: CellNotStarted) -> None:
         """A child process could not be started; its shard waits."""
+        return
 
-    def line_blamed(self, batch_id: str, line: int) -> None:
-        """A line got its error for the child processes that died of it."""
+    def on_poison_line(self, batch_id: str, line: int) -> None:
+        """A line failed for the child processes that died of it."""
+        return
 
-    def in_quarantine(self, shards: int) -> None:
-        """So many shards are open in quarantine now; called like `observe`."""
+    def on_quarantine_size(self, shards: int) -> None:
+        """This many shards are open in quarantine now; called like `on_load`."""
+        return
 
-    def observe(self, *, in_flight: int, open_shards: int, uncommitted: int) -> None:
-        """The valves as they stand now; called at least once for each poll interval."""
+    def on_load(self, *, in_flight: int, open_shards: int, uncommitted: int) -> None:
+        """What is held now; called at least once for each poll interval."""
+        return
 
-    def endpoint(self, name: str, *, limit: int, in_flight: int, reason: str | None) -> None:
-        """One endpoint as it stands now, and why it is paused; called like `observe`."""
+    def on_endpoint_state(
+        self, name: str, *, limit: int, in_flight: int, reason: str | None
+    ) -> None:
+        """One endpoint as it stands now, and why it is paused; called like `on_load`."""
+        return
+
+
+class NullObserver(Observer):
+    """Ignores everything."""

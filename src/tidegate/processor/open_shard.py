@@ -27,6 +27,7 @@ class State(StrEnum):
 # enumeration by code in Python.
 RUNNING: Final = State.RUNNING
 ENDING: Final = State.ENDING
+RETURNING: Final = State.RETURNING
 LOST: Final = State.LOST
 CLOSED: Final = State.CLOSED
 

@@ -20,8 +20,8 @@ from tidegate.processor.plan_door import (
     problems_of,
     slice_of,
 )
+from tidegate.processor.planning_settings import Planning
 from tidegate.processor.scan import too_many
-from tidegate.processor.settings import Planning
 from tidegate.processor.slices import Slice
 from tidegate.sandbox.base import Cell
 from tidegate.upstreams.base import Call, Reply

@@ -15,10 +15,10 @@ from typing_extensions import override
 
 from tidegate.domain.batch import Problem
 from tidegate.domain.errors import StorageFull
+from tidegate.processor.planning_settings import Planning
 from tidegate.processor.problems import Problems
 from tidegate.processor.scan import Scan
 from tidegate.processor.scratch import ScratchMaker
-from tidegate.processor.settings import Planning
 from tidegate.processor.slices import Slice, slices
 from tidegate.sandbox.base import Cell
 from tidegate.upstreams.base import Call, Reply, Upstream

@@ -5,73 +5,35 @@ One pass over the input and one over the sorted lines; memory is bounded whateve
 """
 
 import asyncio
-import random
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import ExitStack, aclosing
-from dataclasses import dataclass
-from typing import Protocol
 
-from tidegate.blobs.base import BlobStore
 from tidegate.domain.batch import Batch, Problem
 from tidegate.domain.blob_names import PlanBlob
 from tidegate.domain.errors import CellDied, ClaimLost, UpstreamFault
 from tidegate.domain.file import Part
 from tidegate.domain.shard import CRASHES_TO_QUARANTINE, ShardPlan
-from tidegate.processor.endpoints import Routes
+from tidegate.processor.context import ProcessorContext
 from tidegate.processor.insist import insist
-from tidegate.processor.observer import Observer
 from tidegate.processor.plan_alone import PAUSE_SECONDS, Attempt, Deaths
-from tidegate.processor.plan_door import PlanTask
+from tidegate.processor.plan_door import PlanCell, PlanDoor, PlanTask
+from tidegate.processor.planning_settings import UnknownModel
 from tidegate.processor.problems import Problems
 from tidegate.processor.scan import Scan
-from tidegate.processor.scratch import ScratchMaker
-from tidegate.processor.settings import Planning, UnknownModel
 from tidegate.processor.slices import Slice, slices
 from tidegate.processor.source import Source
 from tidegate.processor.storage import Storage
-from tidegate.runtime.clock import Clock
-from tidegate.runtime.ids import IdMaker
 from tidegate.sandbox.base import Cell
-from tidegate.stores.base import ClaimedBatch, Plan, Store
-
-OpenPlanCell = Callable[[PlanTask], Cell]
-
-
-class Models(Protocol):
-    """Knows which models the configured servers say that they serve."""
-
-    async def list_models(self) -> Sequence[str]:
-        """Return their names.
-
-        Raises:
-            UpstreamFault: the server did not say.
-        """
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlannerTools:
-    """What a planner works with."""
-
-    store: Store
-    blobs: BlobStore
-    routes: Routes
-    clock: Clock
-    ids: IdMaker
-    chance: random.Random
-    storage: Storage
-    make_scratch: ScratchMaker
-    models: Models
-    observer: Observer
-    open_plan_cell: OpenPlanCell
+from tidegate.stores.base import ClaimedBatch, Plan
 
 
 class Planner:
     """Plans one claimed batch at a time."""
 
-    def __init__(self, settings: Planning, tools: PlannerTools) -> None:
-        self._settings = settings
-        self._tools = tools
+    def __init__(self, context: ProcessorContext, gate: Storage) -> None:
+        self._context = context
+        self._gate = gate
+        self._settings = context.settings.planning
 
     async def plan(self, held: ClaimedBatch) -> Batch:
         """Bring a batch whose window is open from validating to in progress, or to its end.
@@ -82,10 +44,10 @@ class Planner:
             CellNotStarted: it is to be planned in a child process, and there is none to be had.
             BlobMissing: the bytes of the input can't be read, though the ledger holds them.
         """
-        tools, batch = self._tools, held.batch
+        context, batch = self._context, held.batch
         if batch.is_cancelling:
             return await self.end(held)
-        parts = await insist(lambda: tools.store.get_input(batch.id), tools.chance, tools.storage)
+        parts = await insist(lambda: context.store.get_input(batch.id), context.rng, self._gate)
         if parts is None:
             return await self._end(held, [_no_file(batch)])
         served = await self._served()
@@ -96,13 +58,13 @@ class Planner:
     async def _plan_here(
         self, held: ClaimedBatch, parts: tuple[Part, ...], served: frozenset[str] | None
     ) -> Batch:
-        tools, batch = self._tools, held.batch
-        source = Source(tools.blobs, parts)
+        context, batch = self._context, held.batch
+        source = Source(context.blobs, parts)
         with ExitStack() as stack:
             found = Problems(self._settings.errors_max)
             scan = Scan(
                 self._settings,
-                tools.make_scratch,
+                context.make_scratch,
                 stack,
                 endpoint=batch.endpoint,
                 problems=found,
@@ -122,26 +84,31 @@ class Planner:
         self, held: ClaimedBatch, parts: tuple[Part, ...], served: frozenset[str] | None
     ) -> Batch:
         """Plan in a child process, for planning this batch may kill (PROTOCOL 20)."""
-        tools, batch = self._tools, held.batch
+        context, batch = self._context, held.batch
         task = PlanTask(planning=self._settings, endpoint=batch.endpoint, served=served)
-        source = Source(tools.blobs, parts)
+        source = Source(context.blobs, parts)
         deaths = Deaths()
-        tools.observer.planned_alone(batch.id)
+        context.observer.on_planning_sandboxed(batch.id)
         while True:
-            attempt = Attempt(tools.open_plan_cell(task), self._settings)
+            attempt = Attempt(self._open_sandbox(task), self._settings)
             try:
                 problems = await attempt.read(source.pieces())
                 if problems:
                     return await self._end(held, problems)
                 return await self._write(held, attempt.slices())
             except CellDied as death:
-                tools.observer.planning_died(batch.id, attempt.place, death)
+                context.observer.on_planning_death(batch.id, attempt.place, death)
                 problem = deaths.record(attempt)
                 if problem is not None:
                     return await self._end(held, [problem])
             finally:
                 await attempt.aclose()
-            await asyncio.sleep(PAUSE_SECONDS * (0.5 + tools.chance.random()))
+            await asyncio.sleep(PAUSE_SECONDS * (0.5 + context.rng.random()))
+
+    def _open_sandbox(self, task: PlanTask) -> Cell:
+        if self._context.open_plan_cell is not None:
+            return self._context.open_plan_cell(task)
+        return PlanCell(PlanDoor(task, self._context.make_scratch))
 
     async def end(self, held: ClaimedBatch) -> Batch:
         """End a batch that is cancelled, or past its window, without a plan.
@@ -159,29 +126,29 @@ class Planner:
         """
         if self._settings.unknown_model is not UnknownModel.REJECT_BATCH:
             return None
-        if self._tools.routes.default is None:
-            return frozenset(self._tools.routes.by_model)
+        if self._context.routes.default is None:
+            return frozenset(self._context.routes.by_model)
         try:
-            found = await self._tools.models.list_models()
+            found = await self._context.models.list_models()
         except UpstreamFault:
             return None
         return frozenset(found) or None
 
     async def _end(self, held: ClaimedBatch, problems: list[Problem]) -> Batch:
-        tools = self._tools
-        at = tools.clock.now()
+        context = self._context
+        at = context.clock.now()
         return await insist(
-            lambda: tools.store.end_unplanned(held.claim, problems=problems, at=at),
-            tools.chance,
-            tools.storage,
+            lambda: context.store.end_unplanned(held.claim, problems=problems, at=at),
+            context.rng,
+            self._gate,
         )
 
     async def _write(self, held: ClaimedBatch, found: AsyncGenerator[Slice, None]) -> Batch:
-        tools = self._tools
+        context = self._context
         name = plan_blob(held)
         shards: list[ShardPlan] = []
         offset = 0
-        async with tools.blobs.writer(name) as writer, aclosing(found) as pieces:
+        async with context.blobs.writer(name) as writer, aclosing(found) as pieces:
             async for piece in pieces:
                 await writer.write(piece.data)
                 shards.append(
@@ -200,17 +167,17 @@ class Planner:
             shards=tuple(shards),
             models=tuple(dict.fromkeys(shard.model for shard in shards)),
             total=sum(shard.lines for shard in shards),
-            output_file_id=tools.ids.make("file-"),
-            error_file_id=tools.ids.make("file-"),
+            output_file_id=context.ids.make("file-"),
+            error_file_id=context.ids.make("file-"),
         )
-        at = tools.clock.now()
+        at = context.clock.now()
         try:
             return await insist(
-                lambda: tools.store.plan_batch(held.claim, plan, at=at), tools.chance, tools.storage
+                lambda: context.store.plan_batch(held.claim, plan, at=at), context.rng, self._gate
             )
         except ClaimLost:
             # The answer is certain: no row will ever point to this plan.
-            await tools.blobs.delete(name)
+            await context.blobs.delete(name)
             raise
 
 

@@ -37,28 +37,29 @@ class Death:
 class Quarantine:
     """The cells of this processor: one for each open shard in quarantine, `cells_max` at most.
 
-    `on_lost` hears of a claim of which the ledger says that it is another's by now.
+    `on_lost` is called with a claim that another processor holds by now.
     """
 
     def __init__(
         self,
         store: Store,
-        chance: random.Random,
+        rng: random.Random,
         storage: Storage,
         observer: Observer,
         *,
         cells_max: int,
+        on_lost: Callable[[Claim], None],
     ) -> None:
         self._store = store
-        self._chance = chance
+        self._rng = rng
         self._storage = storage
         self._observer = observer
         self._cells_max = cells_max
         self._cells: dict[OpenShard, Cell] = {}
-        self.on_lost: Callable[[Claim], None] | None = None
+        self._on_lost = on_lost
 
     async def _insist(self, ask: Callable[[], Awaitable[T]]) -> T:
-        return await insist(ask, self._chance, self._storage)
+        return await insist(ask, self._rng, self._storage)
 
     @property
     def room(self) -> int:
@@ -71,7 +72,7 @@ class Quarantine:
         assert shard.is_quarantined, shard.number
         assert shard.endpoint is not None, "nowhere to send its lines to"
         self._cells[shard] = shard.endpoint.open_cell()
-        self._observer.quarantined(shard.claim.unit.batch_id, shard.number)
+        self._observer.on_shard_quarantined(shard.claim.unit.batch_id, shard.number)
 
     async def record(self, shard: OpenShard, index: int) -> bool:
         """Record the line that is about to be sent, however long the ledger takes to answer.
@@ -81,7 +82,7 @@ class Quarantine:
         try:
             await self._insist(lambda: self._store.record_suspect(shard.claim, index))
         except ClaimLost:
-            self._lose(shard)
+            self._on_lost(shard.claim)
             return False
         return True
 
@@ -95,25 +96,25 @@ class Quarantine:
         try:
             reply = await self._cells[shard].send(call)
         except CellNotStarted as error:
-            self._observer.cell_not_started(error)
+            self._observer.on_sandbox_not_started(error)
             return error
-        self._observer.line_alone()
+        self._observer.on_line_sandboxed()
         return reply
 
     async def bury(self, shard: OpenShard, index: int, death: CellDied) -> Death | None:
         """Record that a child died of this line; None where the shard is another's by now."""
-        self._observer.line_alone()
-        self._observer.cell_died(shard.claim.unit.batch_id, shard.lines[index].number, death)
+        self._observer.on_line_sandboxed()
+        self._observer.on_sandbox_death(shard.claim.unit.batch_id, shard.lines[index].number, death)
         try:
             count = await self._insist(lambda: self._store.record_death(shard.claim, index))
         except ClaimLost:
-            self._lose(shard)
+            self._on_lost(shard.claim)
             return None
         return Death(count)
 
     def blame(self, run: Run, shard: OpenShard, index: int) -> None:
         """Give a line that killed its processes the error that ends it."""
-        self._observer.line_blamed(run.id, shard.lines[index].number)
+        self._observer.on_poison_line(run.id, shard.lines[index].number)
         run.add_error(
             shard,
             index,
@@ -139,14 +140,10 @@ class Quarantine:
         for shard in over:
             await self._cells[shard].aclose()
             del self._cells[shard]
-        self._observer.in_quarantine(len(self._cells))
+        self._observer.on_quarantine_size(len(self._cells))
 
     async def aclose(self) -> None:
         """Close every cell: no child process is left. Twice is harmless."""
         while self._cells:
             _, cell = self._cells.popitem()
             await cell.aclose()
-
-    def _lose(self, shard: OpenShard) -> None:
-        if self.on_lost is not None:
-            self.on_lost(shard.claim)

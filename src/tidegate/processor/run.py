@@ -3,13 +3,13 @@
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tidegate.domain.batch import Batch, Status
 from tidegate.domain.usage import NO_USAGE, Usage
 from tidegate.processor.open_shard import ENDING, LOST, RUNNING, OpenShard, State
 from tidegate.processor.settings import Commits
+from tidegate.processor.wakeups import Wakeups
 from tidegate.wire.results import error_line
 
 CANCELLED = (
@@ -55,16 +55,16 @@ GATHERED_PART = 0.75
 class Budget:
     """Bytes and lines that this processor answers for: in flight, or not yet committed.
 
-    `lines_cut` of the lines are in a commit that is being written. `on_room` hears whenever some
-    are free again.
+    `lines_cut` of the lines are in a commit that is being written. Each commit reports room
+    to `wakeups`.
     """
 
     bytes_max: int
     lines_max: int
+    wakeups: Wakeups
     bytes_held: int = 0
     lines_held: int = 0
     lines_cut: int = 0
-    on_room: Callable[[], None] | None = None
 
     @property
     def is_full_of_lines(self) -> bool:
@@ -81,8 +81,7 @@ class Budget:
         self.lines_held -= lines
         self.lines_cut -= lines
         self.bytes_held -= size
-        if self.on_room is not None:
-            self.on_room()
+        self.wakeups.report_room()
 
     def takes(self, size: int) -> bool:
         """Say whether a line of this size may start; one that is too large for ever runs alone."""

@@ -12,8 +12,8 @@ from typing import Protocol
 from tidegate.domain.batch import Problem
 from tidegate.processor.keeping import InSource, Keeping, OnScratch
 from tidegate.processor.names import Names
+from tidegate.processor.planning_settings import Planning
 from tidegate.processor.scratch import ScratchMaker
-from tidegate.processor.settings import Planning
 from tidegate.processor.sorter import ExternalSorter
 from tidegate.processor.source import Source
 from tidegate.wire.jsonl import LineSplitter, oversize_problem, read_line

@@ -1,28 +1,15 @@
 """Every bound of a processor, each with its name."""
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.domain.retry import Retry
+from tidegate.processor.planning_settings import Planning, require_above_zero
 
 # What the child process of a cell needs by itself, with room to spare.
 CELL_MEMORY_BYTES_MIN = 256 * 2**20
 # How often the largest reply or line may lie in its memory while it is read, judged and passed on.
 CELL_MEMORY_FOR_EACH_BYTE = 16
-
-
-class UnknownModel(StrEnum):
-    """What becomes of a line whose model no upstream serves."""
-
-    REJECT_LINE = "reject_line"  # The line gets the error `model_not_found`, the others run.
-    REJECT_BATCH = "reject_batch"  # The batch fails its validation.
-
-
-def _above_zero(group: str, **values: float) -> None:
-    for name, value in values.items():
-        if value <= 0:
-            raise SettingsInvalid(f"{group}.{name} must be above 0, not {value}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,10 +22,10 @@ class Claims:
 
     lease_seconds: float = 15.0
     stall_seconds: float = 60.0
-    poll_seconds: float = 0.25
+    poll_seconds: float = 0.6
 
     def __post_init__(self) -> None:
-        _above_zero(
+        require_above_zero(
             "claims",
             lease_seconds=self.lease_seconds,
             stall_seconds=self.stall_seconds,
@@ -63,8 +50,8 @@ class Valves:
     turn_seconds: float = 5.0
 
     def __post_init__(self) -> None:
-        _above_zero(
-            "valves",
+        require_above_zero(
+            "limits",
             open_shards_max=self.open_shards_max,
             in_flight_max=self.in_flight_max,
             in_flight_bytes_max=self.in_flight_bytes_max,
@@ -86,43 +73,12 @@ class Cells:
     start_seconds: float = 30.0
 
     def __post_init__(self) -> None:
-        _above_zero("cells", count_max=self.count_max, start_seconds=self.start_seconds)
+        require_above_zero("sandbox", count_max=self.count_max, start_seconds=self.start_seconds)
         if self.memory_bytes_max < CELL_MEMORY_BYTES_MIN:
             raise SettingsInvalid(
-                f"cells.memory_bytes_max must be at least {CELL_MEMORY_BYTES_MIN}: a child process "
-                "needs as much to start."
+                f"sandbox.memory_bytes_max must be at least {CELL_MEMORY_BYTES_MIN}: "
+                "a child process needs as much to start."
             )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Planning:
-    """Bounds of validation and planning. A shard is cut at `shard_lines_max` or `shard_bytes_max`.
-
-    `run_bytes_max` and `run_lines_max` bound one sorted run in memory.
-    """
-
-    lines_max: int = 50_000
-    models_max: int = 1_000
-    line_bytes_max: int = 8 * 2**20
-    errors_max: int = 100
-    shard_lines_max: int = 500
-    shard_bytes_max: int = 4 * 2**20
-    run_bytes_max: int = 2 * 2**20
-    run_lines_max: int = 2_048
-    unknown_model: UnknownModel = UnknownModel.REJECT_LINE
-
-    def __post_init__(self) -> None:
-        _above_zero(
-            "planning",
-            lines_max=self.lines_max,
-            models_max=self.models_max,
-            line_bytes_max=self.line_bytes_max,
-            errors_max=self.errors_max,
-            shard_lines_max=self.shard_lines_max,
-            shard_bytes_max=self.shard_bytes_max,
-            run_bytes_max=self.run_bytes_max,
-            run_lines_max=self.run_lines_max,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +95,7 @@ class Commits:
     bytes_max: int = 4 * 2**20
 
     def __post_init__(self) -> None:
-        _above_zero(
+        require_above_zero(
             "commits",
             append_seconds=self.append_seconds,
             put_seconds=self.put_seconds,
@@ -158,7 +114,7 @@ class Ends:
     def __post_init__(self) -> None:
         if min(self.drain_seconds, self.stop_grace_seconds) < 0:
             raise SettingsInvalid(
-                "ends.drain_seconds and ends.stop_grace_seconds can't be negative."
+                "drain.batch_seconds and drain.process_seconds can't be negative."
             )
 
 

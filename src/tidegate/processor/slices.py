@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
+from tidegate.processor.planning_settings import Planning
 from tidegate.processor.records import length_of
 from tidegate.processor.scan import MODEL_END, SLICE_LINES, Scan
-from tidegate.processor.settings import Planning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from tidegate.blobs.base import BlobStore
 from tidegate.domain.errors import StorageFull, StoreUnavailable
 from tidegate.processor.observer import Observer
+from tidegate.processor.wakeups import Wakeups
 from tidegate.stores.base import Store
 
 PROBE_SECONDS = 1.0
@@ -24,16 +25,18 @@ class Storage:
     blobs; at most one each `PROBE_SECONDS`.
     """
 
-    def __init__(self, store: Store, blobs: BlobStore, observer: Observer) -> None:
+    def __init__(
+        self, store: Store, blobs: BlobStore, observer: Observer, wakeups: Wakeups
+    ) -> None:
         self._store = store
         self._blobs = blobs
         self._observer = observer
+        self._wakeups = wakeups
         self._waiting = 0
         self._unproven = False
         self._probed_at = float("-inf")
         self._freed_at = float("-inf")
         self.reason: str | None = None
-        self.on_room: Callable[[], None] | None = None
 
     @property
     def is_full(self) -> bool:
@@ -90,15 +93,14 @@ class Storage:
     def _fill(self, error: StorageFull) -> None:
         if self.reason is None:
             self.reason = str(error)
-            self._observer.storage(self.reason)
+            self._observer.on_disk_full(self.reason)
 
     def _settle(self) -> None:
         if self.reason is not None and not self._waiting and not self._unproven:
             self.reason = None
             self._freed_at = asyncio.get_running_loop().time()
-            self._observer.storage(None)
-            if self.on_room is not None:
-                self.on_room()
+            self._observer.on_disk_full(None)
+            self._wakeups.report_room()
 
 
 class Refusal:

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 
 from tidegate.domain.errors import (
     BlobMissing,
@@ -13,115 +12,141 @@ from tidegate.domain.errors import (
     StoreUnavailable,
 )
 from tidegate.processor.census import Census
-from tidegate.processor.closer import Closer
+from tidegate.processor.context import ProcessorContext
 from tidegate.processor.cut import Cut
+from tidegate.processor.finalizer import Finalizer
 from tidegate.processor.keeper import Keeper
-from tidegate.processor.observer import Observer
 from tidegate.processor.planner import Planner
+from tidegate.processor.poller import LedgerPoller
 from tidegate.processor.quarantine import CELL_WAIT_SECONDS
-from tidegate.processor.settings import Claims
 from tidegate.processor.storage import Storage
-from tidegate.signals.base import WORK, Signals, batch_topic
-from tidegate.stores.base import ClaimedBatch, Store
+from tidegate.processor.wakeups import Wakeups
+from tidegate.signals.base import WORK, batch_topic
+from tidegate.stores.base import ClaimedBatch
 
 FULL_DISK_SECONDS = 5.0
+# After this many polls without an answer a loop asks for itself.
+MISSED_POLLS = 2.0
 MISSING_INPUT_SECONDS = 30.0
 # Unix seconds as a float are no finer: sums and differences of them may be off by less than that.
 CLOCK_GRAIN_SECONDS = 1e-6
 INPUT_MISSING = "the input of this batch can't be read: its operator has to restore it"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WholeBatchTools:
-    """What planning and finalizing work with. With `ends_only` no batch is planned any more."""
-
-    store: Store
-    signals: Signals
-    keeper: Keeper
-    observer: Observer
-    storage: Storage
-    census: Census
-    cut: Cut
-    planner: Planner
-    closer: Closer
-    owner: str
-    ends_only: bool
-
-
 class WholeBatch:
     """Takes one batch after the other, until stopped."""
 
-    def __init__(self, settings: Claims, tools: WholeBatchTools) -> None:
-        self._settings = settings
-        self._tools = tools
+    def __init__(  # noqa: PLR0913 -- what the loops depend on, given once
+        self,
+        context: ProcessorContext,
+        *,
+        planner: Planner,
+        finalizer: Finalizer,
+        renewer: Keeper,
+        gate: Storage,
+        census: Census,
+        poller: LedgerPoller,
+        wakeups: Wakeups,
+        stop: Cut,
+    ) -> None:
+        self._context = context
+        self._settings = context.settings.claims
+        self._planner = planner
+        self._finalizer = finalizer
+        self._renewer = renewer
+        self._gate = gate
+        self._census = census
+        self._poller = poller
+        self._wakeups = wakeups
+        self._stop = stop
 
     async def planning(self) -> None:
         """Plan batches. While storage is full none is begun: a plan needs the room of its input."""
-        store, owner = self._tools.store, self._tools.owner
+        store, owner = self._context.store, self._context.owner
         lease_seconds = self._settings.lease_seconds
 
         async def claim() -> ClaimedBatch | None:
-            if self._tools.storage.leaves_claims:
+            if self._gate.leaves_claims:
                 return None
             return await store.claim_planning(
-                owner, lease_seconds=lease_seconds, ending_only=self._tools.ends_only
+                owner, lease_seconds=lease_seconds, ending_only=self._context.ends_only
             )
 
-        await self._each("planning", claim, self._plan)
+        await self._each("planning", self._wakeups.planning_due, claim, self._plan)
 
     async def finalizing(self) -> None:
         """Close the books of batches, also while storage is full: it frees the room of a plan."""
-        store, owner = self._tools.store, self._tools.owner
+        store, owner = self._context.store, self._context.owner
         lease_seconds = self._settings.lease_seconds
         await self._each(
             "finalizing",
+            self._wakeups.finalizing_due,
             lambda: store.claim_finalizing(owner, lease_seconds=lease_seconds),
-            self._tools.closer.finish,
+            self._finalizer.finish,
         )
 
     async def _each(
         self,
         kind: str,
+        due: asyncio.Event,
         claim: Callable[[], Awaitable[ClaimedBatch | None]],
         work: Callable[[ClaimedBatch], Awaitable[None]],
     ) -> None:
         """Claim one batch of a kind after the other and work on it, until stopped."""
-        tools = self._tools
-        await tools.census.wait_until_counted()
-        with tools.signals.listen((WORK,)) as listener:
-            while not tools.cut.is_set():
-                try:
-                    held = await claim()
-                except StoreUnavailable:
-                    held = None
-                except StorageFull as error:
-                    tools.storage.refused(error)
-                    held = None
-                if held is None:
-                    await listener.wait(self._settings.poll_seconds)
-                    continue
-                tools.observer.claimed(kind)
-                if tools.cut.is_set():
-                    # Stopped while the ledger answered: another processor goes on at once.
-                    await self._hand_back(held)
+        await self._census.wait_until_counted()
+        while True:
+            await self._until(due)
+            if self._stop.is_set():
+                return
+            due.clear()
+            try:
+                held = await claim()
+            except StoreUnavailable:
+                continue
+            except StorageFull as error:
+                self._gate.refused(error)
+                continue
+            if held is None:
+                continue
+            # There may be more of them: another of these loops, or this one, claims again.
+            due.set()
+            self._context.observer.on_claim(kind)
+            if self._stop.is_set():
+                # Stopped while the ledger answered: another processor can go on immediately.
+                await self._hand_back(held)
+                return
+            self._renewer.add([held.claim])
+            try:
+                await work(held)
+            finally:
+                self._renewer.remove(held.claim)
+
+    async def _until(self, due: asyncio.Event) -> None:
+        """Wait until there is something to claim, or no poll was answered for a while.
+
+        The loop that polls may be waiting for a write, or the ledger may be away.
+        """
+        seconds = self._settings.poll_seconds
+        while not due.is_set():
+            try:
+                async with asyncio.timeout(seconds):
+                    await due.wait()
+            except TimeoutError:
+                now = asyncio.get_running_loop().time()
+                if now - self._poller.answered_at > MISSED_POLLS * seconds:
                     return
-                tools.keeper.hold([held.claim])
-                try:
-                    await work(held)
-                finally:
-                    tools.keeper.drop(held.claim)
 
     async def _plan(self, held: ClaimedBatch) -> None:
-        tools = self._tools
+        context = self._context
         loop = asyncio.get_running_loop()
         started = loop.time()
         wait_seconds, reason = 0.0, None
         try:
-            async with tools.cut.bounds():
-                if tools.ends_only or self._is_late(held):
-                    batch = await tools.planner.end(held)
+            async with self._stop.bounds():
+                if context.ends_only or self._is_late(held):
+                    batch = await self._planner.end(held)
                 else:
-                    batch = await tools.planner.plan(held)
+                    batch = await self._planner.plan(held)
         except TimeoutError:
             # Stopped, and not done within the grace time: another processor begins anew, at once.
             pass
@@ -129,13 +154,13 @@ class WholeBatch:
             wait_seconds, reason = self._held_up(held, error)
         except ClaimLost:
             # Cancelled meanwhile (then it is claimed again and ended), or planned by another.
-            tools.observer.claim_lost("planning")
+            context.observer.on_claim_lost("planning")
         else:
-            tools.observer.planned(batch, loop.time() - started)
+            context.observer.on_planned(batch, loop.time() - started)
             if batch.is_terminal:
-                tools.observer.batch_ended(batch)
-            tools.signals.notify(batch_topic(batch.id))
-            tools.signals.notify(WORK)
+                context.observer.on_batch_ended(batch)
+            context.signals.notify(batch_topic(batch.id))
+            context.signals.notify(WORK)
             return
         await self._hand_back(held, wait_seconds=wait_seconds, reason=reason)
 
@@ -153,22 +178,22 @@ class WholeBatch:
         """
         match error:
             case StorageFull():
-                self._tools.storage.refused(error)
+                self._gate.refused(error)
                 return FULL_DISK_SECONDS, None
             case CellNotStarted():
-                self._tools.observer.cell_not_started(error)
+                self._context.observer.on_sandbox_not_started(error)
                 return CELL_WAIT_SECONDS, None
             case BlobMissing():
-                self._tools.observer.input_missing(held.batch, error)
+                self._context.observer.on_input_missing(held.batch, error)
                 return MISSING_INPUT_SECONDS, INPUT_MISSING
 
     async def _hand_back(
         self, held: ClaimedBatch, *, wait_seconds: float = 0.0, reason: str | None = None
     ) -> None:
         """Let others claim it. Without an answer the claim expires by itself."""
-        store = self._tools.store
+        store = self._context.store
         with suppress(StoreUnavailable, StorageFull):
             await store.hand_back([held.claim], wait_seconds=wait_seconds)
             if reason is not None and reason != held.batch.waiting_for:
                 await store.note_waiting(held.batch.id, reason)
-        self._tools.signals.notify(WORK)
+        self._context.signals.notify(WORK)

@@ -21,15 +21,15 @@ from tidegate.domain.errors import StorageBroken, StorageFull, StoreUnavailable,
 from tidegate.domain.file import Part
 from tidegate.domain.shard import Shard, Verdict
 from tidegate.processor import (
-    claimer,
-    closer,
     committer,
+    deadlines,
     endpoints,
-    judge,
     keeper,
     open_shard,
+    opener,
     planner,
     run,
+    settle,
     sorter,
 )
 from tidegate.processor.insist import insist
@@ -184,7 +184,7 @@ def _ledger_first(patches: Patches) -> None:
 
     async def append(self: committer.Committer, name: str, data: bytes) -> int:
         try:
-            return await self._tools.blobs.append(name, data, after=0)
+            return await self._context.blobs.append(name, data, after=0)
         except StorageFull:
             return 0
 
@@ -233,24 +233,24 @@ def _parts_in_front(patches: Patches) -> None:
 
 
 def _cancel_not_heard(patches: Patches) -> None:
-    async def watch(_self: closer.Closer) -> None:
+    def watch(_self: deadlines.DeadlineWatcher, _statuses: object) -> None:
         return
 
-    def is_over(_self: claimer.Claimer, _batch: Batch) -> bool:
+    def is_over(_self: opener.ShardOpener, _batch: Batch, _ending: object) -> bool:
         return False
 
-    patches.put(closer.Closer, "watch", watch)
-    patches.put(claimer.Claimer, "_is_over", is_over)
+    patches.put(deadlines.DeadlineWatcher, "watch", watch)
+    patches.put(opener.ShardOpener, "_is_over", is_over)
 
 
 def _host_clock(patches: Patches) -> None:
-    end_expired = closer.Closer._end_expired
+    end_expired = deadlines.DeadlineWatcher._end_expired
 
-    def by_host(self: closer.Closer, now: float) -> None:
-        self._tools.ledger_time.hear(self._tools.clock.now(), asked_at=now, answered_at=now)
+    def by_host(self: deadlines.DeadlineWatcher, now: float) -> None:
+        self._ledger_clock.hear(self._context.clock.now(), asked_at=now, answered_at=now)
         end_expired(self, now)
 
-    patches.put(closer.Closer, "_end_expired", by_host)
+    patches.put(deadlines.DeadlineWatcher, "_end_expired", by_host)
 
 
 def _orphans_only_told(patches: Patches) -> None:
@@ -348,7 +348,7 @@ def _no_quarantine(patches: Patches) -> None:
 
 
 def _blamed_at_once(patches: Patches) -> None:
-    patches.put(judge, "DEATHS_TO_BLAME", 1)
+    patches.put(settle, "DEATHS_TO_BLAME", 1)
 
 
 _ALL = (
@@ -371,12 +371,12 @@ _ALL = (
     ),
     Break("11-due", 11, "no time cuts a commit", _never_due),
     Break("12-order", 12, "new parts come first", _parts_in_front),
-    Break("13-flush", 13, "a failed flush is tried again, and ends nothing", _flush_again, 800),
+    Break("13-flush", 13, "a failed flush is tried again, and ends nothing", _flush_again, 24),
     Break(
         "14-cancel", 14, "processors do not look whether a batch was cancelled", _cancel_not_heard
     ),
     Break(
-        "14-host", 14, "its host's clock tells a processor when a window closes", _host_clock, 100
+        "14-host", 14, "its host's clock tells a processor when a window closes", _host_clock, 140
     ),
     Break("14-orphans", 14, "without processors nobody ends a batch", _orphans_only_told),
     Break("15-books", 15, "a claim on finalizing never passes on", _finalizing_for_ever, first=30),

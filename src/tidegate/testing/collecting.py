@@ -4,12 +4,12 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 from typing_extensions import override
 
 from tidegate.collector.duty import Tools
-from tidegate.collector.observer import Observer
-from tidegate.collector.report import Damage
+from tidegate.collector.observer import NullObserver, Observer
 from tidegate.collector.service import Collector
 from tidegate.collector.settings import Settings
 from tidegate.domain.batch import Batch
@@ -17,9 +17,13 @@ from tidegate.domain.blob_names import PlanBlob, ResultBlob
 from tidegate.domain.errors import TidegateError
 from tidegate.domain.file import File, Part, Purpose
 from tidegate.domain.shard import ShardPlan, Tally, Verdict
-from tidegate.processor.ender import Ender, EnderTools
+from tidegate.processor.context import ProcessorContext
+from tidegate.processor.ender import ENDER, Ender
 from tidegate.processor.keeper import TaskKeeper
-from tidegate.processor.observer import Observer as ProcessorObserver
+from tidegate.processor.observer import (
+    NullObserver as NullProcessorObserver,
+    Observer as ProcessorObserver,
+)
 from tidegate.processor.settings import Settings as ProcessorSettings
 from tidegate.stores.base import ClaimedShard, Commit, Plan, ShardCommit
 from tidegate.testing.deployment import TENANT, Deployment
@@ -34,7 +38,7 @@ class Told(Observer):
     """Remembers what a person would be told."""
 
     def __init__(self) -> None:
-        self.damages: list[Damage] = []
+        self.damages: list[str] = []
         self.strangers: list[str] = []
         self.overdue_batches: list[str] = []
         self.errors: list[TidegateError] = []
@@ -42,27 +46,29 @@ class Told(Observer):
         self.rerun: dict[str, int] = {}
 
     @override
-    def damaged(self, damage: Damage) -> None:
-        self.damages.append(damage)
+    def on_blob_damaged(
+        self, blob: str, *, needed: int, found: int | None, batches: tuple[str, ...]
+    ) -> None:
+        self.damages.append(blob)
 
     @override
-    def strange(self, name: str) -> None:
+    def on_unknown_blob(self, name: str) -> None:
         self.strangers.append(name)
 
     @override
-    def overdue(self, batch_ids: Sequence[str]) -> None:
+    def on_batches_overdue(self, batch_ids: Sequence[str]) -> None:
         self.overdue_batches.extend(batch_ids)
 
     @override
-    def held_up(self, error: TidegateError) -> None:
+    def on_interrupted(self, error: TidegateError) -> None:
         self.errors.append(error)
 
     @override
-    def drift(self, blobs: int) -> None:
+    def on_drift(self, blobs: int) -> None:
         self.drifting.append(blobs)
 
     @override
-    def mended(self, batch_id: str, lines: int) -> None:
+    def on_lines_rerun(self, batch_id: str, lines: int) -> None:
         self.rerun[batch_id] = self.rerun.get(batch_id, 0) + lines
 
 
@@ -78,7 +84,7 @@ def collector_of(
             clock=deployment.clock,
             ids=deployment.ids,
             ender=ender_of(deployment),
-            observer=observer or Observer(),
+            observer=observer or NullObserver(),
         ),
     )
 
@@ -91,17 +97,18 @@ def ender_of(
     """Return what ends batches of the deployment where no processor lives."""
     chosen = settings or ProcessorSettings()
     return Ender(
-        chosen,
-        EnderTools(
+        ProcessorContext(
+            settings=chosen,
             store=deployment.store,
             blobs=deployment.blobs,
             signals=deployment.signals,
             clock=deployment.clock,
             ids=deployment.ids,
-            chance=random.Random(2),
-            make_keeper=lambda: TaskKeeper(chosen.claims, deployment.store),
-            observer=observer or ProcessorObserver(),
-        ),
+            rng=random.Random(2),
+            owner=ENDER,
+            make_renewer=partial(TaskKeeper, chosen.claims, deployment.store),
+            observer=observer or NullProcessorObserver(),
+        )
     )
 
 

@@ -1,12 +1,12 @@
 """A small deployment in memory and virtual time, without faults: for tests that tell a story."""
 
 import asyncio
-import io
 import json
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 
@@ -14,11 +14,11 @@ from tidegate.blobs.base import BlobStore
 from tidegate.blobs.memory import MemoryBlobs
 from tidegate.domain.batch import Batch, Status
 from tidegate.domain.file import File, Part, Purpose
+from tidegate.processor.context import OpenPlanCell, ProcessorContext
 from tidegate.processor.endpoints import Endpoint, Routes
 from tidegate.processor.keeper import TaskKeeper
-from tidegate.processor.observer import Observer
-from tidegate.processor.planner import OpenPlanCell
-from tidegate.processor.service import Processor, Tools
+from tidegate.processor.observer import NullObserver, Observer
+from tidegate.processor.service import Processor
 from tidegate.processor.settings import Settings
 from tidegate.runtime.clock import Clock
 from tidegate.runtime.ids import SeededIds
@@ -209,18 +209,17 @@ class Deployment:
         chosen_routes = routes if isinstance(routes, Routes) else _routes(routes)
         gateway = chosen_routes.default.upstream if chosen_routes.default else None
         processor = Processor(
-            chosen,
-            Tools(
+            ProcessorContext(
+                settings=chosen,
                 store=self.store,
                 blobs=self.blobs,
                 signals=self.signals,
                 routes=chosen_routes,
                 clock=self.clock,
                 ids=self.ids,
-                chance=random.Random(1),
-                keeper=TaskKeeper(chosen.claims, self.store),
-                observer=observer or Observer(),
-                make_scratch=io.BytesIO,
+                rng=random.Random(1),
+                make_renewer=partial(TaskKeeper, chosen.claims, self.store),
+                observer=observer or NullObserver(),
                 models=Catalogue({}, gateway),
                 owner=self.ids.make("proc_"),
                 open_plan_cell=open_plan_cell,

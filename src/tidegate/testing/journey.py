@@ -57,20 +57,18 @@ REPLY = (
 
 
 class Stopwatch(Observer):
-    """Notes the process's CPU time at the end of each stage; as a mixin it goes first."""
+    """Records the process's CPU time at the end of each stage."""
 
     planned_ns = 0
     ended_ns = 0
 
     @override
-    def planned(self, batch: Batch, seconds: float) -> None:
-        super().planned(batch, seconds)
+    def on_planned(self, batch: Batch, seconds: float) -> None:
         self.planned_ns = process_time_ns()
 
     @override
-    def batch_ended(self, batch: Batch) -> None:
+    def on_batch_ended(self, batch: Batch) -> None:
         self.ended_ns = process_time_ns()
-        super().batch_ended(batch)
 
 
 _BOUNDARY = b"0123456789abcdef"

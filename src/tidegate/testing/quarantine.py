@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 from typing_extensions import override
 
 from tidegate.domain.errors import CellDied
+from tidegate.processor.context import OpenPlanCell
 from tidegate.processor.endpoints import Endpoint, Routes
 from tidegate.processor.plan_door import PlanCell, PlanDoor, PlanTask
-from tidegate.processor.planner import OpenPlanCell
 from tidegate.processor.settings import Settings
 from tidegate.sandbox.base import Cell
 from tidegate.stores.base import Want

@@ -20,6 +20,7 @@ from tidegate.processor.quarantine import Quarantine
 from tidegate.processor.run import Budget, Run
 from tidegate.processor.settings import Settings, Valves
 from tidegate.processor.storage import Storage
+from tidegate.processor.wakeups import Wakeups
 from tidegate.runtime.limiter import AimdSettings
 from tidegate.stores.base import ClaimedShard
 from tidegate.stores.memory import MemoryStore
@@ -91,12 +92,12 @@ class Counting(Observer):
         self.crashes = 0
 
     @override
-    def attempts(self, endpoint: str, outcome: str, count: int) -> None:
+    def on_attempts(self, endpoint: str, outcome: str, count: int) -> None:
         self.turns.append(count)
         self.outcomes.append(outcome)
 
     @override
-    def crashed(self, error: Exception) -> None:
+    def on_upstream_crash(self, error: Exception) -> None:
         self.crashes += 1
 
 
@@ -112,17 +113,20 @@ class Tower:
         )
         self.observer = Counting()
         store = MemoryStore(ManualClock())
-        storage = Storage(store, MemoryBlobs(appends=True), self.observer)
-        self.held = Held(Budget(chosen.in_flight_bytes_max, chosen.uncommitted_lines_max), storage)
-        self.held.on_new = lambda _: None
-        chance = random.Random(0)
+        wakeups = Wakeups()
+        storage = Storage(store, MemoryBlobs(appends=True), self.observer, wakeups)
+        budget = Budget(chosen.in_flight_bytes_max, chosen.uncommitted_lines_max, wakeups)
+        self.held = Held(budget, storage, self.observer)
+        rng = random.Random(0)
         self.dispatcher = Dispatcher(
             self.held,
             Settings(valves=chosen),
-            chance=chance,
+            rng=rng,
             observer=self.observer,
-            quarantine=Quarantine(store, chance, storage, self.observer, cells_max=1),
-            on_hungry=lambda: None,
+            quarantine=Quarantine(
+                store, rng, storage, self.observer, cells_max=1, on_lost=self.held.lose
+            ),
+            wakeups=wakeups,
         )
         self.batch = Batch(
             id="batch_1",

@@ -3,7 +3,6 @@
 from contextlib import AsyncExitStack
 
 from tidegate.collector.duty import Tools
-from tidegate.collector.metered import Metered
 from tidegate.collector.report import Report
 from tidegate.collector.service import Collector
 from tidegate.config import BlobsKind, Settings, StoreKind
@@ -21,7 +20,7 @@ def make_collector(settings: Settings, ports: Ports) -> Collector:
             clock=ports.clock,
             ids=ports.ids,
             ender=make_ender(settings, ports),
-            observer=Metered(ports.metrics.collector),
+            observer=ports.metrics.collector,
         ),
     )
 

@@ -22,12 +22,12 @@ from tidegate.blobs.filesystem import FilesystemBlobs
 from tidegate.blobs.memory import MemoryBlobs
 from tidegate.config import BlobsKind, Settings, StoreKind, UpstreamSettings, is_loopback
 from tidegate.domain.errors import SettingsInvalid
-from tidegate.processor.ender import Ender, EnderTools
+from tidegate.processor.context import MakeRenewer, ProcessorContext
+from tidegate.processor.ender import ENDER, Ender
 from tidegate.processor.endpoints import Endpoint, Routes
-from tidegate.processor.keeper import Keeper, TaskKeeper, ThreadKeeper
-from tidegate.processor.metered import Counted, Metered
+from tidegate.processor.keeper import TaskKeeper, ThreadKeeper
 from tidegate.processor.observer import Observer
-from tidegate.processor.service import Processor, Tools
+from tidegate.processor.service import Processor
 from tidegate.runtime.clock import Clock, SystemClock
 from tidegate.runtime.health import Condition, space_condition
 from tidegate.runtime.ids import IdMaker, RandomIds
@@ -221,7 +221,7 @@ def api_app(
         log=RoomLog("api"),
         on_storage_broken=failure.report,
     )
-    return Measured(app, ports.metrics)
+    return Measured(app, ports.metrics.http)
 
 
 def operators_app(
@@ -249,34 +249,43 @@ def make_processor(
     *,
     observer: Observer | None = None,
 ) -> Processor:
-    """Return a processor with a name that no other one ever had; metrics hear it by default."""
+    """Return a processor; by default it reports to the metrics of the process."""
+    return Processor(processor_context(settings, ports, endpoints, observer=observer))
+
+
+def processor_context(
+    settings: Settings,
+    ports: Ports,
+    endpoints: Mapping[str, Endpoint],
+    *,
+    observer: Observer | None = None,
+) -> ProcessorContext:
+    """Return what a processor is made of, with an owner's name that no other one ever had."""
     scratch = settings.data_dir / SCRATCH_FOLDER
 
     def make_scratch() -> BinaryIO:
         return tempfile.TemporaryFile(dir=scratch, buffering=0)
 
     routes = _routes(settings, endpoints)
-    return Processor(
-        settings.processor,
-        Tools(
-            store=ports.store,
-            blobs=ports.blobs,
-            signals=ports.signals,
-            routes=routes,
-            clock=ports.clock,
-            ids=ports.ids,
-            chance=random.Random(),  # noqa: S311 -- spreads retries; nothing secret hangs on it
-            keeper=_keeper(settings, ports),
-            observer=observer or Metered(ports.metrics),
-            make_scratch=make_scratch,
-            models=_catalogue(routes),
-            owner=ports.ids.make("processor_"),
-            open_plan_cell=partial(
-                planning_sandbox,
-                scratch=scratch,
-                memory_bytes_max=settings.processor.cells.memory_bytes_max,
-                start_seconds=settings.processor.cells.start_seconds,
-            ),
+    return ProcessorContext(
+        settings=settings.processor,
+        store=ports.store,
+        blobs=ports.blobs,
+        signals=ports.signals,
+        routes=routes,
+        clock=ports.clock,
+        ids=ports.ids,
+        rng=random.Random(),  # noqa: S311 -- spreads retries; nothing secret hangs on it
+        make_renewer=_renewer(settings, ports),
+        observer=observer or ports.metrics.processor,
+        make_scratch=make_scratch,
+        models=_catalogue(routes),
+        owner=ports.ids.make("processor_"),
+        open_plan_cell=partial(
+            planning_sandbox,
+            scratch=scratch,
+            memory_bytes_max=settings.processor.cells.memory_bytes_max,
+            start_seconds=settings.processor.cells.start_seconds,
         ),
     )
 
@@ -284,16 +293,17 @@ def make_processor(
 def make_ender(settings: Settings, ports: Ports) -> Ender:
     """Return what ends batches where no processor lives; it knows no model server."""
     return Ender(
-        settings.processor,
-        EnderTools(
+        ProcessorContext(
+            settings=settings.processor,
             store=ports.store,
             blobs=ports.blobs,
             signals=ports.signals,
             clock=ports.clock,
             ids=ports.ids,
-            chance=random.Random(),  # noqa: S311 -- spreads retries; nothing secret hangs on it
-            make_keeper=partial(_keeper, settings, ports),
-            observer=Counted(ports.metrics, "collector"),
+            rng=random.Random(),  # noqa: S311 -- spreads retries; nothing secret hangs on it
+            owner=ENDER,
+            make_renewer=_renewer(settings, ports),
+            observer=ports.metrics.processor.logged_as("collector"),
         ),
     )
 
@@ -315,8 +325,8 @@ def _catalogue(routes: Routes) -> Catalogue:
     )
 
 
-def _keeper(settings: Settings, ports: Ports) -> Keeper:
+def _renewer(settings: Settings, ports: Ports) -> MakeRenewer:
     claims = settings.processor.claims
     if settings.store.kind is StoreKind.MEMORY:
-        return TaskKeeper(claims, ports.store)
-    return ThreadKeeper(claims, lambda: make_store(settings, ports.clock))
+        return partial(TaskKeeper, claims, ports.store)
+    return partial(ThreadKeeper, claims, lambda: make_store(settings, ports.clock))

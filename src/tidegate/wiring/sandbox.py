@@ -12,7 +12,7 @@ from typing import BinaryIO
 import msgspec
 import uvloop
 
-from tidegate.processor.outcome import judge_reply
+from tidegate.processor.classify import classify_reply
 from tidegate.processor.plan_door import PlanDoor, PlanTask
 from tidegate.sandbox.child import ReplyValidator, isolate_process, redirect_stdout, serve
 from tidegate.sandbox.process import ProcessSandbox, ProcessSandboxSettings
@@ -104,7 +104,7 @@ def decode_http_settings(detail: bytes) -> HttpSettings:
 
 def validate_reply(call: Call, reply: Reply) -> None:
     """Classify a reply as the processor will: if that kills a process, it kills this one."""
-    judge_reply(reply, call.headers.get("x-request-id", ""), b'""', starting=True)
+    classify_reply(reply, call.headers.get("x-request-id", ""), b'""', starting=True)
 
 
 def _accept_reply(_call: Call, _reply: Reply) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tidegate.domain.usage import NO_USAGE
 from tidegate.offline.answers import read_answer
-from tidegate.processor.outcome import judge_reply
+from tidegate.processor.classify import classify_reply
 from tidegate.testing.fuzz.jsonl import JSON, TELLING, parsed
 from tidegate.testing.fuzz.mutations import edited, edits
 from tidegate.testing.fuzz.target import Target
@@ -72,7 +72,7 @@ def check(answer: Answer) -> None:
     headers = {} if answer.request_id is None else {"x-request-id": answer.request_id}
     reply = Reply(status=answer.status, headers=headers, body=answer.body)
     custom_id = json.dumps(answer.custom_id).encode()
-    outcome = judge_reply(reply, "batch_req_1", custom_id, starting=False)
+    outcome = classify_reply(reply, "batch_req_1", custom_id, starting=False)
     line = outcome.line
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1

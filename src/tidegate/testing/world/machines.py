@@ -1,7 +1,6 @@
 """The machines: each runs one process after the other, which crashes or is told to stop."""
 
 import asyncio
-import io
 import random
 from collections.abc import Coroutine
 from functools import partial
@@ -13,12 +12,14 @@ from tidegate.collector.service import Collector
 from tidegate.collector.settings import Settings as CollectorSettings
 from tidegate.domain.batch import Batch
 from tidegate.domain.errors import StorageBroken
-from tidegate.processor.ender import ENDER, Ender, EnderTools
+from tidegate.processor.context import ProcessorContext
+from tidegate.processor.ender import ENDER, Ender
 from tidegate.processor.endpoints import Endpoint, PauseSettings, Routes
 from tidegate.processor.keeper import TaskKeeper
 from tidegate.processor.observer import Observer
-from tidegate.processor.service import Processor, Tools
-from tidegate.processor.settings import Cells, Claims, Commits, Ends, Planning, Settings, Valves
+from tidegate.processor.planning_settings import Planning
+from tidegate.processor.service import Processor
+from tidegate.processor.settings import Cells, Claims, Commits, Ends, Settings, Valves
 from tidegate.runtime.ids import IdMaker
 from tidegate.runtime.limiter import AimdSettings
 from tidegate.testing.begun import Begun
@@ -27,7 +28,6 @@ from tidegate.testing.world.host import Host
 from tidegate.testing.world.model_server import ModelServer, SimulatedCell
 from tidegate.testing.world.planning import SimulatedPlanCell
 from tidegate.testing.world.ports import HostBlobs, HostSignals, behind
-from tidegate.upstreams.catalogue import Catalogue
 
 DOWNLOAD_SECONDS = 600.0
 _RESTARTED = 0.2
@@ -58,7 +58,7 @@ class _Tally(Observer):
         self._report = report
 
     @override
-    def batch_ended(self, batch: Batch) -> None:
+    def on_batch_ended(self, batch: Batch) -> None:
         self._report.ended_by_collectors += 1
 
 
@@ -133,17 +133,18 @@ class Machines:
         settings = drawn_settings(chance)
         store = behind(ground.store, host)
         return Ender(
-            settings,
-            EnderTools(
+            ProcessorContext(
+                settings=settings,
                 store=store,
                 blobs=HostBlobs(ground.blobs, host, appends=ground.blobs.appends),
                 signals=HostSignals(ground.signals, host),
                 clock=host.clock,
                 ids=_Named(ground.ids, host, self._hosts),
-                chance=chance,
-                make_keeper=lambda: TaskKeeper(settings.claims, store),
+                rng=chance,
+                owner=ENDER,
+                make_renewer=partial(TaskKeeper, settings.claims, store),
                 observer=_Tally(ground.report),
-            ),
+            )
         )
 
     async def _restart(self, host: Host, processor: Processor, chance: random.Random) -> None:
@@ -194,19 +195,16 @@ class Machines:
         )
         appends = ground.blobs.appends and chance.random() < _APPENDS_TOO
         return Processor(
-            settings,
-            Tools(
+            ProcessorContext(
+                settings=settings,
                 store=store,
                 blobs=HostBlobs(ground.blobs, host, appends=appends),
                 signals=HostSignals(ground.signals, host),
                 routes=routes,
                 clock=host.clock,
                 ids=ground.ids,
-                chance=ground.fork(),
-                keeper=TaskKeeper(settings.claims, store),
-                observer=Observer(),
-                make_scratch=io.BytesIO,
-                models=Catalogue({}, None),
+                rng=ground.fork(),
+                make_renewer=partial(TaskKeeper, settings.claims, store),
                 owner=owner,
                 open_plan_cell=partial(SimulatedPlanCell, host, ground),
             ),

@@ -6,8 +6,9 @@ from tidegate.domain.errors import (
     TimedOut,
     UpstreamFault,
 )
-from tidegate.domain.retry import BLAMES_NOBODY, Blame, blame_status, is_overload, is_success
+from tidegate.domain.retry import OK, AttemptOutcome, is_overload, is_success, outcome_of_status
 from tidegate.domain.usage import NO_USAGE, Usage
+from tidegate.processor.endpoints import Endpoint
 from tidegate.upstreams.base import Reply
 from tidegate.wire.results import error_line, read_body, reply_line, wrapped_text
 
@@ -15,17 +16,17 @@ _REASON_CHARACTERS_MAX = 300
 NOT_FOUND = 404
 
 
-class Outcome:
-    """A judged attempt. `line` is what the line's result would be if this attempt were its last.
+class Classified:
+    """What an attempt was. `line` is the line's result if this attempt is its last.
 
     `reason` says in words what is wrong with the endpoint; `after` is its Retry-After in seconds.
     """
 
-    __slots__ = ("after", "blame", "is_error", "line", "overload", "reason", "usage")
+    __slots__ = ("after", "is_error", "line", "outcome", "overload", "reason", "usage")
 
     def __init__(  # noqa: PLR0913 -- all that is to be known of it, given once
         self,
-        blame: Blame,
+        outcome: AttemptOutcome,
         line: bytes,
         *,
         is_error: bool,
@@ -34,7 +35,7 @@ class Outcome:
         overload: bool = False,
         after: float | None = None,
     ) -> None:
-        self.blame = blame
+        self.outcome = outcome
         self.line = line
         self.is_error = is_error
         self.usage = usage
@@ -43,21 +44,41 @@ class Outcome:
         self.after = after
 
 
-def judge_reply(reply: Reply, request_id: str, custom_id: bytes, *, starting: bool) -> Outcome:
-    """Judge a whole reply. `starting`: the endpoint may not have loaded the model yet."""
+def classify(  # noqa: PLR0913 -- a reply or fault, and what is known beside it
+    result: Reply | UpstreamFault,
+    request_id: str,
+    custom_id: bytes,
+    *,
+    endpoint: Endpoint,
+    model: str,
+    sent_at: float,
+    now: float,
+) -> Classified:
+    """Classify what came back for a line that was sent to an endpoint at `sent_at`."""
+    if isinstance(result, Reply):
+        starting = result.status == NOT_FOUND and endpoint.is_starting(model, now)
+        return classify_reply(result, request_id, custom_id, starting=starting)
+    serves_others = endpoint.served_at > sent_at
+    return classify_fault(result, request_id, custom_id, serves_others=serves_others)
+
+
+def classify_reply(
+    reply: Reply, request_id: str, custom_id: bytes, *, starting: bool
+) -> Classified:
+    """Classify a whole reply. `starting`: the endpoint may not have loaded the model yet."""
     status = reply.status
     body = read_body(reply.body)
     if is_success(status):
         if body is None:
             return _not_json(reply, request_id, custom_id)
         text = _line(reply, request_id, custom_id, body.raw)
-        return Outcome(BLAMES_NOBODY, text, is_error=False, usage=body.usage)
-    blame = blame_status(status)
+        return Classified(OK, text, is_error=False, usage=body.usage)
+    outcome = outcome_of_status(status)
     if status == NOT_FOUND and starting and _is_about_model(reply.body):
-        blame = Blame.ENDPOINT
+        outcome = AttemptOutcome.ENDPOINT_ERROR
     text = body.raw if body is not None else wrapped_text(reply.body, status)
-    return Outcome(
-        blame=blame,
+    return Classified(
+        outcome=outcome,
         line=_line(reply, request_id, custom_id, text),
         is_error=True,
         reason=_reason(reply),
@@ -76,9 +97,9 @@ def _line(reply: Reply, request_id: str, custom_id: bytes, text: bytes) -> bytes
     )
 
 
-def _not_json(reply: Reply, request_id: str, custom_id: bytes) -> Outcome:
-    return Outcome(
-        blame=Blame.LINE,
+def _not_json(reply: Reply, request_id: str, custom_id: bytes) -> Classified:
+    return Classified(
+        outcome=AttemptOutcome.LINE_ERROR,
         line=error_line(
             request_id,
             custom_id,
@@ -89,15 +110,15 @@ def _not_json(reply: Reply, request_id: str, custom_id: bytes) -> Outcome:
     )
 
 
-def judge_fault(
+def classify_fault(
     fault: UpstreamFault, request_id: str, custom_id: bytes, *, serves_others: bool
-) -> Outcome:
-    """Judge a call that got no usable reply.
+) -> Classified:
+    """Classify a call that got no usable reply.
 
-    A broken or late reply is the line's fault only where the endpoint served others meanwhile.
+    A broken or late reply is the line's fault only if the endpoint served others meanwhile.
     """
-    return Outcome(
-        blame=_blame_fault(fault, serves_others=serves_others),
+    return Classified(
+        outcome=_outcome_of_fault(fault, serves_others=serves_others),
         line=error_line(request_id, custom_id, code=_code(fault), message=str(fault)),
         is_error=True,
         reason=str(fault)[:_REASON_CHARACTERS_MAX],
@@ -105,14 +126,14 @@ def judge_fault(
     )
 
 
-def _blame_fault(fault: UpstreamFault, *, serves_others: bool) -> Blame:
+def _outcome_of_fault(fault: UpstreamFault, *, serves_others: bool) -> AttemptOutcome:
     if isinstance(fault, ReplyTooLarge):
-        return Blame.NOBODY
+        return AttemptOutcome.OK
     if isinstance(fault, ConnectFailed) or (
         isinstance(fault, TimedOut) and fault.phase == "connect"
     ):
-        return Blame.ENDPOINT
-    return Blame.LINE if serves_others else Blame.UNSURE
+        return AttemptOutcome.ENDPOINT_ERROR
+    return AttemptOutcome.LINE_ERROR if serves_others else AttemptOutcome.UNKNOWN
 
 
 def _code(fault: UpstreamFault) -> str:
