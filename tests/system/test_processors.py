@@ -155,4 +155,4 @@ def test_a_processor_refuses_what_it_could_not_share(tmp_path: Path) -> None:
     assert "set store.kind to sqlite and blobs.kind to files" in line
     assert "leave it out" in one_line(run_to_end("processor", "--supervised", "me"))
     line = one_line(run_to_end("processor", *where, "--supervised", "me"))
-    assert "none by flag" in line
+    assert "no other flag" in line
