@@ -111,8 +111,8 @@ def _settings(upstream: Upstream, concurrency: int) -> dict[str, object]:
     }
     if upstream.certificate is not None:
         server["tls"] = {"ca_file": str(upstream.certificate)}
-    valves = {"in_flight_max": concurrency}
-    return {"upstreams": {"m": server}, "processor": {"valves": valves}}
+    limits = {"in_flight_max": concurrency}
+    return {"upstreams": {"m": server}, "processor": {"limits": limits}}
 
 
 def run_batch(

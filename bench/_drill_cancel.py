@@ -17,13 +17,13 @@ START_SECONDS_MAX = 30.0
 def drill(plan: Plan, folder: Path, upstream: Upstream) -> Findings:
     lines = plan.pick(300, 1_000)
     settings = {
-        "processor.ends.drain_seconds": DRAIN_SECONDS,
-        "processor.valves.in_flight_max": lines,
+        "processor.drain.drain_seconds": DRAIN_SECONDS,
+        "processor.limits.in_flight_max": lines,
         "upstream.concurrency.start": lines,
         "upstream.concurrency.max": lines,
         "upstream.limits.connections_max": lines,
         # Each line in flight reserves room for the reply that is expected at the start.
-        "processor.valves.in_flight_bytes_max": 2**30,
+        "processor.limits.in_flight_bytes_max": 2**30,
     }
     findings = Findings()
     with world(folder, "x", upstream, settings) as here:

@@ -72,7 +72,7 @@ def drill(plan: Plan, folder: Path, upstream: Upstream) -> Findings:
     settings = {
         "desk.window_seconds_min": WINDOW_SECONDS,
         # What is in flight when the window closes is cut at once: the moment is sharp.
-        "processor.ends.drain_seconds": 0.0,
+        "processor.drain.drain_seconds": 0.0,
         "upstream.concurrency.start": 64,
     }
     findings = Findings()
@@ -127,8 +127,8 @@ def _contradictions(findings: Findings, user: User, one: _Ended) -> list[str]:
         unplanned = batch.status in {"cancelled", "expired"} and not files
         return [] if unplanned else [f"{told} has no lines"]
     reading = findings.read(user, batch, one.names)
-    ends = {"cancelled": "batch_cancelled", "expired": "batch_expired"}
-    mine = ends.get(batch.status)
+    drain = {"cancelled": "batch_cancelled", "expired": "batch_expired"}
+    mine = drain.get(batch.status)
     wrong = []
     if one.was_cancelled is not None and one.was_cancelled != (batch.status == "cancelled"):
         wrong.append(f"{told}, but its cancel was {'' if one.was_cancelled else 'not '}accepted")

@@ -176,10 +176,10 @@ def _deletes(plan: Plan, here: World, served: Served, findings: Findings) -> Non
     races = _Races(plan, here, served)
     _together([partial(races.go, number) for number in range(RACERS)])
     user = here.user(served)
-    ends: Counter[str] = Counter()
+    drain: Counter[str] = Counter()
     for batch_id, names in races.made:
         ended = here.wait(user, batch_id)
-        ends[ended.status] += 1
+        drain[ended.status] += 1
         if ended.status == "completed":
             findings.expect(findings.read(user, ended, names).failed == 0, f"{batch_id} failed")
         else:
@@ -189,7 +189,7 @@ def _deletes(plan: Plan, here: World, served: Served, findings: Findings) -> Non
     findings.unmet += races.strange
     findings.figures |= {
         "deletes": len(races.made),
-        "batches_of_deleted_files": dict(ends),
+        "batches_of_deleted_files": dict(drain),
         "downloads_of_deleted_files": dict(races.downloads),
     }
-    say("h", f"{len(races.made)} deletes: batches {dict(ends)}, downloads {dict(races.downloads)}")
+    say("h", f"{len(races.made)} deletes: batches {dict(drain)}, downloads {dict(races.downloads)}")

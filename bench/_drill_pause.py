@@ -27,19 +27,19 @@ def drill(plan: Plan, folder: Path, upstream: Upstream) -> Findings:
     findings = Findings()
     findings.figures["lease_seconds"] = lease
     with world(folder, "b", upstream, settings) as here:
-        pauses = _Pauses(plan, here, lease, findings)
+        backoff = _Pauses(plan, here, lease, findings)
         user = here.user(here.serve(0))
         (alone,) = here.processors(1)
         for number in range(TRIES_MAX):
-            if number >= plan.pick(1, 2) and pauses.collections:
+            if number >= plan.pick(1, 2) and backoff.collections:
                 break
-            pauses.alone(user, alone, f"b-alone-{number}")
+            backoff.alone(user, alone, f"b-alone-{number}")
         here.processors(1)
         for number in range(TRIES_MAX):
-            if number >= plan.pick(1, 2) and pauses.successions:
+            if number >= plan.pick(1, 2) and backoff.successions:
                 break
-            pauses.replaced(user, alone, f"b-replaced-{number}")
-        pauses.judge()
+            backoff.replaced(user, alone, f"b-replaced-{number}")
+        backoff.judge()
     return findings
 
 

@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 from typing_extensions import override
 
+from testkit.fleet import arrivals
+from testkit.fleet.engines import Fleet, LoopEngine, Served, shared_prompts
 from tidegate.simulator.engine.cost import Cost
 from tidegate.simulator.engine.engine import Engine
 from tidegate.simulator.engine.listener import Listener
 from tidegate.simulator.engine.presets import preset
 from tidegate.simulator.engine.sequence import Request, Sequence
 from tidegate.simulator.engine.settings import EngineSettings
-from tidegate.testing import arrivals
-from tidegate.testing.fleet import Fleet, LoopEngine, Served, shared_prompts
 from tidegate.testing.loop import run_virtual
 
 ENGINES = 8

@@ -8,8 +8,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from tidegate.testing.api_fuzz import fuzz_api
-from tidegate.testing.commands import serving, simulator
+from testkit.fuzz.openapi import fuzz_api
+from testkit.processes import serving, simulator
 
 SECONDS_MAX = 3_600
 

@@ -103,20 +103,20 @@ def main() -> None:
                 return
         arena = open_arena(folder, cores, stack)
         jobs = [job for job in _jobs(plan, folder) if not options.head or _is_head(job, plan)]
-        cells = {job: _cell(job, arena, plan, rounds) for job in jobs}
+        sandbox = {job: _cell(job, arena, plan, rounds) for job in jobs}
         rates = [] if options.head else plan.rates
         commits = {str(rate.lines_per_second): _commits(rate, folder, cores) for rate in rates}
-    head = next(job for job in cells if _is_head(job, plan))
-    _show(cells)
-    result = _summary(cells[head], commits) | {
-        "ratio_to_go_client_max": _worst(cells),
-        "cells": {job.name: _figures(costs) for job, costs in cells.items()},
+    head = next(job for job in sandbox if _is_head(job, plan))
+    _show(sandbox)
+    result = _summary(sandbox[head], commits) | {
+        "ratio_to_go_client_max": _worst(sandbox),
+        "cells": {job.name: _figures(costs) for job, costs in sandbox.items()},
         "rounds": rounds,
         "quick": options.quick,
         "machine": described(),
     }
     if options.picture is not None:
-        options.picture.write_text(_picture(head, cells[head]), encoding="utf-8")
+        options.picture.write_text(_picture(head, sandbox[head]), encoding="utf-8")
     print(RESULT + json.dumps(result), flush=True)
 
 
@@ -251,9 +251,9 @@ def _ratio(costs: Mapping[str, Sequence[Cost]], name: str, other: str) -> float 
     )
 
 
-def _worst(cells: Mapping[Job, Costs]) -> float | None:
+def _worst(sandbox: Mapping[Job, Costs]) -> float | None:
     """Return the largest ratio to the bar over all cells: the head cell is not the hardest one."""
-    ratios = [_ratio(costs, OURS, GO) for costs in cells.values()]
+    ratios = [_ratio(costs, OURS, GO) for costs in sandbox.values()]
     return max((ratio for ratio in ratios if ratio is not None), default=None)
 
 
@@ -294,12 +294,12 @@ def _summary(costs: Costs, commits: Mapping[str, float]) -> dict[str, object]:
     }
 
 
-def _show(cells: Mapping[Job, Costs]) -> None:
+def _show(sandbox: Mapping[Job, Costs]) -> None:
     """Print the medians as a table that fits into a page of the docs."""
     names = [OURS, OURS_PLAIN, OURS_TLS, GO, AIOHTTP, HTTPX]
     print("| CPU µs a request | " + " | ".join(names) + " | ours to Go |")
     print("|---|" + "--:|" * (len(names) + 1))
-    for job, costs in cells.items():
+    for job, costs in sandbox.items():
         shown = [f"{_median(costs[name]):.1f}" if name in costs else "" for name in names]
         ratio = _ratio(costs, OURS, GO)
         print(f"| {job.name} | " + " | ".join(shown) + f" | {'' if ratio is None else ratio} |")

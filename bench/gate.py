@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from testkit.null_blobs import Drain
+from testkit.scenarios.journey import Roads, lines_of, take_in, travel
+from testkit.yardstick import ROUNDS_MIN, turns, weigh
 from tidegate.blobs.memory import MemoryBlobs
-from tidegate.testing.drain import Drain
-from tidegate.testing.journey import Roads, lines_of, take_in, travel
 from tidegate.testing.loop import run_virtual
-from tidegate.testing.yardstick import ROUNDS_MIN, turns, weigh
-from tidegate.upstreams.base import Call, Receiver, Reply, Sending, Upstream
+from tidegate.upstreams.base import Call, PendingCall, Receiver, Reply, Upstream
 
 LINES = 1_000
 # Turns of the yardstick for one line, and for one megabyte of an upload, as first recorded. Lower
@@ -33,7 +33,7 @@ class SlowUpstream(Upstream):
     inner: Upstream
     turns: int
 
-    def begin(self, call: Call, receiver: Receiver) -> Sending | None:
+    def begin(self, call: Call, receiver: Receiver) -> PendingCall | None:
         turns(self.turns)
         return self.inner.begin(call, receiver)
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from _processes import child, free_port, request_line
 
-from tidegate.testing.counting import CountingModel, request
-from tidegate.testing.dead_runs import committed
-from tidegate.testing.handler_server import HandlerServer
+from testkit.scenarios.killed_runs import committed
+from testkit.servers.counting import CountingModel, request
+from testkit.servers.handler import HandlerServer
 
 LIFE_SECONDS_MAX = 300.0
 

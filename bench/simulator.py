@@ -17,7 +17,7 @@ def parity_failures() -> int:
     """Return the differences from recorded real servers that are not on the documented list."""
     failures = 0
     for recording in (RECORDINGS / "llamacpp.json", RECORDINGS / "vllm.json"):
-        command = [sys.executable, "-m", "tidegate.testing.parity", "--replay", str(recording)]
+        command = [sys.executable, "-m", "testkit.parity", "--replay", str(recording)]
         said = subprocess.run(command, capture_output=True, text=True, check=False)
         found = json.loads(said.stdout.splitlines()[-1].removeprefix("RESULT "))
         print(f"parity with {recording.stem}: {found}", flush=True)

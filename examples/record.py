@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tidegate.testing.recording import animated
+from testkit.terminal_recording import animated
 
 COLUMNS, ROWS = 96, 30
 SECONDS_MAX = 120.0

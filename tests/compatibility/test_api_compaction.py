@@ -4,10 +4,10 @@ import random
 
 import httpx
 
+from testkit.scenarios.collecting import collector_of, parts_of, scattered
+from testkit.servers.api import ApiWorld, served
 from tidegate.collector.settings import Settings
-from tidegate.testing.collecting import collector_of, parts_of, scattered
 from tidegate.testing.deployment import Deployment
-from tidegate.testing.served_api import ApiWorld, served
 
 COMPACT = Settings(compact_parts_min=2, compact_bytes_max=50_000)
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
+from testkit.servers.api import ApiWorld, served
 from tidegate.api.content import disposition
 from tidegate.api.ranges import Slice, allows_range, matches, permits, read_range
 from tidegate.desk.downloads import CHUNK_BYTES_MAX
@@ -19,7 +20,6 @@ from tidegate.testing.contract.stores import (
     result,
     upload,
 )
-from tidegate.testing.served_api import ApiWorld, served
 
 DATA = bytes(range(100))
 

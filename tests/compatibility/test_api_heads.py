@@ -12,12 +12,12 @@ import httpx
 import pytest
 from starlette.types import Message
 
+from testkit.servers.api import ApiWorld, served
 from tidegate.api.app import build_app
 from tidegate.api.errors import render
 from tidegate.api.settings import Limits, Settings
 from tidegate.domain.batch import Batch
 from tidegate.domain.errors import ClaimLost, SettingsInvalid, StorageBroken, TidegateError
-from tidegate.testing.served_api import ApiWorld, served
 
 CREATE = {"input_file_id": "file-x", "endpoint": "/v1/embeddings", "completion_window": "24h"}
 UPLOAD: dict[str, tuple[str | None, str | bytes]] = {

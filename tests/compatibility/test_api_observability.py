@@ -7,10 +7,10 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
+from testkit.servers.api import ApiWorld
 from tidegate.api.observability import Settings, build_observability
 from tidegate.blobs.memory import MemoryBlobs
 from tidegate.domain.errors import SettingsInvalid, StoreUnavailable
-from tidegate.testing.served_api import ApiWorld
 
 
 class Probed:

@@ -8,9 +8,9 @@ import httpx
 import openai
 import pytest
 
+from testkit.servers.api import ApiWorld, served
+from testkit.users.sdk import SdkUser
 from tidegate.testing.deployment import request_line
-from tidegate.testing.sdk_user import SdkUser
-from tidegate.testing.served_api import ApiWorld, served
 
 CREATE = {
     "input_file_id": "file-x",

@@ -10,10 +10,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from testkit.servers.api import ApiWorld, served
 from tidegate.api.settings import Limits, Settings
 from tidegate.blobs.filesystem import FilesystemBlobs
 from tidegate.desk.settings import Settings as DeskSettings
-from tidegate.testing.served_api import ApiWorld, served
 
 BOUNDARY = "tide"
 LINE = b'{"custom_id":"a"}\n'

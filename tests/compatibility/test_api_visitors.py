@@ -5,8 +5,8 @@ import hashlib
 import httpx
 import pytest
 
+from testkit.servers.api import ApiWorld, served
 from tidegate.api.settings import Settings
-from tidegate.testing.served_api import ApiWorld, served
 
 KEYED = Settings(keys={hashlib.sha256(b"k").hexdigest(): "default"})
 OPEN = Settings(host="10.0.0.1", any_host=True)

@@ -10,11 +10,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from testkit.servers.handler import HandlerServer
+from testkit.users.sdk import SdkUser, sdk_user
 from tidegate.domain.retry import Retry
-from tidegate.processor.endpoints import Endpoint, Routes
+from tidegate.endpoints.endpoint import Endpoint, Routes
 from tidegate.processor.settings import Claims, Settings
-from tidegate.testing.handler_server import HandlerServer
-from tidegate.testing.sdk_user import SdkUser, sdk_user
 from tidegate.upstreams.base import Call, Reply
 from tidegate.upstreams.http1.upstream import HttpUpstream
 from tidegate.upstreams.settings import HttpSettings

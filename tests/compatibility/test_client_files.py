@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from testkit.servers.api import ApiWorld, served
+from testkit.users.client import client_of
 from tidegate.client.download import download
 from tidegate.client.errors import LocalFileUnusable, ServerRefused, UnexpectedResponse
-from tidegate.client.files import Upload, delete_file, get_file, list_files, upload
+from tidegate.client.files import FileUpload, delete_file, get_file, list_files, upload
 from tidegate.client.objects import Deleted, FileObject, decode
-from tidegate.client.server import Server
-from tidegate.testing.client_user import client_of
-from tidegate.testing.served_api import ApiWorld, served
+from tidegate.client.server import ApiClient
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ async def world() -> AsyncIterator[ApiWorld]:
 
 
 @pytest.fixture
-async def server(world: ApiWorld) -> AsyncIterator[Server]:
+async def server(world: ApiWorld) -> AsyncIterator[ApiClient]:
     async with client_of(world.url) as server:
         yield server
 
@@ -39,19 +39,19 @@ def quiet(done: int, total: int | None) -> None:
     """Show no progress."""
 
 
-async def put(server: Server, path: Path, data: bytes, *, purpose: str = "user_data") -> str:
+async def put(server: ApiClient, path: Path, data: bytes, *, purpose: str = "user_data") -> str:
     written(path, data)
-    body = await upload(server, Upload(path=path, purpose=purpose), quiet)
+    body = await upload(server, FileUpload(path=path, purpose=purpose), quiet)
     return decode(body, FileObject).id
 
 
-async def fetch(server: Server, file_id: str, target: Path) -> tuple[int, int]:
+async def fetch(server: ApiClient, file_id: str, target: Path) -> tuple[int, int]:
     done = await download(server, file_id, target, overwrite=False, on_progress=quiet)
     return done.bytes, done.resumed_from
 
 
 async def test_a_file_goes_up_in_pieces_and_comes_back_the_same(
-    server: Server, tmp_path: Path
+    server: ApiClient, tmp_path: Path
 ) -> None:
     data = bytes(range(256)) * 4_000
     path = tmp_path / 'na"me.bin'
@@ -59,7 +59,7 @@ async def test_a_file_goes_up_in_pieces_and_comes_back_the_same(
     seen: list[tuple[int, int | None]] = []
     body = await upload(
         server,
-        Upload(path=path, purpose="user_data", expires_seconds=7_200),
+        FileUpload(path=path, purpose="user_data", expires_seconds=7_200),
         lambda done, total: seen.append((done, total)),
     )
     file = decode(body, FileObject)
@@ -75,14 +75,14 @@ async def test_a_file_goes_up_in_pieces_and_comes_back_the_same(
     assert names(tmp_path) == sorted([path.name, "out"])
 
 
-async def test_an_empty_file_comes_back_empty(server: Server, tmp_path: Path) -> None:
+async def test_an_empty_file_comes_back_empty(server: ApiClient, tmp_path: Path) -> None:
     file_id = await put(server, tmp_path / "in", b"")
     assert await fetch(server, file_id, tmp_path / "out") == (0, 0)
     assert (tmp_path / "out").read_bytes() == b""
 
 
 async def test_a_download_goes_on_where_it_was_cut(
-    world: ApiWorld, server: Server, tmp_path: Path
+    world: ApiWorld, server: ApiClient, tmp_path: Path
 ) -> None:
     data = b"0123456789" * 1_000
     file_id = await put(server, tmp_path / "in", data)
@@ -102,7 +102,7 @@ async def test_a_download_goes_on_where_it_was_cut(
     ],
 )
 async def test_bytes_of_something_else_are_never_kept(
-    server: Server, tmp_path: Path, part: bytes, tag: str | None
+    server: ApiClient, tmp_path: Path, part: bytes, tag: str | None
 ) -> None:
     data = b"0123456789" * 1_000
     file_id = await put(server, tmp_path / "in", data)
@@ -113,7 +113,9 @@ async def test_bytes_of_something_else_are_never_kept(
     assert target.read_bytes() == data
 
 
-async def test_a_part_that_is_whole_already_needs_no_byte(server: Server, tmp_path: Path) -> None:
+async def test_a_part_that_is_whole_already_needs_no_byte(
+    server: ApiClient, tmp_path: Path
+) -> None:
     data = b"0123456789"
     file_id = await put(server, tmp_path / "in", data)
     target = tmp_path / "out"
@@ -122,7 +124,9 @@ async def test_a_part_that_is_whole_already_needs_no_byte(server: Server, tmp_pa
     assert target.read_bytes() == data
 
 
-async def test_a_part_that_is_too_long_is_dropped_and_told(server: Server, tmp_path: Path) -> None:
+async def test_a_part_that_is_too_long_is_dropped_and_told(
+    server: ApiClient, tmp_path: Path
+) -> None:
     data = b"0123456789"
     file_id = await put(server, tmp_path / "in", data)
     target = tmp_path / "out"
@@ -133,7 +137,7 @@ async def test_a_part_that_is_too_long_is_dropped_and_told(server: Server, tmp_p
     assert target.read_bytes() == data
 
 
-async def test_what_exists_is_replaced_only_when_asked(server: Server, tmp_path: Path) -> None:
+async def test_what_exists_is_replaced_only_when_asked(server: ApiClient, tmp_path: Path) -> None:
     file_id = await put(server, tmp_path / "in", b"new")
     target = tmp_path / "out"
     target.write_bytes(b"old")
@@ -145,7 +149,7 @@ async def test_what_exists_is_replaced_only_when_asked(server: Server, tmp_path:
 
 
 async def test_a_place_that_cannot_be_written_is_one_sentence(
-    server: Server, tmp_path: Path
+    server: ApiClient, tmp_path: Path
 ) -> None:
     file_id = await put(server, tmp_path / "in", b"x")
     for target, words in (
@@ -157,7 +161,7 @@ async def test_a_place_that_cannot_be_written_is_one_sentence(
 
 
 async def test_lists_are_walked_page_by_page(
-    world: ApiWorld, server: Server, tmp_path: Path
+    world: ApiWorld, server: ApiClient, tmp_path: Path
 ) -> None:
     ids = [await put(server, tmp_path / "in", b"x") for _ in range(203)]
     found = [decode(item, FileObject).id async for item in list_files(server)]
@@ -168,7 +172,7 @@ async def test_lists_are_walked_page_by_page(
     assert [item async for item in list_files(server, purpose="batch")] == []
 
 
-async def test_a_deleted_file_is_gone(server: Server, tmp_path: Path) -> None:
+async def test_a_deleted_file_is_gone(server: ApiClient, tmp_path: Path) -> None:
     file_id = await put(server, tmp_path / "in", b"x")
     assert decode(await delete_file(server, file_id), Deleted).deleted
     with pytest.raises(ServerRefused, match="404") as refused:
@@ -176,14 +180,18 @@ async def test_a_deleted_file_is_gone(server: Server, tmp_path: Path) -> None:
     assert refused.value.status == 404
 
 
-async def test_what_the_server_refuses_is_told_in_its_words(server: Server, tmp_path: Path) -> None:
+async def test_what_the_server_refuses_is_told_in_its_words(
+    server: ApiClient, tmp_path: Path
+) -> None:
     with pytest.raises(ServerRefused, match=r"\(400\): Invalid file format for Batch API"):
         await put(server, tmp_path / "in", b"no json", purpose="batch")
 
 
-async def test_a_file_that_cannot_be_read_is_one_sentence(server: Server, tmp_path: Path) -> None:
+async def test_a_file_that_cannot_be_read_is_one_sentence(
+    server: ApiClient, tmp_path: Path
+) -> None:
     with pytest.raises(LocalFileUnusable, match="can't be read: No such file or directory"):
-        await upload(server, Upload(path=tmp_path / "nothing", purpose="batch"), quiet)
+        await upload(server, FileUpload(path=tmp_path / "nothing", purpose="batch"), quiet)
 
 
 def leave_part(target: Path, file_id: str, data: bytes, *, tag: str) -> None:

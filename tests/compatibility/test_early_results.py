@@ -10,10 +10,10 @@ import openai
 import pytest
 from openai.types import Batch
 
+from testkit.users.sdk import SdkUser, sdk_user
 from tidegate.api.settings import Settings
 from tidegate.desk.settings import Settings as DeskSettings
 from tidegate.testing.deployment import ok, request_line
-from tidegate.testing.sdk_user import SdkUser, sdk_user
 from tidegate.upstreams.base import Call, Reply
 
 LINES = [request_line(word, content=word) for word in ("quick-a", "quick-b", "slow")]

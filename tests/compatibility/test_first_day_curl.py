@@ -14,8 +14,8 @@ from typing import Protocol
 import httpx
 import pytest
 
+from testkit.users.sdk import SdkUser, sdk_user
 from tidegate.testing.deployment import ok, request_line
-from tidegate.testing.sdk_user import SdkUser, sdk_user
 from tidegate.upstreams.base import Call, Reply
 
 Answered = dict[str, object]

@@ -7,11 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tidegate.domain.retry import Retry
-from tidegate.processor.endpoints import Endpoint, Routes
-from tidegate.processor.settings import Claims, Settings, Valves
-from tidegate.testing.deployment import request_line
-from tidegate.testing.hostile_server import (
+from testkit.servers.hostile import (
     Await,
     Close,
     HostileServer,
@@ -22,7 +18,11 @@ from tidegate.testing.hostile_server import (
     answers,
     plain_reply,
 )
-from tidegate.testing.sdk_user import SdkUser, sdk_user
+from testkit.users.sdk import SdkUser, sdk_user
+from tidegate.domain.retry import Retry
+from tidegate.endpoints.endpoint import Endpoint, Routes
+from tidegate.processor.settings import Claims, InFlightLimits, Settings
+from tidegate.testing.deployment import request_line
 from tidegate.upstreams.http1.upstream import HttpUpstream
 from tidegate.upstreams.settings import HttpSettings, Limits, Timeouts
 
@@ -33,7 +33,7 @@ MEGABYTE = b"%x\r\n%b\r\n" % (2**20, b" " * 2**20)
 FIFTY = 50 * 2**20
 ONE_AT_A_TIME = Settings(
     claims=Claims(poll_seconds=0.02),
-    valves=Valves(in_flight_max=1),
+    limits=InFlightLimits(in_flight_max=1),
     retry=Retry(attempts_max=2, unsure_max=2, delay_seconds_min=0.01, delay_seconds_max=0.02),
 )
 

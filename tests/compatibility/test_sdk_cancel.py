@@ -6,9 +6,9 @@ import openai
 import pytest
 from openai.types import Batch
 
-from tidegate.processor.settings import Claims, Ends, Settings
+from testkit.users.sdk import SdkUser, sdk_user
+from tidegate.processor.settings import Claims, Drain, Settings
 from tidegate.testing.deployment import ok, request_line
-from tidegate.testing.sdk_user import SdkUser, sdk_user
 from tidegate.upstreams.base import Call, Reply
 
 
@@ -40,7 +40,7 @@ async def test_a_running_batch_keeps_what_it_has() -> None:
         await (landing if b"landing" in call.body else asyncio.Event()).wait()
         return ok(tokens=5)
 
-    settings = Settings(claims=Claims(poll_seconds=0.02), ends=Ends(drain_seconds=2))
+    settings = Settings(claims=Claims(poll_seconds=0.02), drain=Drain(drain_seconds=2))
     async with sdk_user(answer_two, processor=settings) as user:
         words = ("quick", "landing", "never-a", "never-b")
         batch = await user.submit([request_line(word, content=word) for word in words])
@@ -69,7 +69,7 @@ async def test_a_running_batch_keeps_what_it_has() -> None:
 
 
 async def test_a_cancelled_batch_may_be_cancelled_again() -> None:
-    settings = Settings(claims=Claims(poll_seconds=0.02), ends=Ends(drain_seconds=0))
+    settings = Settings(claims=Claims(poll_seconds=0.02), drain=Drain(drain_seconds=0))
     async with sdk_user(answer_never, processor=settings) as user:
         batch = await user.submit([request_line("a")])
         await user.until(batch.id, lambda seen: seen.status == "in_progress")
@@ -101,7 +101,7 @@ async def test_an_ended_batch_is_no_longer_cancelled_and_no_retry_is_made() -> N
 
 
 async def test_a_batch_that_was_not_yet_planned_is_cancelled() -> None:
-    settings = Settings(claims=Claims(poll_seconds=0.02), ends=Ends(drain_seconds=0))
+    settings = Settings(claims=Claims(poll_seconds=0.02), drain=Drain(drain_seconds=0))
     async with sdk_user(answer_never, processor=settings) as user:
         batch = await user.submit([request_line("a")])
         shown = await cancel(user, batch.id)

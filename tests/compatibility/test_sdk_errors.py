@@ -10,14 +10,14 @@ import pytest
 from openai.types import Batch
 from typing_extensions import override
 
+from testkit.servers.api import ApiWorld, FixedModels, served
+from testkit.users.sdk import SdkUser
 from tidegate.api.settings import Settings
 from tidegate.blobs.memory import MemoryBlobs
 from tidegate.desk.settings import Settings as DeskSettings
 from tidegate.domain import batch as domain
 from tidegate.domain.errors import ConnectFailed, StoreUnavailable
 from tidegate.stores.memory import MemoryStore
-from tidegate.testing.sdk_user import SdkUser
-from tidegate.testing.served_api import ApiWorld, FixedModels, served
 
 LINE = b'{"custom_id":"a"}'
 GOOD: dict[str, object] = {

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 import pytest
 from openai.types import Batch
 
-from tidegate.processor.endpoints import Endpoint, Routes
-from tidegate.processor.planning_settings import Planning, UnknownModel
+from testkit.users.sdk import SdkUser, sdk_user
+from tidegate.endpoints.endpoint import Endpoint, Routes
+from tidegate.planning.settings import Planning, UnknownModel
 from tidegate.processor.settings import Claims, Settings
 from tidegate.testing.deployment import ok, request_line
-from tidegate.testing.sdk_user import SdkUser, sdk_user
 from tidegate.upstreams.base import Call, Reply
 from tidegate.upstreams.memory import MemoryUpstream
 

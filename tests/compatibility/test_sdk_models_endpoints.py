@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import openai
 import pytest
 
+from testkit.users.sdk import sdk_user
 from tidegate.api.settings import Settings
 from tidegate.desk.settings import Settings as DeskSettings
 from tidegate.testing.deployment import model_of, ok, request_line
-from tidegate.testing.sdk_user import sdk_user
 from tidegate.upstreams.base import Call, Reply
 
 IMAGE = "data:image/png;base64," + "iVBORw0KGgo" * 200

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Sequence
 import openai
 import pytest
 
-from tidegate.testing.sdk_user import SdkUser
-from tidegate.testing.served_api import ApiWorld, served
+from testkit.servers.api import ApiWorld, served
+from testkit.users.sdk import SdkUser
 
 COUNT = 250
 LINE = b'{"custom_id":"a"}'

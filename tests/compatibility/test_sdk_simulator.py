@@ -8,8 +8,8 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 
+from testkit.servers.simulated import simulated
 from tidegate.simulator.settings import SimulatorSettings
-from tidegate.testing.simulated import simulated
 
 SETTINGS = SimulatorSettings(models=("sim", "other"))
 HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Hello?"}]
@@ -85,12 +85,12 @@ async def test_several_choices_are_streamed_side_by_side(sdk: openai.AsyncOpenAI
         model="sim", messages=HELLO, n=3, max_tokens=4, stream=True, extra_body={"ignore_eos": True}
     )
     words: dict[int, list[str]] = {0: [], 1: [], 2: []}
-    ends = []
+    drain = []
     async for chunk in stream:
         choice = chunk.choices[0]
         words[choice.index].append(choice.delta.content or "")
-        ends += [choice.index] if choice.finish_reason else []
-    assert sorted(ends) == [0, 1, 2]
+        drain += [choice.index] if choice.finish_reason else []
+    assert sorted(drain) == [0, 1, 2]
     assert [len("".join(said).split()) for said in words.values()] == [4, 4, 4]
 
 

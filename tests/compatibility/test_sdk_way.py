@@ -10,8 +10,8 @@ import openai
 import pytest
 from openai import OpenAI
 
+from testkit.users.sdk import SdkUser, sdk_user
 from tidegate.testing.deployment import ok, request_line
-from tidegate.testing.sdk_user import SdkUser, sdk_user
 from tidegate.upstreams.base import Call, Reply
 
 LINES = request_line("one") + request_line("two", content="h\u00e9 \u2028 \U0001f30a")

@@ -5,17 +5,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tidegate.testing.parity.__main__ import LLAMA, PAGE, VLLM, main, ours_like
-from tidegate.testing.parity.asking import Recording
-from tidegate.testing.parity.differences import (
+from testkit.parity.__main__ import LLAMA, PAGE, VLLM, main, ours_like
+from testkit.parity.asking import Recording
+from testkit.parity.differences import (
     Difference,
     Known,
     differences,
     known_in,
     sorted_out,
 )
-from tidegate.testing.parity.probes import probes
-from tidegate.testing.parity.shapes import events_of, families_of, shape_of
+from testkit.parity.probes import probes
+from testkit.parity.shapes import events_of, families_of, shape_of
 
 DATA = Path(__file__).parents[1] / "data" / "parity"
 

@@ -10,12 +10,12 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from testkit.faulty_files import FaultyFiles
 from tidegate.blobs.base import BlobStore
 from tidegate.blobs.filesystem import FilesystemBlobs
 from tidegate.blobs.memory import MemoryBlobs
 from tidegate.domain.errors import BlobMissing, StorageFull
 from tidegate.testing.contract import blobs as contract, blobs_unreadable
-from tidegate.testing.files import FaultyFiles
 
 
 def make(kind: str, root: Path) -> BlobStore:

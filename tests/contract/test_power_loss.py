@@ -8,6 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from testkit.power.acts import Acts
+from testkit.power.disk import PowerLossDisk, PowerLost
+from testkit.power.files import InlineThreads, PowerLossFiles
+from testkit.power.life import Open, cut_everywhere, live
+from testkit.power.sweeps import compact, forget, purge, sweep
+from testkit.power.vfs import sqlite_on
 from tidegate.blobs.disk import Disk
 from tidegate.blobs.filesystem import FilesystemBlobs
 from tidegate.domain.batch import Status
@@ -15,12 +21,6 @@ from tidegate.runtime.ids import SeededIds
 from tidegate.stores.executor import InlineExecutor
 from tidegate.stores.sqlite import SqliteStore, connection
 from tidegate.testing.contract.stores import ManualClock
-from tidegate.testing.power.acts import Acts
-from tidegate.testing.power.disk import PowerLossDisk, PowerLost
-from tidegate.testing.power.files import InlineThreads, PowerLossFiles
-from tidegate.testing.power.life import Open, cut_everywhere, live
-from tidegate.testing.power.sweeps import compact, forget, purge, sweep
-from tidegate.testing.power.vfs import sqlite_on
 
 NUMBERS = itertools.count()
 

@@ -5,12 +5,12 @@ from tempfile import TemporaryDirectory
 
 from typing_extensions import override
 
+from testkit.power.store_machine import examples, run
 from tidegate.stores.base import Store
 from tidegate.stores.executor import InlineExecutor
 from tidegate.stores.sqlite import SqliteStore
 from tidegate.testing.contract.stores_agreement import Agreement
 from tidegate.testing.contract.stores_agreement_upkeep import UpkeepAgreement
-from tidegate.testing.contract.stores_machine import examples, run
 
 
 class WithSqlite(Agreement):

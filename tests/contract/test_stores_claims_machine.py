@@ -10,6 +10,7 @@ from hypothesis import Phase, settings, strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule, run_state_machine_as_test
 from typing_extensions import override
 
+from testkit.power.store_machine import LedgerMachine, OnDisk, OnMemory, examples, run
 from tidegate.domain.blob_names import ResultBlob
 from tidegate.domain.claim import Claim, Kind, Unit
 from tidegate.domain.errors import ClaimLost
@@ -26,7 +27,6 @@ from tidegate.testing.contract.stores import (
     a_plan,
     planned,
 )
-from tidegate.testing.contract.stores_machine import LedgerMachine, OnDisk, OnMemory, examples, run
 
 OWNERS = st.sampled_from(["anna", "bert", "cleo"])
 LINES = 3

@@ -9,6 +9,7 @@ from hypothesis import Phase, settings, strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule, run_state_machine_as_test
 from typing_extensions import override
 
+from testkit.power.store_machine import LedgerMachine, OnDisk, OnMemory, examples, run
 from tidegate.domain import shard
 from tidegate.domain.batch import Status
 from tidegate.domain.claim import Claim
@@ -25,7 +26,6 @@ from tidegate.testing.contract.stores import (
     a_batch,
     planned,
 )
-from tidegate.testing.contract.stores_machine import LedgerMachine, OnDisk, OnMemory, examples, run
 
 OWNERS = st.sampled_from(["anna", "bert", "cleo"])
 SHARD_LINES = 5

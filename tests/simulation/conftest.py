@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tidegate.testing import stories
+from testkit.scenarios import scenario
 
 HEARD, DEAF = "heard", "deaf"
 
@@ -18,5 +18,5 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def signals(request: pytest.FixtureRequest) -> Iterator[str]:
     """Choose the signals of every story that is told in this test; return what they are."""
     chosen: str = getattr(request, "param", HEARD)
-    with stories.with_signals(deaf=chosen == DEAF):
+    with scenario.with_signals(deaf=chosen == DEAF):
         yield chosen

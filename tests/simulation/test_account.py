@@ -6,6 +6,18 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from testkit.breaks import broken
+from testkit.scenarios.collecting import HOUR, collector_of, commit_of, planned, results_of
+from testkit.world.account import Account
+from testkit.world.api import Front, NoReply
+from testkit.world.broken import Broken, Complaints
+from testkit.world.environment import Environment
+from testkit.world.exposure import Exposure
+from testkit.world.fencing import Fencing
+from testkit.world.holdings import Holdings
+from testkit.world.members import Living
+from testkit.world.observed import WatchedBlobs, watched
+from testkit.world.timeline import Timeline
 from tidegate.collector.settings import Settings
 from tidegate.domain.batch import Batch
 from tidegate.domain.errors import StorageBroken
@@ -14,20 +26,8 @@ from tidegate.runtime.ids import SeededIds
 from tidegate.signals.memory import MemorySignals
 from tidegate.stores.base import ClaimedShard, Store, Want
 from tidegate.stores.memory import MemoryStore
-from tidegate.testing.breaks import broken
-from tidegate.testing.collecting import HOUR, collector_of, commit_of, planned, results_of
 from tidegate.testing.deployment import Deployment, request_line
 from tidegate.testing.loop import LoopClock, run_virtual
-from tidegate.testing.world.account import Account
-from tidegate.testing.world.broken import Broken, Complaints
-from tidegate.testing.world.exposure import Exposure
-from tidegate.testing.world.fencing import Fencing
-from tidegate.testing.world.front import Front, NoReply
-from tidegate.testing.world.ground import Ground
-from tidegate.testing.world.holdings import Holdings
-from tidegate.testing.world.living import Living
-from tidegate.testing.world.timeline import Timeline
-from tidegate.testing.world.watch import WatchedBlobs, watched
 
 LEASE_SECONDS = 10.0
 HOLDER = "proc"
@@ -249,7 +249,7 @@ def test_the_living_change_when_one_comes_leaves_or_has_been_silent_for_its_leas
 
 def test_whoever_waits_for_a_server_that_ends_with_a_broken_disk_hears_nothing() -> None:
     async def story() -> None:
-        front = Front(Ground(0, MemoryStore))
+        front = Front(Environment(0, MemoryStore))
         heard: list[str] = []
 
         async def ask(what: str, request: Callable[[object], Awaitable[None]]) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tidegate.testing.breaks import BREAKS, broken
-from tidegate.testing.simulate import live, outcome
+from testkit.breaks import BREAKS, broken
+from testkit.simulate import live, outcome
 
 SEEDS_MAX = 40
 ROOT = Path(__file__).parents[2]

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from testkit.fleet import arrivals
+from testkit.fleet.engines import EngineUpstream, Fleet, LoopEngine, Served, shared_prompts
+from testkit.scenarios.scenario import lines, now, scenario
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.simulator.engine.cost import Cost
 from tidegate.simulator.engine.presets import preset
 from tidegate.simulator.engine.sequence import Request
 from tidegate.simulator.engine.settings import EngineSettings
-from tidegate.testing import arrivals
 from tidegate.testing.deployment import Deployment, model_of, ok
-from tidegate.testing.fleet import EngineUpstream, Fleet, LoopEngine, Served, shared_prompts
 from tidegate.testing.loop import run_virtual
-from tidegate.testing.stories import lines, now, told
 from tidegate.upstreams.base import Call, Reply
 
 SMALL = EngineSettings(
@@ -52,8 +52,8 @@ async def one_server(times: Iterator[float], make: Callable[[int], Request]) -> 
 def test_the_queue_before_one_server_is_the_one_of_theory() -> None:
     """M/D/1: with constant service S the mean wait is rho S / (2 (1 - rho)) (Pollaczek, 1930)."""
     service, load, count = 0.5, 0.6, 20_000
-    chance = random.Random(11)
-    times = islice(arrivals.poisson(load / service, chance), count)
+    rng = random.Random(11)
+    times = islice(arrivals.poisson(load / service, rng), count)
     request = array("I", [1])
 
     def make(number: int) -> Request:
@@ -68,10 +68,10 @@ def test_the_queue_before_one_server_is_the_one_of_theory() -> None:
 
 def test_a_seed_gives_the_same_story_again() -> None:
     async def story() -> list[Served]:
-        chance = random.Random(5)
+        rng = random.Random(5)
         fleet = Fleet([LoopEngine(f"engine-{n}", SMALL, COST, seed=1) for n in range(3)])
-        make = shared_prompts(chance, groups=4, shared_tokens=48, own_tokens=20, output_tokens=60)
-        times = arrivals.until(arrivals.bursts(12.0, chance, size=5, spread_seconds=0.2), 20.0)
+        make = shared_prompts(rng, groups=4, shared_tokens=48, own_tokens=20, output_tokens=60)
+        times = arrivals.until(arrivals.bursts(12.0, rng, size=5, spread_seconds=0.2), 20.0)
         await fleet.run(times, make)
         await fleet.drained()
         return fleet.served
@@ -118,33 +118,31 @@ def test_closed_clients_ask_one_after_the_other() -> None:
         assert len(others) <= 4
 
 
-def test_a_batch_runs_on_a_simulated_engine() -> None:
+@scenario
+async def test_a_batch_runs_on_a_simulated_engine(deployment: Deployment) -> None:
     """The processor has an engine in virtual time for its model server, and knows no difference."""
 
-    async def story(deployment: Deployment) -> None:
-        engine = LoopEngine("engine", SMALL, COST)
-        door = EngineUpstream(engine, output_tokens=20)
+    engine = LoopEngine("engine", SMALL, COST)
+    door = EngineUpstream(engine, output_tokens=20)
 
-        async def answer(call: Call) -> Reply:
-            assert ok(model_of(call)).status == 200
-            return await door.send(call)
+    async def answer(call: Call) -> Reply:
+        assert ok(model_of(call)).status == 200
+        return await door.send(call)
 
-        async with deployment.processor(answer):
-            batch = await deployment.submit(lines(200))
-            ended = await deployment.end_of(batch.id)
-        assert (ended.counts.completed, ended.counts.failed) == (200, 0)
-        assert ended.usage.output_tokens == 200 * 20
-        assert now() > 200 * 20 * 0.008 / 64, "it took no time"
-
-    told(story)
+    async with deployment.processor(answer):
+        batch = await deployment.submit(lines(200))
+        ended = await deployment.end_of(batch.id)
+    assert (ended.counts.completed, ended.counts.failed) == (200, 0)
+    assert ended.usage.output_tokens == 200 * 20
+    assert now() > 200 * 20 * 0.008 / 64, "it took no time"
 
 
 def test_arrivals_come_as_often_as_asked() -> None:
-    chance = random.Random(2)
-    assert len(list(arrivals.until(arrivals.poisson(50.0, chance), 100.0))) == pytest.approx(
+    rng = random.Random(2)
+    assert len(list(arrivals.until(arrivals.poisson(50.0, rng), 100.0))) == pytest.approx(
         5_000, rel=0.1
     )
-    bursts = list(arrivals.until(arrivals.bursts(1.0, chance, size=7, spread_seconds=3.0), 500.0))
+    bursts = list(arrivals.until(arrivals.bursts(1.0, rng, size=7, spread_seconds=3.0), 500.0))
     assert bursts == sorted(bursts)
     assert len(bursts) == pytest.approx(3_500, rel=0.2)
 

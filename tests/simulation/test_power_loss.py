@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from testkit.power.disk import PowerLossDisk, PowerLost
+from testkit.power.files import InlineThreads, PowerLossFiles
+from testkit.power.vfs import sqlite_on
 from tidegate.blobs.filesystem import FilesystemBlobs
 from tidegate.domain.batch import Status
 from tidegate.runtime.ids import SeededIds
@@ -17,9 +20,6 @@ from tidegate.stores.executor import InlineExecutor
 from tidegate.stores.sqlite import SqliteStore
 from tidegate.testing.deployment import Deployment, ok, request_line
 from tidegate.testing.loop import LoopClock, run_virtual
-from tidegate.testing.power.disk import PowerLossDisk, PowerLost
-from tidegate.testing.power.files import InlineThreads, PowerLossFiles
-from tidegate.testing.power.vfs import sqlite_on
 from tidegate.upstreams.base import Call, Reply
 
 LINES = 25
@@ -97,16 +97,16 @@ def test_another_processor_finishes_what_lost_its_power(
     tmp_path: Path, operations: int, seed: int
 ) -> None:
     """Each seed cuts somewhere in another stretch of the life, and once more while taking over."""
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     lives = Lives()
     disk = PowerLossDisk(tmp_path)
-    disk.cut_power_at(1 + operations * seed // CUTS + chance.randint(0, operations // CUTS))
+    disk.cut_power_at(1 + operations * seed // CUTS + rng.randint(0, operations // CUTS))
     for attempt in range(3):
         with until_power_is_lost():
             run_virtual(life(disk, lives, seed * 3 + attempt))
         if lives.finished:
             break
-        disk = disk.restarted(chance if seed % 2 else None)
+        disk = disk.restarted(rng if seed % 2 else None)
         if attempt == 0:
-            disk.cut_power_at(chance.randint(1, operations))
+            disk.cut_power_at(rng.randint(1, operations))
     assert lives.finished

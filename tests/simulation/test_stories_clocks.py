@@ -5,16 +5,16 @@ from dataclasses import replace
 
 import pytest
 
+from testkit.scenarios.collecting import DAY, HOUR, collector_of
+from testkit.scenarios.scenario import at_once, fails, lines, now, scenario
 from tidegate.blobs.base import BlobWriter
 from tidegate.collector.settings import Settings
 from tidegate.domain.batch import Status
 from tidegate.domain.errors import BlobMissing, StorageFull, StoreUnavailable
-from tidegate.processor.opener import MISSING_PLAN_SECONDS
-from tidegate.processor.whole_batch import FULL_DISK_SECONDS
-from tidegate.testing.collecting import DAY, HOUR, collector_of
+from tidegate.processor.batches.loops import FULL_DISK_SECONDS
+from tidegate.processor.leases.opener import MISSING_PLAN_SECONDS
 from tidegate.testing.deployment import TENANT, Deployment, ok
 from tidegate.testing.loop import LoopClock
-from tidegate.testing.stories import at_once, fails, lines, now, told
 from tidegate.upstreams.base import Call, Reply
 
 WRONG_CLOCKS = pytest.mark.parametrize("skew_seconds", [0.0, HOUR, -HOUR])
@@ -82,179 +82,176 @@ def fill_up(world: Deployment, *, until: float) -> None:
 
 
 @WRONG_CLOCKS
-def test_a_shard_whose_plan_is_missing_waits_its_time_and_no_longer(skew_seconds: float) -> None:
-    async def story(world: Deployment) -> None:
-        host = on_host(world, skew_seconds)
-        batch = await world.submit(lines(3))
-        hide_plans(world)
-        handed_back = counted(world.store, "hand_back")
-        async with host.processor(at_once):
-            await asyncio.sleep(MISSING_PLAN_SECONDS - 1.0)
-            assert len(handed_back) == 1, "handed back once, and claimed no more"
-            ended = await world.end_of(batch.id, within_seconds=AWAY_SECONDS)
-        assert ended.counts.completed == 3
-
-    told(story)
+@scenario
+async def test_a_shard_whose_plan_is_missing_waits_its_time_and_no_longer(
+    world: Deployment, skew_seconds: float
+) -> None:
+    host = on_host(world, skew_seconds)
+    batch = await world.submit(lines(3))
+    hide_plans(world)
+    handed_back = counted(world.store, "hand_back")
+    async with host.processor(at_once):
+        await asyncio.sleep(MISSING_PLAN_SECONDS - 1.0)
+        assert len(handed_back) == 1, "handed back once, and claimed no more"
+        ended = await world.end_of(batch.id, within_seconds=AWAY_SECONDS)
+    assert ended.counts.completed == 3
 
 
 @WRONG_CLOCKS
-def test_a_planning_without_room_is_tried_again_in_time(skew_seconds: float) -> None:
-    async def story(world: Deployment) -> None:
-        host = on_host(world, skew_seconds)
-        batch = await world.submit(lines(3))
-        fill_up(world, until=0.5)
-        async with host.processor(at_once):
-            ended = await world.end_of(batch.id, within_seconds=2 * FULL_DISK_SECONDS)
-        assert now() > FULL_DISK_SECONDS
-        assert ended.counts.completed == 3
-
-    told(story)
-
-
-@WILD_CLOCKS
-def test_a_wrong_collector_deletes_nothing_under_a_download(skew_seconds: float) -> None:
-    async def story(world: Deployment) -> None:
-        collector = collector_of(on_host(world, skew_seconds), Settings(download_seconds_max=60.0))
-        file_id = await world.upload(b"0123")
-        await world.store.delete_file(TENANT, file_id)
-        assert (await collector.collect()).files_released == 1
-        await asyncio.sleep(59.75)
-        assert (await collector.collect()).blobs_deleted == 0
-        await asyncio.sleep(0.25)
-        assert (await collector.collect()).blobs_deleted == 1
-
-    told(story)
+@scenario
+async def test_a_planning_without_room_is_tried_again_in_time(
+    world: Deployment, skew_seconds: float
+) -> None:
+    host = on_host(world, skew_seconds)
+    batch = await world.submit(lines(3))
+    fill_up(world, until=0.5)
+    async with host.processor(at_once):
+        ended = await world.end_of(batch.id, within_seconds=2 * FULL_DISK_SECONDS)
+    assert now() > FULL_DISK_SECONDS
+    assert ended.counts.completed == 3
 
 
 @WILD_CLOCKS
-def test_a_wrong_collector_gives_up_no_upload_that_is_under_way(skew_seconds: float) -> None:
-    async def story(world: Deployment) -> None:
-        collector = collector_of(on_host(world, skew_seconds), Settings(upload_seconds_max=60.0))
-        at, blob = world.clock.now(), "uploads/u"
-        await world.store.begin_upload("u", tenant=TENANT, blob=blob, at=at)
-        await world.blobs.put(blob, b"0123")
-        await asyncio.sleep(59.75)
-        assert (await collector.collect()).blobs_deleted == 0
-        await asyncio.sleep(0.25)
-        assert (await collector.collect()).blobs_deleted == 1
-
-    told(story)
-
-
-@WILD_CLOCKS
-def test_a_wrong_collector_keeps_what_ended_its_time(skew_seconds: float) -> None:
-    async def story(world: Deployment) -> None:
-        collector = collector_of(on_host(world, skew_seconds), Settings(retention_seconds=60.0))
-        await world.cancel((await world.submit(lines(1))).id)
-        claimed = await world.store.claim_planning("before", lease_seconds=1.0)
-        assert claimed is not None
-        await world.store.end_unplanned(claimed.claim, problems=[], at=world.clock.now())
-        await asyncio.sleep(59.75)
-        assert (await collector.collect()).batches_dropped == 0
-        await asyncio.sleep(0.25)
-        assert (await collector.collect()).batches_dropped == 1
-
-    told(story)
+@scenario
+async def test_a_wrong_collector_deletes_nothing_under_a_download(
+    world: Deployment, skew_seconds: float
+) -> None:
+    collector = collector_of(on_host(world, skew_seconds), Settings(download_seconds_max=60.0))
+    file_id = await world.upload(b"0123")
+    await world.store.delete_file(TENANT, file_id)
+    assert (await collector.collect()).files_released == 1
+    await asyncio.sleep(59.75)
+    assert (await collector.collect()).blobs_deleted == 0
+    await asyncio.sleep(0.25)
+    assert (await collector.collect()).blobs_deleted == 1
 
 
 @WILD_CLOCKS
-def test_a_wrong_host_ends_no_batch_early(skew_seconds: float) -> None:
-    async def story(world: Deployment) -> None:
-        async with on_host(world, skew_seconds).processor(at_once):
-            batch = await world.submit(lines(100), window_seconds=WINDOW_SECONDS)
-            ended = await world.end_of(batch.id, within_seconds=WINDOW_SECONDS)
-        assert (ended.status, ended.counts.completed) == (Status.COMPLETED, 100)
-
-    told(story)
+@scenario
+async def test_a_wrong_collector_gives_up_no_upload_that_is_under_way(
+    world: Deployment, skew_seconds: float
+) -> None:
+    collector = collector_of(on_host(world, skew_seconds), Settings(upload_seconds_max=60.0))
+    at, blob = world.clock.now(), "uploads/u"
+    await world.store.begin_upload("u", tenant=TENANT, blob=blob, at=at)
+    await world.blobs.put(blob, b"0123")
+    await asyncio.sleep(59.75)
+    assert (await collector.collect()).blobs_deleted == 0
+    await asyncio.sleep(0.25)
+    assert (await collector.collect()).blobs_deleted == 1
 
 
 @WILD_CLOCKS
-def test_a_wrong_host_ends_a_batch_with_its_window_and_sends_nothing_after(
+@scenario
+async def test_a_wrong_collector_keeps_what_ended_its_time(
+    world: Deployment, skew_seconds: float
+) -> None:
+    collector = collector_of(on_host(world, skew_seconds), Settings(retention_seconds=60.0))
+    await world.cancel((await world.submit(lines(1))).id)
+    claimed = await world.store.claim_planning("before", lease_seconds=1.0)
+    assert claimed is not None
+    await world.store.end_unplanned(claimed.claim, problems=[], at=world.clock.now())
+    await asyncio.sleep(59.75)
+    assert (await collector.collect()).batches_dropped == 0
+    await asyncio.sleep(0.25)
+    assert (await collector.collect()).batches_dropped == 1
+
+
+@WILD_CLOCKS
+@scenario
+async def test_a_wrong_host_ends_no_batch_early(world: Deployment, skew_seconds: float) -> None:
+    async with on_host(world, skew_seconds).processor(at_once):
+        batch = await world.submit(lines(100), window_seconds=WINDOW_SECONDS)
+        ended = await world.end_of(batch.id, within_seconds=WINDOW_SECONDS)
+    assert (ended.status, ended.counts.completed) == (Status.COMPLETED, 100)
+
+
+@WILD_CLOCKS
+@scenario
+async def test_a_wrong_host_ends_a_batch_with_its_window_and_sends_nothing_after(
+    world: Deployment,
     skew_seconds: float,
 ) -> None:
-    async def story(world: Deployment) -> None:
-        server = Server()
-        async with on_host(world, skew_seconds).processor(server.answer):
-            batch = await world.submit(lines(5_000), window_seconds=WINDOW_SECONDS)
-            ended = await world.end_of(batch.id, within_seconds=2 * WINDOW_SECONDS)
-        assert ended.status is Status.EXPIRED
-        assert 0 < ended.counts.completed < 5_000
-        # Whatever is in flight may land, then a commit follows.
-        assert WINDOW_SECONDS <= now() <= WINDOW_SECONDS + POLL_SECONDS + 2.0
-        assert WINDOW_SECONDS - 2.0 < max(server.sent) < WINDOW_SECONDS + GRAIN_SECONDS
-
-    told(story)
+    server = Server()
+    async with on_host(world, skew_seconds).processor(server.answer):
+        batch = await world.submit(lines(5_000), window_seconds=WINDOW_SECONDS)
+        ended = await world.end_of(batch.id, within_seconds=2 * WINDOW_SECONDS)
+    assert ended.status is Status.EXPIRED
+    assert 0 < ended.counts.completed < 5_000
+    # Whatever is in flight may land, then a commit follows.
+    assert WINDOW_SECONDS <= now() <= WINDOW_SECONDS + POLL_SECONDS + 2.0
+    assert WINDOW_SECONDS - 2.0 < max(server.sent) < WINDOW_SECONDS + GRAIN_SECONDS
 
 
 @WILD_CLOCKS
-def test_a_wrong_host_plans_a_batch_within_its_window_and_not_after(skew_seconds: float) -> None:
-    async def story(world: Deployment) -> None:
-        batch = await world.submit(lines(3), window_seconds=WINDOW_SECONDS)
-        await asyncio.sleep(WINDOW_SECONDS)
-        async with on_host(world, skew_seconds).processor(at_once):
-            ended = await world.end_of(batch.id, within_seconds=1.0)
-            assert (ended.status, ended.counts.total) == (Status.EXPIRED, 0)
-            timely = await world.submit(lines(3), window_seconds=WINDOW_SECONDS)
-            ended = await world.end_of(timely.id, within_seconds=WINDOW_SECONDS)
-        assert ended.status is Status.COMPLETED
+@scenario
+async def test_a_wrong_host_plans_a_batch_within_its_window_and_not_after(
+    world: Deployment, skew_seconds: float
+) -> None:
+    batch = await world.submit(lines(3), window_seconds=WINDOW_SECONDS)
+    await asyncio.sleep(WINDOW_SECONDS)
+    async with on_host(world, skew_seconds).processor(at_once):
+        ended = await world.end_of(batch.id, within_seconds=1.0)
+        assert (ended.status, ended.counts.total) == (Status.EXPIRED, 0)
+        timely = await world.submit(lines(3), window_seconds=WINDOW_SECONDS)
+        ended = await world.end_of(timely.id, within_seconds=WINDOW_SECONDS)
+    assert ended.status is Status.COMPLETED
 
-    told(story)
 
-
-def test_hosts_that_disagree_about_the_time_share_a_batch_to_its_end() -> None:
-    async def story(world: Deployment) -> None:
-        server = Server()
-        async with (
-            on_host(world, 40 * DAY).processor(server.answer),
-            on_host(world, -40 * DAY).processor(server.answer),
-        ):
-            batch = await world.submit(lines(300), window_seconds=DAY)
-            ended = await world.end_of(batch.id, within_seconds=DAY)
-        assert (ended.status, ended.counts.completed) == (Status.COMPLETED, 300)
-        assert len(server.sent) == 300
-
-    told(story)
+@scenario
+async def test_hosts_that_disagree_about_the_time_share_a_batch_to_its_end(
+    world: Deployment,
+) -> None:
+    server = Server()
+    async with (
+        on_host(world, 40 * DAY).processor(server.answer),
+        on_host(world, -40 * DAY).processor(server.answer),
+    ):
+        batch = await world.submit(lines(300), window_seconds=DAY)
+        ended = await world.end_of(batch.id, within_seconds=DAY)
+    assert (ended.status, ended.counts.completed) == (Status.COMPLETED, 300)
+    assert len(server.sent) == 300
 
 
 @WILD_CLOCKS
-def test_a_slow_ledger_makes_no_request_late_and_no_end_early(skew_seconds: float) -> None:
-    async def story(world: Deployment) -> None:
-        server = Server()
-        poll = world.store.poll
+@scenario
+async def test_a_slow_ledger_makes_no_request_late_and_no_end_early(
+    world: Deployment, skew_seconds: float
+) -> None:
+    server = Server()
+    poll = world.store.poll
 
-        async def slowly(owner: str, **options: object) -> object:
-            await asyncio.sleep(0.3)
-            found = await poll(owner, **options)  # type: ignore[arg-type]  # they are passed on
-            await asyncio.sleep(0.4)
-            return found
+    async def slowly(owner: str, **options: object) -> object:
+        await asyncio.sleep(0.3)
+        found = await poll(owner, **options)  # type: ignore[arg-type]  # they are passed on
+        await asyncio.sleep(0.4)
+        return found
 
-        setattr(world.store, "poll", slowly)  # noqa: B010 - as above
-        async with on_host(world, skew_seconds).processor(server.answer):
-            batch = await world.submit(lines(5_000), window_seconds=WINDOW_SECONDS)
-            ended = await world.end_of(batch.id, within_seconds=2 * WINDOW_SECONDS)
-        assert ended.status is Status.EXPIRED
-        assert now() >= WINDOW_SECONDS
-        assert WINDOW_SECONDS - 2.0 < max(server.sent) < WINDOW_SECONDS + GRAIN_SECONDS
-
-    told(story)
+    setattr(world.store, "poll", slowly)  # noqa: B010 - as above
+    async with on_host(world, skew_seconds).processor(server.answer):
+        batch = await world.submit(lines(5_000), window_seconds=WINDOW_SECONDS)
+        ended = await world.end_of(batch.id, within_seconds=2 * WINDOW_SECONDS)
+    assert ended.status is Status.EXPIRED
+    assert now() >= WINDOW_SECONDS
+    assert WINDOW_SECONDS - 2.0 < max(server.sent) < WINDOW_SECONDS + GRAIN_SECONDS
 
 
-def test_a_ledger_that_falls_silent_keeps_no_batch_from_its_deadline() -> None:
-    async def story(world: Deployment) -> None:
-        server = Server()
-        fails(
-            world.store,
-            "poll",
-            StoreUnavailable("away"),
-            since=WINDOW_SECONDS - 1.0,
-            until=2 * WINDOW_SECONDS,
-        )
-        async with world.processor(server.answer):
-            batch = await world.submit(lines(5_000), window_seconds=WINDOW_SECONDS)
-            await asyncio.sleep(WINDOW_SECONDS + 5.0)
-            assert (await world.get(batch.id)).counts.expired > 0, "its open shards end in time"
-            ended = await world.end_of(batch.id, within_seconds=2 * WINDOW_SECONDS)
-        assert ended.status is Status.EXPIRED
-        assert max(server.sent) < WINDOW_SECONDS + GRAIN_SECONDS
-
-    told(story)
+@scenario
+async def test_a_ledger_that_falls_silent_keeps_no_batch_from_its_deadline(
+    world: Deployment,
+) -> None:
+    server = Server()
+    fails(
+        world.store,
+        "poll",
+        StoreUnavailable("away"),
+        since=WINDOW_SECONDS - 1.0,
+        until=2 * WINDOW_SECONDS,
+    )
+    async with world.processor(server.answer):
+        batch = await world.submit(lines(5_000), window_seconds=WINDOW_SECONDS)
+        await asyncio.sleep(WINDOW_SECONDS + 5.0)
+        assert (await world.get(batch.id)).counts.expired > 0, "its open shards end in time"
+        ended = await world.end_of(batch.id, within_seconds=2 * WINDOW_SECONDS)
+    assert ended.status is Status.EXPIRED
+    assert max(server.sent) < WINDOW_SECONDS + GRAIN_SECONDS

@@ -10,8 +10,8 @@ from hypothesis import given, settings, strategies as st
 
 from tidegate.domain.batch import Batch, Status
 from tidegate.domain.retry import Retry
-from tidegate.processor.run import Run
-from tidegate.processor.settings import Settings, Valves
+from tidegate.processor.dispatch.open_batch import OpenBatch
+from tidegate.processor.settings import InFlightLimits, Settings
 from tidegate.testing.deployment import Deployment, ok, request_line
 from tidegate.testing.loop import run_virtual
 from tidegate.upstreams.base import Call, Reply
@@ -25,8 +25,8 @@ ENDS_WITHIN_SECONDS = 0.25 + REPLY_SECONDS_MAX + 1.0
 class Server:
     """A model server that is often wrong; it notes when which line came."""
 
-    def __init__(self, chance: random.Random, *, wrong: float) -> None:
-        self._chance = chance
+    def __init__(self, rng: random.Random, *, wrong: float) -> None:
+        self._chance = rng
         self._wrong = wrong
         self.sent: dict[str, list[float]] = defaultdict(list)
 
@@ -52,7 +52,7 @@ def ended(
             [request_line(f"line-{number}") for number in range(lines)],
             window_seconds=window_seconds,
         )
-        chosen = Settings(valves=Valves(in_flight_max=4), retry=retry)
+        chosen = Settings(limits=InFlightLimits(in_flight_max=4), retry=retry)
         async with world.processor(server.answer, chosen):
             batch = await world.end_of(batch.id, within_seconds=window_seconds + 60.0)
         results = await world.results(batch)
@@ -87,8 +87,8 @@ def test_lines_are_tried_within_bounds_and_never_past_the_deadline(
         assert times[-1] < deadline + CLOCK_GRAIN_SECONDS, (
             "a request was sent when the window had closed"
         )
-        pauses = [later - earlier for earlier, later in pairwise(times)]
-        assert all(pause >= least / 2 for pause in pauses), "tried again at once"
+        backoff = [later - earlier for earlier, later in pairwise(times)]
+        assert all(pause >= least / 2 for pause in backoff), "tried again at once"
     at = batch.completed_at or batch.expired_at
     assert at is not None
     assert at <= batch.expires_at + ENDS_WITHIN_SECONDS, "a sleeping line held up the end"
@@ -97,9 +97,9 @@ def test_lines_are_tried_within_bounds_and_never_past_the_deadline(
 def test_without_a_look_at_the_deadline_requests_are_sent_past_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def blind(self: Run, now: float) -> None:
+    def blind(self: OpenBatch, now: float) -> None:
         return
 
-    monkeypatch.setattr(Run, "look_at_clock", blind)
+    monkeypatch.setattr(OpenBatch, "update_deadline", blind)
     _, server, deadline = ended(0, 600, 3.1, Retry(), wrong=0.0)
     assert any(times[-1] >= deadline for times in server.sent.values())

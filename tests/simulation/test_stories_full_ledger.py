@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import pytest
 
+from testkit.scenarios.quarantine import Lives
+from testkit.scenarios.scenario import fails, lines, now, scenario
 from tidegate.domain.batch import Status
 from tidegate.domain.errors import StorageFull
-from tidegate.processor.endpoints import Endpoint, Routes
-from tidegate.processor.planning_settings import Planning
-from tidegate.processor.settings import Claims, Settings, Valves
-from tidegate.processor.storage import HOLDERS_FIRST_SECONDS, PROBE_SECONDS
-from tidegate.runtime.limiter import AimdSettings
+from tidegate.endpoints.endpoint import Endpoint, Routes
+from tidegate.endpoints.limiters.aimd import AimdSettings
+from tidegate.planning.settings import Planning
+from tidegate.processor.settings import Claims, InFlightLimits, Settings
+from tidegate.processor.write_gate import HOLDERS_FIRST_SECONDS, PROBE_SECONDS
 from tidegate.testing.deployment import TENANT, Deployment, model_of, ok
-from tidegate.testing.quarantine import Lives
-from tidegate.testing.stories import fails, lines, now, told
 from tidegate.upstreams.base import Call, Reply
 from tidegate.upstreams.memory import MemoryUpstream
 
@@ -25,7 +25,7 @@ FULL_FROM = 3.2
 SETTINGS = Settings(
     claims=Claims(lease_seconds=LEASE_SECONDS), planning=Planning(shard_lines_max=50)
 )
-FEW = replace(SETTINGS, valves=Valves(in_flight_max=4))
+FEW = replace(SETTINGS, limits=InFlightLimits(in_flight_max=4))
 WRITES = (
     "beat",
     "begin_writer",
@@ -58,44 +58,42 @@ class Server:
 
 @pytest.mark.parametrize("count", [50, 100, 300])
 @pytest.mark.parametrize("seconds", [9.0, 11.0, 14.8, 15.0, 15.3, 20.0, 47.0, 200.0])
-def test_it_is_no_crash_of_those_who_hold_them(seconds: float, count: int) -> None:
-    async def story(world: Deployment) -> None:
-        server = Server()
-        for verb in WRITES:
-            fails(world.store, verb, FULL, since=FULL_FROM, until=FULL_FROM + seconds)
-        async with (
-            world.processor(server.routes(), SETTINGS),
-            world.processor(server.routes(), SETTINGS),
-        ):
-            batch = await world.submit(lines(count))
-            await asyncio.sleep(FULL_FROM + seconds + 10.0)
-            shards = await world.store.get_shards(batch.id)
-            ended = await world.end_of(batch.id)
-        assert ended.status is Status.COMPLETED
-        assert [shard.crashes for shard in shards] == [0] * len(shards)
-        assert set(server.calls.values()) == {1}, "a line was sent again"
+@scenario
+async def test_it_is_no_crash_of_those_who_hold_them(
+    world: Deployment, seconds: float, count: int
+) -> None:
+    server = Server()
+    for verb in WRITES:
+        fails(world.store, verb, FULL, since=FULL_FROM, until=FULL_FROM + seconds)
+    async with (
+        world.processor(server.routes(), SETTINGS),
+        world.processor(server.routes(), SETTINGS),
+    ):
+        batch = await world.submit(lines(count))
+        await asyncio.sleep(FULL_FROM + seconds + 10.0)
+        shards = await world.store.get_shards(batch.id)
+        ended = await world.end_of(batch.id)
+    assert ended.status is Status.COMPLETED
+    assert [shard.crashes for shard in shards] == [0] * len(shards)
+    assert set(server.calls.values()) == {1}, "a line was sent again"
 
-    told(story)
 
-
-def test_who_died_meanwhile_is_replaced_when_there_is_room() -> None:
-    async def story(world: Deployment) -> None:
-        server = Server()
-        await world.submit(lines(50))
-        until = FULL_FROM + 2 * LEASE_SECONDS
-        for verb in WRITES:
-            fails(world.store, verb, FULL, since=FULL_FROM, until=until)
-        machine = Lives(world, server.answer, settings=FEW)
-        async with asyncio.TaskGroup() as group:
-            life = group.create_task(machine.run(), name="machine")
-            await asyncio.sleep(FULL_FROM + 1.0)
-            life.cancel()
-        async with world.processor(server.routes(), SETTINGS):
-            [batch] = (await world.store.list_batches(TENANT, after=None, limit=1)).items
-            ended = await world.end_of(batch.id)
-        assert ended.counts.completed == 50
-        [shard] = await world.store.get_shards(batch.id)
-        assert shard.crashes == 1
-        assert now() < until + PROBE_SECONDS + HOLDERS_FIRST_SECONDS + 10.0
-
-    told(story)
+@scenario
+async def test_who_died_meanwhile_is_replaced_when_there_is_room(world: Deployment) -> None:
+    server = Server()
+    await world.submit(lines(50))
+    until = FULL_FROM + 2 * LEASE_SECONDS
+    for verb in WRITES:
+        fails(world.store, verb, FULL, since=FULL_FROM, until=until)
+    machine = Lives(world, server.answer, settings=FEW)
+    async with asyncio.TaskGroup() as group:
+        life = group.create_task(machine.run(), name="machine")
+        await asyncio.sleep(FULL_FROM + 1.0)
+        life.cancel()
+    async with world.processor(server.routes(), SETTINGS):
+        [batch] = (await world.store.list_batches(TENANT, after=None, limit=1)).items
+        ended = await world.end_of(batch.id)
+    assert ended.counts.completed == 50
+    [shard] = await world.store.get_shards(batch.id)
+    assert shard.crashes == 1
+    assert now() < until + PROBE_SECONDS + HOLDERS_FIRST_SECONDS + 10.0

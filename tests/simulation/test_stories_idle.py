@@ -4,10 +4,10 @@ import asyncio
 from collections import Counter
 from inspect import iscoroutinefunction
 
+from testkit.scenarios.scenario import at_once, lines, now, scenario
 from tidegate.stores.base import Store
 from tidegate.testing.deployment import Deployment
-from tidegate.testing.loop import run_virtual
-from tidegate.testing.stories import at_once, lines, now, told
+from tidegate.testing.loop import in_virtual_time
 
 SECONDS = 300.0
 CALLS_A_SECOND_MAX = 2.0
@@ -38,27 +38,25 @@ def counted(store: Store) -> Counter[str]:
     return found
 
 
-def test_an_idle_processor_makes_few_calls_and_only_membership_writes() -> None:
-    async def story(world: Deployment) -> None:
-        async with world.processor(at_once):
-            await world.end_of((await world.submit(lines(5))).id)
-            await asyncio.sleep(5.0)
-            calls = counted(world.store)
-            await asyncio.sleep(SECONDS)
-            assert set(calls) == {"poll", "beat"}
-            assert calls.total() <= CALLS_A_SECOND_MAX * SECONDS
+@scenario
+async def test_an_idle_processor_makes_few_calls_and_only_membership_writes(
+    world: Deployment,
+) -> None:
+    async with world.processor(at_once):
+        await world.end_of((await world.submit(lines(5))).id)
+        await asyncio.sleep(5.0)
+        calls = counted(world.store)
+        await asyncio.sleep(SECONDS)
+        assert set(calls) == {"poll", "beat"}
+        assert calls.total() <= CALLS_A_SECOND_MAX * SECONDS
 
-    told(story)
 
-
-def test_a_signal_wakes_an_idle_processor_immediately() -> None:
-    async def story() -> None:
-        world = Deployment.make()
-        async with world.processor(at_once):
-            await asyncio.sleep(30.1)
-            began = now()
-            await world.end_of((await world.submit(lines(5))).id)
-            # The commit waits for a while for more results; no poll interval passes.
-            assert now() - began < 0.2
-
-    run_virtual(story())
+@in_virtual_time
+async def test_a_signal_wakes_an_idle_processor_immediately() -> None:
+    world = Deployment.make()
+    async with world.processor(at_once):
+        await asyncio.sleep(30.1)
+        began = now()
+        await world.end_of((await world.submit(lines(5))).id)
+        # The commit waits for a while for more results; no poll interval passes.
+        assert now() - began < 0.2

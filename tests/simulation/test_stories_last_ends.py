@@ -5,16 +5,16 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from testkit.scenarios.collecting import Told, collecting, collector_of, ender_of
+from testkit.scenarios.scenario import at_once, fails, lines, meets, now, run_scenario, scenario
 from tidegate.domain.batch import Batch, Counts, Status
 from tidegate.domain.errors import StorageBroken, StorageFull, StoreUnavailable
-from tidegate.processor.ender import PATIENCE_SECONDS
-from tidegate.processor.planning_settings import Planning, UnknownModel
+from tidegate.planning.settings import Planning, UnknownModel
+from tidegate.processor.fallback_finalizer import PATIENCE_SECONDS
 from tidegate.processor.settings import Settings
 from tidegate.stores.base import Want
-from tidegate.testing.collecting import Told, collecting, collector_of, ender_of
 from tidegate.testing.deployment import Deployment, ok
 from tidegate.testing.loop import LoopClock
-from tidegate.testing.stories import at_once, fails, lines, meets, now, told
 from tidegate.upstreams.base import Call, Reply
 
 LEASE_SECONDS = Settings().claims.lease_seconds
@@ -59,25 +59,23 @@ async def abandoned(world: Deployment, batch: Batch, *, answered: int) -> None:
         doomed.cancel()
 
 
-def test_a_batch_that_was_never_planned_expires_without_files() -> None:
-    async def story(world: Deployment) -> None:
-        batch = await world.submit(lines(3), window_seconds=WINDOW_SECONDS)
-        other = await world.submit(lines(3))
-        collector = collector_of(world)
-        later(world, WINDOW_SECONDS - 1.0)
-        assert (await collector.collect()).batches_ended == 0
-        later(world, 1.0)
-        assert (await collector.look()).batches_ended == 1
-        assert (await world.get(batch.id)).status is Status.VALIDATING, "looking changed it"
-        report = await collector.collect()
-        assert (report.batches_ended, report.overdue) == (1, ())
-        ended = await world.get(batch.id)
-        assert (ended.status, ended.counts) == (Status.EXPIRED, Counts())
-        assert (ended.output_file_id, ended.error_file_id) == (None, None)
-        assert (await world.get(other.id)).status is Status.VALIDATING, "its time is not over"
-        assert (await collector.collect()).batches_ended == 0
-
-    told(story)
+@scenario
+async def test_a_batch_that_was_never_planned_expires_without_files(world: Deployment) -> None:
+    batch = await world.submit(lines(3), window_seconds=WINDOW_SECONDS)
+    other = await world.submit(lines(3))
+    collector = collector_of(world)
+    later(world, WINDOW_SECONDS - 1.0)
+    assert (await collector.collect()).batches_ended == 0
+    later(world, 1.0)
+    assert (await collector.look()).batches_ended == 1
+    assert (await world.get(batch.id)).status is Status.VALIDATING, "looking changed it"
+    report = await collector.collect()
+    assert (report.batches_ended, report.overdue) == (1, ())
+    ended = await world.get(batch.id)
+    assert (ended.status, ended.counts) == (Status.EXPIRED, Counts())
+    assert (ended.output_file_id, ended.error_file_id) == (None, None)
+    assert (await world.get(other.id)).status is Status.VALIDATING, "its time is not over"
+    assert (await collector.collect()).batches_ended == 0
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
@@ -115,241 +113,223 @@ def test_a_batch_that_was_left_half_done_gets_the_files_that_a_processor_would_w
         assert (await collector_of(world).collect()).batches_ended == 1
         await keep(world, batch)
 
-    told(ended_by_a_processor)
-    told(ended_by_a_collector)
+    run_scenario(ended_by_a_processor)
+    run_scenario(ended_by_a_collector)
     assert found[0] == found[1]
 
 
-def test_claims_of_the_dead_are_waited_for() -> None:
-    async def story(world: Deployment) -> None:
-        batch = await world.submit(lines(30))
-        await abandoned(world, batch, answered=3)
-        await world.cancel(batch.id)
-        # The keeper had renewed the claims before it counted its owner for as long.
-        for owner in await world.store.get_living():
-            await world.store.leave(owner)
-        begun = now()
-        assert (await collector_of(world).collect()).batches_ended == 1
-        assert LEASE_SECONDS / 2 < now() - begun < LEASE_SECONDS + PATIENCE_SECONDS
-        ended = await world.get(batch.id)
-        assert (ended.status, ended.counts.failed) == (Status.CANCELLED, 27)
-
-    told(story)
+@scenario
+async def test_claims_of_the_dead_are_waited_for(world: Deployment) -> None:
+    batch = await world.submit(lines(30))
+    await abandoned(world, batch, answered=3)
+    await world.cancel(batch.id)
+    # The keeper had renewed the claims before it counted its owner for as long.
+    for owner in await world.store.get_living():
+        await world.store.leave(owner)
+    begun = now()
+    assert (await collector_of(world).collect()).batches_ended == 1
+    assert LEASE_SECONDS / 2 < now() - begun < LEASE_SECONDS + PATIENCE_SECONDS
+    ended = await world.get(batch.id)
+    assert (ended.status, ended.counts.failed) == (Status.CANCELLED, 27)
 
 
-def test_books_that_nobody_closed_are_closed() -> None:
-    async def story(world: Deployment) -> None:
-        batch = await world.submit(lines(30))
-        fails(world.store, "claim_finalizing", StoreUnavailable("away"), until=100.0)
-        async with world.processor(at_once):
-            await until(lambda: is_finalizing(world, batch.id))
-        await asyncio.sleep(100.0)
-        assert (await collector_of(world).collect()).batches_ended == 1
-        ended = await world.get(batch.id)
-        assert (ended.status, ended.counts.completed) == (Status.COMPLETED, 30)
-
+@scenario
+async def test_books_that_nobody_closed_are_closed(world: Deployment) -> None:
     async def is_finalizing(world: Deployment, batch_id: str) -> bool:
         return (await world.get(batch_id)).status is Status.FINALIZING
 
-    told(story)
+    batch = await world.submit(lines(30))
+    fails(world.store, "claim_finalizing", StoreUnavailable("away"), until=100.0)
+    async with world.processor(at_once):
+        await until(lambda: is_finalizing(world, batch.id))
+    await asyncio.sleep(100.0)
+    assert (await collector_of(world).collect()).batches_ended == 1
+    ended = await world.get(batch.id)
+    assert (ended.status, ended.counts.completed) == (Status.COMPLETED, 30)
 
 
-def test_what_processors_can_do_is_left_to_them() -> None:
-    async def story(world: Deployment) -> None:
-        batch = await world.submit(lines(3))
-        await world.cancel(batch.id)
-        await world.store.beat("proc", lease_seconds=LEASE_SECONDS)
-        collector = collector_of(world)
-        for report in (await collector.look(), await collector.collect()):
-            assert (report.batches_left, report.batches_ended) == (1, 0)
-        assert (await world.get(batch.id)).status is Status.CANCELLING
-        await asyncio.sleep(LEASE_SECONDS)
-        report = await collector.collect()
-        assert (report.batches_left, report.batches_ended) == (0, 1)
-
-    told(story)
+@scenario
+async def test_what_processors_can_do_is_left_to_them(world: Deployment) -> None:
+    batch = await world.submit(lines(3))
+    await world.cancel(batch.id)
+    await world.store.beat("proc", lease_seconds=LEASE_SECONDS)
+    collector = collector_of(world)
+    for report in (await collector.look(), await collector.collect()):
+        assert (report.batches_left, report.batches_ended) == (1, 0)
+    assert (await world.get(batch.id)).status is Status.CANCELLING
+    await asyncio.sleep(LEASE_SECONDS)
+    report = await collector.collect()
+    assert (report.batches_left, report.batches_ended) == (0, 1)
 
 
 @pytest.mark.parametrize(
     "verb",
     ["poll", "claim_shards", "begin_writer", "commit", "claim_finalizing", "finish_batch"],
 )
-def test_a_processor_may_come_alive_at_any_moment(verb: str) -> None:
-    async def story(world: Deployment) -> None:
-        batches = [await world.submit(lines(900), window_seconds=WINDOW_SECONDS) for _ in range(3)]
-        for batch in batches:
-            await abandoned(world, batch, answered=0)
-        await asyncio.sleep(WINDOW_SECONDS + LEASE_SECONDS)
-        sent: list[Call] = []
+@scenario
+async def test_a_processor_may_come_alive_at_any_moment(world: Deployment, verb: str) -> None:
+    batches = [await world.submit(lines(900), window_seconds=WINDOW_SECONDS) for _ in range(3)]
+    for batch in batches:
+        await abandoned(world, batch, answered=0)
+    await asyncio.sleep(WINDOW_SECONDS + LEASE_SECONDS)
+    sent: list[Call] = []
 
-        async def answer(call: Call) -> Reply:
-            sent.append(call)
-            return ok()
+    async def answer(call: Call) -> Reply:
+        sent.append(call)
+        return ok()
 
-        come = asyncio.Event()
-        meets(world.store, verb, come.set)
+    come = asyncio.Event()
+    meets(world.store, verb, come.set)
 
-        async def join() -> None:
-            await come.wait()
-            async with world.processor(answer):
-                for batch in batches:
-                    await world.end_of(batch.id)
+    async def join() -> None:
+        await come.wait()
+        async with world.processor(answer):
+            for batch in batches:
+                await world.end_of(batch.id)
 
-        async with asyncio.TaskGroup() as group:
-            group.create_task(join(), name="late")
-            report = await collector_of(world).collect()
-        assert report.overdue == ()
-        for batch in batches:
-            ended = await world.get(batch.id)
-            assert (ended.status, ended.counts.expired) == (Status.EXPIRED, 900)
-            assert len(await world.results(ended)) == 900
-        assert sent == []
-
-    told(story)
-
-
-def test_a_collector_that_runs_ends_what_is_due_within_its_interval() -> None:
-    async def story(world: Deployment) -> None:
-        async with collecting(world):
-            batch = await world.submit(lines(30), window_seconds=WINDOW_SECONDS)
-            await abandoned(world, batch, answered=3)
-            ended = await world.end_of(batch.id, within_seconds=WINDOW_SECONDS + 62.0)
-        assert (ended.status, ended.counts.expired) == (Status.EXPIRED, 27)
-
-    told(story)
-
-
-def test_two_collectors_end_a_batch_once() -> None:
-    async def story(world: Deployment) -> None:
-        batch = await world.submit(lines(2_000), window_seconds=WINDOW_SECONDS)
-        await abandoned(world, batch, answered=3)
-        await asyncio.sleep(WINDOW_SECONDS)
-        await asyncio.gather(collector_of(world).collect(), collector_of(world).collect())
+    async with asyncio.TaskGroup() as group:
+        group.create_task(join(), name="late")
+        report = await collector_of(world).collect()
+    assert report.overdue == ()
+    for batch in batches:
         ended = await world.get(batch.id)
-        assert (ended.status, ended.counts.expired) == (Status.EXPIRED, 1_997)
-        assert len(await world.results(ended)) == 2_000
+        assert (ended.status, ended.counts.expired) == (Status.EXPIRED, 900)
+        assert len(await world.results(ended)) == 900
+    assert sent == []
 
-    told(story)
+
+@scenario
+async def test_a_collector_that_runs_ends_what_is_due_within_its_interval(
+    world: Deployment,
+) -> None:
+    async with collecting(world):
+        batch = await world.submit(lines(30), window_seconds=WINDOW_SECONDS)
+        await abandoned(world, batch, answered=3)
+        ended = await world.end_of(batch.id, within_seconds=WINDOW_SECONDS + 62.0)
+    assert (ended.status, ended.counts.expired) == (Status.EXPIRED, 27)
 
 
-def test_the_clock_of_the_ledger_decides_and_nothing_is_planned() -> None:
+@scenario
+async def test_two_collectors_end_a_batch_once(world: Deployment) -> None:
+    batch = await world.submit(lines(2_000), window_seconds=WINDOW_SECONDS)
+    await abandoned(world, batch, answered=3)
+    await asyncio.sleep(WINDOW_SECONDS)
+    await asyncio.gather(collector_of(world).collect(), collector_of(world).collect())
+    ended = await world.get(batch.id)
+    assert (ended.status, ended.counts.expired) == (Status.EXPIRED, 1_997)
+    assert len(await world.results(ended)) == 2_000
+
+
+@scenario
+async def test_the_clock_of_the_ledger_decides_and_nothing_is_planned(world: Deployment) -> None:
     """A planner that believed its own clock would find no model served, and fail the batch."""
 
-    async def story(world: Deployment) -> None:
-        batch = await world.submit(lines(3), window_seconds=WINDOW_SECONDS)
-        await asyncio.sleep(WINDOW_SECONDS)
-        behind = LoopClock(asyncio.get_running_loop())
-        behind.skew_seconds = -10.0
-        settings = Settings(planning=Planning(unknown_model=UnknownModel.REJECT_BATCH))
-        slow = Deployment(world.store, world.blobs, world.signals, behind, world.ids)
-        await ender_of(slow, settings).end_all(lambda: False)
-        assert (await world.get(batch.id)).status is Status.EXPIRED
-
-    told(story)
+    batch = await world.submit(lines(3), window_seconds=WINDOW_SECONDS)
+    await asyncio.sleep(WINDOW_SECONDS)
+    behind = LoopClock(asyncio.get_running_loop())
+    behind.skew_seconds = -10.0
+    settings = Settings(planning=Planning(unknown_model=UnknownModel.REJECT_BATCH))
+    slow = Deployment(world.store, world.blobs, world.signals, behind, world.ids)
+    await ender_of(slow, settings).end_all(lambda: False)
+    assert (await world.get(batch.id)).status is Status.EXPIRED
 
 
-def test_a_batch_without_its_plan_is_given_up_and_told_and_does_not_hold_up_others() -> None:
-    async def story(world: Deployment) -> None:
-        told_what = Told()
-        collector = collector_of(world, observer=told_what)
-        stuck = await world.submit(lines(3), window_seconds=WINDOW_SECONDS)
-        other = await world.submit(lines(3), window_seconds=WINDOW_SECONDS)
-        await abandoned(world, stuck, answered=0)
-        await abandoned(world, other, answered=0)
-        plan = (await world.get(stuck.id)).plan_blob
-        assert plan is not None
-        data = await world.blobs.read(plan, 0, await world.blobs.length(plan))
-        await world.blobs.delete(plan)
-        await asyncio.sleep(WINDOW_SECONDS)
-        claims: list[int] = []
-        claim = world.store.claim_shards
+@scenario
+async def test_a_batch_without_its_plan_is_given_up_and_told_and_does_not_hold_up_others(
+    world: Deployment,
+) -> None:
+    told_what = Told()
+    collector = collector_of(world, observer=told_what)
+    stuck = await world.submit(lines(3), window_seconds=WINDOW_SECONDS)
+    other = await world.submit(lines(3), window_seconds=WINDOW_SECONDS)
+    await abandoned(world, stuck, answered=0)
+    await abandoned(world, other, answered=0)
+    plan = (await world.get(stuck.id)).plan_blob
+    assert plan is not None
+    data = await world.blobs.read(plan, 0, await world.blobs.length(plan))
+    await world.blobs.delete(plan)
+    await asyncio.sleep(WINDOW_SECONDS)
+    claims: list[int] = []
+    claim = world.store.claim_shards
 
-        async def counted(owner: str, wants: list[Want], *, lease_seconds: float) -> object:
-            claims.append(len(wants))
-            return await claim(owner, wants, lease_seconds=lease_seconds)
+    async def counted(owner: str, wants: list[Want], *, lease_seconds: float) -> object:
+        claims.append(len(wants))
+        return await claim(owner, wants, lease_seconds=lease_seconds)
 
-        setattr(world.store, "claim_shards", counted)  # noqa: B010 - a port is replaced
-        begun = now()
-        report = await collector.collect()
-        took = now() - begun
-        patience = LEASE_SECONDS + PATIENCE_SECONDS
-        assert patience < took < patience + 6 * POLL_SECONDS
-        assert (report.batches_ended, report.overdue) == (1, (stuck.id,))
-        assert told_what.overdue_batches == [stuck.id]
-        assert (await world.get(other.id)).status is Status.EXPIRED
-        assert len(claims) <= 2, "it was claimed again and again"
-        await world.blobs.put(plan, data)
-        assert (await collector.collect()).batches_ended == 1
-
-    told(story)
+    setattr(world.store, "claim_shards", counted)  # noqa: B010 - a port is replaced
+    begun = now()
+    report = await collector.collect()
+    took = now() - begun
+    patience = LEASE_SECONDS + PATIENCE_SECONDS
+    assert patience < took < patience + 6 * POLL_SECONDS
+    assert (report.batches_ended, report.overdue) == (1, (stuck.id,))
+    assert told_what.overdue_batches == [stuck.id]
+    assert (await world.get(other.id)).status is Status.EXPIRED
+    assert len(claims) <= 2, "it was claimed again and again"
+    await world.blobs.put(plan, data)
+    assert (await collector.collect()).batches_ended == 1
 
 
 @pytest.mark.parametrize("error", [StoreUnavailable("away"), StorageFull("no room")])
-def test_a_ledger_that_does_not_answer_holds_up_a_round_for_a_while_only(error: Exception) -> None:
-    async def story(world: Deployment) -> None:
-        batch = await world.submit(lines(30), window_seconds=WINDOW_SECONDS)
-        await abandoned(world, batch, answered=3)
-        await asyncio.sleep(WINDOW_SECONDS)
-        fails(world.store, "commit", error, until=now() + 600.0)
-        begun = now()
-        report = await collector_of(world).collect()
-        assert (report.batches_ended, report.overdue) == (0, (batch.id,))
-        assert now() - begun < 2 * LEASE_SECONDS + PATIENCE_SECONDS + 1.0
-        await asyncio.sleep(600.0)
-        assert (await collector_of(world).collect()).batches_ended == 1
-        assert len(await world.results(await world.get(batch.id))) == 30
-
-    told(story)
-
-
-def test_a_stop_in_the_midst_is_obeyed_and_nothing_stays_claimed() -> None:
-    async def story(world: Deployment) -> None:
-        batch = await world.submit(lines(30), window_seconds=WINDOW_SECONDS)
-        await abandoned(world, batch, answered=3)
-        for owner in await world.store.get_living():
-            await world.store.leave(owner)
-        await world.cancel(batch.id)
-        # Its claims live: the ender waits for them.
-        stopping: list[bool] = []
-        async with asyncio.TaskGroup() as group:
-            group.create_task(ender_of(world).end_all(lambda: bool(stopping)), name="ends")
-            await asyncio.sleep(2.0)
-            stopping.append(True)
-            stopped = now()
-        assert now() - stopped < 1.0
-        assert (await world.get(batch.id)).status is Status.CANCELLING
-
-    told(story)
+@scenario
+async def test_a_ledger_that_does_not_answer_holds_up_a_round_for_a_while_only(
+    world: Deployment, error: Exception
+) -> None:
+    batch = await world.submit(lines(30), window_seconds=WINDOW_SECONDS)
+    await abandoned(world, batch, answered=3)
+    await asyncio.sleep(WINDOW_SECONDS)
+    fails(world.store, "commit", error, until=now() + 600.0)
+    begun = now()
+    report = await collector_of(world).collect()
+    assert (report.batches_ended, report.overdue) == (0, (batch.id,))
+    assert now() - begun < 2 * LEASE_SECONDS + PATIENCE_SECONDS + 1.0
+    await asyncio.sleep(600.0)
+    assert (await collector_of(world).collect()).batches_ended == 1
+    assert len(await world.results(await world.get(batch.id))) == 30
 
 
-def test_broken_storage_ends_the_collector_with_its_reason() -> None:
-    async def story(world: Deployment) -> None:
-        batch = await world.submit(lines(30), window_seconds=WINDOW_SECONDS)
-        await abandoned(world, batch, answered=3)
-        await asyncio.sleep(WINDOW_SECONDS)
-        fails(world.blobs, "append", StorageBroken("the disk is broken"))
-        with pytest.raises(StorageBroken, match="the disk is broken"):
-            await collector_of(world).collect()
+@scenario
+async def test_a_stop_in_the_midst_is_obeyed_and_nothing_stays_claimed(world: Deployment) -> None:
+    batch = await world.submit(lines(30), window_seconds=WINDOW_SECONDS)
+    await abandoned(world, batch, answered=3)
+    for owner in await world.store.get_living():
+        await world.store.leave(owner)
+    await world.cancel(batch.id)
+    # Its claims live: the ender waits for them.
+    stopping: list[bool] = []
+    async with asyncio.TaskGroup() as group:
+        group.create_task(ender_of(world).end_all(lambda: bool(stopping)), name="ends")
+        await asyncio.sleep(2.0)
+        stopping.append(True)
+        stopped = now()
+    assert now() - stopped < 1.0
+    assert (await world.get(batch.id)).status is Status.CANCELLING
 
-    told(story)
+
+@scenario
+async def test_broken_storage_ends_the_collector_with_its_reason(world: Deployment) -> None:
+    batch = await world.submit(lines(30), window_seconds=WINDOW_SECONDS)
+    await abandoned(world, batch, answered=3)
+    await asyncio.sleep(WINDOW_SECONDS)
+    fails(world.blobs, "append", StorageBroken("the disk is broken"))
+    with pytest.raises(StorageBroken, match="the disk is broken"):
+        await collector_of(world).collect()
 
 
-def test_an_ender_is_not_counted_and_takes_no_part_of_any_limit() -> None:
-    async def story(world: Deployment) -> None:
-        batch = await world.submit(lines(3))
-        await world.cancel(batch.id)
-        beats: list[str] = []
-        fails(world.store, "end_unplanned", StoreUnavailable("away"), until=now() + 12.0)
-        beat = world.store.beat
+@scenario
+async def test_an_ender_is_not_counted_and_takes_no_part_of_any_limit(world: Deployment) -> None:
+    batch = await world.submit(lines(3))
+    await world.cancel(batch.id)
+    beats: list[str] = []
+    fails(world.store, "end_unplanned", StoreUnavailable("away"), until=now() + 12.0)
+    beat = world.store.beat
 
-        async def heard(owner: str, *, lease_seconds: float) -> None:
-            beats.append(owner)
-            await beat(owner, lease_seconds=lease_seconds)
+    async def heard(owner: str, *, lease_seconds: float) -> None:
+        beats.append(owner)
+        await beat(owner, lease_seconds=lease_seconds)
 
-        setattr(world.store, "beat", heard)  # noqa: B010 - a port is replaced
-        await ender_of(world).end_all(lambda: False)
-        assert (await world.get(batch.id)).status is Status.CANCELLED
-        assert now() > LEASE_SECONDS / 3, "too soon for a keeper to beat"
-        assert beats == []
-
-    told(story)
+    setattr(world.store, "beat", heard)  # noqa: B010 - a port is replaced
+    await ender_of(world).end_all(lambda: False)
+    assert (await world.get(batch.id)).status is Status.CANCELLED
+    assert now() > LEASE_SECONDS / 3, "too soon for a keeper to beat"
+    assert beats == []

@@ -8,17 +8,17 @@ from collections.abc import Callable
 
 import pytest
 
+from testkit.scenarios.quarantine import Cells, Lives, lose_twice
+from testkit.scenarios.scenario import fails, lines, now, scenario
 from tidegate.domain.batch import Batch, Status
 from tidegate.domain.errors import StoreUnavailable
 from tidegate.domain.shard import DEATHS_TO_BLAME
-from tidegate.processor.endpoints import Endpoint, Routes
-from tidegate.processor.planning_settings import Planning
+from tidegate.endpoints.endpoint import Endpoint, Routes
+from tidegate.planning.settings import Planning
 from tidegate.processor.settings import Settings
 from tidegate.stores.base import Store
 from tidegate.testing.deployment import Deployment, ok, request_line
 from tidegate.testing.loop import run_virtual
-from tidegate.testing.quarantine import Cells, Lives, lose_twice
-from tidegate.testing.stories import fails, lines, now, told
 from tidegate.upstreams.base import Call, Reply
 from tidegate.upstreams.memory import MemoryUpstream
 
@@ -55,86 +55,80 @@ async def ended(world: Deployment, batch_id: str, *machines: Lives) -> Batch:
 
 
 @pytest.mark.parametrize("good", [0, 1, 9, 60, 200])
-def test_a_poison_costs_two_processors_and_two_cells_and_nobody_else(good: int) -> None:
-    async def story(world: Deployment) -> None:
-        machine = Lives(world, soon, is_deadly=is_deadly, settings=SMALL)
-        created = await world.submit([*lines(good), poison()])
-        batch = await ended(world, created.id, machine)
-        assert (batch.status, batch.counts.completed) == (Status.COMPLETED, good)
-        assert await reasons(world, batch) == {"bad": "processor_crashed"}
-        assert (machine.deaths, machine.cells.deaths) == (2, DEATHS_TO_BLAME)
-        assert machine.cells.open_max_seen <= Settings().cells.count_max
-        assert machine.cells.open == 0
-
-    told(story)
-
-
-def test_two_poisons_in_one_shard_are_blamed_alone() -> None:
-    async def story(world: Deployment) -> None:
-        machine = Lives(world, soon, is_deadly=is_deadly)
-        created = await world.submit([poison("bad-0"), *lines(40), poison("bad-1")])
-        batch = await ended(world, created.id, machine)
-        assert batch.counts.completed == 40
-        assert await reasons(world, batch) == dict.fromkeys(("bad-0", "bad-1"), "processor_crashed")
-        assert (machine.deaths, machine.cells.deaths) == (2, 2 * DEATHS_TO_BLAME)
-        order = [call.headers["x-request-id"].rpartition("_")[2] for call in machine.cells.calls]
-        deadly = [place for place, number in enumerate(order) if number in {"1", "42"}]
-        others = [place for place, number in enumerate(order) if number not in {"1", "42"}]
-        assert max(others) < deadly[-2], "a second death came before the others had gone"
-
-    told(story)
+@scenario
+async def test_a_poison_costs_two_processors_and_two_cells_and_nobody_else(
+    world: Deployment, good: int
+) -> None:
+    machine = Lives(world, soon, is_deadly=is_deadly, settings=SMALL)
+    created = await world.submit([*lines(good), poison()])
+    batch = await ended(world, created.id, machine)
+    assert (batch.status, batch.counts.completed) == (Status.COMPLETED, good)
+    assert await reasons(world, batch) == {"bad": "processor_crashed"}
+    assert (machine.deaths, machine.sandbox.deaths) == (2, DEATHS_TO_BLAME)
+    assert machine.sandbox.open_max_seen <= Settings().sandbox.count_max
+    assert machine.sandbox.open == 0
 
 
-def test_poisons_in_many_shards_cost_each_shard_two_processors_at_most() -> None:
-    async def story(world: Deployment) -> None:
-        machine = Lives(world, soon, is_deadly=is_deadly, settings=SMALL)
-        mixed = [*lines(54), *(poison(f"bad-{number}") for number in range(6))]
-        random.Random(0).shuffle(mixed)
-        batch = await ended(world, (await world.submit(mixed)).id, machine)
-        codes = await reasons(world, batch)
-        assert Counter(codes.values()) == {"processor_crashed": 6}
-        assert all(name.startswith("bad-") for name in codes)
-        assert batch.counts.completed == 54
-        assert machine.deaths <= 2 * 6
+@scenario
+async def test_two_poisons_in_one_shard_are_blamed_alone(world: Deployment) -> None:
+    machine = Lives(world, soon, is_deadly=is_deadly)
+    created = await world.submit([poison("bad-0"), *lines(40), poison("bad-1")])
+    batch = await ended(world, created.id, machine)
+    assert batch.counts.completed == 40
+    assert await reasons(world, batch) == dict.fromkeys(("bad-0", "bad-1"), "processor_crashed")
+    assert (machine.deaths, machine.sandbox.deaths) == (2, 2 * DEATHS_TO_BLAME)
+    order = [call.headers["x-request-id"].rpartition("_")[2] for call in machine.sandbox.calls]
+    deadly = [place for place, number in enumerate(order) if number in {"1", "42"}]
+    others = [place for place, number in enumerate(order) if number not in {"1", "42"}]
+    assert max(others) < deadly[-2], "a second death came before the others had gone"
 
-    told(story)
+
+@scenario
+async def test_poisons_in_many_shards_cost_each_shard_two_processors_at_most(
+    world: Deployment,
+) -> None:
+    machine = Lives(world, soon, is_deadly=is_deadly, settings=SMALL)
+    mixed = [*lines(54), *(poison(f"bad-{number}") for number in range(6))]
+    random.Random(0).shuffle(mixed)
+    batch = await ended(world, (await world.submit(mixed)).id, machine)
+    codes = await reasons(world, batch)
+    assert Counter(codes.values()) == {"processor_crashed": 6}
+    assert all(name.startswith("bad-") for name in codes)
+    assert batch.counts.completed == 54
+    assert machine.deaths <= 2 * 6
 
 
-def test_two_machines_share_the_deaths_of_a_shard() -> None:
-    async def story(world: Deployment) -> None:
-        machines = [Lives(world, soon, is_deadly=is_deadly) for _ in range(2)]
-        created = await world.submit([*lines(30), poison()])
-        batch = await ended(world, created.id, *machines)
-        assert await reasons(world, batch) == {"bad": "processor_crashed"}
-        assert sum(machine.deaths for machine in machines) == 2
-
-    told(story)
+@scenario
+async def test_two_machines_share_the_deaths_of_a_shard(world: Deployment) -> None:
+    machines = [Lives(world, soon, is_deadly=is_deadly) for _ in range(2)]
+    created = await world.submit([*lines(30), poison()])
+    batch = await ended(world, created.id, *machines)
+    assert await reasons(world, batch) == {"bad": "processor_crashed"}
+    assert sum(machine.deaths for machine in machines) == 2
 
 
 @pytest.mark.parametrize("seed", range(25))
-def test_random_kills_blame_nobody(seed: int) -> None:
-    async def story(world: Deployment) -> None:
-        chance = random.Random(seed)
+@scenario
+async def test_random_kills_blame_nobody(world: Deployment, seed: int) -> None:
+    rng = random.Random(seed)
 
-        async def answer(_: Call) -> Reply:
-            await asyncio.sleep(chance.uniform(0.0, 2.0))
-            return ok()
+    async def answer(_: Call) -> Reply:
+        await asyncio.sleep(rng.uniform(0.0, 2.0))
+        return ok()
 
-        machine = Lives(world, answer, settings=SMALL)
+    machine = Lives(world, answer, settings=SMALL)
 
-        async def killer() -> None:
-            for _ in range(12):
-                await asyncio.sleep(chance.uniform(0.0, 25.0))
-                machine.kill()
+    async def killer() -> None:
+        for _ in range(12):
+            await asyncio.sleep(rng.uniform(0.0, 25.0))
+            machine.kill()
 
-        created = await world.submit(lines(chance.randint(1, 80)))
-        async with asyncio.TaskGroup() as group:
-            group.create_task(killer(), name="killer")
-            batch = await ended(world, created.id, machine)
-        assert batch.counts.completed == batch.counts.total
-        assert await reasons(world, batch) == {}
-
-    told(story)
+    created = await world.submit(lines(rng.randint(1, 80)))
+    async with asyncio.TaskGroup() as group:
+        group.create_task(killer(), name="killer")
+        batch = await ended(world, created.id, machine)
+    assert batch.counts.completed == batch.counts.total
+    assert await reasons(world, batch) == {}
 
 
 class Counted:
@@ -179,7 +173,7 @@ async def killed_at(moment: int) -> bool:
     assert await reasons(world, batch) == {"bad": "processor_crashed"}
     assert batch.counts.completed == 6
     # Where it was killed between the death of its child and the record of it, one more dies.
-    assert DEATHS_TO_BLAME <= machine.cells.deaths <= DEATHS_TO_BLAME + 1
+    assert DEATHS_TO_BLAME <= machine.sandbox.deaths <= DEATHS_TO_BLAME + 1
     return moments >= moment
 
 
@@ -199,35 +193,35 @@ ENDS = {
 }
 
 
-def through(cells: Cells) -> Routes:
+def through(sandbox: Cells) -> Routes:
     """Return routes to an endpoint that is asked through these cells."""
-    return Routes(default=Endpoint("e", MemoryUpstream(soon), open_cell=cells))
+    return Routes(default=Endpoint("e", MemoryUpstream(soon), open_sandbox=sandbox))
 
 
 @pytest.mark.parametrize("why", ["cancel", "window", "stop"])
-def test_a_line_whose_record_took_too_long_is_not_sent_any_more(why: str) -> None:
+@scenario
+async def test_a_line_whose_record_took_too_long_is_not_sent_any_more(
+    world: Deployment, why: str
+) -> None:
     """Until the ledger has answered it waits to be sent; what waits is not sent after an end."""
 
-    async def story(world: Deployment) -> None:
-        batch = await world.submit(lines(3), window_seconds=60.0)
-        await lose_twice(world, batch.id)
-        answers_at = batch.expires_at - world.clock.now() + now() + 10.0
-        silence = StoreUnavailable("The ledger is away.")
-        fails(world.store, "record_suspect", silence, until=answers_at)
-        cells, others = Cells(soon), Cells(soon)
-        async with world.processor(through(cells)) as processor:
-            await asyncio.sleep(answers_at - 15.0 - now())
-            if why == "cancel":
-                await world.cancel(batch.id)
-            elif why == "stop":
-                processor.stop()
-            await asyncio.sleep(answers_at + 3.0 - now())
-        assert (len(cells.calls), cells.open) == (0, 0)
-        async with world.processor(through(others)):
-            ended = await world.end_of(batch.id)
-        status, code = ENDS[why]
-        assert ended.status is status
-        assert set((await reasons(world, ended)).values()) == {code}
-        assert others.calls == []
-
-    told(story)
+    batch = await world.submit(lines(3), window_seconds=60.0)
+    await lose_twice(world, batch.id)
+    answers_at = batch.expires_at - world.clock.now() + now() + 10.0
+    silence = StoreUnavailable("The ledger is away.")
+    fails(world.store, "record_suspect", silence, until=answers_at)
+    sandbox, others = Cells(soon), Cells(soon)
+    async with world.processor(through(sandbox)) as processor:
+        await asyncio.sleep(answers_at - 15.0 - now())
+        if why == "cancel":
+            await world.cancel(batch.id)
+        elif why == "stop":
+            processor.stop()
+        await asyncio.sleep(answers_at + 3.0 - now())
+    assert (len(sandbox.calls), sandbox.open) == (0, 0)
+    async with world.processor(through(others)):
+        ended = await world.end_of(batch.id)
+    status, code = ENDS[why]
+    assert ended.status is status
+    assert set((await reasons(world, ended)).values()) == {code}
+    assert others.calls == []

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from testkit.simulate import SQL_EVERY, live, outcome
 from tidegate.testing.loop import TURNS_AT_ONCE_MAX, Deadlock, Livelock, run_virtual
-from tidegate.testing.simulate import SQL_EVERY, live, outcome
 
 SEEDS = 300
 SEEDS_AT_ONCE = 100

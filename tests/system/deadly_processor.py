@@ -19,11 +19,11 @@ from pathlib import Path
 from typing_extensions import override
 
 from tidegate.blobs.filesystem import FilesystemBlobs
+from tidegate.endpoints.endpoint import Endpoint, Routes
+from tidegate.planning.sandboxed import PlanningTask
+from tidegate.planning.settings import Planning
 from tidegate.processor.context import ProcessorContext
-from tidegate.processor.endpoints import Endpoint, Routes
-from tidegate.processor.keeper import ThreadKeeper
-from tidegate.processor.plan_door import PlanTask
-from tidegate.processor.planning_settings import Planning
+from tidegate.processor.leases.renewer import ThreadLeaseRenewer
 from tidegate.processor.service import Processor
 from tidegate.processor.settings import Claims, Settings
 from tidegate.runtime.clock import SystemClock
@@ -37,7 +37,7 @@ from tidegate.stores.sqlite import SqliteStore
 from tidegate.testing.deployment import TENANT, ok
 from tidegate.upstreams.base import Call, Reply, Upstream
 from tidegate.wire import jsonl
-from tidegate.wire.lines import ChatBody, decode_chat
+from tidegate.wire.lines import ChatBody, decode_chat_body
 from tidegate.wiring.sandbox import open_planning, planning_sandbox
 
 SETTINGS = Settings(
@@ -49,7 +49,7 @@ def decode_or_die(raw: bytes) -> ChatBody:
     """Read the body of a line, and kill this process where the marker stands in it."""
     if b"unreadable" in raw:
         os.kill(os.getpid(), signal.SIGKILL)
-    return decode_chat(raw)
+    return decode_chat_body(raw)
 
 
 CELL = ProcessSandboxSettings(
@@ -76,7 +76,7 @@ class Deadly(Upstream):
         return
 
 
-def open_plan_cell(task: PlanTask, scratch: Path) -> ProcessSandbox:
+def open_plan_sandbox(task: PlanningTask, scratch: Path) -> ProcessSandbox:
     """Return a cell whose child is this very program."""
     cell = planning_sandbox(task, scratch=scratch, memory_bytes_max=2**30, start_seconds=30.0)
     return ProcessSandbox(replace(cell.settings, command=(sys.executable, "-P", __file__, "plan")))
@@ -95,7 +95,7 @@ async def work(data: Path, batch_id: str) -> None:
         stack.push_async_callback(blobs.aclose)
         ids = RandomIds()
         routes = Routes(
-            default=Endpoint("deadly", Deadly(), open_cell=lambda: ProcessSandbox(CELL))
+            default=Endpoint("deadly", Deadly(), open_sandbox=lambda: ProcessSandbox(CELL))
         )
         processor = Processor(
             ProcessorContext(
@@ -107,10 +107,10 @@ async def work(data: Path, batch_id: str) -> None:
                 clock=SystemClock(),
                 ids=ids,
                 rng=random.Random(),
-                make_renewer=partial(ThreadKeeper, SETTINGS.claims, lambda: open_store(data)),
+                make_renewer=partial(ThreadLeaseRenewer, SETTINGS.claims, lambda: open_store(data)),
                 make_scratch=tempfile.TemporaryFile,
                 owner=ids.make("processor_"),
-                open_plan_cell=lambda task: open_plan_cell(task, data),
+                open_plan_sandbox=lambda task: open_plan_sandbox(task, data),
             ),
         )
         async with asyncio.TaskGroup() as group:

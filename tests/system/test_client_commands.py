@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tidegate.testing.commands import (
+from testkit.processes import (
     Served,
     command,
     create,

@@ -4,7 +4,7 @@ import json
 import subprocess
 from pathlib import Path
 
-from tidegate.testing.commands import run_to_end, serving, simulator
+from testkit.processes import run_to_end, serving, simulator
 
 KEYS = ("first-secret", "second-secret", "third-secret")
 

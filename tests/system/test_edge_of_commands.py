@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import typer.main
 
+from testkit.processes import command, environment, run_to_end
+from testkit.reference import commands
 from tidegate import cli
 from tidegate.cli import app
 from tidegate.domain.errors import SettingsInvalid, TidegateError
-from tidegate.testing.commands import command, environment, run_to_end
-from tidegate.testing.reference import commands
 
 
 def test_the_shell_completes_commands_and_flags() -> None:

@@ -10,7 +10,7 @@ from typing import cast
 
 import httpx
 
-from tidegate.testing.commands import (
+from testkit.processes import (
     REFUSED,
     create,
     results,

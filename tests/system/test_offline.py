@@ -11,14 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from testkit.servers.counting import CountingModel, request
+from testkit.servers.handler import HandlerServer
 from tidegate.config import load
 from tidegate.domain.errors import Refused
-from tidegate.offline.job import FileFormat, Job, PromptOptions, ResultOrder
+from tidegate.offline.job import FileFormat, OfflineJob, PromptOptions, ResultOrder
 from tidegate.offline.progress import Snapshot
 from tidegate.offline.run import OfflineRun, RunEnd, RunOutcome
 from tidegate.runtime.services import ShutdownRequest
-from tidegate.testing.counting import CountingModel, request
-from tidegate.testing.handler_server import HandlerServer
 from tidegate.upstreams.base import Call, Reply
 from tidegate.wiring.offline import run_offline
 
@@ -46,7 +46,7 @@ class Bench:
         self.is_elsewhere = False
         self.bodies: list[dict[str, object]] = []
         self.view = Shown()
-        self.job = Job(source=folder / "in.jsonl", target=folder / "out.jsonl")
+        self.job = OfflineJob(source=folder / "in.jsonl", target=folder / "out.jsonl")
 
     async def answer(self, call: Call) -> Reply:
         headers = {"content-type": "application/json"}
@@ -60,7 +60,7 @@ class Bench:
             return Reply(status=400, headers=headers, body=b'{"error":{"message":"Bad."}}')
         return await self.model.answer(call)
 
-    async def run(self, job: Job) -> RunOutcome:
+    async def run(self, job: OfflineJob) -> RunOutcome:
         settings = load(environment={}, flags={"upstream.url": self.url}).settings
         return await run_offline(settings, job, self.view)
 
@@ -121,7 +121,7 @@ async def test_parquet_keeps_its_types_and_gains_columns(bench: Bench) -> None:
         "at": pa.array([1] * count, pa.timestamp("ns")),
     }
     pq.write_table(pa.table(columns), source)
-    job = Job(
+    job = OfflineJob(
         source=source,
         target=target,
         file_format=FileFormat.PARQUET,

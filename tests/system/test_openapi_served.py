@@ -4,8 +4,8 @@ import json
 import re
 from pathlib import Path
 
-from tidegate.testing.api_fuzz import fuzz_api
-from tidegate.testing.commands import run_to_end, serving, simulator
+from testkit.fuzz.openapi import fuzz_api
+from testkit.processes import run_to_end, serving, simulator
 
 OPERATIONS = 11
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+from testkit.scenarios.scenario import lines
 from tidegate.blobs.filesystem import FilesystemBlobs
 from tidegate.domain.batch import Status
 from tidegate.runtime.clock import SystemClock
@@ -17,7 +18,6 @@ from tidegate.signals.memory import MemorySignals
 from tidegate.stores.executor import ThreadExecutor
 from tidegate.stores.sqlite import SqliteStore
 from tidegate.testing.deployment import Deployment, request_line
-from tidegate.testing.stories import lines
 
 SCRIPT = Path(__file__).with_name("deadly_processor.py")
 LIVES_MAX = 20
@@ -37,18 +37,18 @@ async def deployment(data: Path) -> AsyncIterator[Deployment]:
 
 async def supervise(data: Path, batch_id: str) -> list[int]:
     """Start a processor whenever one has died; return how each of them ended."""
-    ends: list[int] = []
-    while len(ends) < LIVES_MAX and 0 not in ends:
+    drain: list[int] = []
+    while len(drain) < LIVES_MAX and 0 not in drain:
         life = await asyncio.create_subprocess_exec(
             sys.executable, "-P", str(SCRIPT), str(data), batch_id
         )
         try:
-            ends.append(await life.wait())
+            drain.append(await life.wait())
         finally:
             if life.returncode is None:
                 life.kill()
                 await life.wait()
-    return ends
+    return drain
 
 
 async def test_a_deadly_line_ends_as_an_error_and_all_others_complete(tmp_path: Path) -> None:
@@ -56,8 +56,8 @@ async def test_a_deadly_line_ends_as_an_error_and_all_others_complete(tmp_path: 
     async with deployment(tmp_path) as world:
         batch_id = (await world.submit([*lines(70), deadly])).id
     async with asyncio.timeout(90):
-        ends = await supervise(tmp_path, batch_id)
-    assert ends == [-signal.SIGKILL, -signal.SIGKILL, 0]
+        drain = await supervise(tmp_path, batch_id)
+    assert drain == [-signal.SIGKILL, -signal.SIGKILL, 0]
     async with deployment(tmp_path) as world:
         batch = await world.get(batch_id)
         found = await world.results(batch)
@@ -74,8 +74,8 @@ async def test_a_file_that_no_process_survives_to_read_fails_its_batch(tmp_path:
     async with deployment(tmp_path) as world:
         batch_id = (await world.submit([*lines(70), deadly])).id
     async with asyncio.timeout(90):
-        ends = await supervise(tmp_path, batch_id)
-    assert ends == [-signal.SIGKILL, -signal.SIGKILL, 0]
+        drain = await supervise(tmp_path, batch_id)
+    assert drain == [-signal.SIGKILL, -signal.SIGKILL, 0]
     async with deployment(tmp_path) as world:
         batch = await world.get(batch_id)
     assert (batch.status, batch.counts.total) == (Status.FAILED, 0)

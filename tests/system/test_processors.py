@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 
-from tidegate.testing.commands import (
+from testkit.processes import (
     child,
     create,
     one_line,

@@ -11,10 +11,10 @@ from typing import cast
 
 import pytest
 
-from tidegate.testing.commands import command, environment
-from tidegate.testing.counting import CountingModel, request
-from tidegate.testing.dead_runs import committed
-from tidegate.testing.handler_server import HandlerServer
+from testkit.processes import command, environment
+from testkit.scenarios.killed_runs import committed
+from testkit.servers.counting import CountingModel, request
+from testkit.servers.handler import HandlerServer
 
 BOUND_SECONDS = 60.0
 LINES = 120

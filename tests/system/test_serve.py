@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tidegate.testing.commands import (
+from testkit.processes import (
     create,
     one_line,
     results,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tidegate.testing.commands import environment
-from tidegate.testing.ports import free_ports
+from testkit.free_ports import free_ports
+from testkit.processes import environment
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "tutorial.md"

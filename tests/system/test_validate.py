@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tidegate.testing.commands import one_line, run_to_end
-from tidegate.testing.counting import request
+from testkit.processes import one_line, run_to_end
+from testkit.servers.counting import request
 
 NOWHERE = ("--upstream", "http://127.0.0.1:9")
 

@@ -8,7 +8,18 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "src" / "tidegate"
 CORE = {
-    *("api", "blobs", "collector", "desk", "domain", "processor", "runtime"),
+    *(
+        "api",
+        "blobs",
+        "collector",
+        "desk",
+        "domain",
+        "endpoints",
+        "planning",
+        "processor",
+        "runtime",
+        "sorting",
+    ),
     *(
         "http_server",
         "sandbox",

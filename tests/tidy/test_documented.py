@@ -7,13 +7,13 @@ import typer.main
 from prometheus_client import CollectorRegistry
 from typer.core import TyperArgument, TyperOption
 
+from testkit.reference import commands, setting_default
 from tidegate.cli import app
 from tidegate.cli.config import example_text
 from tidegate.config import names
 from tidegate.telemetry import logs
 from tidegate.telemetry.logs import EVENTS
 from tidegate.telemetry.metrics import Metrics
-from tidegate.testing.reference import commands, setting_default
 
 DOCS = Path(__file__).parents[2] / "docs"
 SOURCE = Path(__file__).parents[2] / "src"

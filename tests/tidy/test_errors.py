@@ -47,7 +47,9 @@ def codes() -> set[str]:
     """Return every code that can stand on a batch or in an error line."""
     package = ROOT / "src" / "tidegate"
     texts = [
-        path.read_text() for room in ("processor", "wire") for path in (package / room).glob("*.py")
+        path.read_text()
+        for room in ("processor", "planning", "endpoints", "wire")
+        for path in (package / room).rglob("*.py")
     ]
     given = re.compile(
         r'(?:code=|_InvalidLine\(\s*)"([a-z_]+)"|return "((?:upstream|reply)_[a-z_]+)"'

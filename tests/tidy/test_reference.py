@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tidegate.testing.reference import pages
+from testkit.reference import pages
 
 FOLDER = Path(__file__).parents[2] / "docs" / "reference"
 

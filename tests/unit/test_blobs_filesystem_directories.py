@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from testkit.faulty_files import FaultyFiles
 from tidegate.blobs.disk import Disk
 from tidegate.blobs.filesystem import FilesystemBlobs
 from tidegate.domain.errors import StorageBroken, StorageFull
-from tidegate.testing.files import FaultyFiles
 
 
 @pytest.fixture

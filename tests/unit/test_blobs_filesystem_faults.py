@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from testkit.faulty_files import FaultyFiles
 from tidegate.blobs.filesystem import BUFFER_BYTES, FilesystemBlobs
 from tidegate.domain.errors import BlobMissing, BlobUnreadable, StorageBroken, StorageFull
-from tidegate.testing.files import FaultyFiles
 
 PATIENCE_SECONDS = 10.0
 

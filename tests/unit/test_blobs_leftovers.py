@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from testkit.faulty_files import FaultyFiles
 from tidegate.blobs.filesystem import BUFFER_BYTES, FilesystemBlobs
 from tidegate.domain.errors import StorageBroken
-from tidegate.testing.files import FaultyFiles
 
 # Another process that begins a blob, says so, and waits to be killed in the midst of it.
 WRITES_UNTIL_KILLED = """

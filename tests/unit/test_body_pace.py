@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from starlette.types import Message
 
-from tidegate.api.body import chunks
+from tidegate.api.body import read_chunks
 from tidegate.api.errors import ClientTooSlow
 from tidegate.api.settings import Limits
 from tidegate.testing.loop import run_virtual
@@ -28,7 +28,7 @@ def sent(pieces: list[tuple[float, int]], *, busy_seconds: float = 0.0) -> int:
             return {"type": "http.request", "body": bytes(size), "more_body": bool(waiting)}
 
         total = 0
-        async for piece in chunks(receive, declared=None, bytes_max=10**9, limits=LIMITS):
+        async for piece in read_chunks(receive, declared=None, bytes_max=10**9, limits=LIMITS):
             total += len(piece)
             await asyncio.sleep(busy_seconds)
         return total

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from testkit.scenarios.collecting import collector_of, parts_of, planned, results_of
+from testkit.scenarios.scenario import Story, at_once, lines
 from tidegate.blobs.memory import MemoryBlobs
 from tidegate.collector.settings import Settings
 from tidegate.domain.batch import Status
@@ -17,10 +19,8 @@ from tidegate.signals.memory import MemorySignals
 from tidegate.stores.base import Want
 from tidegate.stores.executor import InlineExecutor
 from tidegate.stores.sqlite import SqliteStore
-from tidegate.testing.collecting import collector_of, parts_of, planned, results_of
 from tidegate.testing.deployment import TENANT, Deployment, model_of, ok
 from tidegate.testing.loop import LoopClock, run_virtual
-from tidegate.testing.stories import Story, at_once, lines
 from tidegate.upstreams.base import Call, Reply
 
 QUICK = Settings(

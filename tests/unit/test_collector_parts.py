@@ -10,8 +10,8 @@ from tidegate.domain.errors import SettingsInvalid
 from tidegate.domain.file import Part
 from tidegate.domain.shard import Tally
 from tidegate.domain.usage import Usage
-from tidegate.processor.run import CANCELLED, EXPIRED
-from tidegate.wire.result_lines import EXPIRED_CODE, number_of, tally_of
+from tidegate.processor.dispatch.open_batch import CANCELLED, EXPIRED
+from tidegate.wire.read_results import EXPIRED_CODE, number_of, tally_of
 from tidegate.wire.results import error_line, reply_line
 
 NAME = b'"one \\ud800 \\" two"'

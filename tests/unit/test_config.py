@@ -265,12 +265,14 @@ def test_a_child_has_memory_for_the_largest_reply_and_line(
     flags = {
         "upstream.url": "http://x",
         "upstream.limits.body_bytes_max": reply,
-        "processor.cells.memory_bytes_max": memory,
+        "processor.sandbox.memory_bytes_max": memory,
     }
     if fits:
-        assert load(environment={}, flags=flags).settings.processor.cells.memory_bytes_max == memory
+        assert (
+            load(environment={}, flags=flags).settings.processor.sandbox.memory_bytes_max == memory
+        )
     else:
         with pytest.raises(
-            SettingsInvalid, match=r"processor\.cells\.memory_bytes_max .* at least"
+            SettingsInvalid, match=r"processor\.sandbox\.memory_bytes_max .* at least"
         ):
             load(environment={}, flags=flags)

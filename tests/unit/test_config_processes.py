@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from tidegate.config import Settings, check_processing, check_serving, hand_over, load, take_over
+from tidegate.config import (
+    Settings,
+    check_processing,
+    check_serving,
+    load,
+    settings_from_json,
+    settings_to_json,
+)
 from tidegate.domain.errors import SettingsInvalid
 
 URL = "http://127.0.0.1:8001"
@@ -55,21 +62,21 @@ def test_settings_are_handed_over_whole(tmp_path: Path, monkeypatch: pytest.Monk
         desk__extra_endpoints="/v1/rerank",
         logs__format="json",
     )
-    text = hand_over(given)
+    text = settings_to_json(given)
     assert "\n" not in text
     key.unlink()
     keys.unlink()
     monkeypatch.setenv("TIDEGATE_PROCESSORS", "9")
-    assert take_over(text) == given
-    assert take_over(text).server.tenants() == given.server.tenants()
+    assert settings_from_json(text) == given
+    assert settings_from_json(text).server.tenants() == given.server.tenants()
 
 
 def test_settings_for_each_model_are_handed_over(tmp_path: Path) -> None:
     given = load(environment={}, flags={"upstreams": {"a/b": {"url": URL}}}).settings
-    assert take_over(hand_over(given)) == given
+    assert settings_from_json(settings_to_json(given)) == given
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"processors": "many"}', '{"data_dir": 3}'])
 def test_nothing_else_is_taken_over(text: str) -> None:
     with pytest.raises(SettingsInvalid):
-        take_over(text)
+        settings_from_json(text)

@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from starlette.datastructures import Headers, QueryParams
 from starlette.types import Message
 
+from testkit.power.store_machine import run
 from tidegate.api.content import content_reply
 from tidegate.api.errors import RangeUnsatisfiable
 from tidegate.api.replies import Reply
@@ -18,7 +19,6 @@ from tidegate.blobs.memory import MemoryBlobs
 from tidegate.desk import downloads
 from tidegate.desk.read import Content
 from tidegate.domain.file import File, Part, Purpose, merged
-from tidegate.testing.contract.stores_machine import run
 
 NUMBERS = st.integers(0, 40)
 # From, to and suffix, some of them beyond the end or the wrong way round.

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from testkit.servers.api import FixedModels
 from tidegate.blobs.memory import MemoryBlobs
 from tidegate.desk.cancel import cancel_batch
 from tidegate.desk.create import create_batch
@@ -32,8 +33,7 @@ from tidegate.testing.contract.stores import (
     run_whole,
     upload,
 )
-from tidegate.testing.served_api import FixedModels
-from tidegate.wire.batches import BatchRequest, Expiry
+from tidegate.wire.batch_request import BatchRequest, ExpiresAfter
 
 TENANT = "tenant-one"
 OUTPUT = "file-batch_1-output"
@@ -58,7 +58,7 @@ def request(
     endpoint: str = "/v1/embeddings",
     window: str = "1h",
     metadata: dict[str, str] | None = None,
-    expiry: Expiry | None = None,
+    expiry: ExpiresAfter | None = None,
 ) -> BatchRequest:
     return BatchRequest(
         input_file_id=input_file_id,
@@ -84,7 +84,7 @@ async def test_a_created_batch_is_recorded_and_announced() -> None:
 
 
 async def test_the_results_may_go_earlier() -> None:
-    expiry = Expiry(anchor="created_at", seconds=3_600)
+    expiry = ExpiresAfter(anchor="created_at", seconds=3_600)
     batch = await create_batch(desk_of(), TENANT, request(expiry=expiry))
     assert batch.output_expires_seconds == 3_600
 
@@ -109,7 +109,7 @@ async def test_an_input_of_a_stranger_is_not_there() -> None:
         (request(window="1y"), "completion_window"),
         (request(metadata={"a": "b" * 513}), "metadata.a"),
         (
-            request(expiry=Expiry(anchor="created_at", seconds=1)),
+            request(expiry=ExpiresAfter(anchor="created_at", seconds=1)),
             "output_expires_after.seconds",
         ),
         (request(input_file_id="x" * 257), "input_file_id"),

@@ -11,7 +11,7 @@ from tidegate.desk.settings import Settings
 from tidegate.desk.sniff import Sniffer, Verdict
 from tidegate.desk.window import window_seconds
 from tidegate.domain.errors import Refused, SettingsInvalid
-from tidegate.wire.batches import Expiry
+from tidegate.wire.batch_request import ExpiresAfter
 
 
 @pytest.mark.parametrize(
@@ -92,19 +92,27 @@ def test_metadata_beyond_its_bounds(metadata: dict[str, str], param: str, code: 
 
 @pytest.mark.parametrize("seconds", [3_600, 2_592_000])
 def test_an_expiry_at_its_bounds(seconds: int) -> None:
-    assert expiry_seconds("x", Expiry(anchor="created_at", seconds=seconds)) == seconds
+    assert expiry_seconds("x", ExpiresAfter(anchor="created_at", seconds=seconds)) == seconds
 
 
 @pytest.mark.parametrize(
     ("expiry", "param", "code"),
     [
-        (Expiry(anchor="created_at", seconds=3_599), "x.seconds", "integer_below_min_value"),
-        (Expiry(anchor="created_at", seconds=2_592_001), "x.seconds", "integer_above_max_value"),
-        (Expiry(anchor="created_at", seconds=10**5_000), "x.seconds", "integer_above_max_value"),
-        (Expiry(anchor="now", seconds=3_600), "x.anchor", "invalid_value"),
+        (ExpiresAfter(anchor="created_at", seconds=3_599), "x.seconds", "integer_below_min_value"),
+        (
+            ExpiresAfter(anchor="created_at", seconds=2_592_001),
+            "x.seconds",
+            "integer_above_max_value",
+        ),
+        (
+            ExpiresAfter(anchor="created_at", seconds=10**5_000),
+            "x.seconds",
+            "integer_above_max_value",
+        ),
+        (ExpiresAfter(anchor="now", seconds=3_600), "x.anchor", "invalid_value"),
     ],
 )
-def test_an_expiry_beyond_its_bounds(expiry: Expiry, param: str, code: str) -> None:
+def test_an_expiry_beyond_its_bounds(expiry: ExpiresAfter, param: str, code: str) -> None:
     with pytest.raises(Refused) as caught:
         expiry_seconds("x", expiry)
     assert (caught.value.param, caught.value.code) == (param, code)

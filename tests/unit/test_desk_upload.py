@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 from typing_extensions import override
 
+from testkit.servers.api import FixedModels
 from tidegate.blobs.memory import MemoryBlobs
 from tidegate.desk.desk import Desk
 from tidegate.desk.form import FILENAME_CHARACTERS_MAX, Field, FileStart, FormEvent
@@ -18,7 +19,6 @@ from tidegate.runtime.ids import SeededIds
 from tidegate.signals.memory import MemorySignals
 from tidegate.stores.memory import MemoryStore
 from tidegate.testing.contract.stores import START, ManualClock
-from tidegate.testing.served_api import FixedModels
 
 PURPOSE = Field(name="purpose", value="batch")
 NAME = FileStart(filename="in.jsonl")

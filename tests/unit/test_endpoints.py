@@ -1,8 +1,8 @@
 import pytest
 
 from tidegate.domain.errors import SettingsInvalid
-from tidegate.processor.endpoints import MODELS_MAX, Endpoint, PauseSettings, Routes
-from tidegate.runtime.limiter import AimdSettings
+from tidegate.endpoints.endpoint import MODELS_MAX, BackoffSettings, Endpoint, Routes
+from tidegate.endpoints.limiters.aimd import AimdSettings
 from tidegate.upstreams.base import Call, Reply
 from tidegate.upstreams.memory import MemoryUpstream
 
@@ -11,9 +11,9 @@ async def answer(call: Call) -> Reply:
     return Reply(status=200, headers={}, body=b"{}")
 
 
-def an_endpoint(**pauses: float) -> Endpoint:
+def an_endpoint(**backoff: float) -> Endpoint:
     limits = AimdSettings(start=8, min=2, max=8)
-    return Endpoint("e", MemoryUpstream(answer), limits=limits, pauses=PauseSettings(**pauses))
+    return Endpoint("e", MemoryUpstream(answer), limits=limits, backoff=BackoffSettings(**backoff))
 
 
 def test_a_sick_endpoint_rests_and_is_then_tried_by_one() -> None:
@@ -108,4 +108,4 @@ def test_no_upstream_at_all_is_refused() -> None:
 )
 def test_impossible_pauses_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(SettingsInvalid):
-        PauseSettings(**wrong)
+        BackoffSettings(**wrong)

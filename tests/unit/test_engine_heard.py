@@ -6,11 +6,11 @@ from dataclasses import replace
 from hypothesis import example, given, settings, strategies as st
 from typing_extensions import override
 
+from testkit.fleet.engine_log import ODD_COST, Log, Recorder
 from tidegate.simulator.engine.engine import Engine
 from tidegate.simulator.engine.listener import Listener, Listeners
 from tidegate.simulator.engine.sequence import Request, Sequence
 from tidegate.simulator.engine.settings import EngineSettings, Policy
-from tidegate.testing.engine_log import ODD_COST, Log, Recorder
 
 BLOCK = 8
 

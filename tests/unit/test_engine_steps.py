@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 
 from hypothesis import given, settings, strategies as st
 
+from testkit.fleet.engine_log import ODD_COST, Log, Recorder
 from tidegate.simulator.engine.engine import Engine
 from tidegate.simulator.engine.sequence import Request, Sequence, State
 from tidegate.simulator.engine.settings import EngineSettings, Policy
-from tidegate.testing.engine_log import ODD_COST, Log, Recorder
 
 
 @dataclass(eq=False)

@@ -10,15 +10,7 @@ from hypothesis import given, strategies as st
 from starlette.types import ASGIApp, Receive, Scope, Send
 from typing_extensions import override
 
-from tidegate.api.multipart import FormReader
-from tidegate.api.replies import json_reply, send_reply
-from tidegate.desk.form import FormEvent
-from tidegate.domain.batch import Problem
-from tidegate.http_server.protocol import BoundedHttpProtocol
-from tidegate.processor.classify import Classified, classify_reply
-from tidegate.simulator.app import Simulator
-from tidegate.simulator.generation import Choice
-from tidegate.testing.fuzz import (
+from testkit.fuzz import (
     api,
     config,
     door,
@@ -29,10 +21,18 @@ from tidegate.testing.fuzz import (
     splicing,
     target,
 )
-from tidegate.testing.fuzz.__main__ import TARGETS, main
-from tidegate.testing.fuzz.harness import INPUTS_PER_SEED, fuzz
-from tidegate.testing.fuzz.mutations import CUTS, Edit, cut, edited, edits
-from tidegate.testing.fuzz.target import Found, Hung, Searchable, Target
+from testkit.fuzz.__main__ import TARGETS, main
+from testkit.fuzz.harness import INPUTS_PER_SEED, fuzz
+from testkit.fuzz.mutations import CUTS, Edit, cut, edited, edits
+from testkit.fuzz.target import Found, Hung, Searchable, Target
+from tidegate.api.multipart import FormReader
+from tidegate.api.replies import json_reply, send_reply
+from tidegate.desk.form import FormEvent
+from tidegate.domain.batch import Problem
+from tidegate.endpoints.classify import ClassifiedAttempt, classify_reply
+from tidegate.http_server.protocol import BoundedHttpProtocol
+from tidegate.simulator.app import Simulator
+from tidegate.simulator.generation import Choice
 from tidegate.upstreams.base import Reply
 from tidegate.upstreams.http1.connection import Connection
 
@@ -67,7 +67,7 @@ def _all_wrong(number: int, raw: bytes, *, endpoint: str) -> Problem:
 
 def _without_blanks(
     reply: Reply, request_id: str, custom_id: bytes, *, starting: bool
-) -> Classified:
+) -> ClassifiedAttempt:
     tidied = Reply(status=reply.status, headers=reply.headers, body=reply.body.replace(b": ", b":"))
     return classify_reply(tidied, request_id, custom_id, starting=starting)
 

@@ -7,6 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from structlog.testing import capture_logs
 
+from testkit.scenarios.scenario import fails, now
 from tidegate.blobs.memory import MemoryBlobs
 from tidegate.domain.errors import StorageBroken, StorageFull, StoreUnavailable
 from tidegate.runtime.health import (
@@ -22,8 +23,7 @@ from tidegate.signals.memory import MemorySignals
 from tidegate.stores.memory import MemoryStore
 from tidegate.telemetry.logs import STORAGE_FREED, STORAGE_FULL
 from tidegate.telemetry.metrics import Metrics
-from tidegate.testing.loop import LoopClock, run_virtual
-from tidegate.testing.stories import fails, now
+from tidegate.testing.loop import LoopClock, in_virtual_time, run_virtual
 from tidegate.wiring.rooms import Ports, operators_app
 from tidegate.wiring.serving import BatchServices, make_disk_space_monitor, ready_conditions
 
@@ -46,64 +46,58 @@ class Proof:
             raise self.error
 
 
-def test_it_tells_once_of_each_change_and_looks_more_often_while_it_is_full() -> None:
-    async def story() -> None:
-        fine, proof = Proof(), Proof()
-        told: list[tuple[float, str | None]] = []
-        watch = DiskSpaceMonitor((fine, proof), lambda reason: told.append((now(), reason)))
-        began = now()
-        async with asyncio.TaskGroup() as group:
-            group.create_task(watch.run(), name="watch")
-            await asyncio.sleep(1.0)
-            assert told == []
-            proof.error = FULL
-            await asyncio.sleep(PROBE_SECONDS)
-            assert watch.is_full
-            await asyncio.sleep(2 * PROBE_SECONDS_FULL)
-            proof.error = None
-            await asyncio.sleep(PROBE_SECONDS_FULL)
-            watch.stop()
-        assert [watch.is_full] == [False]
-        full_at, freed_at = (at - began for at, _ in told)
-        assert [reason for _, reason in told] == ["no room", None]
-        assert full_at == PROBE_SECONDS
-        assert freed_at == PROBE_SECONDS + 3 * PROBE_SECONDS_FULL
-        assert fine.asked_at == proof.asked_at
-
-    run_virtual(story())
-
-
-def test_without_an_answer_it_stays_what_it_was() -> None:
-    async def story() -> None:
-        proof = Proof()
-        told: list[str | None] = []
-        watch = DiskSpaceMonitor((proof,), told.append)
+@in_virtual_time
+async def test_it_tells_once_of_each_change_and_looks_more_often_while_it_is_full() -> None:
+    is_ok, proof = Proof(), Proof()
+    told: list[tuple[float, str | None]] = []
+    watch = DiskSpaceMonitor((is_ok, proof), lambda reason: told.append((now(), reason)))
+    began = now()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(watch.run(), name="watch")
+        await asyncio.sleep(1.0)
+        assert told == []
         proof.error = FULL
-        async with asyncio.TaskGroup() as group:
-            group.create_task(watch.run(), name="watch")
-            await asyncio.sleep(0.5)
-            proof.error = StoreUnavailable("away")
-            await asyncio.sleep(2 * PROBE_SECONDS_FULL)
-            assert watch.is_full
-            proof.hangs = True
-            await asyncio.sleep(3 * PROBE_TIMEOUT_SECONDS)
-            assert watch.is_full
-            asked = len(proof.asked_at)
-            watch.abort()
-        assert told == ["no room"]
-        assert asked >= 4, "a proof that hangs is given up, and asked for again"
-
-    run_virtual(story())
+        await asyncio.sleep(PROBE_SECONDS)
+        assert watch.is_full
+        await asyncio.sleep(2 * PROBE_SECONDS_FULL)
+        proof.error = None
+        await asyncio.sleep(PROBE_SECONDS_FULL)
+        watch.stop()
+    assert [watch.is_full] == [False]
+    full_at, freed_at = (at - began for at, _ in told)
+    assert [reason for _, reason in told] == ["no room", None]
+    assert full_at == PROBE_SECONDS
+    assert freed_at == PROBE_SECONDS + 3 * PROBE_SECONDS_FULL
+    assert is_ok.asked_at == proof.asked_at
 
 
-def test_a_broken_disk_ends_it() -> None:
-    async def story() -> None:
-        proof = Proof()
-        proof.error = StorageBroken("a flush failed")
-        with pytest.raises(StorageBroken):
-            await DiskSpaceMonitor((proof,), lambda _reason: None).run()
+@in_virtual_time
+async def test_without_an_answer_it_stays_what_it_was() -> None:
+    proof = Proof()
+    told: list[str | None] = []
+    watch = DiskSpaceMonitor((proof,), told.append)
+    proof.error = FULL
+    async with asyncio.TaskGroup() as group:
+        group.create_task(watch.run(), name="watch")
+        await asyncio.sleep(0.5)
+        proof.error = StoreUnavailable("away")
+        await asyncio.sleep(2 * PROBE_SECONDS_FULL)
+        assert watch.is_full
+        proof.hangs = True
+        await asyncio.sleep(3 * PROBE_TIMEOUT_SECONDS)
+        assert watch.is_full
+        asked = len(proof.asked_at)
+        watch.abort()
+    assert told == ["no room"]
+    assert asked >= 4, "a proof that hangs is given up, and asked for again"
 
-    run_virtual(story())
+
+@in_virtual_time
+async def test_a_broken_disk_ends_it() -> None:
+    proof = Proof()
+    proof.error = StorageBroken("a flush failed")
+    with pytest.raises(StorageBroken):
+        await DiskSpaceMonitor((proof,), lambda _reason: None).run()
 
 
 def memory_ports() -> Ports:
@@ -143,33 +137,29 @@ def test_a_server_without_a_processor_tells_metrics_and_log_of_a_full_disk(port:
     assert [log["event"] for log in logs] == [STORAGE_FULL, STORAGE_FREED]
 
 
-def test_ready_of_a_server_with_child_processors_reports_a_full_disk() -> None:
+@in_virtual_time
+async def test_ready_of_a_server_with_child_processors_reports_a_full_disk() -> None:
     """The server has no processor of its own here: it relies on its own probe of the disk."""
 
-    async def story() -> None:
-        ports = memory_ports()
-        fails(ports.blobs, "check", FULL, until=now() + 8.0)
-        monitor = make_disk_space_monitor(ports)
-        children = {
-            "processors": lambda: Condition(fine=True, words="2 of 2 processors are alive.")
-        }
-        app = operators_app(
-            ports, ShutdownRequest(), ready_conditions(BatchServices(conditions=children), monitor)
-        )
-        transport = httpx.ASGITransport(app)
-        async with (
-            httpx.AsyncClient(transport=transport, base_url="http://operators") as client,
-            asyncio.TaskGroup() as group,
-        ):
-            group.create_task(monitor.run(), name="monitor")
-            await asyncio.sleep(1.0)
-            reply = await client.get("/ready")
-            assert reply.status_code == 503
-            assert reply.json()["checks"]["storage"] == "no room"
-            await asyncio.sleep(9.0)
-            reply = await client.get("/ready")
-            assert reply.status_code == 200
-            assert reply.json()["checks"]["storage"] == "ok"
-            monitor.stop()
-
-    run_virtual(story())
+    ports = memory_ports()
+    fails(ports.blobs, "check", FULL, until=now() + 8.0)
+    monitor = make_disk_space_monitor(ports)
+    children = {"processors": lambda: Condition(is_ok=True, message="2 of 2 processors are alive.")}
+    app = operators_app(
+        ports, ShutdownRequest(), ready_conditions(BatchServices(conditions=children), monitor)
+    )
+    transport = httpx.ASGITransport(app)
+    async with (
+        httpx.AsyncClient(transport=transport, base_url="http://operators") as client,
+        asyncio.TaskGroup() as group,
+    ):
+        group.create_task(monitor.run(), name="monitor")
+        await asyncio.sleep(1.0)
+        reply = await client.get("/ready")
+        assert reply.status_code == 503
+        assert reply.json()["checks"]["storage"] == "no room"
+        await asyncio.sleep(9.0)
+        reply = await client.get("/ready")
+        assert reply.status_code == 200
+        assert reply.json()["checks"]["storage"] == "ok"
+        monitor.stop()

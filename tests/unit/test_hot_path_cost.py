@@ -12,12 +12,12 @@ from functools import partial
 import pytest
 from typing_extensions import override
 
+from testkit.null_blobs import Drain
+from testkit.scenarios.journey import Roads, lines_of, take_in, travel
+from testkit.yardstick import ROUNDS_MIN, Scales, turns, weigh
 from tidegate.blobs.memory import MemoryBlobs
-from tidegate.testing.drain import Drain
-from tidegate.testing.journey import Roads, lines_of, take_in, travel
 from tidegate.testing.loop import run_virtual
-from tidegate.testing.yardstick import ROUNDS_MIN, Scales, turns, weigh
-from tidegate.upstreams.base import Call, Receiver, Reply, Sending, Upstream
+from tidegate.upstreams.base import Call, PendingCall, Receiver, Reply, Upstream
 
 LINES = 1_000
 
@@ -55,7 +55,7 @@ class Dearer(Upstream):
     turns: int
 
     @override
-    def begin(self, call: Call, receiver: Receiver) -> Sending | None:
+    def begin(self, call: Call, receiver: Receiver) -> PendingCall | None:
         turns(self.turns)
         return self.inner.begin(call, receiver)
 

@@ -19,13 +19,13 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 from typing_extensions import TypeVarTuple, Unpack, override
 
-from tidegate.processor import dispatcher
-from tidegate.processor.dispatcher import LANDINGS_AT_ONCE
+from testkit.scenarios.journey import Roads, Stopwatch, lines_of, travel
+from tidegate.processor.dispatch import dispatcher
+from tidegate.processor.dispatch.dispatcher import LANDINGS_AT_ONCE
 from tidegate.runtime.clock import Clock
 from tidegate.stores.executor import InlineExecutor
 from tidegate.stores.sqlite import SqliteStore
 from tidegate.telemetry.processor_metrics import ProcessorMetrics
-from tidegate.testing.journey import Roads, Stopwatch, lines_of, travel
 from tidegate.testing.loop import VirtualLoop
 from tidegate.upstreams.base import Call, Reply, Upstream
 

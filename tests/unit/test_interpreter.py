@@ -7,6 +7,7 @@ from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES
 
 import pytest
 
+from testkit.processes import run_to_end
 from tidegate.cli.exit_codes import run_until_stopped
 from tidegate.domain import retry
 from tidegate.runtime.interpreter import (
@@ -15,7 +16,6 @@ from tidegate.runtime.interpreter import (
     is_compiled,
     set_switch_interval,
 )
-from tidegate.testing.commands import run_to_end
 
 
 @pytest.fixture

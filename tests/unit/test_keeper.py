@@ -9,18 +9,22 @@ from pathlib import Path
 import pytest
 from typing_extensions import override
 
+from testkit.scenarios.scenario import fails, now
 from tidegate.domain.claim import Claim, Unit
 from tidegate.domain.errors import StorageBroken, StorageFull
-from tidegate.processor.keeper import FULL_RETRY_SECONDS, TaskKeeper, ThreadKeeper
+from tidegate.processor.leases.renewer import (
+    FULL_RETRY_SECONDS,
+    TaskLeaseRenewer,
+    ThreadLeaseRenewer,
+)
 from tidegate.processor.settings import Claims
-from tidegate.processor.storage import HOLDERS_FIRST_SECONDS
+from tidegate.processor.write_gate import HOLDERS_FIRST_SECONDS
 from tidegate.stores.base import Store
 from tidegate.stores.executor import ThreadExecutor
 from tidegate.stores.memory import MemoryStore
 from tidegate.stores.sqlite import SqliteStore
 from tidegate.testing.contract.stores import ManualClock, claim_shard, list_offers, planned
-from tidegate.testing.loop import LoopClock, run_virtual
-from tidegate.testing.stories import fails, now
+from tidegate.testing.loop import LoopClock, in_virtual_time
 
 QUICK = Claims(lease_seconds=0.18, poll_seconds=0.05)
 
@@ -63,14 +67,14 @@ class Bench:
         member: str | None = None,
         on_lost: Callable[[Claim], None] = ignore,
         on_full: Callable[[StorageFull], None] = ignore,
-    ) -> AsyncIterator[ThreadKeeper]:
+    ) -> AsyncIterator[ThreadLeaseRenewer]:
         loop = asyncio.get_running_loop()
 
         def told() -> None:
             self.threads.add(threading.current_thread().name)
             loop.call_soon_threadsafe(self.renewed.set)
 
-        keeper = ThreadKeeper(
+        keeper = ThreadLeaseRenewer(
             QUICK,
             lambda: Watched(self.path, self.clock, told, fail),
             member=member,
@@ -171,35 +175,33 @@ async def test_a_full_disk_does_not_end_the_keeper(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("verb", ["renew", "beat"])
-def test_what_found_no_room_is_tried_again_soon(verb: str) -> None:
-    async def story() -> None:
-        store = MemoryStore(LoopClock(asyncio.get_running_loop()))
-        await planned(store)
-        heard: list[float] = []
-        keeper = TaskKeeper(
-            Claims(lease_seconds=15.0),
-            store,
-            member="anna",
-            on_lost=ignore,
-            on_full=lambda _: heard.append(now()),
-        )
-        keeper.add([(await claim_shard(store)).claim])
-        keeper.mark_progress()
-        fails(store, verb, StorageFull("no room"), until=8.0)
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(keeper.run(), name="keeper")
-            await asyncio.sleep(30.0)
-            task.cancel()
-        assert heard == [5.0 + FULL_RETRY_SECONDS * number for number in range(12)]
-
-    run_virtual(story())
+@in_virtual_time
+async def test_what_found_no_room_is_tried_again_soon(verb: str) -> None:
+    store = MemoryStore(LoopClock(asyncio.get_running_loop()))
+    await planned(store)
+    heard: list[float] = []
+    keeper = TaskLeaseRenewer(
+        Claims(lease_seconds=15.0),
+        store,
+        member="anna",
+        on_lost=ignore,
+        on_full=lambda _: heard.append(now()),
+    )
+    keeper.add([(await claim_shard(store)).claim])
+    keeper.mark_progress()
+    fails(store, verb, StorageFull("no room"), until=8.0)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(keeper.run(), name="keeper")
+        await asyncio.sleep(30.0)
+        task.cancel()
+    assert heard == [5.0 + FULL_RETRY_SECONDS * number for number in range(12)]
     assert 2 * FULL_RETRY_SECONDS < HOLDERS_FIRST_SECONDS, "holders come first"
 
 
 async def test_a_ledger_that_is_broken_ends_the_keeper_by_its_own_words(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     path.write_bytes(b"not a ledger" * 1_000)
-    keeper = ThreadKeeper(
+    keeper = ThreadLeaseRenewer(
         QUICK,
         lambda: SqliteStore(path, ManualClock(), ThreadExecutor()),
         member=None,
@@ -215,5 +217,5 @@ async def test_a_keeper_that_dies_says_why() -> None:
         raise ValueError("a bug")
 
     with pytest.raises(RuntimeError, match="keeper of claims has died") as caught:
-        await ThreadKeeper(QUICK, broken, member=None, on_lost=ignore, on_full=ignore).run()
+        await ThreadLeaseRenewer(QUICK, broken, member=None, on_lost=ignore, on_full=ignore).run()
     assert isinstance(caught.value.__cause__, ValueError)

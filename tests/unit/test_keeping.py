@@ -13,13 +13,13 @@ from typing_extensions import override
 from tidegate.blobs.memory import MemoryBlobs
 from tidegate.domain.errors import BlobMissing
 from tidegate.domain.file import Part
-from tidegate.processor import keeping
-from tidegate.processor.keeping import GAP_BYTES_MAX, READ_BYTES_MAX
-from tidegate.processor.planning_settings import Planning
-from tidegate.processor.problems import Problems
-from tidegate.processor.scan import Scan
-from tidegate.processor.slices import Slice, slices
-from tidegate.processor.source import READ_BYTES, Source
+from tidegate.planning import record_store
+from tidegate.planning.cut_shards import ShardSlice, cut_shards
+from tidegate.planning.input_file import READ_BYTES, InputFile
+from tidegate.planning.problems import FirstProblems
+from tidegate.planning.record_store import GAP_BYTES_MAX, READ_BYTES_MAX
+from tidegate.planning.settings import Planning
+from tidegate.planning.validate import InputValidation
 
 CHAT = "/v1/chat/completions"
 TEXTS = st.sampled_from(["", "é", '"a"', "\n", "\ud800", "custom_id", "a" * 40, "x" * 1_500])
@@ -39,7 +39,7 @@ class Noting(MemoryBlobs):
         return await super().read_ranges(name, ranges)
 
 
-async def stored(data: bytes, edges: Sequence[int] = ()) -> Source:
+async def stored(data: bytes, edges: Sequence[int] = ()) -> InputFile:
     """Return a file that is cut at these edges into parts, each in the middle of another blob."""
     blobs = MemoryBlobs()
     parts = []
@@ -47,7 +47,7 @@ async def stored(data: bytes, edges: Sequence[int] = ()) -> Source:
         if start < end <= len(data):
             await blobs.put(f"part-{number}", b"junk" + data[start:end] + b"junk")
             parts.append(Part(blob=f"part-{number}", offset=4, length=end - start))
-    return Source(blobs, parts)
+    return InputFile(blobs, parts)
 
 
 async def once(data: bytes) -> AsyncIterator[bytes]:
@@ -55,16 +55,18 @@ async def once(data: bytes) -> AsyncIterator[bytes]:
 
 
 async def planned(
-    data: bytes, source: Source | None, settings: Planning | None = None
-) -> list[Slice]:
+    data: bytes, source: InputFile | None, settings: Planning | None = None
+) -> list[ShardSlice]:
     settings = settings or Planning(shard_lines_max=3, run_lines_max=2)
-    problems = Problems(10)
+    problems = FirstProblems(10)
     with ExitStack() as stack:
-        scan = Scan(settings, io.BytesIO, stack, endpoint=CHAT, problems=problems, source=source)
+        scan = InputValidation(
+            settings, io.BytesIO, stack, endpoint=CHAT, problems=problems, source=source
+        )
         await scan.read(once(data) if source is None else source.pieces())
         assert await scan.judge() is None
         assert problems.listed() == []
-        return [piece async for piece in slices(scan, settings)]
+        return [piece async for piece in cut_shards(scan, settings)]
 
 
 def request(number: int, text: str, order: Sequence[str], note: str, *, spaced: bool) -> bytes:
@@ -111,7 +113,7 @@ async def test_what_lies_between_is_read_too_up_to_a_bound(beyond: int, reads: i
     blobs = Noting()
     data = gapped(7, GAP_BYTES_MAX + beyond)
     await blobs.put("blob", data)
-    source = Source(blobs, [Part(blob="blob", offset=0, length=len(data))])
+    source = InputFile(blobs, [Part(blob="blob", offset=0, length=len(data))])
     assert await planned(data, source) == await planned(data, None)
     assert len(blobs.ranges) == reads
     assert sum(length for _, length in blobs.ranges) >= len(data) - GAP_BYTES_MAX - 100
@@ -125,15 +127,15 @@ async def test_neighbours_are_read_at_once_up_to_a_bound(monkeypatch: pytest.Mon
     async def ranges() -> list[tuple[int, int]]:
         blobs = Noting()
         await blobs.put("blob", data)
-        source = Source(blobs, [Part(blob="blob", offset=0, length=len(data))])
+        source = InputFile(blobs, [Part(blob="blob", offset=0, length=len(data))])
         assert await planned(data, source, settings) == await planned(data, None, settings)
         return blobs.ranges
 
     start = len(b'{"custom_id":')
     assert await ranges() == [(start, len(data) - 1 - start)]
-    monkeypatch.setattr(keeping, "READ_BYTES_MAX", len(data) - 1 - start)
+    monkeypatch.setattr(record_store, "READ_BYTES_MAX", len(data) - 1 - start)
     assert len(await ranges()) == 1
-    monkeypatch.setattr(keeping, "READ_BYTES_MAX", len(data) - 2 - start)
+    monkeypatch.setattr(record_store, "READ_BYTES_MAX", len(data) - 2 - start)
     assert len(await ranges()) == 2
 
 
@@ -148,16 +150,16 @@ async def test_an_input_that_gets_lost_in_between_is_missing() -> None:
     data = gapped(1, 200)
     blobs = MemoryBlobs()
     await blobs.put("blob", data)
-    source = Source(blobs, [Part(blob="blob", offset=0, length=len(data))])
+    source = InputFile(blobs, [Part(blob="blob", offset=0, length=len(data))])
     with ExitStack() as stack:
-        scan = Scan(
-            Planning(), io.BytesIO, stack, endpoint=CHAT, problems=Problems(1), source=source
+        scan = InputValidation(
+            Planning(), io.BytesIO, stack, endpoint=CHAT, problems=FirstProblems(1), source=source
         )
         await scan.read(source.pieces())
         assert await scan.judge() is None
         await blobs.delete("blob")
         with pytest.raises(BlobMissing):
-            await anext(slices(scan, Planning()))
+            await anext(cut_shards(scan, Planning()))
 
 
 async def test_a_source_is_read_in_pieces_of_a_bounded_size() -> None:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from tidegate.domain.errors import SettingsInvalid
-from tidegate.runtime.limiter import Aimd, AimdSettings
+from tidegate.endpoints.limiters.aimd import Aimd, AimdSettings
 
 
 @given(events=st.lists(st.tuples(st.booleans(), st.floats(0, 5)), max_size=200))

@@ -3,15 +3,15 @@
 from prometheus_client import CollectorRegistry, generate_latest
 from structlog.testing import capture_logs
 
-from tidegate.domain.errors import CellDied, CellNotStarted
+from tidegate.domain.errors import SandboxDied, SandboxNotStarted
 from tidegate.telemetry.logs import (
-    CELL_DIED,
-    CELL_NOT_STARTED,
     ENDPOINT_PAUSED,
     ENDPOINT_RESUMED,
-    LINE_BLAMED,
     PLANNING_DIED,
     PLANNING_QUARANTINED,
+    POISON_LINE_FAILED,
+    SANDBOX_DIED,
+    SANDBOX_NOT_STARTED,
     SHARD_QUARANTINED,
     STORAGE_FREED,
     STORAGE_FULL,
@@ -49,17 +49,17 @@ def test_what_runs_alone_is_counted_and_logged() -> None:
         observer = Metrics(registry).processor
         observer.on_shard_quarantined("batch_1", 7)
         observer.on_line_sandboxed()
-        observer.on_sandbox_death("batch_1", 12, CellDied("It is gone."))
-        observer.on_sandbox_not_started(CellNotStarted("No room."))
+        observer.on_sandbox_death("batch_1", 12, SandboxDied("It is gone."))
+        observer.on_sandbox_not_started(SandboxNotStarted("No room."))
         observer.on_poison_line("batch_1", 12)
         observer.on_quarantine_size(2)
         observer.on_planning_sandboxed("batch_2")
-        observer.on_planning_death("batch_2", "line 3", CellDied("It is gone, too."))
+        observer.on_planning_death("batch_2", "line 3", SandboxDied("It is gone, too."))
     assert [log["event"] for log in logs] == [
         SHARD_QUARANTINED,
-        CELL_DIED,
-        CELL_NOT_STARTED,
-        LINE_BLAMED,
+        SANDBOX_DIED,
+        SANDBOX_NOT_STARTED,
+        POISON_LINE_FAILED,
         PLANNING_QUARANTINED,
         PLANNING_DIED,
     ]
@@ -68,7 +68,7 @@ def test_what_runs_alone_is_counted_and_logged() -> None:
     assert (logs[5]["batch"], logs[5]["place"]) == ("batch_2", "line 3")
     text = generate_latest(registry).decode()
     assert "tidegate_quarantined_lines_total 1.0" in text
-    assert "tidegate_cell_deaths_total 2.0" in text
+    assert "tidegate_sandbox_deaths_total 2.0" in text
     assert "tidegate_quarantined_shards 2.0" in text
 
 

@@ -6,14 +6,14 @@ from contextlib import ExitStack
 import pytest
 from hypothesis import given, strategies as st
 
-from tidegate.processor import names
-from tidegate.processor.names import BUCKETS, Names
-from tidegate.processor.sorter import ExternalSorter
+from tidegate.planning import duplicate_ids
+from tidegate.planning.duplicate_ids import BUCKETS, DuplicateIdFinder
+from tidegate.sorting.external_sort import ExternalSorter
 
 
-def names_of(stack: ExitStack, given_names: list[str]) -> Names:
+def names_of(stack: ExitStack, given_names: list[str]) -> DuplicateIdFinder:
     sorter = stack.enter_context(ExternalSorter(io.BytesIO, run_bytes_max=50, run_items_max=3))
-    taken = Names(sorter, io.BytesIO, stack)
+    taken = DuplicateIdFinder(sorter, io.BytesIO, stack)
     for number, name in enumerate(given_names, start=1):
         taken.add(number, name)
     return taken
@@ -37,9 +37,9 @@ def test_repeated_names_are_found_whatever_their_hashes(
     given_names: list[str], at_once: int, *, alike: bool
 ) -> None:
     with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(names, "NAMES_AT_ONCE", at_once)
+        patch.setattr(duplicate_ids, "NAMES_AT_ONCE", at_once)
         if alike:
-            patch.setattr(names, "hash", len, raising=False)
+            patch.setattr(duplicate_ids, "hash", len, raising=False)
         taken = names_of(stack, given_names)
         suspects = list(taken.suspects())
         assert len(suspects) == BUCKETS

@@ -8,7 +8,7 @@ from tidegate.cli.run_view import duration, one_line
 from tidegate.domain.batch import Batch, Counts, Status
 from tidegate.domain.errors import StorageFull
 from tidegate.domain.usage import Usage
-from tidegate.offline.answers import read_answer
+from tidegate.offline.answers import read_result_row
 from tidegate.offline.progress import RATE_SECONDS, Phase, Progress
 from tidegate.wire.results import error_line, reply_line
 
@@ -36,32 +36,32 @@ def answered(body: object, status: int = 200) -> bytes:
     ],
 )
 def test_the_text_of_an_answer_is_found_else_its_json(body: object, text: str | None) -> None:
-    found = read_answer(answered(body)).response
+    found = read_result_row(answered(body)).response
     assert found == (json.dumps(body) if text is None else text)
 
 
 def test_tokens_are_told_where_the_server_tells_them() -> None:
     usage = {"prompt_tokens": 3, "completion_tokens": 2}
-    answer = read_answer(answered({"choices": [{"text": "a"}], "usage": usage}))
+    answer = read_result_row(answered({"choices": [{"text": "a"}], "usage": usage}))
     assert (answer.custom_id, answer.input_tokens, answer.output_tokens) == ("id", 3, 2)
-    assert read_answer(answered({"choices": []})).input_tokens is None
+    assert read_result_row(answered({"choices": []})).input_tokens is None
 
 
 def test_what_failed_says_why() -> None:
-    refused = read_answer(answered({"error": {"message": "too long"}}, 400))
+    refused = read_result_row(answered({"error": {"message": "too long"}}, 400))
     assert (refused.response, refused.error) == (None, "400: too long")
-    assert read_answer(answered({"oh": 1}, 404)).error == '404: {"oh": 1}'
+    assert read_result_row(answered({"oh": 1}, 404)).error == '404: {"oh": 1}'
     line = error_line("batch_req_a_1", b'"id"', code="processor_crashed", message="Why.")
-    assert read_answer(line).error == "processor_crashed: Why."
+    assert read_result_row(line).error == "processor_crashed: Why."
 
 
 def test_lone_surrogates_do_not_break_a_table() -> None:
     raw = b'{"choices":[{"message":{"content":"a\\ud800b"}}],"usage":{"prompt_tokens":1}}'
     line = reply_line("batch_req_a_1", b'"i\\ud800"', status=200, upstream_id="u", body=raw)
-    answer = read_answer(line)
+    answer = read_result_row(line)
     assert (answer.custom_id, answer.response) == ("i\ufffd", "a\ufffdb")
     failed = error_line("batch_req_a_1", b'"\\ud800"', code="c", message="m")
-    assert read_answer(failed).error == "c: m"
+    assert read_result_row(failed).error == "c: m"
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_lone_surrogates_do_not_break_a_table() -> None:
 @pytest.mark.parametrize("status", [200, 400])
 def test_whatever_a_server_answers_has_a_place_in_a_table(raw: bytes, status: int) -> None:
     line = reply_line("batch_req_a_1", b'"id"', status=status, upstream_id="u", body=raw)
-    answer = read_answer(line)
+    answer = read_result_row(line)
     assert answer.custom_id == "id"
     assert (answer.error is None) is (status == 200)
     assert answer.response is not None or answer.error is not None

@@ -8,18 +8,18 @@ import pytest
 
 from tidegate.domain.errors import Conflict, Refused, StorageFull
 from tidegate.offline.atomic_file import PART_SUFFIX, replace_atomically
-from tidegate.offline.job import FileFormat, Job, PromptOptions
+from tidegate.offline.job import FileFormat, OfflineJob, PromptOptions
 from tidegate.offline.state import RECORD_FILE, Finished, open_state
 
 FINISHED = Finished(total=3, completed=2, failed=1, input_tokens=5, output_tokens=7, errors="e")
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Job:
-    return Job(source=tmp_path / "in.jsonl", target=tmp_path / "out.jsonl")
+def job(tmp_path: Path) -> OfflineJob:
+    return OfflineJob(source=tmp_path / "in.jsonl", target=tmp_path / "out.jsonl")
 
 
-def test_a_run_that_is_started_is_found_again(job: Job) -> None:
+def test_a_run_that_is_started_is_found_again(job: OfflineJob) -> None:
     with open_state(job) as state:
         assert not state.is_started
         state.bind("a" * 64)
@@ -35,13 +35,13 @@ def test_a_run_that_is_started_is_found_again(job: Job) -> None:
     assert not job.folder.exists()
 
 
-def test_an_empty_folder_is_not_left_behind(job: Job) -> None:
+def test_an_empty_folder_is_not_left_behind(job: OfflineJob) -> None:
     with open_state(job):
         assert job.folder.is_dir()
     assert not job.folder.exists()
 
 
-def test_what_differs_is_named(job: Job) -> None:
+def test_what_differs_is_named(job: OfflineJob) -> None:
     prompt_options = PromptOptions(template="{a}", parameters={"b": 1, "a": 2})
     begun = replace(job, model="m", prompt_options=prompt_options)
     with open_state(begun) as state:
@@ -60,7 +60,7 @@ def test_what_differs_is_named(job: Job) -> None:
     assert (job.folder / RECORD_FILE).is_file()
 
 
-def test_a_second_holder_is_refused_until_the_first_has_gone(job: Job) -> None:
+def test_a_second_holder_is_refused_until_the_first_has_gone(job: OfflineJob) -> None:
     with open_state(job):
         with pytest.raises(Conflict, match="Another `tidegate run` works on"), open_state(job):
             pass
@@ -69,7 +69,7 @@ def test_a_second_holder_is_refused_until_the_first_has_gone(job: Job) -> None:
         pass
 
 
-def test_restart_forgets_and_replaces(job: Job) -> None:
+def test_restart_forgets_and_replaces(job: OfflineJob) -> None:
     with open_state(job) as state:
         state.bind("a" * 64)
         state.data.mkdir()
@@ -81,14 +81,14 @@ def test_restart_forgets_and_replaces(job: Job) -> None:
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.errors.jsonl"])
-def test_a_file_that_is_there_is_not_replaced(job: Job, name: str) -> None:
+def test_a_file_that_is_there_is_not_replaced(job: OfflineJob, name: str) -> None:
     job.target.with_name(name).write_text("mine")
     with pytest.raises(Conflict, match=f"{name} exists and"), open_state(job):
         pass
     assert not job.folder.exists()
 
 
-def test_places_that_can_not_be_used_are_refused(job: Job, tmp_path: Path) -> None:
+def test_places_that_can_not_be_used_are_refused(job: OfflineJob, tmp_path: Path) -> None:
     for target, said in (
         (tmp_path / "no" / "out", "There is no folder"),
         (tmp_path, "is a folder"),
@@ -104,7 +104,7 @@ def test_places_that_can_not_be_used_are_refused(job: Job, tmp_path: Path) -> No
         pass
 
 
-def test_a_device_is_not_replaced_by_results(job: Job, tmp_path: Path) -> None:
+def test_a_device_is_not_replaced_by_results(job: OfflineJob, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     for changed in (replace(job, target=pipe), replace(job, errors=pipe)):
@@ -116,7 +116,7 @@ def test_a_device_is_not_replaced_by_results(job: Job, tmp_path: Path) -> None:
     assert pipe.is_fifo()
 
 
-def test_a_place_where_no_folder_can_be_made_is_told_as_such(job: Job) -> None:
+def test_a_place_where_no_folder_can_be_made_is_told_as_such(job: OfflineJob) -> None:
     # No name can be made there, and the system says that it does not exist.
     target = Path("/proc/self/fd/out.jsonl")
     with (
@@ -127,7 +127,7 @@ def test_a_place_where_no_folder_can_be_made_is_told_as_such(job: Job) -> None:
     assert not isinstance(told.value, Conflict)
 
 
-def test_a_record_of_rubbish_or_of_another_version_is_told(job: Job) -> None:
+def test_a_record_of_rubbish_or_of_another_version_is_told(job: OfflineJob) -> None:
     with open_state(job) as state:
         state.bind("a" * 64)
     record = job.folder / RECORD_FILE
@@ -159,7 +159,7 @@ def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     assert len("x" * 255 + PART_SUFFIX) > 255
 
 
-def test_errors_lie_beside_lines_and_inside_tables(job: Job) -> None:
+def test_errors_lie_beside_lines_and_inside_tables(job: OfflineJob) -> None:
     assert job.errors_file == job.target.with_name("out.errors.jsonl")
     assert replace(job, file_format=FileFormat.CSV).errors_file is None
     named = job.target.with_name("mine")

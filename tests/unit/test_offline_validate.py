@@ -20,7 +20,7 @@ from tidegate.offline.validate import (
     common_prefix,
     note_name,
 )
-from tidegate.processor.planning_settings import Planning
+from tidegate.planning.settings import Planning
 
 SMALL = Planning(lines_max=1_000, models_max=3, run_lines_max=16, run_bytes_max=2_000)
 

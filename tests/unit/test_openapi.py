@@ -8,6 +8,7 @@ import jsonschema_rs
 import orjson
 import pytest
 
+from testkit.servers.api import ApiWorld
 from tidegate.api import errors
 from tidegate.api.app import routes_of
 from tidegate.api.openapi import ANYWHERE, document
@@ -17,10 +18,9 @@ from tidegate.blobs.memory import MemoryBlobs
 from tidegate.desk.desk import Desk
 from tidegate.domain.batch import Batch, Problem, Status
 from tidegate.domain.file import File, Purpose
-from tidegate.testing.served_api import ApiWorld
-from tidegate.wire import batches as wire_batches
-from tidegate.wire.batches import read_create
-from tidegate.wire.objects import batch_object, file_object, list_body
+from tidegate.wire import batch_request as wire_batches
+from tidegate.wire.batch_request import decode_batch_request
+from tidegate.wire.objects import encode_batch, encode_file, encode_page
 
 Json = Mapping[str, object]
 WRONG_METHOD = 405
@@ -92,7 +92,7 @@ def test_the_body_of_a_create_has_the_members_that_are_read() -> None:
     assert list(inside(schema, "properties")) == list(wire_batches._Body.__struct_fields__)
     example = {"input_file_id": "file-x", "endpoint": "/v1/embeddings", "completion_window": "24h"}
     jsonschema_rs.Draft202012Validator(dict(schema)).validate(example)
-    assert read_create(orjson.dumps(example)).endpoint == "/v1/embeddings"
+    assert decode_batch_request(orjson.dumps(example)).endpoint == "/v1/embeddings"
 
 
 def test_every_reference_names_a_schema() -> None:
@@ -121,10 +121,10 @@ def test_pages_have_the_shape_of_their_schemas() -> None:
         expires_at=2.5,
         problems=(Problem(code="invalid_url", message="No.", line=1),),
     )
-    for name, item in {"FilePage": file_object(file), "BatchPage": batch_object(batch)}.items():
+    for name, item in {"FilePage": encode_file(file), "BatchPage": encode_batch(batch)}.items():
         schema = {**parsed_document(), "$ref": f"#/components/schemas/{name}"}
         validator = jsonschema_rs.Draft202012Validator(schema)
-        page = list_body([item], first_id="a", last_id="a", has_more=False)
+        page = encode_page([item], first_id="a", last_id="a", has_more=False)
         validator.validate(orjson.loads(page))
         with pytest.raises(jsonschema_rs.ValidationError):
             validator.validate(orjson.loads(page.replace(b'"id":', b'"new":')))

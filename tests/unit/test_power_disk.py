@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tidegate.testing.power.disk import PowerLossDisk, PowerLost
-from tidegate.testing.power.files import PowerLossFiles
-from tidegate.testing.power.nodes import SECTOR_BYTES
+from testkit.power.disk import PowerLossDisk, PowerLost
+from testkit.power.files import PowerLossFiles
+from testkit.power.nodes import SECTOR_BYTES
 
 ROOT = Path("/disk")
 SEEDS = range(200)

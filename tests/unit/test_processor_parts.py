@@ -7,14 +7,14 @@ from hypothesis import given, strategies as st
 from tidegate.blobs.memory import MemoryBlobs
 from tidegate.domain.batch import Problem
 from tidegate.domain.errors import ClaimLost, SettingsInvalid, StorageFull, StoreUnavailable
-from tidegate.processor.insist import insist
+from tidegate.planning.problems import FirstProblems
+from tidegate.planning.settings import Planning
+from tidegate.processor.dispatch.open_batch import GATHERED_PART, Budget
 from tidegate.processor.observer import NullObserver
-from tidegate.processor.planning_settings import Planning
-from tidegate.processor.problems import Problems
-from tidegate.processor.run import GATHERED_PART, Budget
-from tidegate.processor.settings import Cells, Claims, Commits, Ends, Valves
-from tidegate.processor.storage import Storage
+from tidegate.processor.retrying import retry_until_answered
+from tidegate.processor.settings import Claims, Commits, Drain, InFlightLimits, SandboxLimits
 from tidegate.processor.wakeups import Wakeups
+from tidegate.processor.write_gate import WriteGate
 from tidegate.stores.memory import MemoryStore
 from tidegate.testing.contract.stores import ManualClock
 from tidegate.testing.loop import Deadlock, run_virtual
@@ -40,7 +40,7 @@ def test_a_plan_that_is_cut_off_is_never_run() -> None:
 def test_the_first_problems_are_kept_in_whatever_order_they_come(
     numbers: list[int], errors_max: int
 ) -> None:
-    problems = Problems(errors_max)
+    problems = FirstProblems(errors_max)
     for number in numbers:
         problems.add(Problem(code="x", message="y", line=number))
         assert len(problems._kept) < 2 * errors_max + 1
@@ -49,9 +49,9 @@ def test_the_first_problems_are_kept_in_whatever_order_they_come(
     assert (listed[-1].code == "too_many_errors") == (errors_max < 39)
 
 
-def storage() -> Storage:
+def storage() -> WriteGate:
     clock = ManualClock()
-    return Storage(MemoryStore(clock), MemoryBlobs(appends=True), NullObserver(), Wakeups())
+    return WriteGate(MemoryStore(clock), MemoryBlobs(appends=True), NullObserver(), Wakeups())
 
 
 def test_a_question_is_repeated_until_it_is_answered() -> None:
@@ -64,7 +64,7 @@ def test_a_question_is_repeated_until_it_is_answered() -> None:
             raise (StoreUnavailable("away") if asked % 2 else StorageFull("full"))
         return "answer"
 
-    assert run_virtual(insist(ask, random.Random(0), storage())) == "answer"
+    assert run_virtual(retry_until_answered(ask, random.Random(0), storage())) == "answer"
     assert asked == 4
 
 
@@ -73,7 +73,7 @@ def test_a_refusal_is_an_answer() -> None:
         raise ClaimLost("gone")
 
     with pytest.raises(ClaimLost):
-        run_virtual(insist(ask, random.Random(0), storage()))
+        run_virtual(retry_until_answered(ask, random.Random(0), storage()))
 
 
 def test_the_budget_takes_what_fits_and_one_larger_thing_alone() -> None:
@@ -92,11 +92,11 @@ def test_a_commit_is_due_before_the_budget_is_full_and_makes_room() -> None:
     wakeups = Wakeups()
     gathered = int(8 * GATHERED_PART)
     before = Budget(100, 8, wakeups, lines_held=gathered - 1)
-    assert not before.has_gathered
+    assert not before.is_commit_due
     cut = Budget(100, 8, wakeups, lines_held=8, lines_cut=8 - gathered + 1)
-    assert not cut.has_gathered, "what is being written waits no more"
+    assert not cut.is_commit_due, "what is being written waits no more"
     budget = Budget(100, 8, wakeups, bytes_held=30, lines_held=gathered)
-    assert budget.has_gathered
+    assert budget.is_commit_due
     assert not budget.is_full_of_lines
     wakeups.call_on_room(lambda: heard.append(budget.lines_held))
     budget.lines_cut = gathered
@@ -117,23 +117,24 @@ def test_a_program_that_can_never_go_on_is_reported() -> None:
     [
         (Claims, {"lease_seconds": 0.0}),
         (Claims, {"lease_seconds": 0.6, "poll_seconds": 0.25}),
-        (Valves, {"open_shards_max": 0}),
-        (Valves, {"in_flight_max": 0}),
-        (Valves, {"in_flight_bytes_max": 0}),
-        (Valves, {"uncommitted_lines_max": 0}),
-        (Cells, {"count_max": 0}),
-        (Cells, {"start_seconds": 0.0}),
-        (Cells, {"memory_bytes_max": 2**28 - 1}),
+        (InFlightLimits, {"open_shards_max": 0}),
+        (InFlightLimits, {"in_flight_max": 0}),
+        (InFlightLimits, {"in_flight_bytes_max": 0}),
+        (InFlightLimits, {"uncommitted_lines_max": 0}),
+        (SandboxLimits, {"count_max": 0}),
+        (SandboxLimits, {"start_seconds": 0.0}),
+        (SandboxLimits, {"memory_bytes_max": 2**28 - 1}),
         (Planning, {"lines_max": 0}),
         (Planning, {"models_max": 0}),
         (Planning, {"shard_lines_max": 0}),
         (Commits, {"append_seconds": 0.0}),
         (Commits, {"lines_max": 0}),
-        (Ends, {"drain_seconds": -1.0}),
+        (Drain, {"drain_seconds": -1.0}),
     ],
 )
 def test_impossible_settings_are_refused_by_name(
-    kind: type[Cells | Claims | Valves | Planning | Commits | Ends], wrong: dict[str, float]
+    kind: type[SandboxLimits | Claims | InFlightLimits | Planning | Commits | Drain],
+    wrong: dict[str, float],
 ) -> None:
     with pytest.raises(SettingsInvalid, match=next(iter(wrong)).removesuffix("_seconds")):
         kind(**wrong)  # type: ignore[arg-type]  # that is what is tested

@@ -36,7 +36,7 @@ def key_of(body: object) -> bytes:
 def test_a_short_prompt_is_its_own_key(size: int) -> None:
     text = b"x" * size
     assert prompts.sort_key(text) == text
-    assert prompts.covered(size) == size
+    assert prompts.prompt_bytes_covered(size) == size
 
 
 def test_a_digest_stands_for_each_block_beyond() -> None:
@@ -45,15 +45,15 @@ def test_a_digest_stands_for_each_block_beyond() -> None:
     assert key[:PLAIN] == text[:PLAIN]
     blocks = [text[PLAIN : PLAIN + BLOCK], text[PLAIN + BLOCK : PLAIN + BLOCK + 1]]
     assert key[PLAIN:] == b"".join(b"%08x" % crc32(block) for block in blocks)
-    assert prompts.covered(PLAIN + 8) == PLAIN + BLOCK
-    assert prompts.covered(PLAIN + 7) == PLAIN
+    assert prompts.prompt_bytes_covered(PLAIN + 8) == PLAIN + BLOCK
+    assert prompts.prompt_bytes_covered(PLAIN + 7) == PLAIN
 
 
 def test_what_lies_behind_the_bound_does_not_order() -> None:
     text = b"x" * MOST
     assert prompts.sort_key(text) == prompts.sort_key(text + b"y")
     assert prompts.sort_key(text) != prompts.sort_key(text[:-1] + b"y")
-    assert prompts.covered(len(prompts.sort_key(text))) == MOST
+    assert prompts.prompt_bytes_covered(len(prompts.sort_key(text))) == MOST
 
 
 @given(parts=st.lists(st.binary(max_size=3_000), max_size=3))

@@ -3,12 +3,12 @@ import json
 import pytest
 
 from tidegate.domain.usage import Usage
-from tidegate.wire.results import error_line, read_body, reply_line, wrapped_text
+from tidegate.wire.results import error_line, quoted_in_error, read_reply_body, reply_line
 
 
 def test_a_body_is_spliced_byte_for_byte() -> None:
     raw = b'{"x": 1e400 ,"y":1180591620717411303424,"z":"\\u00e9\\/\xc3\xa9","a":[ ]}'
-    body = read_body(raw)
+    body = read_reply_body(raw)
     assert body is not None
     assert body.raw == raw
     line = reply_line("batch_req_1", b'"a\\u0062"', status=200, upstream_id="r1", body=body.raw)
@@ -18,7 +18,7 @@ def test_a_body_is_spliced_byte_for_byte() -> None:
 
 
 def test_raw_newlines_are_removed_and_nothing_else() -> None:
-    body = read_body(b'{\r\n  "a": "x\\ny",\n  "b": 1\n}\n')
+    body = read_reply_body(b'{\r\n  "a": "x\\ny",\n  "b": 1\n}\n')
     assert body is not None
     assert body.raw == b'{  "a": "x\\ny",  "b": 1}'
 
@@ -38,7 +38,7 @@ def test_raw_newlines_are_removed_and_nothing_else() -> None:
     ],
 )
 def test_what_is_not_json_is_never_spliced(raw: bytes) -> None:
-    assert read_body(raw) is None
+    assert read_reply_body(raw) is None
 
 
 @pytest.mark.parametrize(
@@ -53,14 +53,14 @@ def test_what_is_not_json_is_never_spliced(raw: bytes) -> None:
     ],
 )
 def test_json_of_another_shape_is_spliced_without_usage(raw: bytes) -> None:
-    body = read_body(raw)
+    body = read_reply_body(raw)
     assert body is not None
     assert (body.raw, body.usage) == (raw, Usage())
 
 
 def test_a_broken_reply_of_another_shape_is_still_refused() -> None:
-    assert read_body(b'{"usage":7,') is None
-    assert read_body(b'{"a":"\\ud800",') is None
+    assert read_reply_body(b'{"usage":7,') is None
+    assert read_reply_body(b'{"a":"\\ud800",') is None
 
 
 def test_usage_is_read_in_both_vocabularies() -> None:
@@ -78,14 +78,14 @@ def test_usage_is_read_in_both_vocabularies() -> None:
     }
     expected = Usage(input_tokens=3, cached_tokens=2, output_tokens=4, reasoning_tokens=1)
     for usage in (chat, responses):
-        body = read_body(json.dumps({"usage": usage}).encode())
+        body = read_reply_body(json.dumps({"usage": usage}).encode())
         assert body is not None
         assert body.usage == expected
 
 
 @pytest.mark.parametrize("tokens", [-1, 2**41])
 def test_a_count_that_cannot_be_is_not_counted(tokens: int) -> None:
-    body = read_body(json.dumps({"usage": {"prompt_tokens": tokens}}).encode())
+    body = read_reply_body(json.dumps({"usage": {"prompt_tokens": tokens}}).encode())
     assert body is not None
     assert body.usage == Usage()
 
@@ -100,7 +100,7 @@ def test_an_error_line_is_one_line_of_json() -> None:
 
 
 def test_text_that_is_not_json_is_quoted_in_an_error_body() -> None:
-    read = json.loads(wrapped_text(b"<html>\xff", 502))
+    read = json.loads(quoted_in_error(b"<html>\xff", 502))
     assert read["error"]["message"] == "<html>\ufffd"
     assert set(read["error"]) == {"message", "type", "param", "code"}
-    assert "502" in json.loads(wrapped_text(b"", 502))["error"]["message"]
+    assert "502" in json.loads(quoted_in_error(b"", 502))["error"]["message"]

@@ -9,11 +9,12 @@ from contextlib import ExitStack
 import pytest
 from hypothesis import given, strategies as st
 
-from tidegate.processor import names, scan as scanning, scratch
-from tidegate.processor.planning_settings import Planning
-from tidegate.processor.problems import Problems
-from tidegate.processor.scan import LINE_WEIGHT, SLICE_LINES, SLICE_WEIGHT, Scan
-from tidegate.processor.slices import slices
+from tidegate.planning import duplicate_ids, validate as scanning
+from tidegate.planning.cut_shards import cut_shards
+from tidegate.planning.problems import FirstProblems
+from tidegate.planning.settings import Planning
+from tidegate.planning.validate import LINE_WEIGHT, SLICE_LINES, SLICE_WEIGHT, InputValidation
+from tidegate.sorting import spill_file
 from tidegate.wire.jsonl import read_line
 from tidegate.wire.lines import Line
 from tidegate.wire.plan_format import unpack_all
@@ -32,8 +33,8 @@ async def once(data: bytes) -> AsyncIterator[bytes]:
     yield data
 
 
-def scan_of(stack: ExitStack, settings: Planning) -> Scan:
-    return Scan(settings, io.BytesIO, stack, endpoint=CHAT, problems=Problems(10))
+def scan_of(stack: ExitStack, settings: Planning) -> InputValidation:
+    return InputValidation(settings, io.BytesIO, stack, endpoint=CHAT, problems=FirstProblems(10))
 
 
 async def turns_while_reading(data: bytes) -> int:
@@ -82,8 +83,8 @@ async def test_others_have_their_turn_after_a_run_was_written() -> None:
 
 
 async def test_a_scan_lets_go_of_all_its_scratch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scratch, "FREED_AT_ONCE", 100)
-    monkeypatch.setattr(names, "NAMES_AT_ONCE", 2)
+    monkeypatch.setattr(spill_file, "FREED_AT_ONCE", 100)
+    monkeypatch.setattr(duplicate_ids, "NAMES_AT_ONCE", 2)
     opened: list[io.BytesIO] = []
 
     def make() -> io.BytesIO:
@@ -92,10 +93,10 @@ async def test_a_scan_lets_go_of_all_its_scratch(monkeypatch: pytest.MonkeyPatch
 
     with ExitStack() as stack:
         settings = Planning(run_lines_max=2)
-        scan = Scan(settings, make, stack, endpoint=CHAT, problems=Problems(10))
+        scan = InputValidation(settings, make, stack, endpoint=CHAT, problems=FirstProblems(10))
         await scan.read(once(b"\n".join(request(number, "x") for number in range(9))))
         assert await scan.judge() is None
-        assert len([piece async for piece in slices(scan, settings)]) == 1
+        assert len([piece async for piece in cut_shards(scan, settings)]) == 1
         assert len(opened) == 3
         assert all(file.getvalue() for file in opened)
         await scan.let_go()
@@ -127,7 +128,7 @@ async def test_a_plan_equals_a_sort_in_memory(
             assert await scan.judge() == scanning._EMPTY
             return
         assert await scan.judge() is None
-        found = [piece async for piece in slices(scan, settings)]
+        found = [piece async for piece in cut_shards(scan, settings)]
     planned = [(piece.model, line.number) for piece in found for line in unpack_all(piece.data)]
     lines.sort(key=lambda line: (line.model, line.prompt, line.number))
     assert planned == [(line.model, line.number) for line in lines]

@@ -4,10 +4,10 @@ from collections import Counter
 
 from hypothesis import given, strategies as st
 
+from testkit.scenarios.scenario import at_once
 from tidegate.domain.share import part_of
-from tidegate.processor.endpoints import Endpoint, Routes
-from tidegate.runtime.limiter import NOTHING_SECONDS, Aimd, AimdSettings
-from tidegate.testing.stories import at_once
+from tidegate.endpoints.endpoint import Endpoint, Routes
+from tidegate.endpoints.limiters.aimd import NOTHING_SECONDS, Aimd, AimdSettings
 from tidegate.upstreams.memory import MemoryUpstream
 
 

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from testkit.servers.simulated import Simulated, simulated
 from tidegate.http_server.server import address_of, bind
 from tidegate.simulator.engine.cost import Cost
 from tidegate.simulator.engine.settings import EngineSettings
@@ -20,7 +21,6 @@ from tidegate.simulator.web.connection import (
     UNSENT_BYTES_MAX,
 )
 from tidegate.simulator.web.server import Patience
-from tidegate.testing.simulated import Simulated, simulated
 
 STEP = Cost.of_seconds(fixed=0.002, prefill_token=0.0, decode_seq=0.0, context_token=0.0)
 LONG = SimulatorSettings(cost=STEP, engine=EngineSettings(kv_blocks=100_000, max_num_seqs=1_024))

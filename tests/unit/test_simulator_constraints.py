@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 import jsonschema_rs
 import pytest
 
+from testkit.servers.simulated import Simulated, simulated
 from tidegate.simulator.constraints import grammar_shape
 from tidegate.simulator.plans import Limits
 from tidegate.simulator.tags import DEPTH_MAX
 from tidegate.simulator.variants import VARIANTS_MAX, WORK_MAX, varied
-from tidegate.testing.simulated import Simulated, simulated
 
 CHAT = "/v1/chat/completions"
 COMPLETION = "/v1/completions"

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 import zmq
 
+from testkit.servers.simulated import WAIT_SECONDS, Simulated, simulated
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.http_server.server import bind
 from tidegate.simulator.engine.settings import EngineSettings
@@ -24,7 +25,6 @@ from tidegate.simulator.events.publisher import END, REPLAYED_AT_ONCE, Publisher
 from tidegate.simulator.models import AdapterFlag
 from tidegate.simulator.serving import SimulatorServer
 from tidegate.simulator.settings import SimulatorSettings
-from tidegate.testing.simulated import WAIT_SECONDS, Simulated, simulated
 
 RECORDED = Path(__file__).parents[1] / "data" / "parity" / "vllm-kv-events.json"
 ANY_PORT = "tcp://127.0.0.1:*"

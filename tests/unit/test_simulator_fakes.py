@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from testkit.servers.simulated import Simulated, simulated
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.simulator.metrics.fake import (
     VALUES_MAX,
@@ -14,7 +15,6 @@ from tidegate.simulator.metrics.fake import (
 )
 from tidegate.simulator.models import AdapterFlag
 from tidegate.simulator.settings import SimulatorSettings
-from tidegate.testing.simulated import Simulated, simulated
 
 COMPLETION = "/v1/completions"
 SETTINGS = SimulatorSettings(models=("base",), adapters=(AdapterFlag("poet", "s3://poet"),))

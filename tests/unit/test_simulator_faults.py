@@ -10,6 +10,7 @@ import httpx
 import msgspec
 import pytest
 
+from testkit.servers.simulated import Simulated, simulated
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.simulator.engine.cost import Cost
 from tidegate.simulator.orders import BODIES_REMEMBERED_MAX, DELAY_SECONDS_MAX, Order, Orders
@@ -22,7 +23,6 @@ from tidegate.simulator.schedule import (
     plan_from_file,
 )
 from tidegate.simulator.settings import SimulatorSettings
-from tidegate.testing.simulated import Simulated, simulated
 
 PATH = "/v1/chat/completions"
 

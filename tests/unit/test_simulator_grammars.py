@@ -43,9 +43,9 @@ def texts(grammar: Grammar, count: int = 8) -> list[str]:
 
 
 @settings(max_examples=400, deadline=None)
-@given(pattern=PATTERNS, ends=st.sampled_from(["{}", "^{}$", "^(?:{})$|x"]))
-def test_a_text_fits_its_regular_expression(pattern: str, ends: str) -> None:
-    whole = ends.format(pattern)
+@given(pattern=PATTERNS, drain=st.sampled_from(["{}", "^{}$", "^(?:{})$|x"]))
+def test_a_text_fits_its_regular_expression(pattern: str, drain: str) -> None:
+    whole = drain.format(pattern)
     try:
         compiled = re.compile(whole)
     except re.error:  # A name that is there twice.

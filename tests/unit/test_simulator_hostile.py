@@ -8,6 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from typing_extensions import override
 
+from testkit.fuzz.simulator import Recorder
+from testkit.fuzz.simulator_bodies import BODIES
+from testkit.servers.simulated import simulated
 from tidegate.simulator.app import Simulator
 from tidegate.simulator.engine.sequence import Request
 from tidegate.simulator.engine.settings import EngineSettings
@@ -17,9 +20,6 @@ from tidegate.simulator.settings import SimulatorSettings
 from tidegate.simulator.styles.chat import ChatStyle
 from tidegate.simulator.styles.texts import Names
 from tidegate.simulator.web.call import Call
-from tidegate.testing.fuzz.simulator import Recorder
-from tidegate.testing.fuzz.simulator_bodies import BODIES
-from tidegate.testing.simulated import simulated
 
 PATHS = [
     *("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses"),

@@ -9,13 +9,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from typing_extensions import override
 
+from testkit.servers.simulated import WAIT_SECONDS, Simulated, simulated
 from tidegate.simulator.engine.cost import Cost
 from tidegate.simulator.engine.sequence import State
 from tidegate.simulator.engine.settings import EngineSettings
 from tidegate.simulator.metrics.histogram import Histogram, one_two_five
 from tidegate.simulator.settings import SimulatorSettings
 from tidegate.testing.contract.stores import ManualClock
-from tidegate.testing.simulated import WAIT_SECONDS, Simulated, simulated
 
 STEP = Cost.of_seconds(fixed=0.004, prefill_token=0.0, decode_seq=0.0, context_token=0.0)
 SETTINGS = SimulatorSettings(

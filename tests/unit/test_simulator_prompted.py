@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from testkit.servers.simulated import Simulated, simulated
 from tidegate.simulator import checks
 from tidegate.simulator.checks import LIKELY_MAX, LOGPROBS_MAX
 from tidegate.simulator.engine.settings import EngineSettings
 from tidegate.simulator.engine.tokens import VOCABULARY
 from tidegate.simulator.settings import SimulatorSettings
-from tidegate.testing.simulated import Simulated, simulated
 
 CHAT = "/v1/chat/completions"
 COMPLETION = "/v1/completions"

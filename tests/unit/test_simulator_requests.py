@@ -7,6 +7,7 @@ from dataclasses import replace
 import httpx
 import pytest
 
+from testkit.servers.simulated import Simulated, simulated
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.simulator.app import CREATED
 from tidegate.simulator.checks import CHOICES_MAX, LOGPROBS_MAX, SALT_CHARACTERS_MAX, STOPS_MAX
@@ -14,7 +15,6 @@ from tidegate.simulator.engine.presets import preset
 from tidegate.simulator.engine.settings import EngineSettings, Policy
 from tidegate.simulator.maker import DIMENSIONS_MAX, REQUEST_ID_CHARACTERS_MAX
 from tidegate.simulator.settings import USUAL_TOKENS_MAX, SimulatorSettings
-from tidegate.testing.simulated import Simulated, simulated
 
 CHAT = "/v1/chat/completions"
 COMPLETION = "/v1/completions"

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from testkit.servers.simulated import Simulated, simulated
 from tidegate.simulator.checks import TEMPERATURE_MAX
 from tidegate.simulator.engine.settings import EngineSettings
 from tidegate.simulator.settings import SimulatorSettings
-from tidegate.testing.simulated import Simulated, simulated
 
 PATH = "/v1/responses"
 LENGTH = 512

@@ -11,11 +11,11 @@ from typing_extensions import override
 from tidegate.api.measured import STEPS_MAX, Measured, route_of
 from tidegate.cli.exit_codes import failure_reason
 from tidegate.domain.errors import ReplyBroken, StorageBroken
+from tidegate.endpoints.catalogue import Catalogue
 from tidegate.runtime.loop_lag import LAG_INTERVAL_SECONDS, LoopLagMonitor
 from tidegate.runtime.services import FatalErrorService, ShutdownRequest, run_together
 from tidegate.telemetry.metrics import Metrics
 from tidegate.upstreams.base import Call, Reply, Upstream
-from tidegate.upstreams.catalogue import Catalogue
 
 
 class Listing(Upstream):

@@ -9,10 +9,10 @@ from hypothesis import given, strategies as st
 from typing_extensions import Buffer, override
 
 from tidegate.domain.errors import StorageFull
-from tidegate.processor import runs
-from tidegate.processor.records import BUFFER_BYTES, Records
-from tidegate.processor.scratch import FREED_AT_ONCE, Scratch, ScratchMaker
-from tidegate.processor.sorter import ExternalSorter
+from tidegate.sorting import sorted_runs
+from tidegate.sorting.external_sort import ExternalSorter
+from tidegate.sorting.record_file import BUFFER_BYTES, RecordFile
+from tidegate.sorting.spill_file import FREED_AT_ONCE, OpenSpillFile, SpillFile
 
 PAIRS = st.lists(st.tuples(st.binary(max_size=4), st.binary(max_size=4)), max_size=60)
 
@@ -37,33 +37,33 @@ def test_it_equals_a_sort_in_memory(
 def test_blocks_of_any_size_are_merged_alike(
     pairs: list[tuple[bytes, bytes]], items: int, block: int, most: int
 ) -> None:
-    with Scratch(io.BytesIO, "sorting") as scratch:
+    with SpillFile(io.BytesIO, "sorting") as scratch:
         cut = [sorted(pairs[at : at + items]) for at in range(0, len(pairs), items)]
-        found = [runs.write_run(scratch, part) for part in cut]
-        size = runs.BlockSize(bytes=block, pairs=most)
-        assert list(chain.from_iterable(runs.merged(found, size))) == sorted(pairs)
+        found = [sorted_runs.write_run(scratch, part) for part in cut]
+        size = sorted_runs.BlockSize(bytes=block, pairs=most)
+        assert list(chain.from_iterable(sorted_runs.merged(found, size))) == sorted(pairs)
 
 
 def test_a_block_holds_no_more_than_it_may_but_one_pair_at_least() -> None:
     pairs = [(b"a", b"x" * 91), (b"b", b"x" * 90), (b"c", b"x" * 200), (b"d", b"")]
-    with Scratch(io.BytesIO, "sorting") as scratch:
-        run = runs.write_run(scratch, pairs)
-        run.begin(runs.BlockSize(bytes=199, pairs=9))
+    with SpillFile(io.BytesIO, "sorting") as scratch:
+        run = sorted_runs.write_run(scratch, pairs)
+        run.begin(sorted_runs.BlockSize(bytes=199, pairs=9))
         assert run.take(pairs[0]) == pairs[:1]
         assert run.take(pairs[1]) == pairs[1:2]
         assert run.take(pairs[2]) == pairs[2:3]
         assert run.take(pairs[3]) == pairs[3:]
         assert run.block == []
-    with Scratch(io.BytesIO, "sorting") as scratch:
-        run = runs.write_run(scratch, pairs)
-        run.begin(runs.BlockSize(bytes=99, pairs=9))
+    with SpillFile(io.BytesIO, "sorting") as scratch:
+        run = sorted_runs.write_run(scratch, pairs)
+        run.begin(sorted_runs.BlockSize(bytes=99, pairs=9))
         assert run.block == pairs[:1]
 
 
 def test_a_run_is_written_in_pieces() -> None:
     written: list[int] = []
 
-    class Noting(Scratch):
+    class Noting(SpillFile):
         @override
         def append(self, data: bytes) -> None:
             written.append(len(data))
@@ -72,33 +72,37 @@ def test_a_run_is_written_in_pieces() -> None:
     pair = (b"k", b"record")
     size = 8 + len(pair[0]) + len(pair[1])
     with Noting(io.BytesIO, "sorting") as scratch:
-        runs.write_run(scratch, [pair] * runs.PAIRS_AT_ONCE)
-        assert written == [size * runs.PAIRS_AT_ONCE]
-        runs.write_run(scratch, [pair] * (runs.PAIRS_AT_ONCE + 1))
-        assert written[1:] == [size * runs.PAIRS_AT_ONCE, size]
+        sorted_runs.write_run(scratch, [pair] * sorted_runs.PAIRS_AT_ONCE)
+        assert written == [size * sorted_runs.PAIRS_AT_ONCE]
+        sorted_runs.write_run(scratch, [pair] * (sorted_runs.PAIRS_AT_ONCE + 1))
+        assert written[1:] == [size * sorted_runs.PAIRS_AT_ONCE, size]
 
 
 def test_a_block_holds_about_so_many_pairs() -> None:
     pairs = [(b"%04d" % number, b"") for number in range(1_000)]
-    with Scratch(io.BytesIO, "sorting") as scratch:
-        run = runs.write_run(scratch, pairs)
-        run.begin(runs.BlockSize(bytes=2**20, pairs=50))
+    with SpillFile(io.BytesIO, "sorting") as scratch:
+        run = sorted_runs.write_run(scratch, pairs)
+        run.begin(sorted_runs.BlockSize(bytes=2**20, pairs=50))
         assert run.block == pairs[:50]
         assert run.take(pairs[49]) == pairs[:50]
         assert run.block == pairs[50:100]
 
 
 def test_many_runs_share_what_may_be_held_at_once() -> None:
-    most = runs.MERGE_BYTES_MAX // runs.BLOCK_BYTES_MAX
-    largest = runs.BLOCK_BYTES_MAX
-    assert [runs.block_size(count).bytes for count in (0, most, 2 * most)] == [
+    most = sorted_runs.MERGE_BYTES_MAX // sorted_runs.BLOCK_BYTES_MAX
+    largest = sorted_runs.BLOCK_BYTES_MAX
+    assert [sorted_runs.block_size(count).bytes for count in (0, most, 2 * most)] == [
         largest, largest, largest // 2,
     ]  # fmt: skip
-    least = runs.MERGE_BYTES_MAX // runs.BLOCK_BYTES_MIN
-    assert {runs.block_size(count).bytes for count in (least, least + 1)} == {runs.BLOCK_BYTES_MIN}
-    assert runs.block_size(1).pairs == runs.MERGE_PAIRS_MAX
-    least = runs.MERGE_PAIRS_MAX // runs.BLOCK_PAIRS_MIN
-    assert {runs.block_size(count).pairs for count in (least, least + 1)} == {runs.BLOCK_PAIRS_MIN}
+    least = sorted_runs.MERGE_BYTES_MAX // sorted_runs.BLOCK_BYTES_MIN
+    assert {sorted_runs.block_size(count).bytes for count in (least, least + 1)} == {
+        sorted_runs.BLOCK_BYTES_MIN
+    }
+    assert sorted_runs.block_size(1).pairs == sorted_runs.MERGE_PAIRS_MAX
+    least = sorted_runs.MERGE_PAIRS_MAX // sorted_runs.BLOCK_PAIRS_MIN
+    assert {sorted_runs.block_size(count).pairs for count in (least, least + 1)} == {
+        sorted_runs.BLOCK_PAIRS_MIN
+    }
 
 
 @given(
@@ -106,7 +110,7 @@ def test_many_runs_share_what_may_be_held_at_once() -> None:
     chance=st.randoms(use_true_random=False),
 )
 def test_records_are_read_back_in_any_order(sizes: list[int], chance: random.Random) -> None:
-    with Records(io.BytesIO) as records:
+    with RecordFile(io.BytesIO) as records:
         written = [
             (records.add(b"%d" % number, b"x" * size), b"%d" % number + b"x" * size)
             for number, size in enumerate(sizes)
@@ -136,7 +140,7 @@ def test_neighbours_are_read_at_once_and_a_buffer_is_written_when_it_is_full() -
             self.reads.append(size)
             return super().read(size)
 
-    with Records(Noting) as records:
+    with RecordFile(Noting) as records:
         half = b"x" * (BUFFER_BYTES // 2)
         places = [records.add(half[1:])]
         places.append(records.add(half))
@@ -158,9 +162,9 @@ def buffered() -> BinaryIO:
 
 @pytest.mark.parametrize("scratch", [unbuffered, buffered])
 def test_files_of_the_system_are_read_back_whether_they_buffer_or_not(
-    scratch: ScratchMaker,
+    scratch: OpenSpillFile,
 ) -> None:
-    with Scratch(scratch, "lines") as file:
+    with SpillFile(scratch, "lines") as file:
         file.append(b"0123")
         assert file.read_all([(2, 2), (0, 1)]) == [b"23", b"0"]
         file.append(b"45")
@@ -173,14 +177,14 @@ def test_a_file_that_takes_less_at_a_time_gets_all_of_it() -> None:
         def write(self, data: Buffer) -> int:
             return super().write(memoryview(data)[:3])
 
-    with Scratch(Slow, "lines") as scratch:
+    with SpillFile(Slow, "lines") as scratch:
         scratch.append(b"0123456789")
         scratch.append(b"ab")
         assert scratch.read(8, 10) == b"89ab"
 
 
 def test_space_is_given_back_piece_by_piece() -> None:
-    with Scratch(io.BytesIO, "lines") as scratch:
+    with SpillFile(io.BytesIO, "lines") as scratch:
         assert not scratch.shrink()
         scratch.append(bytes(FREED_AT_ONCE))
         scratch.append(b"xy")
@@ -198,7 +202,7 @@ def test_space_that_is_not_given_back_goes_with_the_file() -> None:
             raise OSError(5, "Input/output error")
 
     opened = Stubborn()
-    with Scratch(lambda: opened, "lines") as scratch:
+    with SpillFile(lambda: opened, "lines") as scratch:
         scratch.append(b"x")
         assert not scratch.shrink()
     assert opened.closed
@@ -247,7 +251,7 @@ class FullOnFlush(io.BytesIO):
 
 
 def test_lines_that_find_no_room_later_are_named_as_such() -> None:
-    with Records(FullOnFlush) as records:
+    with RecordFile(FullOnFlush) as records:
         place = records.add(b"r")
         with pytest.raises(StorageFull):
             records.get(place)
@@ -258,7 +262,7 @@ def test_scratch_that_cannot_be_opened_is_named_as_such() -> None:
         raise OSError(28, "No space left on device")
 
     with pytest.raises(StorageFull):
-        Records(refusing)
+        RecordFile(refusing)
     with (
         ExternalSorter(refusing, run_bytes_max=1, run_items_max=1) as sorter,
         pytest.raises(StorageFull),

@@ -6,15 +6,15 @@ import random
 import pytest
 from typing_extensions import override
 
+from testkit.scenarios.scenario import fails, now
 from tidegate.blobs.memory import MemoryBlobs
 from tidegate.domain.errors import ClaimLost, StorageFull
-from tidegate.processor.insist import insist
 from tidegate.processor.observer import Observer
-from tidegate.processor.storage import HOLDERS_FIRST_SECONDS, PROBE_SECONDS, Storage
+from tidegate.processor.retrying import retry_until_answered
 from tidegate.processor.wakeups import Wakeups
+from tidegate.processor.write_gate import HOLDERS_FIRST_SECONDS, PROBE_SECONDS, WriteGate
 from tidegate.stores.memory import MemoryStore
-from tidegate.testing.loop import LoopClock, run_virtual
-from tidegate.testing.stories import fails, now
+from tidegate.testing.loop import LoopClock, in_virtual_time
 
 FULL = StorageFull("no room")
 
@@ -38,7 +38,7 @@ class Bench:
         self.blobs = MemoryBlobs(appends=True)
         self.told = Told()
         wakeups = Wakeups()
-        self.storage = Storage(self.store, self.blobs, self.told, wakeups)
+        self.storage = WriteGate(self.store, self.blobs, self.told, wakeups)
         self.pumped = 0
         wakeups.call_on_room(self._pump)
 
@@ -52,97 +52,87 @@ class Bench:
             if then is not None:
                 raise then
 
-        await insist(ask, random.Random(0), self.storage)
+        await retry_until_answered(ask, random.Random(0), self.storage)
 
 
-def test_it_is_full_until_every_write_that_waits_has_found_room() -> None:
-    async def story() -> None:
-        bench = Bench()
-        async with asyncio.TaskGroup() as group:
-            group.create_task(bench.write(until=5.0))
-            group.create_task(bench.write(until=20.0))
-            await asyncio.sleep(1.0)
-            assert bench.storage.is_full
-            await asyncio.sleep(10.0)
-            await bench.storage.probe()
-            assert bench.told.said == ["no room"], "the other write waits: a probe proves nothing"
-        assert now() >= 20.0
-        assert bench.told.said == ["no room", None]
-        assert bench.pumped == 1
-
-    run_virtual(story())
+@in_virtual_time
+async def test_it_is_full_until_every_write_that_waits_has_found_room() -> None:
+    bench = Bench()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(bench.write(until=5.0))
+        group.create_task(bench.write(until=20.0))
+        await asyncio.sleep(1.0)
+        assert bench.storage.is_full
+        await asyncio.sleep(10.0)
+        await bench.storage.probe()
+        assert bench.told.said == ["no room"], "the other write waits: a probe proves nothing"
+    assert now() >= 20.0
+    assert bench.told.said == ["no room", None]
+    assert bench.pumped == 1
 
 
 @pytest.mark.parametrize("then", [ClaimLost("gone"), None])
-def test_a_write_that_is_given_up_is_made_good_by_a_probe(then: Exception | None) -> None:
-    async def story() -> None:
-        bench = Bench()
-        if then is None:
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(3.0):
-                    await bench.write(until=1_000.0)
-        else:
-            with pytest.raises(ClaimLost):
-                await bench.write(until=3.0, then=then)
-        assert bench.storage.is_full
-        await bench.storage.probe()
-        assert not bench.storage.is_full
-
-    run_virtual(story())
-
-
-def test_a_write_that_was_never_refused_leaves_no_doubt() -> None:
-    async def story() -> None:
-        bench = Bench()
+@in_virtual_time
+async def test_a_write_that_is_given_up_is_made_good_by_a_probe(then: Exception | None) -> None:
+    bench = Bench()
+    if then is None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(3.0):
+                await bench.write(until=1_000.0)
+    else:
         with pytest.raises(ClaimLost):
-            await bench.write(until=0.0, then=ClaimLost("gone"))
-        await bench.write(until=0.0)
-        assert bench.told.said == []
+            await bench.write(until=3.0, then=then)
+    assert bench.storage.is_full
+    await bench.storage.probe()
+    assert not bench.storage.is_full
 
-    run_virtual(story())
+
+@in_virtual_time
+async def test_a_write_that_was_never_refused_leaves_no_doubt() -> None:
+    bench = Bench()
+    with pytest.raises(ClaimLost):
+        await bench.write(until=0.0, then=ClaimLost("gone"))
+    await bench.write(until=0.0)
+    assert bench.told.said == []
 
 
 @pytest.mark.parametrize("port", ["store", "blobs"])
-def test_a_probe_asks_ledger_and_blobs_at_most_once_a_second(port: str) -> None:
-    async def story() -> None:
-        bench = Bench()
-        asked: list[float] = []
-        check = bench.store.check
+@in_virtual_time
+async def test_a_probe_asks_ledger_and_blobs_at_most_once_a_second(port: str) -> None:
+    bench = Bench()
+    asked: list[float] = []
+    check = bench.store.check
 
-        async def checking() -> None:
-            asked.append(now())
-            await check()
+    async def checking() -> None:
+        asked.append(now())
+        await check()
 
-        bench.store.check = checking  # type: ignore[method-assign]  # that is what is counted
-        fails(getattr(bench, port), "check", FULL, until=5.0)
-        bench.storage.refused(FULL)
-        bench.storage.refused(FULL)
-        while bench.storage.is_full:
-            await bench.storage.probe()
-            await asyncio.sleep(PROBE_SECONDS / 4)
-        assert 5.0 <= now() <= 5.0 + 2 * PROBE_SECONDS
-        assert len(asked) <= now() / PROBE_SECONDS + 1
-        assert bench.told.said == ["no room", None]
-
-    run_virtual(story())
+    bench.store.check = checking  # type: ignore[method-assign]  # that is what is counted
+    fails(getattr(bench, port), "check", FULL, until=5.0)
+    bench.storage.refused(FULL)
+    bench.storage.refused(FULL)
+    while bench.storage.is_full:
+        await bench.storage.probe()
+        await asyncio.sleep(PROBE_SECONDS / 4)
+    assert 5.0 <= now() <= 5.0 + 2 * PROBE_SECONDS
+    assert len(asked) <= now() / PROBE_SECONDS + 1
+    assert bench.told.said == ["no room", None]
 
 
-def leaves_claims(bench: Bench) -> bool:
+def pauses_claiming(bench: Bench) -> bool:
     """Ask by a call, as the answer changes meanwhile."""
-    return bench.storage.leaves_claims
+    return bench.storage.pauses_claiming
 
 
-def test_once_there_is_room_claims_are_left_alone_for_a_while() -> None:
-    async def story() -> None:
-        bench = Bench()
-        assert not leaves_claims(bench)
-        await bench.write(until=5.0)
-        freed_at = now()
-        assert not bench.storage.is_full
-        assert leaves_claims(bench)
-        await asyncio.sleep(HOLDERS_FIRST_SECONDS - 0.001)
-        assert leaves_claims(bench)
-        await asyncio.sleep(freed_at + HOLDERS_FIRST_SECONDS - now())
-        assert not leaves_claims(bench)
-
-    run_virtual(story())
+@in_virtual_time
+async def test_once_there_is_room_claims_are_left_alone_for_a_while() -> None:
+    bench = Bench()
+    assert not pauses_claiming(bench)
+    await bench.write(until=5.0)
+    freed_at = now()
+    assert not bench.storage.is_full
+    assert pauses_claiming(bench)
+    await asyncio.sleep(HOLDERS_FIRST_SECONDS - 0.001)
+    assert pauses_claiming(bench)
+    await asyncio.sleep(freed_at + HOLDERS_FIRST_SECONDS - now())
+    assert not pauses_claiming(bench)

@@ -2,10 +2,10 @@
 
 import pytest
 
+from testkit.scenarios.scenario import now, run_scenario, with_signals
 from tidegate.signals.memory import MemorySignals
 from tidegate.testing.deployment import Deployment
-from tidegate.testing.silent import SilentSignals
-from tidegate.testing.stories import now, told, with_signals
+from tidegate.testing.pubsub import SilentSignals
 
 
 @pytest.mark.parametrize(("deaf", "kind"), [(False, MemorySignals), (True, SilentSignals)])
@@ -16,8 +16,8 @@ def test_a_story_is_told_with_the_signals_of_its_block(*, deaf: bool, kind: type
         heard.append(world.signals)
 
     with with_signals(deaf=deaf):
-        told(story)
-    told(story)
+        run_scenario(story)
+    run_scenario(story)
     assert [type(signals) for signals in heard] == [kind, MemorySignals]
 
 
@@ -30,4 +30,4 @@ def test_silent_signals_let_a_listener_wait_out_its_time_and_tell_nothing() -> N
             assert await listener.wait(-1.0) == frozenset()
 
     with with_signals(deaf=True):
-        told(story)
+        run_scenario(story)

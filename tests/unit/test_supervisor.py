@@ -114,9 +114,9 @@ def test_one_that_ends_is_started_again_ever_later() -> None:
             group.create_task(children.run())
             await asyncio.sleep(200.0)
             children.stop()
-        ends = [words for _, words in scene.told if "exit status" in words]
-        pauses = [float(words.split()[-1]) for words in ends]
-        assert pauses[:8] == [0.5, 1, 2, 4, 8, 16, 30, 30]
+        drain = [words for _, words in scene.told if "exit status" in words]
+        backoff = [float(words.split()[-1]) for words in drain]
+        assert backoff[:8] == [0.5, 1, 2, 4, 8, 16, 30, 30]
 
     told(story())
 
@@ -130,8 +130,8 @@ def test_one_that_lived_long_is_started_again_soon(lives: float, pause: float) -
             group.create_task(children.run())
             await asyncio.sleep(2 * lives + 1.0)
             children.stop()
-        ends = [words for _, words in scene.told if "exit status" in words]
-        assert ends == ["a exit status 1 0.5", f"a exit status 1 {pause:g}"]
+        drain = [words for _, words in scene.told if "exit status" in words]
+        assert drain == ["a exit status 1 0.5", f"a exit status 1 {pause:g}"]
 
     assert module.STABLE_SECONDS == 60.0
     told(story())

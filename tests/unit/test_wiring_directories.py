@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from testkit.faulty_files import FaultyFiles
 from tidegate.config import load
 from tidegate.domain.errors import SettingsInvalid, StorageBroken
-from tidegate.testing.files import FaultyFiles
 from tidegate.wiring.rooms import SCRATCH_FOLDER, make_directories, open_ports
 
 

@@ -6,8 +6,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from tidegate.config import load
-from tidegate.processor.endpoints import Routes
-from tidegate.processor.plan_door import PlanTask
+from tidegate.endpoints.endpoint import Routes
+from tidegate.planning.sandboxed import PlanningTask
 from tidegate.sandbox.process import ProcessSandbox
 from tidegate.wiring.rooms import open_ports, open_upstreams, processor_context
 from tidegate.wiring.sandbox import COMMAND, PLAN_COMMAND, decode_http_settings
@@ -18,8 +18,8 @@ async def test_a_model_server_has_cells_with_its_settings() -> None:
         "upstream.url": "http://127.0.0.1:9/prefix",
         "upstream.api_key": "a-key",
         "upstream.timeouts.total_seconds": 12.0,
-        "processor.cells.memory_bytes_max": 2**31,
-        "processor.cells.start_seconds": 7.0,
+        "processor.sandbox.memory_bytes_max": 2**31,
+        "processor.sandbox.start_seconds": 7.0,
     }
     settings = load(environment={}, flags=flags).settings
     assert settings.upstream is not None
@@ -28,7 +28,7 @@ async def test_a_model_server_has_cells_with_its_settings() -> None:
         # Behind a gateway each model is an endpoint of its own.
         endpoint = Routes(default=endpoints["upstream"]).find("any-model")
         assert endpoint is not None
-        cell = endpoint.open_cell()
+        cell = endpoint.open_sandbox()
         assert isinstance(cell, ProcessSandbox)
         assert cell.settings.command == COMMAND
         assert cell.settings.memory_bytes_max == 2**31
@@ -42,16 +42,16 @@ async def test_a_batch_that_kills_is_planned_by_a_child_with_the_settings(tmp_pa
     flags = {
         "data_dir": str(tmp_path),
         "upstream.url": "http://127.0.0.1:9",
-        "processor.cells.memory_bytes_max": 2**31,
-        "processor.cells.start_seconds": 7.0,
+        "processor.sandbox.memory_bytes_max": 2**31,
+        "processor.sandbox.start_seconds": 7.0,
     }
     settings = load(environment={}, flags=flags).settings
     async with AsyncExitStack() as stack:
         ports = await open_ports(settings, stack)
         context = processor_context(settings, ports, open_upstreams(settings, stack))
-        task = PlanTask(planning=settings.processor.planning, endpoint="/v1/x", served=None)
-        assert context.open_plan_cell is not None
-        cell = context.open_plan_cell(task)
+        task = PlanningTask(planning=settings.processor.planning, endpoint="/v1/x", served=None)
+        assert context.open_plan_sandbox is not None
+        cell = context.open_plan_sandbox(task)
         assert isinstance(cell, ProcessSandbox)
         assert cell.settings.command == PLAN_COMMAND
         assert cell.settings.memory_bytes_max == 2**31

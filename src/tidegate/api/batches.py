@@ -9,8 +9,8 @@ from tidegate.desk.create import create_batch
 from tidegate.desk.desk import Desk
 from tidegate.desk.listing import list_batches
 from tidegate.desk.read import read_batch
-from tidegate.wire.batches import read_create
-from tidegate.wire.objects import batch_object
+from tidegate.wire.batch_request import decode_batch_request
+from tidegate.wire.objects import encode_batch
 
 
 class Batches:
@@ -38,10 +38,10 @@ class Batches:
         batch = await create_batch(
             self._desk,
             request.tenant,
-            read_create(data),
+            decode_batch_request(data),
             idempotency_key=request.headers.get("idempotency-key"),
         )
-        return json_reply(batch_object(batch))
+        return json_reply(encode_batch(batch))
 
     async def _list(self, request: Request) -> Reply:
         page = await list_batches(
@@ -51,13 +51,13 @@ class Batches:
             limit=query.read_integer(request.query, "limit"),
         )
         return await list_reply(
-            page.items, batch_object, identify=lambda batch: batch.id, has_more=page.has_more
+            page.items, encode_batch, identify=lambda batch: batch.id, has_more=page.has_more
         )
 
     async def _read(self, request: Request) -> Reply:
         batch = await read_batch(self._desk, request.tenant, request.captured[0])
-        return json_reply(batch_object(batch))
+        return json_reply(encode_batch(batch))
 
     async def _cancel(self, request: Request) -> Reply:
         batch = await cancel_batch(self._desk, request.tenant, request.captured[0])
-        return json_reply(batch_object(batch))
+        return json_reply(encode_batch(batch))

@@ -10,7 +10,7 @@ from tidegate.api.settings import Limits
 from tidegate.domain.errors import TooLarge
 
 
-async def chunks(
+async def read_chunks(
     receive: Receive, *, declared: str | None, bytes_max: int, limits: Limits
 ) -> AsyncGenerator[bytes, None]:
     """Yield the pieces of the body as they arrive.
@@ -81,12 +81,12 @@ class _Pace:
 async def read_all(
     receive: Receive, *, declared: str | None, bytes_max: int, limits: Limits
 ) -> bytes:
-    """Return the whole of a small body; raise as `chunks` does."""
-    pieces = chunks(receive, declared=declared, bytes_max=bytes_max, limits=limits)
+    """Return the whole of a small body; raise as `read_chunks` does."""
+    pieces = read_chunks(receive, declared=declared, bytes_max=bytes_max, limits=limits)
     return b"".join([piece async for piece in pieces])
 
 
-async def gone(receive: Receive) -> None:
+async def wait_for_disconnect(receive: Receive) -> None:
     """Return when the client has closed the connection; ignore what it still sends."""
     while (await receive())["type"] != "http.disconnect":
         pass

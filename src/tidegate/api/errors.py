@@ -13,7 +13,7 @@ from tidegate.domain.errors import (
     TooLarge,
     UpstreamFault,
 )
-from tidegate.wire.objects import error_body
+from tidegate.wire.objects import encode_error
 
 RETRY_SECONDS = 2
 
@@ -148,7 +148,7 @@ def render(error: Exception) -> Rendered:
     """Return the status, headers and envelope for an error; what is not in the table is a 500."""
     row = next((row for kind, row in _TABLE if isinstance(error, kind)), _UNKNOWN)
     refused = error if isinstance(error, Refused) else None
-    body = error_body(
+    body = encode_error(
         message=row.message or str(error),
         kind=row.kind,
         param=None if refused is None else refused.param,

@@ -12,7 +12,7 @@ from tidegate.desk.desk import Desk
 from tidegate.desk.listing import list_files
 from tidegate.desk.read import open_content, read_file
 from tidegate.desk.upload import upload
-from tidegate.wire.objects import deleted_file_object, file_object
+from tidegate.wire.objects import encode_deleted_file, encode_file
 
 FORM_BYTES_MAX = 2**20  # What a form may add to its file: fields, part headers, boundaries.
 
@@ -35,7 +35,7 @@ class Files:
     async def _upload(self, request: Request) -> Reply:
         settings = self._desk.settings
         boundary = multipart.boundary_of(request.headers.get("content-type"))
-        pieces = body.chunks(
+        pieces = body.read_chunks(
             request.receive,
             declared=request.headers.get("content-length"),
             bytes_max=max(settings.file_bytes_max, settings.other_file_bytes_max) + FORM_BYTES_MAX,
@@ -43,7 +43,7 @@ class Files:
         )
         form = multipart.events(pieces, boundary=boundary, limits=self._limits)
         async with aclosing(pieces), aclosing(form):
-            return json_reply(file_object(await upload(self._desk, request.tenant, form)))
+            return json_reply(encode_file(await upload(self._desk, request.tenant, form)))
 
     async def _list(self, request: Request) -> Reply:
         page = await list_files(
@@ -55,16 +55,16 @@ class Files:
             purpose=query.read_purpose(request.query),
         )
         return await list_reply(
-            page.items, file_object, identify=lambda file: file.id, has_more=page.has_more
+            page.items, encode_file, identify=lambda file: file.id, has_more=page.has_more
         )
 
     async def _read(self, request: Request) -> Reply:
         file = await read_file(self._desk, request.tenant, request.captured[0])
-        return json_reply(file_object(file))
+        return json_reply(encode_file(file))
 
     async def _delete(self, request: Request) -> Reply:
         file_id = await delete_file(self._desk, request.tenant, request.captured[0])
-        return json_reply(deleted_file_object(file_id))
+        return json_reply(encode_deleted_file(file_id))
 
     async def _content(self, request: Request) -> Reply:
         content = await open_content(self._desk, request.tenant, request.captured[0])

@@ -4,7 +4,7 @@ from tidegate.api.replies import Reply, json_reply
 from tidegate.api.routes import REST, Request, Route
 from tidegate.desk.desk import Desk
 from tidegate.desk.models import list_models, read_model
-from tidegate.wire.objects import model_object, models_body
+from tidegate.wire.objects import encode_model, encode_models
 
 
 class Models:
@@ -24,8 +24,8 @@ class Models:
     async def _list(self, request: Request) -> Reply:
         del request  # Every tenant may ask for every model.
         names = await list_models(self._desk)
-        return json_reply(models_body(names, created_at=self._created_at))
+        return json_reply(encode_models(names, created_at=self._created_at))
 
     async def _read(self, request: Request) -> Reply:
         name = await read_model(self._desk, request.captured[0])
-        return json_reply(model_object(name, created_at=self._created_at))
+        return json_reply(encode_model(name, created_at=self._created_at))

@@ -93,12 +93,14 @@ class _Probes:
             store = group.create_task(self._prove(self._store.check()), name="check the store")
             blobs = group.create_task(self._prove(self._blobs.check()), name="check the blobs")
         proofs = {"store": store.result(), "blobs": blobs.result()}
-        found = {name: Condition(fine=said == _FINE, words=said) for name, said in proofs.items()}
+        found = {
+            name: Condition(is_ok=said == _FINE, message=said) for name, said in proofs.items()
+        }
         found |= {name: ask() for name, ask in self._conditions.items()}
         if self._is_stopping():
-            found["process"] = Condition(fine=False, words="The process is stopping.")
-        checks = {name: condition.words for name, condition in found.items()}
-        failing = not all(condition.fine for condition in found.values())
+            found["process"] = Condition(is_ok=False, message="The process is stopping.")
+        checks = {name: condition.message for name, condition in found.items()}
+        failing = not all(condition.is_ok for condition in found.values())
         status = "failing" if failing else _FINE
         return json_reply(
             orjson.dumps({"status": status, "checks": checks}), status=_UNREADY if failing else 200

@@ -6,7 +6,7 @@ from starlette.datastructures import QueryParams
 
 from tidegate.desk.refusals import unsupported
 from tidegate.domain.file import Purpose
-from tidegate.wire.batches import wrong_type
+from tidegate.wire.batch_request import wrong_type
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,30}")
 

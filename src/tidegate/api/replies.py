@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from starlette.types import Receive, Scope, Send
 
-from tidegate.api.body import gone
-from tidegate.wire.objects import list_body
+from tidegate.api.body import wait_for_disconnect
+from tidegate.wire.objects import encode_page
 
 JSON = "application/json"
 SLICE_ITEMS = 250  # Encoding this many objects keeps the event loop for about a millisecond.
@@ -47,7 +47,7 @@ async def list_reply(
     for start in range(0, len(items), SLICE_ITEMS):
         encoded += [encode(item) for item in items[start : start + SLICE_ITEMS]]
         await asyncio.sleep(0)
-    body = list_body(
+    body = encode_page(
         encoded,
         first_id=identify(items[0]) if items else None,
         last_id=identify(items[-1]) if items else None,
@@ -76,7 +76,7 @@ async def _send_pieces(pieces: AsyncGenerator[bytes, None], receive: Receive, se
     Servers swallow what is sent to a closed connection, so only `receive` tells of the end.
     """
     async with aclosing(pieces), asyncio.TaskGroup() as group:
-        watch = group.create_task(gone(receive), name="watch for the client to go")
+        watch = group.create_task(wait_for_disconnect(receive), name="watch for the client to go")
         async for piece in pieces:
             if watch.done():
                 break

@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from tidegate.cli.connection import Connection, with_connection
+from tidegate.cli.connection import ServerConnection, with_connection
 from tidegate.cli.exit_codes import ExitCode
 from tidegate.cli.files import progress
 from tidegate.cli.live_view import open_view
@@ -27,10 +27,10 @@ from tidegate.client.batches import (
     get_batch,
     list_batches,
 )
-from tidegate.client.files import Upload, upload
+from tidegate.client.files import FileUpload, upload
 from tidegate.client.objects import BatchObject, FileObject, compact_json, decode, path_segment
 from tidegate.client.sanitize import sanitize
-from tidegate.client.server import Server
+from tidegate.client.server import ApiClient
 from tidegate.client.watch import POLL_SECONDS_MIN, Watch
 from tidegate.domain.errors import SettingsInvalid
 
@@ -52,7 +52,7 @@ Every = Annotated[
 @batches_app.command()
 @with_connection
 def create(  # noqa: PLR0913 -- each parameter but the first is one flag or argument
-    connection: Connection,
+    connection: ServerConnection,
     source: Annotated[
         str,
         typer.Argument(
@@ -84,7 +84,7 @@ def create(  # noqa: PLR0913 -- each parameter but the first is one flag or argu
     local = _local_file(source)
     started: list[str] = []
 
-    async def work(server: Server) -> Sequence[BatchObject]:
+    async def work(server: ApiClient) -> Sequence[BatchObject]:
         file_id = source if local is None else await _uploaded(server, local)
         wanted = NewBatch(input_file_id=file_id, endpoint=endpoint, window=window, metadata=notes)
         body = await create_batch(server, wanted)
@@ -105,7 +105,7 @@ def create(  # noqa: PLR0913 -- each parameter but the first is one flag or argu
 @batches_app.command("list")
 @with_connection
 def list_(
-    connection: Connection,
+    connection: ServerConnection,
     *,
     limit: Annotated[
         int, typer.Option(min=0, help="How many at most, newest first; 0 for all.")
@@ -116,7 +116,7 @@ def list_(
     With --json it prints one object on each line.
     """
 
-    async def work(server: Server) -> None:
+    async def work(server: ApiClient) -> None:
         rows = []
         async for item in list_batches(server, limit=limit or None):
             if connection.as_json:
@@ -132,7 +132,7 @@ def list_(
 @batches_app.command()
 @with_connection
 def get(
-    connection: Connection,
+    connection: ServerConnection,
     batch_id: BatchId,
 ) -> None:
     """Print the state of a batch."""
@@ -144,7 +144,7 @@ def get(
 @batches_app.command()
 @with_connection
 def watch(
-    connection: Connection,
+    connection: ServerConnection,
     batch_ids: Annotated[
         list[str] | None,
         typer.Argument(
@@ -162,7 +162,7 @@ def watch(
     for batch_id in wanted:
         path_segment(batch_id)
 
-    async def work(server: Server) -> Sequence[BatchObject]:
+    async def work(server: ApiClient) -> Sequence[BatchObject]:
         return await _watched(server, wanted, every, as_json=connection.as_json)
 
     try:
@@ -177,7 +177,7 @@ def watch(
 @batches_app.command()
 @with_connection
 def cancel(
-    connection: Connection,
+    connection: ServerConnection,
     batch_id: BatchId,
 ) -> None:
     """Cancel a batch.
@@ -203,14 +203,14 @@ def _local_file(source: str) -> Path | None:
     return None
 
 
-async def _uploaded(server: Server, path: Path) -> str:
+async def _uploaded(server: ApiClient, path: Path) -> str:
     with progress(f"Uploading {sanitize(path.name, 40)}") as on_progress:
-        body = await upload(server, Upload(path=path, purpose="batch"), on_progress)
+        body = await upload(server, FileUpload(path=path, purpose="batch"), on_progress)
     return decode(body, FileObject).id
 
 
 async def _watched(
-    server: Server, batch_ids: Sequence[str], every: float, *, as_json: bool
+    server: ApiClient, batch_ids: Sequence[str], every: float, *, as_json: bool
 ) -> Sequence[BatchObject]:
     console = Console(highlight=False)
     with open_view(as_json=as_json, console=console) as show:

@@ -10,9 +10,9 @@ from typing import Annotated, Concatenate, ParamSpec, TypeVar
 import typer
 import uvloop
 
-from tidegate.client.access import TIMEOUT_SECONDS_DEFAULT
-from tidegate.client.server import Server
-from tidegate.config.access import load_access
+from tidegate.client.server import ApiClient
+from tidegate.client.settings import TIMEOUT_SECONDS_DEFAULT
+from tidegate.config.client import load_client_settings
 from tidegate.runtime.ids import RandomIds
 
 T = TypeVar("T")
@@ -20,7 +20,7 @@ P = ParamSpec("P")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Connection:
+class ServerConnection:
     """One field for each flag, and the server that they lead to."""
 
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False
@@ -54,14 +54,14 @@ class Connection:
         float, typer.Option("--timeout", metavar="SECONDS", help="How long an answer may take.")
     ] = TIMEOUT_SECONDS_DEFAULT
 
-    def run(self, work: Callable[[Server], Awaitable[T]]) -> T:
+    def run(self, work: Callable[[ApiClient], Awaitable[T]]) -> T:
         """Run a coroutine function with the server, and return its result.
 
         Raises:
             SettingsInvalid: the address or key can't be used.
             TidegateError: the server failed or refused; the message says what to do.
         """
-        access = load_access(
+        access = load_client_settings(
             base_url=self.base_url,
             api_key_file=self.api_key_file,
             ca_file=self.ca_file,
@@ -69,17 +69,17 @@ class Connection:
         )
 
         async def with_server() -> T:
-            async with Server(access, RandomIds()) as server:
+            async with ApiClient(access, RandomIds()) as server:
                 return await work(server)
 
         return uvloop.run(with_server())
 
 
-_FLAGS = inspect.signature(Connection).parameters
+_FLAGS = inspect.signature(ServerConnection).parameters
 
 
-def with_connection(command: Callable[Concatenate[Connection, P], None]) -> Callable[P, None]:
-    """Give a command the flags of `Connection`; it receives their values as its first argument.
+def with_connection(command: Callable[Concatenate[ServerConnection, P], None]) -> Callable[P, None]:
+    """Give a command the flags of `ServerConnection`; their values are its first argument.
 
     Typer reads flags from a signature, so the fields are added to that of the command.
     """
@@ -87,7 +87,7 @@ def with_connection(command: Callable[Concatenate[Connection, P], None]) -> Call
     @functools.wraps(command)
     def with_flags(*args: P.args, **given: P.kwargs) -> None:
         flags = {name: given.pop(name) for name in _FLAGS}
-        connection = Connection(**flags)  # type: ignore[arg-type]  # Typer has checked the types.
+        connection = ServerConnection(**flags)  # type: ignore[arg-type]  # Typer has checked the types.
         command(connection, *args, **given)
 
     _, *own = inspect.signature(command).parameters.values()

@@ -18,14 +18,14 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from tidegate.cli.connection import Connection, with_connection
+from tidegate.cli.connection import ServerConnection, with_connection
 from tidegate.cli.tables import FILE_HEADS, file_lines, file_row, print_rows
 from tidegate.cli.units import bytes_of
 from tidegate.client.download import download as download_file, download_to_stream
 from tidegate.client.errors import ServerRefused
 from tidegate.client.files import (
+    FileUpload,
     OnProgress,
-    Upload,
     delete_file,
     get_file,
     list_files,
@@ -33,7 +33,7 @@ from tidegate.client.files import (
 )
 from tidegate.client.objects import Deleted, FileObject, compact_json, decode, path_segment
 from tidegate.client.sanitize import sanitize
-from tidegate.client.server import Server
+from tidegate.client.server import ApiClient
 
 LIST_DEFAULT = 20
 STDOUT = Path("-")
@@ -49,7 +49,7 @@ FileId = Annotated[str, typer.Argument(metavar="FILE_ID", help="The id of the fi
 @files_app.command()
 @with_connection
 def upload(
-    connection: Connection,
+    connection: ServerConnection,
     path: Annotated[Path, typer.Argument(metavar="PATH", help="The file on this machine.")],
     *,
     purpose: Annotated[str, typer.Option(help="What it is for.")] = "batch",
@@ -62,9 +62,9 @@ def upload(
 
     It is streamed, whatever its size. With --json its object is printed.
     """
-    wanted = Upload(path=path, purpose=purpose, expires_seconds=expires_after)
+    wanted = FileUpload(path=path, purpose=purpose, expires_seconds=expires_after)
 
-    async def work(server: Server) -> bytes:
+    async def work(server: ApiClient) -> bytes:
         with progress(f"Uploading {sanitize(path.name, 40)}") as on_progress:
             return await upload_file(server, wanted, on_progress)
 
@@ -75,7 +75,7 @@ def upload(
 @files_app.command("list")
 @with_connection
 def list_(
-    connection: Connection,
+    connection: ServerConnection,
     *,
     limit: Annotated[
         int, typer.Option(min=0, help="How many at most, newest first; 0 for all.")
@@ -87,7 +87,7 @@ def list_(
     With --json it prints one object on each line.
     """
 
-    async def work(server: Server) -> None:
+    async def work(server: ApiClient) -> None:
         rows = []
         async for item in list_files(server, limit=limit or None, purpose=purpose):
             if connection.as_json:
@@ -103,7 +103,7 @@ def list_(
 @files_app.command()
 @with_connection
 def get(
-    connection: Connection,
+    connection: ServerConnection,
     file_id: FileId,
 ) -> None:
     """Print what is known about a file."""
@@ -119,7 +119,7 @@ def get(
 @files_app.command()
 @with_connection
 def download(
-    connection: Connection,
+    connection: ServerConnection,
     file_id: FileId,
     *,
     output: Annotated[
@@ -138,7 +138,7 @@ def download(
     """
     target = output or Path(f"{path_segment(file_id)}.jsonl")
 
-    async def work(server: Server) -> None:
+    async def work(server: ApiClient) -> None:
         if target == STDOUT:
             await download_to_stream(server, file_id, sys.stdout.buffer)
             return
@@ -161,7 +161,7 @@ def download(
 @files_app.command()
 @with_connection
 def delete(
-    connection: Connection,
+    connection: ServerConnection,
     file_id: FileId,
 ) -> None:
     """Delete a file."""

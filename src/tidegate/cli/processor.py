@@ -8,7 +8,7 @@ import typer
 
 from tidegate.cli.exit_codes import run_until_stopped
 from tidegate.cli.settings_flags import Assignments, ConfigFile, flags_of
-from tidegate.config import Settings, check_processing, load, take_over
+from tidegate.config import Settings, check_processing, load, settings_from_json
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.supervisor.control_pipe import read_first_line
 from tidegate.telemetry.logs import configure, name_process
@@ -62,7 +62,7 @@ def _handed(config: Path | None, flags: dict[str, object]) -> Settings:
         raise SettingsInvalid(
             "--supervised reads every setting from standard input, so no other flag may be given."
         )
-    return take_over(read_first_line(STDIN))
+    return settings_from_json(read_first_line(STDIN))
 
 
 def _announce(processing: Processing) -> None:

@@ -16,7 +16,7 @@ from tidegate.cli.settings_flags import Assignments, ConfigFile, flags_of
 from tidegate.config import Settings, load
 from tidegate.domain.batch import Problem
 from tidegate.domain.errors import Refused, SettingsInvalid, TidegateError
-from tidegate.offline.job import Job, PromptOptions, ResultOrder, endpoint_of, file_format_of
+from tidegate.offline.job import OfflineJob, PromptOptions, ResultOrder, endpoint_of, file_format_of
 from tidegate.offline.run import RunEnd, RunOutcome
 from tidegate.telemetry.logs import configure
 from tidegate.wiring.offline import run_offline
@@ -65,7 +65,7 @@ def run(  # noqa: PLR0913 -- each parameter is one flag of the command line
         max_tokens=max_tokens,
         parameters=_parameters(param or ()),
     )
-    job = Job(
+    job = OfflineJob(
         source=source,
         target=output,
         errors=errors,
@@ -95,7 +95,7 @@ def exit_code(outcome: RunOutcome) -> ExitCode:
     return EXIT_CODES[outcome.end]
 
 
-def json_summary(outcome: RunOutcome, job: Job, seconds: float) -> dict[str, object]:
+def json_summary(outcome: RunOutcome, job: OfflineJob, seconds: float) -> dict[str, object]:
     """Return what `--json` prints."""
     counts = None if outcome.batch is None else outcome.batch.counts
     usage = None if outcome.batch is None else outcome.batch.usage
@@ -120,7 +120,7 @@ def json_summary(outcome: RunOutcome, job: Job, seconds: float) -> dict[str, obj
 
 def _settings(config: Path | None, named: dict[str, object], concurrency: int | None) -> Settings:
     if concurrency is not None and concurrency > IN_FLIGHT_DEFAULT:
-        named.setdefault("processor.valves.in_flight_max", concurrency)
+        named.setdefault("processor.limits.in_flight_max", concurrency)
     settings = load(file=config, flags=named).settings
     if settings.upstream is None and not settings.upstreams:
         raise SettingsInvalid(
@@ -132,7 +132,7 @@ def _settings(config: Path | None, named: dict[str, object], concurrency: int | 
     return settings
 
 
-def _run_and_exit(job: Job, settings: Settings, *, quiet: bool, as_json: bool) -> NoReturn:
+def _run_and_exit(job: OfflineJob, settings: Settings, *, quiet: bool, as_json: bool) -> NoReturn:
     with make_view(job, quiet=quiet) as view:
         try:
             outcome = _outcome(job, settings, view)
@@ -149,7 +149,7 @@ def _run_and_exit(job: Job, settings: Settings, *, quiet: bool, as_json: bool) -
     sys.exit(exit_code(outcome))
 
 
-def _outcome(job: Job, settings: Settings, view: RunView) -> RunOutcome:
+def _outcome(job: OfflineJob, settings: Settings, view: RunView) -> RunOutcome:
     try:
         return uvloop.run(run_offline(settings, job, view))
     except BaseExceptionGroup as group:

@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tidegate.offline.job import Job
+from tidegate.offline.job import OfflineJob
 from tidegate.offline.progress import Phase, Snapshot
 from tidegate.offline.run import RunEnd, RunOutcome
 from tidegate.runtime.clock import Clock, SystemClock
@@ -86,7 +86,7 @@ class LiveView(_Timed):
 
 
 @contextmanager
-def make_view(job: Job, *, quiet: bool, clock: Clock | None = None) -> Iterator[RunView]:
+def make_view(job: OfflineJob, *, quiet: bool, clock: Clock | None = None) -> Iterator[RunView]:
     """Yield the view that suits standard error."""
     clock = clock or SystemClock()
     console = Console(stderr=True, highlight=False)
@@ -148,7 +148,7 @@ def duration(seconds: float) -> str:
     return f"{whole // HOUR}h {whole % HOUR // MINUTE:02d}m"
 
 
-def summary(outcome: RunOutcome, job: Job) -> Iterator[str]:
+def summary(outcome: RunOutcome, job: OfflineJob) -> Iterator[str]:
     """Yield the lines that are printed at the end of a run."""
     match outcome.end:
         case RunEnd.FINISHED:
@@ -171,7 +171,7 @@ def summary(outcome: RunOutcome, job: Job) -> Iterator[str]:
             yield from _problems(outcome, job)
 
 
-def _problems(outcome: RunOutcome, job: Job) -> Iterator[str]:
+def _problems(outcome: RunOutcome, job: OfflineJob) -> Iterator[str]:
     yield f"{job.source} can't be run, and nothing was sent:"
     for problem in outcome.problems[:PROBLEMS_SHOWN_MAX]:
         where = "" if problem.line is None else f"line {problem.line}: "

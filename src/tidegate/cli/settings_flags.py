@@ -21,7 +21,7 @@ Assignments = Annotated[
     typer.Option(
         "--set",
         metavar="NAME=VALUE",
-        help="Any setting by its dotted name, for example --set processor.valves.in_flight_max=64.",
+        help="Any setting by its dotted name, for example --set processor.limits.in_flight_max=64.",
         show_default=False,
     ),
 ]

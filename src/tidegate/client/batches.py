@@ -8,7 +8,7 @@ import orjson
 
 from tidegate.client.objects import path_segment
 from tidegate.client.pages import list_items
-from tidegate.client.server import Server
+from tidegate.client.server import ApiClient
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,8 +21,8 @@ class NewBatch:
     metadata: Mapping[str, str]
 
 
-async def create_batch(server: Server, wanted: NewBatch) -> bytes:
-    """Create a batch; return its object. Raises as `Server.request` does, as do all of these."""
+async def create_batch(server: ApiClient, wanted: NewBatch) -> bytes:
+    """Create a batch; return its object. Raises as `ApiClient.request` does, as do all of these."""
     members: dict[str, object] = {
         "input_file_id": wanted.input_file_id,
         "endpoint": wanted.endpoint,
@@ -33,16 +33,16 @@ async def create_batch(server: Server, wanted: NewBatch) -> bytes:
     return await server.request("POST", "/batches", body=orjson.dumps(members))
 
 
-async def get_batch(server: Server, batch_id: str) -> bytes:
+async def get_batch(server: ApiClient, batch_id: str) -> bytes:
     """Return a batch object."""
     return await server.request("GET", f"/batches/{path_segment(batch_id)}")
 
 
-async def cancel_batch(server: Server, batch_id: str) -> bytes:
+async def cancel_batch(server: ApiClient, batch_id: str) -> bytes:
     """Cancel a batch; return its object."""
     return await server.request("POST", f"/batches/{path_segment(batch_id)}/cancel")
 
 
-def list_batches(server: Server, *, limit: int | None = None) -> AsyncIterator[msgspec.Raw]:
+def list_batches(server: ApiClient, *, limit: int | None = None) -> AsyncIterator[msgspec.Raw]:
     """Yield batch objects, newest first."""
     return list_items(server, "/batches", limit=limit)

@@ -26,7 +26,7 @@ from tidegate.client.errors import (
 )
 from tidegate.client.files import OnProgress
 from tidegate.client.objects import path_segment
-from tidegate.client.server import Server
+from tidegate.client.server import ApiClient
 
 TRIES_MAX = 5  # Attempts in a row that bring no byte; any progress resets the count.
 PAUSE_SECONDS = 1.0
@@ -69,7 +69,7 @@ class _Plan:
 
 
 async def download(
-    server: Server,
+    server: ApiClient,
     file_id: str,
     target: Path,
     *,
@@ -82,7 +82,7 @@ async def download(
     Raises:
         LocalFileUnusable: the target exists already, is being written, or can't be.
         TransferStopped: the transfer stopped; the bytes so far are kept for the next attempt.
-        ServerUnreachable, UnexpectedResponse, ServerRefused: as `Server.request`.
+        ServerUnreachable, UnexpectedResponse, ServerRefused: as `ApiClient.request`.
     """
     _check_target(target, overwrite=overwrite)
     place = target.with_name(f"{target.name}.part")
@@ -101,7 +101,7 @@ async def download(
         return result
 
 
-async def download_to_stream(server: Server, file_id: str, sink: BinaryIO) -> int:
+async def download_to_stream(server: ApiClient, file_id: str, sink: BinaryIO) -> int:
     """Write a file's content to an open stream, without resuming; return its length in bytes.
 
     Raises:
@@ -121,7 +121,7 @@ class _Fetch:
     """One download, in as many attempts as it takes."""
 
     def __init__(
-        self, server: Server, file_id: str, target: Path, part: BinaryIO, on_progress: OnProgress
+        self, server: ApiClient, file_id: str, target: Path, part: BinaryIO, on_progress: OnProgress
     ) -> None:
         self._server = server
         self._path = f"/files/{path_segment(file_id)}/content"

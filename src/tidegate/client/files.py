@@ -10,7 +10,7 @@ import msgspec
 from tidegate.client.errors import LocalFileUnusable
 from tidegate.client.objects import path_segment
 from tidegate.client.pages import list_items
-from tidegate.client.server import Server
+from tidegate.client.server import ApiClient
 
 PIECE_BYTES = 256 * 1024
 
@@ -19,7 +19,7 @@ OnProgress = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Upload:
+class FileUpload:
     """What is uploaded, and after how long it expires (None: the server decides)."""
 
     path: Path
@@ -27,8 +27,8 @@ class Upload:
     expires_seconds: int | None = None
 
 
-async def upload(server: Server, wanted: Upload, on_progress: OnProgress) -> bytes:
-    """Upload a file piece by piece; return its object. Raises as `Server.request` does.
+async def upload(server: ApiClient, wanted: FileUpload, on_progress: OnProgress) -> bytes:
+    """Upload a file piece by piece; return its object. Raises as `ApiClient.request` does.
 
     Raises:
         LocalFileUnusable: it can't be read, or becomes shorter while it is.
@@ -42,18 +42,18 @@ async def upload(server: Server, wanted: Upload, on_progress: OnProgress) -> byt
         raise LocalFileUnusable(f"The file {wanted.path} can't be read: {exc.strerror}.") from exc
 
 
-async def get_file(server: Server, file_id: str) -> bytes:
+async def get_file(server: ApiClient, file_id: str) -> bytes:
     """Return a file object."""
     return await server.request("GET", f"/files/{path_segment(file_id)}")
 
 
-async def delete_file(server: Server, file_id: str) -> bytes:
+async def delete_file(server: ApiClient, file_id: str) -> bytes:
     """Delete a file; return the server's answer."""
     return await server.request("DELETE", f"/files/{path_segment(file_id)}")
 
 
 def list_files(
-    server: Server, *, limit: int | None = None, purpose: str | None = None
+    server: ApiClient, *, limit: int | None = None, purpose: str | None = None
 ) -> AsyncIterator[msgspec.Raw]:
     """Yield file objects, newest first."""
     return list_items(
@@ -62,7 +62,7 @@ def list_files(
 
 
 async def _send(
-    server: Server, wanted: Upload, source: BinaryIO, size: int, on_progress: OnProgress
+    server: ApiClient, wanted: FileUpload, source: BinaryIO, size: int, on_progress: OnProgress
 ) -> bytes:
     boundary = server.ids.make("tidegate-")
     head = _form_head(wanted, boundary)
@@ -92,7 +92,7 @@ async def _send(
         return await server.json_body(reply)
 
 
-def _form_head(wanted: Upload, boundary: str) -> bytes:
+def _form_head(wanted: FileUpload, boundary: str) -> bytes:
     """Return the form up to the bytes of the file. Fields come first: some servers need that."""
     fields = {"purpose": wanted.purpose}
     if wanted.expires_seconds is not None:

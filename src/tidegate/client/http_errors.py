@@ -4,14 +4,16 @@ import ssl
 
 import httpx
 
-from tidegate.client.access import CONNECT_SECONDS_MAX, Access
 from tidegate.client.errors import ServerUnreachable, UnexpectedResponse
 from tidegate.client.sanitize import sanitize
+from tidegate.client.settings import CONNECT_SECONDS_MAX, ClientSettings
 
 _REASON_CHARACTERS_MAX = 200
 
 
-def client_error(error: httpx.HTTPError, access: Access) -> UnexpectedResponse | ServerUnreachable:
+def client_error(
+    error: httpx.HTTPError, access: ClientSettings
+) -> UnexpectedResponse | ServerUnreachable:
     """Return our error, with one sentence that says what to do."""
     root = access.root
     ended_early = "closed" in str(error) or "disconnected" in str(error)
@@ -41,7 +43,7 @@ def client_error(error: httpx.HTTPError, access: Access) -> UnexpectedResponse |
     return ServerUnreachable(message)
 
 
-def timed_out(access: Access) -> ServerUnreachable:
+def timed_out(access: ClientSettings) -> ServerUnreachable:
     """Return the error for an answer that takes too long."""
     return ServerUnreachable(
         f"{access.root} gave no complete answer within {access.timeout_seconds:g} s: try again, "

@@ -24,7 +24,7 @@ class FileObject(msgspec.Struct, frozen=True, kw_only=True):
     status: str | None = None
 
 
-class Counts(msgspec.Struct, frozen=True, kw_only=True):
+class BatchCounts(msgspec.Struct, frozen=True, kw_only=True):
     """Lines of a batch."""
 
     total: int = 0
@@ -32,7 +32,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     failed: int = 0
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
+class BatchUsage(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens of a batch."""
 
     input_tokens: int = 0
@@ -40,7 +40,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     total_tokens: int = 0
 
 
-class Problem(msgspec.Struct, frozen=True, kw_only=True):
+class BatchProblem(msgspec.Struct, frozen=True, kw_only=True):
     """One reason why a batch could not be run."""
 
     code: str | None = None
@@ -48,10 +48,10 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     line: int | None = None
 
 
-class Problems(msgspec.Struct, frozen=True, kw_only=True):
+class BatchProblems(msgspec.Struct, frozen=True, kw_only=True):
     """All reasons that a server lists."""
 
-    data: list[Problem] = []
+    data: list[BatchProblem] = []
 
 
 class Extras(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,9 +74,9 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
     created_at: float | None = None
     in_progress_at: float | None = None
     expires_at: float | None = None
-    request_counts: Counts | None = None
-    usage: Usage | None = None
-    errors: Problems | None = None
+    request_counts: BatchCounts | None = None
+    usage: BatchUsage | None = None
+    errors: BatchProblems | None = None
     tidegate: Extras | None = None
 
     @property
@@ -85,9 +85,9 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
         return self.status in TERMINAL
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> BatchCounts:
         """Its lines; zeros if the server left them out."""
-        return self.request_counts or Counts()
+        return self.request_counts or BatchCounts()
 
     @property
     def waiting_for(self) -> str | None:

@@ -6,7 +6,7 @@ import msgspec
 
 from tidegate.client.errors import UnexpectedResponse
 from tidegate.client.objects import PageObject, decode
-from tidegate.client.server import Server
+from tidegate.client.server import ApiClient
 
 PAGE_ITEMS_MAX = 100
 
@@ -16,9 +16,13 @@ class _Identified(msgspec.Struct):
 
 
 async def list_items(
-    server: Server, path: str, *, limit: int | None = None, query: Mapping[str, str] | None = None
+    server: ApiClient,
+    path: str,
+    *,
+    limit: int | None = None,
+    query: Mapping[str, str] | None = None,
 ) -> AsyncIterator[msgspec.Raw]:
-    """Yield the items of a list as they come, at most `limit`; raises as `Server.request` does.
+    """Yield the items of a list as they come, at most `limit`; raises as `ApiClient.request` does.
 
     Raises:
         UnexpectedResponse: an answer is not a page, or a page has no successor.

@@ -10,10 +10,10 @@ from typing import Self
 import httpx
 import msgspec
 
-from tidegate.client.access import CONNECT_SECONDS_MAX, Access
 from tidegate.client.errors import ServerRefused, UnexpectedResponse
 from tidegate.client.http_errors import client_error, timed_out
 from tidegate.client.sanitize import sanitize
+from tidegate.client.settings import CONNECT_SECONDS_MAX, ClientSettings
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.runtime.ids import IdMaker
 
@@ -33,7 +33,7 @@ class _Refusal(msgspec.Struct):
     error: _Fault | str
 
 
-class Server:
+class ApiClient:
     """Sends requests to one server; `async with` closes its connections.
 
     Attributes:
@@ -41,7 +41,7 @@ class Server:
         ids: makes the boundaries of forms.
     """
 
-    def __init__(self, access: Access, ids: IdMaker) -> None:
+    def __init__(self, access: ClientSettings, ids: IdMaker) -> None:
         """Prepare requests; no connection is opened.
 
         Raises:
@@ -183,7 +183,7 @@ class Server:
             raise client_error(exc, self.access) from exc
 
 
-def _trust(access: Access) -> ssl.SSLContext | bool:
+def _trust(access: ClientSettings) -> ssl.SSLContext | bool:
     if access.ca_file is None:
         return True
     try:

@@ -10,7 +10,7 @@ import msgspec
 from tidegate.client.batches import get_batch, list_batches
 from tidegate.client.errors import ServerUnreachable
 from tidegate.client.objects import BatchObject, decode
-from tidegate.client.server import Server
+from tidegate.client.server import ApiClient
 
 WATCHED_MAX = 100
 RATE_SECONDS = 30.0  # The period over which the rate is measured.
@@ -74,7 +74,9 @@ class Watch:
         every_seconds: the time between two requests.
     """
 
-    def __init__(self, server: Server, batch_ids: Sequence[str], *, every_seconds: float) -> None:
+    def __init__(
+        self, server: ApiClient, batch_ids: Sequence[str], *, every_seconds: float
+    ) -> None:
         self._server = server
         self._asked = tuple(dict.fromkeys(batch_ids))
         self._every_seconds = max(POLL_SECONDS_MIN, every_seconds)
@@ -86,7 +88,7 @@ class Watch:
 
         Raises:
             ServerUnreachable: `UNANSWERED_MAX` requests in a row got no answer.
-            UnexpectedResponse, ServerRefused: as `Server.request`.
+            UnexpectedResponse, ServerRefused: as `ApiClient.request`.
         """
         unanswered = 0
         while True:

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing_extensions import override
 
 from tidegate.collector.duty import Duty
-from tidegate.collector.mending import mend
 from tidegate.collector.pace import PIECE
+from tidegate.collector.repair import repair
 from tidegate.collector.report import NAMES_MAX, Damage, Report
 from tidegate.collector.survivors import Unclear
 from tidegate.domain.batch import Batch, Status
@@ -54,7 +54,7 @@ class Drift(Duty):
     async def _mend(self, batch: Batch) -> int:
         """Return how many lines run again; 0 where that can't be told for certain."""
         try:
-            lines = await mend(self._tools.store, self._tools.blobs, batch)
+            lines = await repair(self._tools.store, self._tools.blobs, batch)
         except Unclear:
             return 0
         self._tools.observer.on_lines_rerun(batch.id, lines)

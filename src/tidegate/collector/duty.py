@@ -15,7 +15,7 @@ from tidegate.runtime.ids import IdMaker
 from tidegate.stores.base import Store
 
 
-class Ender(Protocol):
+class OrphanFinalizer(Protocol):
     """Ends batches as a processor does: the same claims, the same lines, the same files."""
 
     async def end_all(self, is_stopping: Callable[[], bool]) -> None:
@@ -28,21 +28,21 @@ class Ender(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tools:
+class CollectorContext:
     """What the wiring gives to a collector."""
 
     store: Store
     blobs: BlobStore
     clock: Clock
     ids: IdMaker
-    ender: Ender
+    ender: OrphanFinalizer
     observer: Observer = field(default_factory=NullObserver)
 
 
 class Duty(ABC):
     """One kind of upkeep. Both verbs go on until nothing is left, in bounded pieces."""
 
-    def __init__(self, settings: Settings, tools: Tools, pace: Pace) -> None:
+    def __init__(self, settings: Settings, tools: CollectorContext, pace: Pace) -> None:
         self._settings = settings
         self._tools = tools
         self._pace = pace

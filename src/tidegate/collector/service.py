@@ -5,24 +5,24 @@ from collections.abc import Callable, Sequence
 
 from tidegate.collector.compaction import Compaction
 from tidegate.collector.drift import Drift
-from tidegate.collector.duty import Duty, Tools
-from tidegate.collector.ends import Ends
+from tidegate.collector.duty import CollectorContext, Duty
 from tidegate.collector.expiry import Expiry
 from tidegate.collector.garbage import Retained, Sweep
+from tidegate.collector.orphans import FinalizeOrphans
 from tidegate.collector.pace import Pace, Stopped
 from tidegate.collector.report import Report
 from tidegate.collector.retention import Retention
 from tidegate.collector.settings import Settings
 from tidegate.domain.errors import StorageFull, StoreUnavailable
 
-_ROUND: tuple[Callable[[Settings, Tools, Pace], Duty], ...] = (
+_ROUND: tuple[Callable[[Settings, CollectorContext, Pace], Duty], ...] = (
     Expiry,
     Retention,
     Retained,
     Compaction,
-    Ends,
+    FinalizeOrphans,
 )
-_SWEEP: tuple[Callable[[Settings, Tools, Pace], Duty], ...] = (Sweep, Drift)
+_SWEEP: tuple[Callable[[Settings, CollectorContext, Pace], Duty], ...] = (Sweep, Drift)
 
 
 class Collector:
@@ -32,7 +32,7 @@ class Collector:
     twice. Nothing that is cut off does harm: the next round, of whomever, goes on with it.
     """
 
-    def __init__(self, settings: Settings, tools: Tools) -> None:
+    def __init__(self, settings: Settings, tools: CollectorContext) -> None:
         self._settings = settings
         self._tools = tools
         self._pace = Pace()

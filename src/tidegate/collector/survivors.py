@@ -9,7 +9,7 @@ from tidegate.domain.errors import BlobMissing, BlobUnreadable
 from tidegate.domain.file import Part
 from tidegate.domain.shard import Shard, Tally
 from tidegate.wire.plan_format import unpack_all
-from tidegate.wire.result_lines import number_of, tally_of
+from tidegate.wire.read_results import number_of, tally_of
 
 READ_BYTES = 2**20
 SLICE_LINES = 100

@@ -5,7 +5,7 @@ puts them together, and refuses unknown names.
 """
 
 from tidegate.config.checks import check_processing, check_serving
-from tidegate.config.load import Loaded, hand_over, load, take_over
+from tidegate.config.load import Loaded, load, settings_from_json, settings_to_json
 from tidegate.config.names import names
 from tidegate.config.settings import (
     BlobsKind,
@@ -25,9 +25,9 @@ __all__ = [
     "UpstreamSettings",
     "check_processing",
     "check_serving",
-    "hand_over",
     "is_loopback",
     "load",
     "names",
-    "take_over",
+    "settings_from_json",
+    "settings_to_json",
 ]

@@ -65,7 +65,7 @@ def load(
     return Loaded(settings=settings, origins=origins, file=path)
 
 
-def hand_over(settings: Settings) -> str:
+def settings_to_json(settings: Settings) -> str:
     """Return checked settings as one line of text for another process.
 
     It contains the keys of model servers and of the API: send it through a pipe only.
@@ -73,11 +73,11 @@ def hand_over(settings: Settings) -> str:
     return _adapter().dump_json(settings).decode()
 
 
-def take_over(text: str) -> Settings:
+def settings_from_json(text: str) -> Settings:
     """Return the settings that another process handed over; no other source is read.
 
     Raises:
-        SettingsInvalid: the text is not what `hand_over` returns.
+        SettingsInvalid: the text is not what `settings_to_json` returns.
     """
     try:
         tree: object = json.loads(text)

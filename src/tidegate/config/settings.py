@@ -11,14 +11,14 @@ from tidegate.collector.settings import Settings as CollectorSettings
 from tidegate.config.keys import numbered, tenants_of
 from tidegate.desk.settings import Settings as DeskSettings
 from tidegate.domain.errors import SettingsInvalid
+from tidegate.endpoints.endpoint import BackoffSettings
+from tidegate.endpoints.limiters.aimd import AimdSettings
 from tidegate.http_server.limits import ServerTimeouts
-from tidegate.processor.endpoints import PauseSettings
 from tidegate.processor.settings import (
-    CELL_MEMORY_BYTES_MIN,
-    CELL_MEMORY_FOR_EACH_BYTE,
+    SANDBOX_MEMORY_BYTES_MIN,
+    SANDBOX_MEMORY_FOR_EACH_BYTE,
     Settings as ProcessorSettings,
 )
-from tidegate.runtime.limiter import AimdSettings
 from tidegate.telemetry.logs import LogFormat
 from tidegate.upstreams.settings import (
     HttpSettings,
@@ -50,7 +50,7 @@ class UpstreamSettings:
     tls: TlsSettings = field(default_factory=TlsSettings)
     proxy: ProxySettings = field(default_factory=ProxySettings)
     concurrency: AimdSettings = field(default_factory=AimdSettings)
-    pauses: PauseSettings = field(default_factory=PauseSettings)
+    backoff: BackoffSettings = field(default_factory=BackoffSettings)
 
     def __post_init__(self) -> None:
         given = [self.api_key, self.api_key_file, self.api_key_env]
@@ -233,12 +233,12 @@ class Settings:
     def _check_cells(self) -> None:
         """Refuse a memory limit of child processes that the largest allowed reply would exceed."""
         largest = max((item.limits.body_bytes_max for item in self.all_upstreams()), default=0)
-        needed = CELL_MEMORY_BYTES_MIN + CELL_MEMORY_FOR_EACH_BYTE * max(
+        needed = SANDBOX_MEMORY_BYTES_MIN + SANDBOX_MEMORY_FOR_EACH_BYTE * max(
             largest, self.processor.planning.line_bytes_max
         )
-        if self.processor.cells.memory_bytes_max < needed:
+        if self.processor.sandbox.memory_bytes_max < needed:
             raise SettingsInvalid(
-                "processor.cells.memory_bytes_max is too small for the largest reply "
+                "processor.sandbox.memory_bytes_max is too small for the largest reply "
                 "(limits.body_bytes_max) or line (processor.planning.line_bytes_max): "
                 f"set it to at least {needed}."
             )

@@ -15,7 +15,7 @@ from tidegate.domain.batch import Batch, Status
 from tidegate.domain.errors import Conflict, NotFound, Refused
 from tidegate.domain.file import Purpose
 from tidegate.signals.base import WORK
-from tidegate.wire.batches import BatchRequest
+from tidegate.wire.batch_request import BatchRequest
 
 FILE_ID_CHARACTERS_MAX = 256
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")

@@ -2,12 +2,12 @@
 
 from tidegate.desk.refusals import check_range, unsupported
 from tidegate.desk.settings import EXPIRY_SECONDS_MAX, EXPIRY_SECONDS_MIN
-from tidegate.wire.batches import Expiry
+from tidegate.wire.batch_request import ExpiresAfter
 
 ANCHOR = "created_at"
 
 
-def expiry_seconds(param: str, expiry: Expiry) -> int:
+def expiry_seconds(param: str, expiry: ExpiresAfter) -> int:
     """Return the checked seconds from the file's creation to its end.
 
     Raises:

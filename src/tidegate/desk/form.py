@@ -9,7 +9,7 @@ from tidegate.desk.settings import Settings
 from tidegate.desk.sniff import Sniffer, Verdict
 from tidegate.domain.errors import Refused, TooLarge
 from tidegate.domain.file import UPLOAD_PURPOSES, Purpose
-from tidegate.wire.batches import Expiry, missing, wrong_type
+from tidegate.wire.batch_request import ExpiresAfter, missing_parameter, wrong_type
 
 FILENAME_CHARACTERS_MAX = 255
 FILENAME_DEFAULT = "upload"
@@ -93,9 +93,9 @@ class UploadForm:
             Refused: something is missing or wrong.
         """
         if self._filename is None:
-            raise missing("file")
+            raise missing_parameter("file")
         if self._purpose is None:
-            raise missing("purpose")
+            raise missing_parameter("purpose")
         self._sniffer.finish()
         self._check_content()
         self._expires_seconds = self._read_expiry()
@@ -148,10 +148,10 @@ class UploadForm:
             batch = self._purpose is Purpose.BATCH
             return self._settings.batch_file_expiry_seconds if batch else None
         if anchor is None or seconds is None:
-            raise missing(_dotted(_ANCHOR if anchor is None else _SECONDS))
+            raise missing_parameter(_dotted(_ANCHOR if anchor is None else _SECONDS))
         if not _INTEGER.fullmatch(seconds):
             raise wrong_type(_dotted(_SECONDS), "an integer", seconds)
-        return expiry_seconds("expires_after", Expiry(anchor=anchor, seconds=int(seconds)))
+        return expiry_seconds("expires_after", ExpiresAfter(anchor=anchor, seconds=int(seconds)))
 
 
 def _read_purpose(text: str) -> Purpose:

@@ -9,7 +9,7 @@ from tidegate.desk.form import Field, FileStart, FormEvent, UploadForm
 from tidegate.domain.blob_names import UploadBlob
 from tidegate.domain.errors import StoreUnavailable, TidegateError
 from tidegate.domain.file import File, Part
-from tidegate.wire.batches import missing
+from tidegate.wire.batch_request import missing_parameter
 
 ABANDON_SECONDS_MAX = 5.0
 
@@ -32,7 +32,7 @@ async def upload(desk: Desk, tenant: str, events: AsyncIterator[FormEvent]) -> F
         elif isinstance(event, FileStart):
             form.start_file(event)
             return await _take_in(desk, tenant, form, events)
-    raise missing("file")
+    raise missing_parameter("file")
 
 
 async def _take_in(

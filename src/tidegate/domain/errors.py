@@ -16,9 +16,9 @@ TidegateError
 │   ├── TimedOut         a time limit passed (connect, first byte, idle or total)
 │   ├── ReplyBroken      the connection broke or the reply was not HTTP
 │   └── ReplyTooLarge    the reply passed a named bound
-├── CellDied             the child process that carried a line alone has died of it
-├── CellNotStarted       no child process could be started: the line was not sent
-└── SettingsInvalid      a setting is wrong; the message says which and how to mend it
+├── SandboxDied          the sandbox that carried a single line died of it
+├── SandboxNotStarted    no sandbox could be started: the line was not sent
+└── SettingsInvalid      a setting is wrong; the message says which and how to fix it
 
 Errors are facts and read as sentences. The HTTP status of each is decided in
 `tidegate.api.errors` alone.
@@ -84,11 +84,11 @@ class StoreUnavailable(TidegateError):
     """The ledger gave no answer: the call may or may not have happened."""
 
 
-class CellDied(TidegateError):
+class SandboxDied(TidegateError):
     """The child process that carried one line alone died before it gave an answer."""
 
 
-class CellNotStarted(TidegateError):
+class SandboxNotStarted(TidegateError):
     """No child process could be started or made ready: not one byte of a line was sent."""
 
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import msgspec
 
 from tidegate.wire.jsonl import without_lone_surrogates
-from tidegate.wire.results import read_body
+from tidegate.wire.results import read_reply_body
 
 HTTP_REFUSED = 400
 INTEGER_BOUND = 2**64  # Python refuses to write integers of thousands of digits.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class ResultRow:
     """One result: `response` is the text of the answer, or its JSON if it has no text."""
 
     custom_id: str
@@ -43,7 +43,7 @@ class _Line(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Line).decode
 
 
-def read_answer(raw: bytes) -> Answer:
+def read_result_row(raw: bytes) -> ResultRow:
     """Read a result line of ours, with any content from a model server."""
     try:
         line = _decode(raw)
@@ -59,9 +59,9 @@ def read_answer(raw: bytes) -> Answer:
         message = _refusal(tree) or _unchanged(body)
         return _failed(line.custom_id, f"{line.response.status_code}: {message}")
     text = _text(tree)
-    read = read_body(body)
+    read = read_reply_body(body)
     usage = None if read is None or not read.usage.total_tokens else read.usage
-    return Answer(
+    return ResultRow(
         custom_id=line.custom_id,
         response=_unchanged(body) if text is None else text,
         error=None,
@@ -132,8 +132,8 @@ def _refusal(body: object) -> str | None:
     return message if isinstance(message, str) else None
 
 
-def _failed(custom_id: str, error: str) -> Answer:
-    return Answer(
+def _failed(custom_id: str, error: str) -> ResultRow:
+    return ResultRow(
         custom_id=custom_id,
         response=None,
         error=error,

@@ -11,13 +11,13 @@ from tidegate.desk.read import open_content
 from tidegate.domain.batch import Batch
 from tidegate.offline.atomic_file import replace_atomically
 from tidegate.offline.input import TENANT
-from tidegate.offline.job import FileFormat, Job, ResultOrder
+from tidegate.offline.job import FileFormat, OfflineJob, ResultOrder
 from tidegate.offline.tables import write_table
-from tidegate.processor.records import Records
-from tidegate.processor.scratch import ScratchMaker
-from tidegate.processor.sorter import ExternalSorter
+from tidegate.sorting.external_sort import ExternalSorter
+from tidegate.sorting.record_file import RecordFile
+from tidegate.sorting.spill_file import OpenSpillFile
 from tidegate.wire.jsonl import LineSplitter
-from tidegate.wire.result_lines import number_of
+from tidegate.wire.read_results import number_of
 
 RUN_BYTES_MAX = 4 * 2**20
 RUN_LINES_MAX = 8_192
@@ -31,8 +31,8 @@ class Exporter:
     """Writes the outputs of one ended batch, each whole or not at all; may be repeated."""
 
     desk: Desk
-    job: Job
-    make_scratch: ScratchMaker
+    job: OfflineJob
+    make_scratch: OpenSpillFile
 
     async def export(self, batch: Batch) -> None:
         """Write the failed lines first, then the output, each in one step.
@@ -97,8 +97,8 @@ class Exporter:
 class _Results:
     """Result lines on scratch, found by the number of their request: only places are sorted."""
 
-    def __init__(self, make_scratch: ScratchMaker, stack: ExitStack) -> None:
-        self._records = stack.enter_context(Records(make_scratch))
+    def __init__(self, make_scratch: OpenSpillFile, stack: ExitStack) -> None:
+        self._records = stack.enter_context(RecordFile(make_scratch))
         self._places = stack.enter_context(
             ExternalSorter(make_scratch, run_bytes_max=RUN_BYTES_MAX, run_items_max=RUN_LINES_MAX)
         )

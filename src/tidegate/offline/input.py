@@ -13,11 +13,11 @@ from tidegate.desk.upload import upload
 from tidegate.domain.batch import Batch
 from tidegate.domain.errors import Refused, UpstreamFault
 from tidegate.domain.file import File, Purpose
-from tidegate.offline.job import ENDPOINTS, FileFormat, Job, file_format_of
+from tidegate.offline.job import ENDPOINTS, FileFormat, OfflineJob, file_format_of
 from tidegate.offline.model_override import with_model
 from tidegate.offline.prompts import Requests
 from tidegate.offline.rows import ROW_BYTES_MAX, pieces_of, read_rows
-from tidegate.wire.batches import BatchRequest
+from tidegate.wire.batch_request import BatchRequest
 from tidegate.wire.jsonl import LineSplitter
 
 TENANT = "default"
@@ -32,7 +32,7 @@ class _Url(msgspec.Struct):
     url: str = ""
 
 
-async def sha256_of(job: Job) -> str:
+async def sha256_of(job: OfflineJob) -> str:
     """Return the SHA-256 of the input in hexadecimal digits.
 
     Raises:
@@ -45,7 +45,7 @@ async def sha256_of(job: Job) -> str:
     return running.hexdigest()
 
 
-def check_job(job: Job) -> None:
+def check_job(job: OfflineJob) -> None:
     """Refuse what can be refused without reading the input.
 
     Raises:
@@ -69,7 +69,7 @@ async def find_batch(desk: Desk) -> Batch | None:
     return page.items[0] if page.items else None
 
 
-async def start_batch(desk: Desk, job: Job, sha256: str) -> Batch:
+async def start_batch(desk: Desk, job: OfflineJob, sha256: str) -> Batch:
     """Upload the input and create its batch.
 
     Raises:
@@ -91,7 +91,7 @@ async def start_batch(desk: Desk, job: Job, sha256: str) -> Batch:
     return await create_batch(desk, TENANT, request, idempotency_key="run")
 
 
-def input_lines(job: Job, endpoint: str, model: str | None) -> Iterator[bytes]:
+def input_lines(job: OfflineJob, endpoint: str, model: str | None) -> Iterator[bytes]:
     """Yield the bytes of the batch file that this input becomes.
 
     Raises:
@@ -106,7 +106,7 @@ def input_lines(job: Job, endpoint: str, model: str | None) -> Iterator[bytes]:
     return pieces_of(job.source)
 
 
-async def _uploaded(desk: Desk, job: Job, lines: Iterator[bytes]) -> File:
+async def _uploaded(desk: Desk, job: OfflineJob, lines: Iterator[bytes]) -> File:
     try:
         return await upload(desk, TENANT, _events(job.source.name, lines))
     except Refused as refused:
@@ -133,7 +133,7 @@ async def _events(name: str, lines: Iterator[bytes]) -> AsyncIterator[FormEvent]
     yield b"".join(held)
 
 
-async def job_endpoint(desk: Desk, job: Job) -> str:
+async def job_endpoint(desk: Desk, job: OfflineJob) -> str:
     """Return the endpoint of the job, else that of the first line if it is allowed, else chat.
 
     Raises:

@@ -49,7 +49,7 @@ class PromptOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class OfflineJob:
     """One run. Without `prompt_options` the input holds OpenAI's batch lines.
 
     `endpoint` is a path such as `/v1/embeddings`; None takes the one of the first line, or chat.

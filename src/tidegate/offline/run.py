@@ -19,13 +19,13 @@ from tidegate.offline.input import (
     sha256_of,
     start_batch,
 )
-from tidegate.offline.job import FileFormat, Job
+from tidegate.offline.job import FileFormat, OfflineJob
 from tidegate.offline.probe import check_servers
 from tidegate.offline.progress import Phase, Progress, Snapshot
-from tidegate.offline.state import Finished, State, open_state
+from tidegate.offline.state import Finished, RunState, open_state
 from tidegate.offline.tables import check_columns
-from tidegate.processor.scratch import ScratchMaker
 from tidegate.runtime.services import Service, ShutdownRequest, run_together
+from tidegate.sorting.spill_file import OpenSpillFile
 from tidegate.upstreams.base import Upstream
 
 POLL_SECONDS = 0.25
@@ -50,7 +50,7 @@ class RunContext:
     desk: Desk
     processor: Service
     servers: Mapping[str, Upstream]
-    make_scratch: ScratchMaker
+    make_scratch: OpenSpillFile
 
 
 class RunEnd(StrEnum):
@@ -71,14 +71,14 @@ class RunOutcome:
     problems: tuple[Problem, ...] = ()
 
 
-OpenContext = Callable[[State, Progress], AbstractAsyncContextManager[RunContext]]
+OpenContext = Callable[[RunState, Progress], AbstractAsyncContextManager[RunContext]]
 
 
 class OfflineRun:
     """One run. It may be stopped at any moment, even killed, and be run again."""
 
     def __init__(
-        self, job: Job, stops: ShutdownRequest, view: ProgressView, open_context: OpenContext
+        self, job: OfflineJob, stops: ShutdownRequest, view: ProgressView, open_context: OpenContext
     ) -> None:
         self._job = job
         self._stops = stops
@@ -104,7 +104,7 @@ class OfflineRun:
                 state.remove()
             return outcome
 
-    async def _work(self, state: State) -> RunOutcome:
+    async def _work(self, state: RunState) -> RunOutcome:
         sha256 = await self._unless_stopped(sha256_of(self._job))
         if sha256 is None:
             return RunOutcome(end=RunEnd.INTERRUPTED)
@@ -124,7 +124,7 @@ class OfflineRun:
             state.clear()
         return outcome
 
-    async def _run_batch(self, context: RunContext, state: State, sha256: str) -> RunOutcome:
+    async def _run_batch(self, context: RunContext, state: RunState, sha256: str) -> RunOutcome:
         batch = await find_batch(context.desk)
         self._is_started = batch is not None
         if batch is None or not batch.is_terminal:

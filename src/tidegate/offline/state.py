@@ -11,7 +11,7 @@ import msgspec
 
 from tidegate.domain.errors import Conflict, Refused
 from tidegate.offline.atomic_file import flush_directory, replace_atomically
-from tidegate.offline.job import Job
+from tidegate.offline.job import OfflineJob
 
 RECORD_FILE = "run.json"
 LOCK_FILE = "lock"
@@ -39,14 +39,14 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True):
     finished: Finished | None = None
 
 
-class State:
+class RunState:
     """The folder of one run, locked by this process.
 
     The ledger in `data` is the truth about the lines; the record beside it holds the input and
     options that they were made from, and whether the output is written.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: OfflineJob) -> None:
         self._job = job
         self.path = job.folder
         self.data = job.folder / DATA_FOLDER
@@ -116,7 +116,7 @@ class State:
 
 
 @contextmanager
-def open_state(job: Job) -> Iterator[State]:
+def open_state(job: OfflineJob) -> Iterator[RunState]:
     """Lock the folder of a run, and create it if needed; with `restart`, empty it.
 
     An empty folder is not left behind.
@@ -127,7 +127,7 @@ def open_state(job: Job) -> Iterator[State]:
     """
     _check_places(job)
     with _locked(job.folder):
-        state = State(job)
+        state = RunState(job)
         if job.restart:
             state.clear()
         try:
@@ -139,7 +139,7 @@ def open_state(job: Job) -> Iterator[State]:
                 state.remove()
 
 
-def _check_places(job: Job) -> None:
+def _check_places(job: OfflineJob) -> None:
     if str(job.target) == "-":
         raise Refused("The output must be a file, so that a run can be continued: name one.")
     if not job.target.parent.is_dir():
@@ -158,7 +158,7 @@ def _check_places(job: Job) -> None:
         raise Refused("Input, output and errors must be different files.")
 
 
-def _check_free(job: Job) -> None:
+def _check_free(job: OfflineJob) -> None:
     for path in (job.target, job.errors_file):
         if path is not None and os.path.lexists(path):
             raise Conflict(

@@ -7,8 +7,8 @@ from typing import BinaryIO, Protocol
 
 from tidegate.domain.errors import Refused
 from tidegate.offline import parquet
-from tidegate.offline.answers import Answer, read_answer
-from tidegate.offline.job import FileFormat, Job, file_format_of
+from tidegate.offline.answers import ResultRow, read_result_row
+from tidegate.offline.job import FileFormat, OfflineJob, file_format_of
 from tidegate.offline.prompts import text_of
 from tidegate.offline.rows import read_columns, read_rows
 
@@ -20,7 +20,7 @@ NAME = "custom_id"
 class TableWriter(Protocol):
     """Writes a table row by row."""
 
-    def write(self, cells: Sequence[object]) -> None:
+    def write(self, sandbox: Sequence[object]) -> None:
         """Add one row."""
         ...
 
@@ -37,9 +37,9 @@ class CsvWriter:
         self._writer = csv.writer(self._text, lineterminator="\n")
         self._writer.writerow(names)
 
-    def write(self, cells: Sequence[object]) -> None:
+    def write(self, sandbox: Sequence[object]) -> None:
         """Add one row; None becomes an empty cell."""
-        self._writer.writerow(["" if cell is None else cell for cell in cells])
+        self._writer.writerow(["" if cell is None else cell for cell in sandbox])
 
     def close(self) -> None:
         """Write the remaining rows; the file itself stays open."""
@@ -47,7 +47,7 @@ class CsvWriter:
         self._text.detach()
 
 
-def check_columns(job: Job) -> None:
+def check_columns(job: OfflineJob) -> None:
     """Refuse a table that would have a column twice.
 
     Raises:
@@ -66,7 +66,9 @@ def check_columns(job: Job) -> None:
         )
 
 
-def write_table(job: Job, where: BinaryIO, results: Iterator[tuple[int, bytes]]) -> Iterator[int]:
+def write_table(
+    job: OfflineJob, where: BinaryIO, results: Iterator[tuple[int, bytes]]
+) -> Iterator[int]:
     """Write every result in the order of the input; yield after every few rows.
 
     Raises:
@@ -78,8 +80,8 @@ def write_table(job: Job, where: BinaryIO, results: Iterator[tuple[int, bytes]])
             _open_writer(job.file_format, where, [NAME, *ADDED]), _results_only(results)
         )
     if source is job.file_format is FileFormat.PARQUET:
-        cells = (_cells(read_answer(line)) for _, line in results)
-        return parquet.extend(job.source, where, ADDED, INTEGERS, cells)
+        sandbox = (_cells(read_result_row(line)) for _, line in results)
+        return parquet.extend(job.source, where, ADDED, INTEGERS, sandbox)
     names = read_columns(job.source, source)
     return _write_rows(
         _open_writer(job.file_format, where, [*names, *ADDED]),
@@ -102,24 +104,24 @@ def _write_rows(writer: TableWriter, rows: Iterator[Sequence[object]]) -> Iterat
 
 def _results_only(results: Iterator[tuple[int, bytes]]) -> Iterator[Sequence[object]]:
     for _, line in results:
-        answer = read_answer(line)
+        answer = read_result_row(line)
         yield (answer.custom_id, *_cells(answer))
 
 
 def _with_input_columns(
-    job: Job, names: Sequence[str], results: Iterator[tuple[int, bytes]]
+    job: OfflineJob, names: Sequence[str], results: Iterator[tuple[int, bytes]]
 ) -> Iterator[Sequence[object]]:
     for row in read_rows(job.source, file_format_of(job.source)):
         number, line = next(results, (None, b""))
         if number != row.number:
             raise Refused(f"{job.source} was changed since the run started: restore it.")
         given = [_cell(row.values.get(name)) for name in names]
-        yield (*given, *_cells(read_answer(line)))
+        yield (*given, *_cells(read_result_row(line)))
 
 
 def _cell(value: object) -> str | None:
     return None if value is None else text_of(value)
 
 
-def _cells(answer: Answer) -> tuple[object, ...]:
+def _cells(answer: ResultRow) -> tuple[object, ...]:
     return answer.response, answer.error, answer.input_tokens, answer.output_tokens

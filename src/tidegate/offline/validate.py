@@ -18,13 +18,13 @@ from tidegate.domain.file import Purpose
 from tidegate.offline.input import first_url
 from tidegate.offline.job import ENDPOINTS
 from tidegate.offline.rows import pieces_of
-from tidegate.processor.planning_settings import Planning
-from tidegate.processor.scan import SLICE_LINES, Scan
-from tidegate.processor.scratch import ScratchMaker
-from tidegate.processor.sorter import ExternalSorter
+from tidegate.planning.settings import Planning
+from tidegate.planning.validate import SLICE_LINES, InputValidation
+from tidegate.sorting.external_sort import ExternalSorter
+from tidegate.sorting.spill_file import OpenSpillFile
 from tidegate.wire.lines import Line
 from tidegate.wire.plan_format import unpack_all
-from tidegate.wire.prompts import PLAIN_BYTES, covered
+from tidegate.wire.prompts import PLAIN_BYTES, prompt_bytes_covered
 
 NAMES_MAX = 1_000
 URL_CHARACTERS_MAX = 256
@@ -90,7 +90,7 @@ class Validation:
     All problems are kept, on scratch, so memory is bounded for any file.
     """
 
-    def __init__(self, desk: DeskSettings, planning: Planning, make_scratch: ScratchMaker) -> None:
+    def __init__(self, desk: DeskSettings, planning: Planning, make_scratch: OpenSpillFile) -> None:
         self._desk = desk
         self._planning = planning
         self._make_scratch = make_scratch
@@ -140,7 +140,7 @@ class Validation:
             endpoint = found if found in self._desk.endpoints else ENDPOINTS["chat"]
         report = ValidationReport(endpoint=endpoint)
         with ExitStack() as stack:
-            scan = Scan(
+            scan = InputValidation(
                 self._planning,
                 self._make_scratch,
                 stack,
@@ -236,15 +236,15 @@ def note_name(counts: dict[str, int], name: str | None) -> None:
     counts[name] = counts.get(name, 0) + 1
 
 
-async def _compare(report: ValidationReport, scan: Scan) -> None:
+async def _compare(report: ValidationReport, scan: InputValidation) -> None:
     """Compare each prompt with the one that would run before it."""
     last_model, last, last_place = b"", b"", b""
     for index, (key, place) in enumerate(scan.lines.merged()):
         model, _, rest = key.partition(b"\0")
         prompt = rest[:-_PLACE_BYTES]
-        report.prompt_bytes += covered(len(prompt))
+        report.prompt_bytes += prompt_bytes_covered(len(prompt))
         if index and model == last_model:
-            report.shared_bytes += covered(common_prefix(last, prompt))
+            report.shared_bytes += prompt_bytes_covered(common_prefix(last, prompt))
             if prompt == last and await _same(scan, prompt, last_place, place):
                 report.duplicate_prompts += 1
         last_model, last, last_place = model, prompt, place
@@ -252,7 +252,7 @@ async def _compare(report: ValidationReport, scan: Scan) -> None:
             await asyncio.sleep(0)
 
 
-async def _same(scan: Scan, prompt: bytes, one: bytes, other: bytes) -> bool:
+async def _same(scan: InputValidation, prompt: bytes, one: bytes, other: bytes) -> bool:
     """Return whether equal keys mean equal prompts; for long prompts compare the bodies."""
     if len(prompt) <= PLAIN_BYTES:
         return True

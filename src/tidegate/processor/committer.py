@@ -11,18 +11,24 @@ from tidegate.domain.file import Part
 from tidegate.domain.shard import Tally, Verdict
 from tidegate.domain.usage import Usage
 from tidegate.processor.context import ProcessorContext
-from tidegate.processor.held import Held
-from tidegate.processor.insist import insist
-from tidegate.processor.keeper import Keeper
-from tidegate.processor.open_shard import CLOSED, LOST, RETURNING, OpenShard, State
-from tidegate.processor.run import Entry, Run
-from tidegate.processor.storage import Storage
+from tidegate.processor.dispatch.open_batch import OpenBatch, ResultLine
+from tidegate.processor.dispatch.open_batches import OpenBatches
+from tidegate.processor.dispatch.open_shard import (
+    CLOSED,
+    LOST,
+    RETURNING,
+    OpenShard,
+    OpenShardState,
+)
+from tidegate.processor.leases.renewer import LeaseRenewer
+from tidegate.processor.retrying import retry_until_answered
 from tidegate.processor.wakeups import Wakeups
+from tidegate.processor.write_gate import WriteGate
 from tidegate.signals.base import WORK
 from tidegate.stores.base import Commit, ShardCommit
 
 # Entries of one shard that are all results, or all errors: never empty.
-Group = list[Entry]
+Group = list[ResultLine]
 
 
 class Committer:
@@ -33,10 +39,10 @@ class Committer:
 
     def __init__(
         self,
-        run: Run,
+        run: OpenBatch,
         context: ProcessorContext,
-        open_batches: Held,
-        gate: Storage,
+        open_batches: OpenBatches,
+        gate: WriteGate,
         wakeups: Wakeups,
         *,
         on_closed: Callable[[OpenShard], None],
@@ -69,19 +75,19 @@ class Committer:
         while not run.entries and run.shards:
             run.changed.clear()
             await run.changed.wait()
-        run.gathers = self._settings
+        run.batching = self._settings
         deadline = asyncio.get_running_loop().time() + self._interval
         try:
             async with asyncio.timeout_at(deadline):
-                while not run.has_gathered(self._settings) and not run.is_idle:
+                while not run.is_commit_due(self._settings) and not run.is_idle:
                     run.changed.clear()
                     await run.changed.wait()
         except TimeoutError:
             return
         finally:
-            run.gathers = None
+            run.batching = None
 
-    def _cut(self) -> list[Entry]:
+    def _cut(self) -> list[ResultLine]:
         """Take the entries of the next commit off the run: at most so many lines and bytes."""
         run, settings = self._run, self._settings
         size = 0
@@ -96,7 +102,7 @@ class Committer:
         run.budget.lines_cut += count
         return taken
 
-    async def _commit(self, entries: list[Entry]) -> None:
+    async def _commit(self, entries: list[ResultLine]) -> None:
         live = [entry for entry in entries if entry.shard.state is not LOST]
         self._context.observer.on_lines_repeated(len(entries) - len(live))
         if live:
@@ -105,7 +111,7 @@ class Committer:
         # send them, and a crash would repeat them as well.
         self._run.budget.committed(len(entries), sum([len(entry.line) for entry in entries]))
 
-    async def _record(self, entries: list[Entry]) -> None:
+    async def _record(self, entries: list[ResultLine]) -> None:
         context = self._context
         started = asyncio.get_running_loop().time()
         groups = _grouped(entries)
@@ -118,7 +124,9 @@ class Committer:
             at=context.clock.now(),
             writer=writer,
         )
-        verdicts = await insist(lambda: context.store.commit(commit), context.rng, self._gate)
+        verdicts = await retry_until_answered(
+            lambda: context.store.commit(commit), context.rng, self._gate
+        )
         context.observer.on_commit(len(entries), asyncio.get_running_loop().time() - started)
         shards = {entry.shard.number: entry.shard for entry in entries}
         for part, verdict in zip(commit.shards, verdicts, strict=True):
@@ -131,7 +139,9 @@ class Committer:
         if refused:
             # Where our writer alone was fenced they are ours still, and left to expire they would
             # count as lost by a crash. What is another's by now is passed over.
-            await insist(lambda: context.store.hand_back(refused), context.rng, self._gate)
+            await retry_until_answered(
+                lambda: context.store.hand_back(refused), context.rng, self._gate
+            )
         if Verdict.ACCEPTED not in verdicts:
             # Perhaps a collector fenced our writer, while nothing here was claimed: begin anew.
             self._writer = None
@@ -141,7 +151,7 @@ class Committer:
         context = self._context
         if self._writer is None:
             writer, at = context.ids.make("writer_"), context.clock.now()
-            await insist(
+            await retry_until_answered(
                 lambda: context.store.begin_writer(
                     writer, batch_id=self._run.id, owner=context.owner, at=at
                 ),
@@ -178,7 +188,7 @@ class Committer:
         if not blobs.appends:
             name = ResultBlob(batch_id=self._run.id, writer=writer, label=segment).name
             data = _joined(groups)
-            await insist(lambda: blobs.put(name, data), context.rng, self._gate)
+            await retry_until_answered(lambda: blobs.put(name, data), context.rng, self._gate)
             return _slices(groups, name, 0)
         parts: list[Part] = []
         for is_error, some in groupby(groups, key=lambda group: group[0].is_error):
@@ -191,7 +201,7 @@ class Committer:
 
     async def _append(self, name: str, data: bytes) -> int:
         blobs, after = self._context.blobs, self._ends.get(name, 0)
-        offset = await insist(
+        offset = await retry_until_answered(
             lambda: blobs.append(name, data, after=after), self._context.rng, self._gate
         )
         self._ends[name] = offset + len(data)
@@ -215,7 +225,7 @@ class Committer:
         elif shard.state is RETURNING and shard.returns_at_once:
             self._wakeups.work_available.set()
 
-    def _close(self, shard: OpenShard, state: State) -> None:
+    def _close(self, shard: OpenShard, state: OpenShardState) -> None:
         self._run.close(shard, state)
         self._on_closed(shard)
 
@@ -229,9 +239,9 @@ class Committers:
     def __init__(
         self,
         context: ProcessorContext,
-        open_batches: Held,
-        renewer: Keeper,
-        gate: Storage,
+        open_batches: OpenBatches,
+        renewer: LeaseRenewer,
+        gate: WriteGate,
         wakeups: Wakeups,
     ) -> None:
         self._context = context
@@ -252,11 +262,11 @@ class Committers:
     ) -> None:
         await self._tasks.__aexit__(kind, error, trace)
 
-    def start(self, run: Run) -> None:
+    def start(self, run: OpenBatch) -> None:
         """Start the committer of a batch that was just opened."""
         self._tasks.create_task(self._run(run), name=f"committer {run.id}")
 
-    async def _run(self, run: Run) -> None:
+    async def _run(self, run: OpenBatch) -> None:
         await Committer(
             run,
             self._context,
@@ -277,7 +287,7 @@ class Committers:
         self._wakeups.work_available.set()
 
 
-def _grouped(entries: list[Entry]) -> list[Group]:
+def _grouped(entries: list[ResultLine]) -> list[Group]:
     """Let lines of one kind of one shard lie together: results first, in the order of shards."""
     found: dict[tuple[bool, int], Group] = {}
     for entry in entries:
@@ -326,7 +336,7 @@ def _shard_commit(pairs: list[tuple[Group, Part]]) -> ShardCommit:
     )
 
 
-def _tally(entries: list[Entry]) -> Tally:
+def _tally(entries: list[ResultLine]) -> Tally:
     """Count what these lines add to the batch."""
     failed = sum([entry.is_error for entry in entries])
     return Tally(

@@ -9,23 +9,23 @@ from typing import Protocol
 from tidegate.blobs.base import BlobStore
 from tidegate.domain.claim import Claim
 from tidegate.domain.errors import StorageFull
-from tidegate.processor.endpoints import NoRoutes, Routes
-from tidegate.processor.keeper import Keeper
+from tidegate.endpoints.catalogue import Catalogue
+from tidegate.endpoints.endpoint import NoRoutes, Routes
+from tidegate.planning.sandboxed import PlanningTask
+from tidegate.processor.leases.renewer import LeaseRenewer
 from tidegate.processor.observer import NullObserver, Observer
-from tidegate.processor.plan_door import PlanTask
-from tidegate.processor.scratch import ScratchMaker
 from tidegate.processor.settings import Settings
 from tidegate.runtime.clock import Clock
 from tidegate.runtime.ids import IdMaker
-from tidegate.sandbox.base import Cell
+from tidegate.sandbox.base import Sandbox
 from tidegate.signals.base import Signals
+from tidegate.sorting.spill_file import OpenSpillFile
 from tidegate.stores.base import Store
-from tidegate.upstreams.catalogue import Catalogue
 
-OpenPlanCell = Callable[[PlanTask], Cell]
+OpenPlanSandbox = Callable[[PlanningTask], Sandbox]
 
 
-class Models(Protocol):
+class ModelLister(Protocol):
     """Knows which models the configured servers say that they serve."""
 
     async def list_models(self) -> Sequence[str]:
@@ -46,8 +46,8 @@ class MakeRenewer(Protocol):
         member: str | None,
         on_lost: Callable[[Claim], None],
         on_full: Callable[[StorageFull], None],
-    ) -> Keeper:
-        """Return a lease renewer that does not run yet; its arguments are those of `Keeper`."""
+    ) -> LeaseRenewer:
+        """Return a lease renewer that does not run yet; see `LeaseRenewer` for the arguments."""
         ...
 
 
@@ -75,7 +75,7 @@ class ProcessorContext:
     make_renewer: MakeRenewer
     observer: Observer = field(default_factory=NullObserver)
     routes: Routes = field(default_factory=NoRoutes)
-    models: Models = field(default_factory=lambda: Catalogue({}, None))
-    make_scratch: ScratchMaker = io.BytesIO
-    open_plan_cell: OpenPlanCell | None = None
+    models: ModelLister = field(default_factory=lambda: Catalogue({}, None))
+    make_scratch: OpenSpillFile = io.BytesIO
+    open_plan_sandbox: OpenPlanSandbox | None = None
     ends_only: bool = False

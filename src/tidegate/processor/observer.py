@@ -5,7 +5,7 @@
 from typing import Protocol
 
 from tidegate.domain.batch import Batch
-from tidegate.domain.errors import BlobMissing, CellDied, CellNotStarted, TidegateError
+from tidegate.domain.errors import BlobMissing, SandboxDied, SandboxNotStarted, TidegateError
 from tidegate.domain.usage import Usage
 
 
@@ -47,7 +47,7 @@ class Observer(Protocol):
         """A batch is being planned in a child process, since processors died while they did."""
         return
 
-    def on_planning_death(self, batch_id: str, place: str, death: CellDied) -> None:
+    def on_planning_death(self, batch_id: str, place: str, death: SandboxDied) -> None:
         """A child process died while it planned a batch; `place` says what it was doing."""
         return
 
@@ -83,11 +83,11 @@ class Observer(Protocol):
         """A line was sent through a sandbox."""
         return
 
-    def on_sandbox_death(self, batch_id: str, line: int, death: CellDied) -> None:
+    def on_sandbox_death(self, batch_id: str, line: int, death: SandboxDied) -> None:
         """A child process died while it carried the line of this number."""
         return
 
-    def on_sandbox_not_started(self, error: CellNotStarted) -> None:
+    def on_sandbox_not_started(self, error: SandboxNotStarted) -> None:
         """A child process could not be started; its shard waits."""
         return
 

@@ -5,26 +5,26 @@ from contextlib import suppress
 
 from tidegate.domain.claim import Claim
 from tidegate.domain.errors import StorageFull, StoreUnavailable
-from tidegate.processor.census import Census
-from tidegate.processor.claimer import Claimer
+from tidegate.processor.batches.deadlines import DeadlineWatcher
+from tidegate.processor.batches.finalizer import Finalizer
+from tidegate.processor.batches.loops import BatchLoops
+from tidegate.processor.batches.planner import Planner
+from tidegate.processor.batches.waiting import WaitingReasons
 from tidegate.processor.committer import Committers
 from tidegate.processor.context import ProcessorContext
-from tidegate.processor.cut import Cut
-from tidegate.processor.deadlines import DeadlineWatcher
-from tidegate.processor.dispatcher import Dispatcher
-from tidegate.processor.finalizer import Finalizer
-from tidegate.processor.held import Held
-from tidegate.processor.ledger_time import LedgerTime
-from tidegate.processor.opener import ShardOpener
-from tidegate.processor.planner import Planner
-from tidegate.processor.poller import LedgerPoller
-from tidegate.processor.quarantine import Quarantine
-from tidegate.processor.returner import ShardReturner
-from tidegate.processor.run import Budget
-from tidegate.processor.storage import Storage
-from tidegate.processor.waiting import WaitingReasons
+from tidegate.processor.dispatch.dispatcher import Dispatcher
+from tidegate.processor.dispatch.open_batch import Budget
+from tidegate.processor.dispatch.open_batches import OpenBatches
+from tidegate.processor.dispatch.quarantine import Quarantine
+from tidegate.processor.leases.claimer import Claimer
+from tidegate.processor.leases.ledger_clock import LedgerClock
+from tidegate.processor.leases.membership import Membership
+from tidegate.processor.leases.opener import ShardOpener
+from tidegate.processor.leases.poller import LedgerPoller
+from tidegate.processor.leases.returner import ShardReturner
+from tidegate.processor.stop_deadline import StopDeadline
 from tidegate.processor.wakeups import Wakeups
-from tidegate.processor.whole_batch import WholeBatch
+from tidegate.processor.write_gate import WriteGate
 from tidegate.signals.base import WORK
 
 PLANNERS = 2
@@ -45,12 +45,12 @@ class Processor:
         self._context = context
         self._settings = settings = context.settings
         self._wakeups = wakeups = Wakeups()
-        self._stop = Cut()
-        self._gate = Storage(context.store, context.blobs, context.observer, wakeups)
-        ledger_clock = LedgerTime()
-        valves = settings.valves
-        self._open_batches = Held(
-            Budget(valves.in_flight_bytes_max, valves.uncommitted_lines_max, wakeups),
+        self._stop = StopDeadline()
+        self._gate = WriteGate(context.store, context.blobs, context.observer, wakeups)
+        ledger_clock = LedgerClock()
+        limits = settings.limits
+        self._open_batches = OpenBatches(
+            Budget(limits.in_flight_bytes_max, limits.uncommitted_lines_max, wakeups),
             self._gate,
             context.observer,
         )
@@ -64,7 +64,7 @@ class Processor:
             context.rng,
             self._gate,
             context.observer,
-            cells_max=settings.cells.count_max,
+            cells_max=settings.sandbox.count_max,
             on_lost=self._lose,
         )
         self._dispatcher = Dispatcher(
@@ -79,11 +79,11 @@ class Processor:
             context, self._open_batches, self._renewer, self._gate, wakeups
         )
         self._reasons = WaitingReasons(context, self._open_batches)
-        self._census = Census(context)
+        self._census = Membership(context)
         self._poller = self._make_poller(ledger_clock)
         self._claimer = self._make_claimer(ledger_clock)
         self._returner = ShardReturner(context, self._open_batches, self._renewer, self._gate)
-        self._whole = WholeBatch(
+        self._whole = BatchLoops(
             context,
             planner=Planner(context, self._gate),
             finalizer=Finalizer(context, self._gate),
@@ -95,7 +95,7 @@ class Processor:
             stop=self._stop,
         )
 
-    def _make_poller(self, ledger_clock: LedgerTime) -> LedgerPoller:
+    def _make_poller(self, ledger_clock: LedgerClock) -> LedgerPoller:
         return LedgerPoller(
             self._context,
             open_batches=self._open_batches,
@@ -108,7 +108,7 @@ class Processor:
             stop=self._stop,
         )
 
-    def _make_claimer(self, ledger_clock: LedgerTime) -> Claimer:
+    def _make_claimer(self, ledger_clock: LedgerClock) -> Claimer:
         opener = ShardOpener(
             self._context,
             open_batches=self._open_batches,
@@ -178,7 +178,7 @@ class Processor:
 
     def stop(self) -> None:
         """Take no more work, and end `run` once what is in flight has landed and is committed."""
-        self._end_within(self._settings.ends.stop_grace_seconds)
+        self._end_within(self._settings.drain.stop_grace_seconds)
 
     def abort(self) -> None:
         """Cut what is in flight, commit what is there, and end `run`."""
@@ -186,7 +186,7 @@ class Processor:
 
     def _end_within(self, grace_seconds: float) -> None:
         """Stop; a later call may only bring the cut nearer."""
-        cut_at = self._stop.set_within(grace_seconds)
+        cut_at = self._stop.set(grace_seconds)
         self._census.give_up()
         self._returner.return_all(cut_at)
         self._wakeups.report_stop()
@@ -220,7 +220,7 @@ class Processor:
         A look asks the ledger several questions, and at full speed each shard would cause two.
         """
         lines = sum(run.all_fresh for run in self._open_batches.runs.values())
-        if lines < FED_WINDOWS * self._settings.valves.in_flight_max or self._stop.is_set():
+        if lines < FED_WINDOWS * self._settings.limits.in_flight_max or self._stop.is_set():
             return
         self._wakeups.lines_low.clear()
         with suppress(TimeoutError):
@@ -234,7 +234,7 @@ class Processor:
         self._returner.return_unserved()
         await self._returner.hand_back()
         await self._quarantine.tidy()
-        if not (self._stop.is_set() or self._gate.leaves_claims):
+        if not (self._stop.is_set() or self._gate.pauses_claiming):
             await self._claimer.claim(found.offers)
         await self._reasons.note_open()
         self._dispatcher.pump()

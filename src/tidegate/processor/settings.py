@@ -4,12 +4,12 @@ from dataclasses import dataclass, field
 
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.domain.retry import Retry
-from tidegate.processor.planning_settings import Planning, require_above_zero
+from tidegate.planning.settings import Planning, require_above_zero
 
 # What the child process of a cell needs by itself, with room to spare.
-CELL_MEMORY_BYTES_MIN = 256 * 2**20
+SANDBOX_MEMORY_BYTES_MIN = 256 * 2**20
 # How often the largest reply or line may lie in its memory while it is read, judged and passed on.
-CELL_MEMORY_FOR_EACH_BYTE = 16
+SANDBOX_MEMORY_FOR_EACH_BYTE = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class Claims:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Valves:
+class InFlightLimits:
     """What may be open at once in one processor: shards, lines in flight, bytes, uncommitted lines.
 
     `in_flight_bytes_max` covers requests in flight, what their replies are expected to need, and
@@ -61,7 +61,7 @@ class Valves:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cells:
+class SandboxLimits:
     """Child processes for lines in quarantine: how many at once, and what each may cost.
 
     `memory_bytes_max` bounds the address space of one child; one that is not ready within
@@ -74,9 +74,9 @@ class Cells:
 
     def __post_init__(self) -> None:
         require_above_zero("sandbox", count_max=self.count_max, start_seconds=self.start_seconds)
-        if self.memory_bytes_max < CELL_MEMORY_BYTES_MIN:
+        if self.memory_bytes_max < SANDBOX_MEMORY_BYTES_MIN:
             raise SettingsInvalid(
-                f"sandbox.memory_bytes_max must be at least {CELL_MEMORY_BYTES_MIN}: "
+                f"sandbox.memory_bytes_max must be at least {SANDBOX_MEMORY_BYTES_MIN}: "
                 "a child process needs as much to start."
             )
 
@@ -105,7 +105,7 @@ class Commits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ends:
+class Drain:
     """How long lines in flight may still land: after cancel or expiry, and after a stop signal."""
 
     drain_seconds: float = 30.0
@@ -123,9 +123,9 @@ class Settings:
     """All settings of a processor."""
 
     claims: Claims = field(default_factory=Claims)
-    valves: Valves = field(default_factory=Valves)
-    cells: Cells = field(default_factory=Cells)
+    limits: InFlightLimits = field(default_factory=InFlightLimits)
+    sandbox: SandboxLimits = field(default_factory=SandboxLimits)
     planning: Planning = field(default_factory=Planning)
     commits: Commits = field(default_factory=Commits)
     retry: Retry = field(default_factory=Retry)
-    ends: Ends = field(default_factory=Ends)
+    drain: Drain = field(default_factory=Drain)

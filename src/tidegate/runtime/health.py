@@ -14,15 +14,15 @@ PROBE_TIMEOUT_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """The state of one part of a process, with `words` for people; not `fine` means not ready."""
+    """The state of one part of a process; the process is ready only if every part `is_ok`."""
 
-    fine: bool
-    words: str
+    is_ok: bool
+    message: str
 
 
 def space_condition(full_reason: str | None) -> Condition:
     """Return the condition of a disk; `full_reason` says why it is full, None if it is not."""
-    return Condition(fine=full_reason is None, words=full_reason or "ok")
+    return Condition(is_ok=full_reason is None, message=full_reason or "ok")
 
 
 class DiskSpaceMonitor:

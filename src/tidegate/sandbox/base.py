@@ -11,7 +11,7 @@ from typing_extensions import override
 from tidegate.upstreams.base import Call, Reply, Upstream
 
 
-class Cell(ABC):
+class Sandbox(ABC):
     """Sends calls one after the other; a call waits until the one before it has ended."""
 
     @abstractmethod
@@ -31,7 +31,7 @@ class Cell(ABC):
         """End the child process and wait until it is gone. Twice is harmless."""
 
 
-class SharedCell(Cell):
+class InProcessSandbox(Sandbox):
     """Sends calls from this very process, which a poison line kills.
 
     For endpoints that have no sandbox of their own.

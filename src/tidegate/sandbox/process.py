@@ -12,8 +12,8 @@ from typing import cast
 
 from typing_extensions import override
 
-from tidegate.domain.errors import CellDied, CellNotStarted, ConnectFailed, SettingsInvalid
-from tidegate.sandbox.base import Cell
+from tidegate.domain.errors import ConnectFailed, SandboxDied, SandboxNotStarted, SettingsInvalid
+from tidegate.sandbox.base import Sandbox
 from tidegate.sandbox.protocol import (
     ChildCrashed,
     ChildFault,
@@ -59,7 +59,7 @@ class ProcessSandboxSettings:
             raise SettingsInvalid("The bounds of a sandbox must be above 0.")
 
 
-class ProcessSandbox(Cell):
+class ProcessSandbox(Sandbox):
     """Sends calls through one child process at a time."""
 
     def __init__(self, settings: ProcessSandboxSettings) -> None:
@@ -97,8 +97,8 @@ class ProcessSandbox(Cell):
                 return _reply(message)
             except InvalidFrame as error:
                 await self._end()
-                raise CellDied(f"The child process was ended: {error}.") from error
-            except (CellDied, asyncio.CancelledError):
+                raise SandboxDied(f"The child process was ended: {error}.") from error
+            except (SandboxDied, asyncio.CancelledError):
                 await self._end()
                 raise
 
@@ -114,9 +114,9 @@ class ProcessSandbox(Cell):
         try:
             await child.start(settings.command)
             message = await child.ask(encode_frame(setup), settings.start_seconds)
-        except (OSError, CellDied, InvalidFrame) as error:
+        except (OSError, SandboxDied, InvalidFrame) as error:
             await self._end()
-            raise CellNotStarted(f"No child process could be started: {error}") from error
+            raise SandboxNotStarted(f"No child process could be started: {error}") from error
         except asyncio.CancelledError:
             await self._end()
             raise
@@ -125,7 +125,7 @@ class ProcessSandbox(Cell):
             why = (
                 message.what if isinstance(message, ChildCrashed) else "it is not what it should be"
             )
-            raise CellNotStarted(f"No child process could be started: {why}.")
+            raise SandboxNotStarted(f"No child process could be started: {why}.")
         return child
 
     async def _end(self) -> None:
@@ -147,7 +147,7 @@ def _reply(message: ChildMessage) -> Reply:
     if isinstance(message, ChildFault):
         raise error_from(message)
     if isinstance(message, ChildCrashed):
-        raise CellDied(f"The child process ended by an error: {message.what}.")
+        raise SandboxDied(f"The child process ended by an error: {message.what}.")
     raise InvalidFrame("it did not answer the call")
 
 
@@ -160,7 +160,7 @@ class _Child(asyncio.SubprocessProtocol):
         self._buffer = FrameBuffer(answer_bytes_max)
         self._transport: asyncio.SubprocessTransport | None = None
         self._waiter: asyncio.Future[bytes] | None = None
-        self._error: CellDied | InvalidFrame | None = None
+        self._error: SandboxDied | InvalidFrame | None = None
         self._exited: asyncio.Future[None] = loop.create_future()
         self._out_closed = False
 
@@ -208,7 +208,7 @@ class _Child(asyncio.SubprocessProtocol):
             async with asyncio.timeout(seconds):
                 return decode_child_message(await waiter)
         except TimeoutError:
-            raise CellDied(
+            raise SandboxDied(
                 f"The child process gave no answer in {seconds:g} seconds and was ended."
             ) from None
         finally:
@@ -260,10 +260,10 @@ class _Child(asyncio.SubprocessProtocol):
     def _on_ending(self) -> None:
         """Fail the call once the process has ended and its output is read."""
         if self._exited.done() and self._out_closed:
-            self._fail(CellDied(self._end_reason()))
+            self._fail(SandboxDied(self._end_reason()))
         else:
             self._loop.call_later(
-                OUTPUT_DRAIN_SECONDS, lambda: self._fail(CellDied(self._end_reason()))
+                OUTPUT_DRAIN_SECONDS, lambda: self._fail(SandboxDied(self._end_reason()))
             )
 
     def _end_reason(self) -> str:
@@ -275,7 +275,7 @@ class _Child(asyncio.SubprocessProtocol):
             return f"The child process was ended by {signal.Signals(-status).name}."
         return f"The child process ended with status {status}."
 
-    def _fail(self, error: CellDied | InvalidFrame) -> None:
+    def _fail(self, error: SandboxDied | InvalidFrame) -> None:
         if self._error is None:
             self._error = error
         if self._waiter is not None and not self._waiter.done():

@@ -8,12 +8,12 @@ from tidegate.domain.errors import StorageFull, TidegateError
 from tidegate.telemetry.logs import (
     BATCHES_OVERDUE,
     BLOB_DAMAGED,
-    BLOB_STRANGE,
     FILE_COMPACTED,
     LINES_RERUN,
     SPACE_RECLAIMED,
     STORAGE_FULL,
     STORE_UNAVAILABLE,
+    UNKNOWN_BLOB,
     get_logger,
 )
 
@@ -86,7 +86,7 @@ class CollectorMetrics:
         """Log a blob of an unknown name once: every sweep will find it again."""
         if name not in self._unknown and len(self._unknown) < UNKNOWN_LOGGED_MAX:
             self._unknown.add(name)
-            self._log.warning(BLOB_STRANGE, blob=name)
+            self._log.warning(UNKNOWN_BLOB, blob=name)
 
     def on_blob_damaged(
         self, blob: str, *, needed: int, found: int | None, batches: tuple[str, ...]

@@ -10,21 +10,21 @@ import copy
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from tidegate.domain.batch import Batch
-from tidegate.domain.errors import BlobMissing, CellDied, CellNotStarted, TidegateError
+from tidegate.domain.errors import BlobMissing, SandboxDied, SandboxNotStarted, TidegateError
 from tidegate.domain.usage import Usage
 from tidegate.telemetry.logs import (
     BATCH_ENDED,
     BATCH_PLANNED,
-    CELL_DIED,
-    CELL_NOT_STARTED,
     CLAIM_LOST,
     ENDPOINT_PAUSED,
     ENDPOINT_RESUMED,
     INPUT_MISSING,
-    LINE_BLAMED,
     PLAN_MISSING,
     PLANNING_DIED,
     PLANNING_QUARANTINED,
+    POISON_LINE_FAILED,
+    SANDBOX_DIED,
+    SANDBOX_NOT_STARTED,
     SHARD_QUARANTINED,
     STORAGE_FREED,
     STORAGE_FULL,
@@ -94,7 +94,7 @@ class ProcessorMetrics:
             registry=registry,
         )
         self._sandbox_deaths = Counter(
-            "tidegate_cell_deaths_total",
+            "tidegate_sandbox_deaths_total",
             "Child processes that died while they carried a line or planned a batch.",
             registry=registry,
         )
@@ -273,7 +273,7 @@ class ProcessorMetrics:
         """Log a batch that is planned in a child process."""
         self._log.warning(PLANNING_QUARANTINED, batch=batch_id)
 
-    def on_planning_death(self, batch_id: str, place: str, death: CellDied) -> None:
+    def on_planning_death(self, batch_id: str, place: str, death: SandboxDied) -> None:
         """Count and log a child process that died while it planned."""
         self._sandbox_deaths.inc()
         self._log.warning(PLANNING_DIED, batch=batch_id, place=place, reason=str(death))
@@ -286,18 +286,18 @@ class ProcessorMetrics:
         """Count a line that was sent through a child process."""
         self._sandboxed.inc()
 
-    def on_sandbox_death(self, batch_id: str, line: int, death: CellDied) -> None:
+    def on_sandbox_death(self, batch_id: str, line: int, death: SandboxDied) -> None:
         """Count and log a child process that died of a line."""
         self._sandbox_deaths.inc()
-        self._log.warning(CELL_DIED, batch=batch_id, line=line, reason=str(death))
+        self._log.warning(SANDBOX_DIED, batch=batch_id, line=line, reason=str(death))
 
-    def on_sandbox_not_started(self, error: CellNotStarted) -> None:
+    def on_sandbox_not_started(self, error: SandboxNotStarted) -> None:
         """Log a child process that could not be started."""
-        self._log.warning(CELL_NOT_STARTED, reason=str(error))
+        self._log.warning(SANDBOX_NOT_STARTED, reason=str(error))
 
     def on_poison_line(self, batch_id: str, line: int) -> None:
         """Log a line that failed for the child processes that died of it."""
-        self._log.warning(LINE_BLAMED, batch=batch_id, line=line)
+        self._log.warning(POISON_LINE_FAILED, batch=batch_id, line=line)
 
     # Troubles
 

@@ -14,9 +14,10 @@ from tidegate.blobs.base import BlobStore
 from tidegate.blobs.memory import MemoryBlobs
 from tidegate.domain.batch import Batch, Status
 from tidegate.domain.file import File, Part, Purpose
-from tidegate.processor.context import OpenPlanCell, ProcessorContext
-from tidegate.processor.endpoints import Endpoint, Routes
-from tidegate.processor.keeper import TaskKeeper
+from tidegate.endpoints.catalogue import Catalogue
+from tidegate.endpoints.endpoint import Endpoint, Routes
+from tidegate.processor.context import OpenPlanSandbox, ProcessorContext
+from tidegate.processor.leases.renewer import TaskLeaseRenewer
 from tidegate.processor.observer import NullObserver, Observer
 from tidegate.processor.service import Processor
 from tidegate.processor.settings import Settings
@@ -26,11 +27,10 @@ from tidegate.signals.base import WORK, Signals, batch_topic
 from tidegate.signals.memory import MemorySignals
 from tidegate.stores.base import Store
 from tidegate.stores.memory import MemoryStore
-from tidegate.testing.begun import Begun
 from tidegate.testing.loop import LoopClock
-from tidegate.testing.silent import SilentSignals
+from tidegate.testing.pubsub import SilentSignals
+from tidegate.testing.upstreams import Begun
 from tidegate.upstreams.base import Call, Reply
-from tidegate.upstreams.catalogue import Catalogue
 from tidegate.upstreams.memory import MemoryUpstream
 
 TENANT = "default"
@@ -201,7 +201,7 @@ class Deployment:
         routes: Routes | Mapping[str, Answer] | Answer,
         settings: Settings | None = None,
         *,
-        open_plan_cell: OpenPlanCell | None = None,
+        open_plan_sandbox: OpenPlanSandbox | None = None,
         observer: Observer | None = None,
     ) -> AsyncIterator[Processor]:
         """Run a processor; it is stopped, and has handed everything back, at the end."""
@@ -218,11 +218,11 @@ class Deployment:
                 clock=self.clock,
                 ids=self.ids,
                 rng=random.Random(1),
-                make_renewer=partial(TaskKeeper, chosen.claims, self.store),
+                make_renewer=partial(TaskLeaseRenewer, chosen.claims, self.store),
                 observer=observer or NullObserver(),
                 models=Catalogue({}, gateway),
                 owner=self.ids.make("proc_"),
-                open_plan_cell=open_plan_cell,
+                open_plan_sandbox=open_plan_sandbox,
             ),
         )
         async with asyncio.TaskGroup() as calls:

@@ -36,7 +36,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     body: bytes
 
 
-class Unanswered(ReplyBroken):
+class StaleConnection(ReplyBroken):
     """A connection that was used before was closed without one byte of this reply.
 
     Servers may close idle connections at any time: the call may be sent again on a new one.
@@ -51,7 +51,7 @@ class Receiver(Protocol):
         ...
 
 
-class Sending(Protocol):
+class PendingCall(Protocol):
     """A call under way."""
 
     def abandon(self, receiver: Receiver) -> None:
@@ -76,20 +76,20 @@ class Upstream(ABC):
             ReplyTooLarge: a bound was exceeded.
         """
 
-    async def send_afresh(self, call: Call) -> Reply:
-        """Send a call that was `Unanswered` again, on a connection that was not used before.
+    async def send_on_new_connection(self, call: Call) -> Reply:
+        """Send a call that was `StaleConnection` again, on a connection that was not used before.
 
         Raises:
             UpstreamFault: as from `send`.
         """
         return await self.send(call)
 
-    def begin(self, call: Call, receiver: Receiver) -> Sending | None:
+    def begin(self, call: Call, receiver: Receiver) -> PendingCall | None:
         """Send a call if that is possible without waiting; otherwise return None: then use `send`.
 
         Calls of a batch then need no task each. The receiver is called exactly once, on the event
-        loop and never before this returns, unless the call is abandoned. It may get `Unanswered`,
-        which `send` never raises.
+        loop and never before this returns, unless the call is abandoned. It may get a
+        `StaleConnection`, which `send` never raises.
 
         Raises:
             UpstreamFault: the call can't be sent at all; no byte was sent.

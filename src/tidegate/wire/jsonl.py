@@ -15,9 +15,9 @@ from tidegate.wire.lines import (
     RawBody,
     RawLine,
     decode_body,
-    decode_chat,
+    decode_chat_body,
     decode_line,
-    decode_plain,
+    decode_plain_body,
     decode_text,
 )
 
@@ -209,7 +209,7 @@ def _plain_chat(raw: bytes) -> tuple[str, bytes] | None:
     if len(raw) > prompts.PROMPT_BYTES_MAX:
         return None
     try:
-        body = decode_chat(raw)
+        body = decode_chat_body(raw)
     except msgspec.ValidationError:
         return None
     if body.stream:
@@ -218,7 +218,7 @@ def _plain_chat(raw: bytes) -> tuple[str, bytes] | None:
 
 
 def _plain_body(raw: bytes, endpoint: str) -> tuple[str, bytes]:
-    body = decode_plain(raw)
+    body = decode_plain_body(raw)
     if body.stream or (body.messages is msgspec.UNSET and endpoint == _CHAT):
         raise msgspec.ValidationError
     return body.model, _plain_prompt(body)

@@ -79,7 +79,7 @@ class ChatBody(msgspec.Struct, gc=False):
 
 decode_line = msgspec.json.Decoder(RawLine).decode
 decode_body = msgspec.json.Decoder(RawBody).decode
-decode_plain = msgspec.json.Decoder(PlainBody).decode
-decode_chat = msgspec.json.Decoder(ChatBody).decode
+decode_plain_body = msgspec.json.Decoder(PlainBody).decode
+decode_chat_body = msgspec.json.Decoder(ChatBody).decode
 decode_text = msgspec.json.Decoder(str).decode
 decode_messages = msgspec.json.Decoder(list[Message]).decode

@@ -185,7 +185,7 @@ class ErrorReply(_Object):
 _encode = msgspec.json.Encoder().encode
 
 
-def file_object(file: File) -> bytes:
+def encode_file(file: File) -> bytes:
     """Return a file as JSON."""
     return _encode(
         OpenAIFile(
@@ -202,12 +202,12 @@ def file_object(file: File) -> bytes:
     )
 
 
-def deleted_file_object(file_id: str) -> bytes:
+def encode_deleted_file(file_id: str) -> bytes:
     """Return the answer to a delete as JSON."""
     return _encode(DeletedFile(id=file_id, object="file", deleted=True))
 
 
-def batch_object(batch: Batch) -> bytes:
+def encode_batch(batch: Batch) -> bytes:
     """Return a batch as JSON."""
     return _encode(
         OpenAIBatch(
@@ -242,18 +242,18 @@ def batch_object(batch: Batch) -> bytes:
     )
 
 
-def model_object(name: str, *, created_at: float) -> bytes:
+def encode_model(name: str, *, created_at: float) -> bytes:
     """Return a model as JSON. `created_at` is the Unix time since which it has been offered."""
     return _encode(_model(name, created_at))
 
 
-def models_body(names: Sequence[str], *, created_at: float) -> bytes:
+def encode_models(names: Sequence[str], *, created_at: float) -> bytes:
     """Return the list of all models as JSON."""
     models = tuple([_model(name, created_at) for name in names])
     return _encode(ModelList(object="list", data=models))
 
 
-def list_body(
+def encode_page(
     items: Sequence[bytes], *, first_id: str | None, last_id: str | None, has_more: bool
 ) -> bytes:
     """Return a page around objects that are encoded already, in their order."""
@@ -264,7 +264,7 @@ def list_body(
     )
 
 
-def error_body(*, message: str, kind: str, param: str | None, code: str | None) -> bytes:
+def encode_error(*, message: str, kind: str, param: str | None, code: str | None) -> bytes:
     """Return an error as JSON. `kind` is the member `type`."""
     return _encode(
         ErrorReply(error=ErrorDetails(message=message, type=kind, param=param, code=code))

@@ -20,15 +20,15 @@ class PlanLine(msgspec.Struct, frozen=True, gc=False):
 
 def pack(number: int, custom_id: bytes, body: bytes) -> bytes:
     """Return the record of one line."""
-    return head_of(number, custom_id, body) + custom_id + body
+    return pack_head(number, custom_id, body) + custom_id + body
 
 
-def head_of(number: int, custom_id: bytes, body: bytes) -> bytes:
+def pack_head(number: int, custom_id: bytes, body: bytes) -> bytes:
     """Return the head of the record of one line."""
     return _HEAD.pack(number, len(custom_id), len(body))
 
 
-def heads_of(lines: Iterable[tuple[int, int, int]]) -> list[bytes]:
+def pack_heads(lines: Iterable[tuple[int, int, int]]) -> list[bytes]:
     """Return heads, given the number and the lengths of custom_id and body of each line."""
     return list(starmap(_HEAD.pack, lines))
 

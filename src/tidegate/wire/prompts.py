@@ -65,7 +65,7 @@ def _shortened_key(text: bytes) -> bytes:
     return plain + b"".join(digests)
 
 
-def covered(key_bytes: int) -> int:
+def prompt_bytes_covered(key_bytes: int) -> int:
     """Return how many bytes of a prompt the first `key_bytes` of its key represent, at most."""
     plain = min(key_bytes, PLAIN_BYTES)
     return plain + (key_bytes - plain) // _DIGEST_BYTES * BLOCK_BYTES

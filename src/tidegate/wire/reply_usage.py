@@ -7,30 +7,30 @@ do not keep them.
 import msgspec
 
 
-class Details(msgspec.Struct):
+class ReplyUsageDetails(msgspec.Struct):
     """Parts of a token count."""
 
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
 
 
-class Counts(msgspec.Struct):
+class ReplyUsage(msgspec.Struct):
     """The token counts of a reply: each endpoint has its own names for them."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
-    prompt_tokens_details: Details | None = None
-    completion_tokens_details: Details | None = None
-    input_tokens_details: Details | None = None
-    output_tokens_details: Details | None = None
+    prompt_tokens_details: ReplyUsageDetails | None = None
+    completion_tokens_details: ReplyUsageDetails | None = None
+    input_tokens_details: ReplyUsageDetails | None = None
+    output_tokens_details: ReplyUsageDetails | None = None
 
 
-class Reply(msgspec.Struct):
+class ReplyWithUsage(msgspec.Struct):
     """The only member of a reply that is decoded."""
 
-    usage: Counts | None = None
+    usage: ReplyUsage | None = None
 
 
-decode_reply = msgspec.json.Decoder(Reply).decode
+decode_reply = msgspec.json.Decoder(ReplyWithUsage).decode

@@ -7,7 +7,7 @@ import msgspec
 import orjson
 
 from tidegate.domain.usage import NO_USAGE, Usage
-from tidegate.wire.reply_usage import Counts, decode_reply
+from tidegate.wire.reply_usage import ReplyUsage, decode_reply
 
 MESSAGE_CHARACTERS_MAX = 2_000
 
@@ -18,7 +18,7 @@ _CARRIAGE_RETURN: Final = 0x0D
 _decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
 
 
-class Body:
+class ReplyBody:
     """A reply body that can be spliced: one line of valid JSON, and the tokens that it reports."""
 
     __slots__ = ("raw", "usage")
@@ -28,7 +28,7 @@ class Body:
         self.usage = usage
 
 
-def read_body(raw: bytes) -> Body | None:
+def read_reply_body(raw: bytes) -> ReplyBody | None:
     """Return the reply body on one line, or None if it is not valid JSON in UTF-8.
 
     The bytes are unchanged, except that raw newlines between tokens are removed (a JSON string
@@ -51,7 +51,7 @@ def read_body(raw: bytes) -> Body | None:
         usage = NO_USAGE
     if _LINE_FEED in raw or _CARRIAGE_RETURN in raw:
         raw = raw.translate(None, b"\r\n")
-    return Body(raw, usage)
+    return ReplyBody(raw, usage)
 
 
 def reply_line(
@@ -92,7 +92,7 @@ def error_line(request_id: str, custom_id: bytes, *, code: str, message: str) ->
     )
 
 
-def wrapped_text(raw: bytes, status: int) -> bytes:
+def quoted_in_error(raw: bytes, status: int) -> bytes:
     """Return an error body as OpenAI has it, which quotes a reply that is not JSON."""
     text = raw[: 4 * MESSAGE_CHARACTERS_MAX].decode("utf-8", "replace")[:MESSAGE_CHARACTERS_MAX]
     return orjson.dumps(
@@ -107,7 +107,7 @@ def wrapped_text(raw: bytes, status: int) -> bytes:
     )
 
 
-def _usage(usage: Counts | None) -> Usage:
+def _usage(usage: ReplyUsage | None) -> Usage:
     if usage is None:
         return NO_USAGE
     read = usage.input_tokens_details or usage.prompt_tokens_details

@@ -2,7 +2,7 @@
 
 from contextlib import AsyncExitStack
 
-from tidegate.collector.duty import Tools
+from tidegate.collector.duty import CollectorContext
 from tidegate.collector.report import Report
 from tidegate.collector.service import Collector
 from tidegate.config import BlobsKind, Settings, StoreKind
@@ -14,7 +14,7 @@ def make_collector(settings: Settings, ports: Ports) -> Collector:
     """Return a collector over what the rooms of the process share."""
     return Collector(
         settings.collector,
-        Tools(
+        CollectorContext(
             store=ports.store,
             blobs=ports.blobs,
             clock=ports.clock,

@@ -9,10 +9,10 @@ from typing import BinaryIO
 from tidegate.config import BlobsKind, Settings, StoreKind
 from tidegate.desk.desk import Desk
 from tidegate.offline.input import WINDOW_SECONDS
-from tidegate.offline.job import Job
+from tidegate.offline.job import OfflineJob
 from tidegate.offline.progress import Progress
 from tidegate.offline.run import OfflineRun, ProgressView, RunContext, RunOutcome
-from tidegate.offline.state import State
+from tidegate.offline.state import RunState
 from tidegate.runtime.services import ShutdownRequest
 from tidegate.wiring.rooms import (
     SCRATCH_FOLDER,
@@ -32,7 +32,7 @@ LEASE_SECONDS = 5.0
 SHARD_LINES_MAX = 100
 
 
-async def run_offline(settings: Settings, job: Job, view: ProgressView) -> RunOutcome:
+async def run_offline(settings: Settings, job: OfflineJob, view: ProgressView) -> RunOutcome:
     """Do a run, or go on with it, until its end or until signals stop it.
 
     Raises:
@@ -42,7 +42,7 @@ async def run_offline(settings: Settings, job: Job, view: ProgressView) -> RunOu
     stops = ShutdownRequest()
 
     @asynccontextmanager
-    async def open_context(state: State, progress: Progress) -> AsyncIterator[RunContext]:
+    async def open_context(state: RunState, progress: Progress) -> AsyncIterator[RunContext]:
         private = private_settings(settings, state)
         scratch = private.data_dir / SCRATCH_FOLDER
 
@@ -75,7 +75,7 @@ async def run_offline(settings: Settings, job: Job, view: ProgressView) -> RunOu
         return await OfflineRun(job, stops, view, open_context).run()
 
 
-def private_settings(settings: Settings, state: State) -> Settings:
+def private_settings(settings: Settings, state: RunState) -> Settings:
     """Return the settings for a ledger that nobody else sees; those of model servers stay."""
     planning, claims = settings.processor.planning, settings.processor.claims
     processor = dataclasses.replace(

@@ -22,10 +22,11 @@ from tidegate.blobs.filesystem import FilesystemBlobs
 from tidegate.blobs.memory import MemoryBlobs
 from tidegate.config import BlobsKind, Settings, StoreKind, UpstreamSettings, is_loopback
 from tidegate.domain.errors import SettingsInvalid
+from tidegate.endpoints.catalogue import Catalogue
+from tidegate.endpoints.endpoint import Endpoint, Routes
 from tidegate.processor.context import MakeRenewer, ProcessorContext
-from tidegate.processor.ender import ENDER, Ender
-from tidegate.processor.endpoints import Endpoint, Routes
-from tidegate.processor.keeper import TaskKeeper, ThreadKeeper
+from tidegate.processor.fallback_finalizer import OWNER_PREFIX, FallbackFinalizer
+from tidegate.processor.leases.renewer import TaskLeaseRenewer, ThreadLeaseRenewer
 from tidegate.processor.observer import Observer
 from tidegate.processor.service import Processor
 from tidegate.runtime.clock import Clock, SystemClock
@@ -43,7 +44,6 @@ from tidegate.telemetry.logs import (
     get_logger,
 )
 from tidegate.telemetry.metrics import Metrics
-from tidegate.upstreams.catalogue import Catalogue
 from tidegate.wiring.sandbox import http_sandbox, open_upstream, planning_sandbox
 
 LEDGER_FILE = "ledger.db"
@@ -183,12 +183,12 @@ def open_upstreams(settings: Settings, stack: AsyncExitStack) -> Mapping[str, En
             name,
             upstream,
             limits=chosen.concurrency,
-            pauses=chosen.pauses,
-            open_cell=partial(
+            backoff=chosen.backoff,
+            open_sandbox=partial(
                 http_sandbox,
                 chosen.http(),
-                memory_bytes_max=settings.processor.cells.memory_bytes_max,
-                start_seconds=settings.processor.cells.start_seconds,
+                memory_bytes_max=settings.processor.sandbox.memory_bytes_max,
+                start_seconds=settings.processor.sandbox.start_seconds,
             ),
         )
     return endpoints
@@ -281,18 +281,18 @@ def processor_context(
         make_scratch=make_scratch,
         models=_catalogue(routes),
         owner=ports.ids.make("processor_"),
-        open_plan_cell=partial(
+        open_plan_sandbox=partial(
             planning_sandbox,
             scratch=scratch,
-            memory_bytes_max=settings.processor.cells.memory_bytes_max,
-            start_seconds=settings.processor.cells.start_seconds,
+            memory_bytes_max=settings.processor.sandbox.memory_bytes_max,
+            start_seconds=settings.processor.sandbox.start_seconds,
         ),
     )
 
 
-def make_ender(settings: Settings, ports: Ports) -> Ender:
+def make_ender(settings: Settings, ports: Ports) -> FallbackFinalizer:
     """Return what ends batches where no processor lives; it knows no model server."""
-    return Ender(
+    return FallbackFinalizer(
         ProcessorContext(
             settings=settings.processor,
             store=ports.store,
@@ -301,7 +301,7 @@ def make_ender(settings: Settings, ports: Ports) -> Ender:
             clock=ports.clock,
             ids=ports.ids,
             rng=random.Random(),  # noqa: S311 -- spreads retries; nothing secret hangs on it
-            owner=ENDER,
+            owner=OWNER_PREFIX,
             make_renewer=_renewer(settings, ports),
             observer=ports.metrics.processor.logged_as("collector"),
         ),
@@ -328,5 +328,5 @@ def _catalogue(routes: Routes) -> Catalogue:
 def _renewer(settings: Settings, ports: Ports) -> MakeRenewer:
     claims = settings.processor.claims
     if settings.store.kind is StoreKind.MEMORY:
-        return partial(TaskKeeper, claims, ports.store)
-    return partial(ThreadKeeper, claims, lambda: make_store(settings, ports.clock))
+        return partial(TaskLeaseRenewer, claims, ports.store)
+    return partial(ThreadLeaseRenewer, claims, lambda: make_store(settings, ports.clock))

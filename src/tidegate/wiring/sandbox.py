@@ -12,8 +12,8 @@ from typing import BinaryIO
 import msgspec
 import uvloop
 
-from tidegate.processor.classify import classify_reply
-from tidegate.processor.plan_door import PlanDoor, PlanTask
+from tidegate.endpoints.classify import classify_reply
+from tidegate.planning.sandboxed import PlanningTask, SandboxedPlanner
 from tidegate.sandbox.child import ReplyValidator, isolate_process, redirect_stdout, serve
 from tidegate.sandbox.process import ProcessSandbox, ProcessSandboxSettings
 from tidegate.upstreams.base import Call, Reply, Upstream
@@ -50,7 +50,7 @@ def http_sandbox(
 
 
 def planning_sandbox(
-    task: PlanTask, *, scratch: Path, memory_bytes_max: int, start_seconds: float
+    task: PlanningTask, *, scratch: Path, memory_bytes_max: int, start_seconds: float
 ) -> ProcessSandbox:
     """Return a sandbox that plans one batch; it sorts in the folder `scratch`."""
     planning = task.planning
@@ -67,14 +67,14 @@ def planning_sandbox(
     )
 
 
-def open_planning(detail: bytes) -> PlanDoor:
+def open_planning(detail: bytes) -> SandboxedPlanner:
     """Open the planner that `planning_sandbox` described."""
-    task, scratch = msgspec.msgpack.decode(detail, type=tuple[PlanTask, str])
+    task, scratch = msgspec.msgpack.decode(detail, type=tuple[PlanningTask, str])
 
     def make_scratch() -> BinaryIO:
         return tempfile.TemporaryFile(dir=scratch, buffering=0)
 
-    return PlanDoor(task, make_scratch)
+    return SandboxedPlanner(task, make_scratch)
 
 
 def open_upstream(settings: HttpSettings) -> Upstream:

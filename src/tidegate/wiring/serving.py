@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from tidegate.config import Settings, hand_over, is_loopback
+from tidegate.config import Settings, is_loopback, settings_to_json
+from tidegate.endpoints.endpoint import Endpoint
 from tidegate.http_server.server import WebServer, address_of, bind
-from tidegate.processor.endpoints import Endpoint
 from tidegate.runtime.health import Condition, DiskSpaceMonitor
 from tidegate.runtime.loop_lag import LoopLagMonitor
 from tidegate.runtime.services import FatalErrorService, Service, ShutdownRequest, run_together
@@ -197,7 +197,7 @@ def ready_conditions(
 
 
 def _supervisor(settings: Settings) -> Supervisor:
-    first_line = hand_over(settings)
+    first_line = settings_to_json(settings)
     abort_seconds = settings.processor.claims.lease_seconds + ABORT_SLACK_SECONDS
 
     async def start(name: str) -> ChildProcess:
@@ -208,15 +208,15 @@ def _supervisor(settings: Settings) -> Supervisor:
         start,
         _ChildLog(),
         # After its grace time a processor retries its last commit for one lease at most.
-        stop_seconds=settings.processor.ends.stop_grace_seconds + abort_seconds,
+        stop_seconds=settings.processor.drain.stop_grace_seconds + abort_seconds,
         abort_seconds=abort_seconds,
     )
 
 
 def _alive(supervisor: Supervisor) -> Condition:
     """Return how many processors are alive; one is enough to be ready."""
-    words = f"{supervisor.alive} of {supervisor.count} processors are alive."
-    return Condition(fine=supervisor.alive > 0, words=words)
+    message = f"{supervisor.alive} of {supervisor.count} processors are alive."
+    return Condition(is_ok=supervisor.alive > 0, message=message)
 
 
 class _ChildLog:

@@ -11,10 +11,10 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from testkit.servers.handler import HandlerServer
+from testkit.servers.proxy import HttpProxy
 from tidegate.domain.errors import ConnectFailed
 from tidegate.testing.contract import upstreams as contract
-from tidegate.testing.handler_server import HandlerServer
-from tidegate.testing.http_proxy import HttpProxy
 from tidegate.upstreams.base import Call, Reply, Upstream
 from tidegate.upstreams.http1.upstream import HttpUpstream, ProxiedUpstream
 from tidegate.upstreams.memory import Handler, MemoryUpstream

@@ -10,20 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tidegate.client.batches import get_batch, list_batches
-from tidegate.client.download import download
-from tidegate.client.errors import (
-    LocalFileUnusable,
-    ServerRefused,
-    ServerUnreachable,
-    TransferStopped,
-    UnexpectedResponse,
-)
-from tidegate.client.objects import BatchObject, decode
-from tidegate.client.server import ANSWER_BYTES_MAX, REFUSAL_BYTES_MAX, Server
-from tidegate.domain.errors import TidegateError
-from tidegate.testing.client_user import client_of
-from tidegate.testing.hostile_server import (
+from testkit.servers.hostile import (
     Close,
     HostileServer,
     ReadRequest,
@@ -34,6 +21,19 @@ from tidegate.testing.hostile_server import (
     answers,
     plain_reply,
 )
+from testkit.users.client import client_of
+from tidegate.client.batches import get_batch, list_batches
+from tidegate.client.download import download
+from tidegate.client.errors import (
+    LocalFileUnusable,
+    ServerRefused,
+    ServerUnreachable,
+    TransferStopped,
+    UnexpectedResponse,
+)
+from tidegate.client.objects import BatchObject, decode
+from tidegate.client.server import ANSWER_BYTES_MAX, REFUSAL_BYTES_MAX, ApiClient
+from tidegate.domain.errors import TidegateError
 
 CERTIFICATES = Path(__file__).parents[1] / "upstreams" / "certificates"
 JSON = b"content-type: application/json"
@@ -48,7 +48,7 @@ def names_in(folder: Path) -> list[str]:
 
 
 @asynccontextmanager
-async def playing(*scripts: Script, timeout_seconds: float = 10.0) -> AsyncIterator[Server]:
+async def playing(*scripts: Script, timeout_seconds: float = 10.0) -> AsyncIterator[ApiClient]:
     async with (
         HostileServer(*scripts) as hostile,
         client_of(f"http://127.0.0.1:{hostile.port}", timeout_seconds=timeout_seconds) as server,

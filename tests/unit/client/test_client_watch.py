@@ -7,8 +7,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from testkit.servers.handler import HandlerServer
+from testkit.users.client import client_of
 from tidegate.client.errors import ServerRefused, ServerUnreachable
-from tidegate.client.objects import BatchObject, Counts
+from tidegate.client.objects import BatchCounts, BatchObject
 from tidegate.client.watch import (
     POLL_SECONDS_MIN,
     RATE_SECONDS,
@@ -18,15 +20,13 @@ from tidegate.client.watch import (
     WatchState,
 )
 from tidegate.domain.errors import TimedOut
-from tidegate.testing.client_user import client_of
-from tidegate.testing.handler_server import HandlerServer
 from tidegate.upstreams.base import Call, Reply
 
 HEADERS = {"content-type": "application/json"}
 
 
 def batch(done: int, total: int = 100, status: str = "in_progress") -> BatchObject:
-    counts = Counts(total=total, completed=done)
+    counts = BatchCounts(total=total, completed=done)
     return BatchObject(id="batch_a", status=status, request_counts=counts)
 
 

@@ -7,6 +7,7 @@ from email.utils import formatdate
 
 import pytest
 
+from testkit.servers.handler import HandlerServer
 from tidegate.config import Server, Settings, UpstreamSettings
 from tidegate.doctor.finding import Finding, Level
 from tidegate.doctor.ports import examine_ports
@@ -14,7 +15,6 @@ from tidegate.doctor.upstreams import examine_upstreams
 from tidegate.domain.errors import ReplyBroken
 from tidegate.runtime.clock import SystemClock
 from tidegate.testing.contract.stores import ManualClock
-from tidegate.testing.handler_server import HandlerServer
 from tidegate.upstreams.base import Call, Reply
 from tidegate.upstreams.memory import Handler
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tidegate.domain.errors import CellNotStarted, ConnectFailed
-from tidegate.testing.handler_server import HandlerServer
+from testkit.servers.handler import HandlerServer
+from tidegate.domain.errors import ConnectFailed, SandboxNotStarted
 from tidegate.upstreams.base import Call, Reply
 from tidegate.upstreams.settings import (
     HttpSettings,
@@ -84,7 +84,7 @@ async def test_settings_that_can_not_be_used_start_no_child(tmp_path: Path) -> N
         url="https://127.0.0.1:9", tls=TlsSettings(ca_file=tmp_path / "missing.pem")
     )
     cell = http_sandbox(settings, memory_bytes_max=MEMORY, start_seconds=30.0)
-    with pytest.raises(CellNotStarted, match="SettingsInvalid at"):
+    with pytest.raises(SandboxNotStarted, match="SettingsInvalid at"):
         await cell.send(Call(path="/v1/x", body=b"{}"))
     await cell.aclose()
 

@@ -14,11 +14,11 @@ from typing import Protocol
 import pytest
 
 from tidegate.domain.errors import (
-    CellDied,
-    CellNotStarted,
     ConnectFailed,
     ReplyBroken,
     ReplyTooLarge,
+    SandboxDied,
+    SandboxNotStarted,
     SettingsInvalid,
     TimedOut,
     UpstreamFault,
@@ -190,7 +190,7 @@ async def test_a_deadly_line_kills_the_child_alone(
 ) -> None:
     cell = make_cell()
     before = await one_child(cell)
-    with pytest.raises(CellDied, match=how) as caught:
+    with pytest.raises(SandboxDied, match=how) as caught:
         await cell.send(call(body))
     assert "secret" not in str(caught.value)
     assert cell.pid is None
@@ -207,7 +207,7 @@ async def test_a_child_killed_from_outside_in_mid_call(make_cell: MakeCell) -> N
     pid = await one_child(cell)
 
     async def carry() -> None:
-        with pytest.raises(CellDied, match="SIGKILL"):
+        with pytest.raises(SandboxDied, match="SIGKILL"):
             await cell.send(call(b"wait"))
 
     async with asyncio.timeout(20), asyncio.TaskGroup() as group:
@@ -227,7 +227,7 @@ async def test_a_child_killed_while_it_idles_costs_no_line(make_cell: MakeCell) 
 
 async def test_a_child_that_hangs_ends_by_its_own_timer(make_cell: MakeCell) -> None:
     cell = make_cell(answer_seconds=0.5)
-    with pytest.raises(CellDied, match="SIGALRM"):
+    with pytest.raises(SandboxDied, match="SIGALRM"):
         await cell.send(call(b"hang"))
     assert (await cell.send(call(b"good"))).body == b"good"
 
@@ -286,7 +286,7 @@ async def test_a_child_that_talks_nonsense_is_ended(
     make_cell: MakeCell, said: bytes, how: str
 ) -> None:
     cell = make_cell(answers(said))
-    with pytest.raises(CellDied, match=how):
+    with pytest.raises(SandboxDied, match=how):
         await cell.send(call(b"{}"))
     assert cell.pid is None
 
@@ -308,7 +308,7 @@ async def test_an_answer_at_the_bound_and_one_beyond(make_cell: MakeCell) -> Non
     over = len(encode_frame(ChildReply(200, {}, bytes(1_000)))) - 4 - 1_000
     cell = make_cell(answer_bytes=1_000 + over)
     assert len((await cell.send(call(b"fill 1000"))).body) == 1_000
-    with pytest.raises(CellDied, match=f"of which {1_000 + over} are allowed"):
+    with pytest.raises(SandboxDied, match=f"of which {1_000 + over} are allowed"):
         await cell.send(call(b"fill 1001"))
 
 
@@ -326,7 +326,7 @@ async def test_a_child_that_does_not_start_is_no_death(
 ) -> None:
     cell = make_cell(command, start_seconds=0.3 if "sleep" in command[-1] else 30.0)
     for _ in range(2):
-        with pytest.raises(CellNotStarted, match=why):
+        with pytest.raises(SandboxNotStarted, match=why):
             await cell.send(call(b"{}"))
         assert cell.pid is None
 

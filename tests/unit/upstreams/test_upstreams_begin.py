@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
+from testkit.servers.handler import HandlerServer
+from testkit.servers.hostile import Close, HostileServer, ReadRequest, Say, plain_reply
 from tidegate.domain.errors import Refused, UpstreamFault
 from tidegate.testing.contract.upstreams import echo
-from tidegate.testing.handler_server import HandlerServer
-from tidegate.testing.hostile_server import Close, HostileServer, ReadRequest, Say, plain_reply
-from tidegate.upstreams.base import Call, Reply, Unanswered
+from tidegate.upstreams.base import Call, Reply, StaleConnection
 from tidegate.upstreams.http1.reply_waiter import ReplyWaiter
 from tidegate.upstreams.http1.upstream import HttpUpstream
 from tidegate.upstreams.settings import HttpSettings
@@ -88,9 +88,9 @@ async def test_a_connection_that_closes_under_a_call_leaves_it_unanswered() -> N
         upstream = await opened(server.url)
         waiter = ReplyWaiter()
         assert upstream.begin(SECOND, waiter) is not None
-        with pytest.raises(Unanswered):
+        with pytest.raises(StaleConnection):
             await waiter.future
-        assert (await upstream.send_afresh(SECOND)).body == b"[]"
+        assert (await upstream.send_on_new_connection(SECOND)).body == b"[]"
         await upstream.aclose()
 
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 import pytest
 from typing_extensions import override
 
+from testkit.servers.hostile import plain_reply
 from tidegate.domain.errors import ConnectFailed, ReplyBroken, TimedOut, UpstreamFault
-from tidegate.testing.hostile_server import plain_reply
-from tidegate.upstreams.base import Call, Reply, Unanswered
+from tidegate.upstreams.base import Call, Reply, StaleConnection
 from tidegate.upstreams.http1.connection import REPLAY_SECONDS_MAX, Connection
 from tidegate.upstreams.http1.fast_path import FastReplyParser
 from tidegate.upstreams.http1.reply_waiter import ReplyWaiter
@@ -183,7 +183,7 @@ async def test_only_an_end_within_moments_is_a_race(*, late: bool) -> None:
     if late:
         bench.connection._sent_at -= REPLAY_SECONDS_MAX + 0.1
     bench.connection.connection_lost(None)
-    assert type(outcome(waiter)) is (ReplyBroken if late else Unanswered)
+    assert type(outcome(waiter)) is (ReplyBroken if late else StaleConnection)
 
 
 @pytest.mark.parametrize("heard", [False, True])
@@ -254,7 +254,7 @@ async def test_a_call_that_was_not_written_yet_is_known_not_to_be_sent(
         case _:
             # As servers do that are about to close an idle connection.
             bench.connection.data_received(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
-    assert type(outcome(waiter)) is (Unanswered if used else ConnectFailed)
+    assert type(outcome(waiter)) is (StaleConnection if used else ConnectFailed)
     bench.connection.flush()
     assert bench.wire.written == before, "written although nobody waits"
     assert bench.wire.aborted

@@ -6,9 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tidegate.domain.errors import ReplyBroken, ReplyTooLarge, TimedOut, UpstreamFault
-from tidegate.testing.contract.upstreams import expect_fault
-from tidegate.testing.hostile_server import (
+from testkit.servers.hostile import (
     Close,
     HostileServer,
     ReadRequest,
@@ -17,6 +15,8 @@ from tidegate.testing.hostile_server import (
     answers,
     plain_reply,
 )
+from tidegate.domain.errors import ReplyBroken, ReplyTooLarge, TimedOut, UpstreamFault
+from tidegate.testing.contract.upstreams import expect_fault
 from tidegate.upstreams.base import Call, Upstream
 from tidegate.upstreams.http1.reply_waiter import ReplyWaiter
 from tidegate.upstreams.http1.upstream import HttpUpstream

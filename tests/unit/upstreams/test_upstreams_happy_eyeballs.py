@@ -7,9 +7,9 @@ from contextlib import ExitStack, closing
 
 import pytest
 
+from testkit.servers.hostile import HostileServer, answers, plain_reply
 from tidegate.domain.errors import ConnectFailed
 from tidegate.testing.contract.upstreams import expect_fault
-from tidegate.testing.hostile_server import HostileServer, answers, plain_reply
 from tidegate.upstreams.base import Call
 from tidegate.upstreams.http1.upstream import HttpUpstream
 from tidegate.upstreams.settings import HttpSettings, Timeouts

@@ -6,9 +6,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from tidegate.domain.errors import ConnectFailed, Refused, ReplyBroken, ReplyTooLarge, UpstreamFault
-from tidegate.testing.contract.upstreams import expect_fault
-from tidegate.testing.hostile_server import (
+from testkit.servers.hostile import (
     Await,
     Close,
     HostileServer,
@@ -20,6 +18,8 @@ from tidegate.testing.hostile_server import (
     answers,
     plain_reply,
 )
+from tidegate.domain.errors import ConnectFailed, Refused, ReplyBroken, ReplyTooLarge, UpstreamFault
+from tidegate.testing.contract.upstreams import expect_fault
 from tidegate.upstreams.base import Call
 from tidegate.upstreams.http1.connection import JOINED_BYTES_MAX
 from tidegate.upstreams.http1.upstream import HttpUpstream

@@ -5,9 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tidegate.domain.errors import ReplyBroken, TimedOut, UpstreamFault
-from tidegate.testing.contract.upstreams import expect_fault
-from tidegate.testing.hostile_server import (
+from testkit.servers.hostile import (
     Await,
     Close,
     HostileServer,
@@ -19,6 +17,8 @@ from tidegate.testing.hostile_server import (
     answers,
     plain_reply,
 )
+from tidegate.domain.errors import ReplyBroken, TimedOut, UpstreamFault
+from tidegate.testing.contract.upstreams import expect_fault
 from tidegate.upstreams.base import Call
 from tidegate.upstreams.http1.upstream import HttpUpstream
 from tidegate.upstreams.settings import HttpSettings, Timeouts

@@ -8,9 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from tidegate.domain.errors import ConnectFailed, ReplyBroken, TimedOut
-from tidegate.testing.contract.upstreams import expect_fault
-from tidegate.testing.hostile_server import (
+from testkit.servers.hostile import (
     Await,
     Close,
     HostileServer,
@@ -21,6 +19,8 @@ from tidegate.testing.hostile_server import (
     answers,
     plain_reply,
 )
+from tidegate.domain.errors import ConnectFailed, ReplyBroken, TimedOut
+from tidegate.testing.contract.upstreams import expect_fault
 from tidegate.upstreams.base import Call
 from tidegate.upstreams.http1.pool import Pool
 from tidegate.upstreams.http1.upstream import HttpUpstream
@@ -184,10 +184,10 @@ async def test_ages_of_connections_lie_apart_and_within_the_bound(connect: Conne
         pool = connect(HttpSettings(url=server.url, timeouts=timeouts)).pool
         before = pool.now()
         due = before + 20
-        ends = sorted([(await pool.acquire(due)).retires_at for _ in range(20)])
-        assert before + 750 <= ends[0]
-        assert ends[-1] <= pool.now() + 1_000
-        assert all(later - sooner > 1 for sooner, later in pairwise(ends))
+        drain = sorted([(await pool.acquire(due)).retires_at for _ in range(20)])
+        assert before + 750 <= drain[0]
+        assert drain[-1] <= pool.now() + 1_000
+        assert all(later - sooner > 1 for sooner, later in pairwise(drain))
 
 
 async def test_an_old_connection_is_replaced_between_two_calls(connect: Connect) -> None:

@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tidegate.domain.errors import ConnectFailed, SettingsInvalid, TimedOut
-from tidegate.testing.contract.upstreams import expect_fault
-from tidegate.testing.hostile_server import (
+from testkit.servers.hostile import (
     Close,
     HostileServer,
     ReadRequest,
@@ -17,7 +15,9 @@ from tidegate.testing.hostile_server import (
     answers,
     plain_reply,
 )
-from tidegate.testing.http_proxy import HttpProxy
+from testkit.servers.proxy import HttpProxy
+from tidegate.domain.errors import ConnectFailed, SettingsInvalid, TimedOut
+from tidegate.testing.contract.upstreams import expect_fault
 from tidegate.upstreams.base import Call
 from tidegate.upstreams.http1.upstream import HttpUpstream, ProxiedUpstream
 from tidegate.upstreams.settings import (

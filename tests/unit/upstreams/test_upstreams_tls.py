@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tidegate.domain.errors import ConnectFailed, TimedOut
-from tidegate.testing.contract.upstreams import expect_fault
-from tidegate.testing.hostile_server import (
+from testkit.servers.hostile import (
     Close,
     HostileServer,
     ReadRequest,
@@ -20,6 +18,8 @@ from tidegate.testing.hostile_server import (
     answers,
     plain_reply,
 )
+from tidegate.domain.errors import ConnectFailed, TimedOut
+from tidegate.testing.contract.upstreams import expect_fault
 from tidegate.upstreams.base import Call
 from tidegate.upstreams.http1.upstream import HttpUpstream
 from tidegate.upstreams.settings import HttpSettings, Timeouts, TlsSettings, TlsVersion

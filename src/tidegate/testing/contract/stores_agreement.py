@@ -14,6 +14,7 @@ from typing import TypeVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from testkit.power.store_machine import run
 from tidegate.domain.batch import Problem
 from tidegate.domain.blob_names import PlanBlob, ResultBlob, UploadBlob
 from tidegate.domain.claim import Claim, Kind
@@ -23,7 +24,6 @@ from tidegate.domain.shard import Tally, is_done
 from tidegate.stores.base import Commit, Plan, ShardCommit, Store, Want
 from tidegate.stores.memory import MemoryStore
 from tidegate.testing.contract.stores import START, ManualClock, a_batch, a_plan
-from tidegate.testing.contract.stores_machine import run
 
 T = TypeVar("T")
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
 
+from testkit.power.store_machine import run
 from tidegate.domain.blob_names import PlanBlob, ResultBlob, UploadBlob
 from tidegate.domain.claim import Kind
 from tidegate.domain.file import Part
@@ -20,7 +21,6 @@ from tidegate.testing.contract.stores_agreement import (
     Agreement,
     plan_of,
 )
-from tidegate.testing.contract.stores_machine import run
 
 OWNERS = st.sampled_from(["anna", "bert", "cleo"])
 SECONDS = st.sampled_from([0.0, 20.0])

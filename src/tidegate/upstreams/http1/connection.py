@@ -18,7 +18,7 @@ from tidegate.domain.errors import (
     TimedOut,
     UpstreamFault,
 )
-from tidegate.upstreams.base import Call, Receiver, Reply, Unanswered
+from tidegate.upstreams.base import Call, Receiver, Reply, StaleConnection
 from tidegate.upstreams.http1.fast_path import FastReplyParser
 from tidegate.upstreams.http1.framing import BodyReader, Head, HeadReader, body_for
 from tidegate.upstreams.settings import HttpSettings, Timeouts
@@ -327,7 +327,7 @@ class Connection:
         receiver.on_reply(reply)
 
     def _never_sent(self, text: str) -> UpstreamFault:
-        return Unanswered(text) if self._used else ConnectFailed(text)
+        return StaleConnection(text) if self._used else ConnectFailed(text)
 
     def _ended(self, exc: Exception | None) -> UpstreamFault:
         """Return the fault of a connection that ended before the reply did."""
@@ -343,5 +343,5 @@ class Connection:
             )
         text = f"The upstream closed the connection without a reply{why}."
         if self._used and self._loop.time() - self._sent_at <= REPLAY_SECONDS_MAX:
-            return Unanswered(text)
+            return StaleConnection(text)
         return ReplyBroken(text)

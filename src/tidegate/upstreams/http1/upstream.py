@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from typing_extensions import override
 
-from tidegate.upstreams.base import Call, Receiver, Reply, Sending, Unanswered, Upstream
+from tidegate.upstreams.base import Call, PendingCall, Receiver, Reply, StaleConnection, Upstream
 from tidegate.upstreams.http1.pool import Pool
 from tidegate.upstreams.http1.reply_waiter import ReplyWaiter
 from tidegate.upstreams.http1.request_head import RequestHeads
@@ -39,7 +39,7 @@ class HttpUpstream(Upstream):
         return self._pool
 
     @override
-    def begin(self, call: Call, receiver: Receiver) -> Sending | None:
+    def begin(self, call: Call, receiver: Receiver) -> PendingCall | None:
         """Send a call on an idle connection; return None if there is none.
 
         Raises:
@@ -70,13 +70,13 @@ class HttpUpstream(Upstream):
         """
         head = self._heads.head(call)
         total_due = self._pool.now() + self._total_seconds
-        with suppress(Unanswered):
+        with suppress(StaleConnection):
             return await self._carry(head, call, total_due, new_connection=False)
         return await self._carry(head, call, total_due, new_connection=True)
 
     @override
-    async def send_afresh(self, call: Call) -> Reply:
-        """Send a call that was `Unanswered` once more, on a new connection."""
+    async def send_on_new_connection(self, call: Call) -> Reply:
+        """Send a call that was `StaleConnection` once more, on a new connection."""
         total_due = self._pool.now() + self._total_seconds
         return await self._carry(self._heads.head(call), call, total_due, new_connection=True)
 
@@ -114,7 +114,7 @@ class ProxiedUpstream(HttpUpstream):
         self._proxy = settings.proxied_by
 
     @override
-    def begin(self, call: Call, receiver: Receiver) -> Sending | None:
+    def begin(self, call: Call, receiver: Receiver) -> PendingCall | None:
         """Leave every call to `send`, which checks the reply for a refusal of the proxy."""
         return None
 

@@ -1,0 +1,1 @@
+"""Model servers as the dispatcher sees them: limit, backoff, classification of replies."""

@@ -1,0 +1,36 @@
+"""The input of a batch: read once from its start, and then again from any place."""
+
+from collections.abc import AsyncIterator, Sequence
+
+from tidegate.blobs.base import BlobStore
+from tidegate.domain.file import Part, cut
+
+READ_BYTES = 2**20
+
+
+class InputFile:
+    """The bytes of a file, which lie in parts.
+
+    Every method raises what `BlobStore.read` raises.
+    """
+
+    def __init__(self, blobs: BlobStore, parts: Sequence[Part]) -> None:
+        self._blobs = blobs
+        self._parts = parts
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Yield all of them in order, at most `READ_BYTES` at a time."""
+        for part in self._parts:
+            for start in range(0, part.length, READ_BYTES):
+                length = min(READ_BYTES, part.length - start)
+                yield await self._blobs.read(part.blob, part.offset + start, length)
+
+    async def read(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Return the bytes of many places, each an offset in the file and a length above zero."""
+        if len(self._parts) == 1 and self._parts[0].offset == 0:
+            # As uploads lie: the blob is the file.
+            return await self._blobs.read_ranges(self._parts[0].blob, ranges)
+        return [
+            await self._blobs.read_parts(cut(self._parts, offset, length))
+            for offset, length in ranges
+        ]

@@ -1,0 +1,151 @@
+"""Planning a batch in a child process, where planning it may kill (PROTOCOL 20).
+
+The child gets the file line by line, so that it is known which line it died of. Every child begins
+with the first line: what another one knew died with it.
+"""
+
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator
+
+from tidegate.domain.batch import Problem
+from tidegate.domain.errors import SandboxDied, StorageFull, UpstreamFault
+from tidegate.domain.shard import DEATHS_TO_BLAME
+from tidegate.planning.cut_shards import ShardSlice
+from tidegate.planning.sandboxed import (
+    FORGOTTEN,
+    JUDGE,
+    LINE,
+    NO_MORE,
+    NO_ROOM,
+    SLICE,
+    problems_of,
+    slice_of,
+)
+from tidegate.planning.settings import Planning
+from tidegate.planning.validate import too_many
+from tidegate.sandbox.base import Sandbox
+from tidegate.upstreams.base import Call, Reply
+from tidegate.wire.jsonl import LineSplitter
+
+# So many children die of one batch at most, wherever in it: no two lines, but all of them together.
+PLANNING_DEATHS_MAX = 10
+# Until the next child begins: one bad moment of the machine must not take two of them.
+PAUSE_SECONDS = 1.0
+
+
+class PlanningSession:
+    """One child that plans one batch: `read` it first, then take its `slices`.
+
+    Attributes:
+        place: what the child is doing, in words; a line by its number.
+        line: the number of the line that it is reading, if it is.
+    """
+
+    def __init__(self, cell: Sandbox, settings: Planning) -> None:
+        self._cell = cell
+        self._settings = settings
+        self._steps = 0
+        self._lines = 0
+        self.place = "start"
+        self.line: int | None = None
+
+    async def read(self, pieces: AsyncIterator[bytes]) -> list[Problem]:
+        """Let the child read the whole input; return what is wrong with it.
+
+        Raises:
+            CellDied: the child died, and what it knew with it.
+            CellNotStarted: there is none.
+            StorageFull: it found no room to sort.
+        """
+        splitter = LineSplitter(self._settings.line_bytes_max)
+        async for piece in pieces:
+            for number, raw in splitter.feed(piece):
+                await self._tell(number, raw)
+        for number, raw in splitter.finish():
+            await self._tell(number, raw)
+        if self._lines > self._settings.lines_max:
+            return [too_many(self._lines, self._settings.lines_max)]
+        self.place, self.line = "judging all lines", None
+        return problems_of(await self._ask(JUDGE))
+
+    async def slices(self) -> AsyncGenerator[ShardSlice, None]:
+        """Yield the plan of an input without problems.
+
+        Raises:
+            CellDied: the child died, or its plan has other lines than it was told.
+            StorageFull: it found no room.
+        """
+        lines = 0
+        while True:
+            self.place = f"sorting after {lines} lines"
+            reply = await self._ask(SLICE)
+            if reply.status == NO_MORE:
+                break
+            found = slice_of(reply)
+            lines += found.lines
+            yield found
+        if lines != self._lines:
+            raise SandboxDied(f"The child process planned {lines} lines of {self._lines}.")
+
+    async def aclose(self) -> None:
+        """End the child."""
+        await self._cell.aclose()
+
+    async def _tell(self, number: int, raw: bytes | None) -> None:
+        self._lines += 1
+        if self._lines > self._settings.lines_max:
+            return
+        self.place, self.line = f"line {number}", number
+        headers = {"number": str(number)}
+        if raw is None:
+            headers["oversize"] = "1"
+        await self._ask(LINE, raw or b"", headers)
+
+    async def _ask(
+        self, path: str, body: bytes = b"", headers: dict[str, str] | None = None
+    ) -> Reply:
+        step = str(self._steps)
+        self._steps += 1
+        try:
+            reply = await self._cell.send(
+                Call(path=path, body=body, headers={**(headers or {}), "step": step})
+            )
+        except UpstreamFault as fault:
+            # An error that nobody foresaw: in a processor it would have ended all of it.
+            raise SandboxDied(str(fault)) from fault
+        if reply.status == FORGOTTEN:
+            # The child idled when it ended: that is nobody's fault.
+            self.place, self.line = "between two lines", None
+            raise SandboxDied("The child process was replaced by another one.")
+        if reply.status == NO_ROOM:
+            raise StorageFull(reply.body.decode())
+        return reply
+
+
+class CrashCounter:
+    """How often children died of the planning of one batch, and where."""
+
+    def __init__(self) -> None:
+        self._at: Counter[str] = Counter()
+
+    def record(self, attempt: PlanningSession) -> Problem | None:
+        """Take a death; return what is wrong with the file, once that is certain."""
+        self._at[attempt.place] += 1
+        if attempt.line is not None and self._at[attempt.place] >= DEATHS_TO_BLAME:
+            return Problem(
+                code="processor_crashed",
+                message=(
+                    f"The process that read this line died of it {DEATHS_TO_BLAME} times. Take the "
+                    "line out of the file, or write its request in another way."
+                ),
+                line=attempt.line,
+            )
+        if self._at.total() < PLANNING_DEATHS_MAX:
+            return None
+        return Problem(
+            code="processor_crashed",
+            message=(
+                f"The process that planned this batch died of it {PLANNING_DEATHS_MAX} times. "
+                "Split the file to find the requests that it dies of, and leave them out."
+            ),
+        )

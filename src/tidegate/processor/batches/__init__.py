@@ -1,0 +1,1 @@
+"""Work on a whole batch: planning, deadlines, finalizing."""

@@ -1,0 +1,1 @@
+"""Lines of open shards to model servers and back."""

@@ -1,0 +1,244 @@
+"""Which shards this processor claims, and which it gives up for others (PROTOCOL 4)."""
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from tidegate.domain.claim import Claim
+from tidegate.domain.share import Offer
+from tidegate.endpoints.endpoint import Endpoint
+from tidegate.processor.batches.waiting import WaitingReasons
+from tidegate.processor.context import ProcessorContext
+from tidegate.processor.dispatch.open_batch import OpenBatch
+from tidegate.processor.dispatch.open_batches import OpenBatches
+from tidegate.processor.dispatch.open_shard import OpenShard, OpenShardState
+from tidegate.processor.dispatch.quarantine import SANDBOX_WAIT_SECONDS
+from tidegate.processor.leases.opener import ShardOpener
+from tidegate.processor.leases.poller import OFFERS_MAX, LedgerPoller
+from tidegate.processor.stop_deadline import StopDeadline
+from tidegate.stores.base import Want
+
+ENDING_SHARDS_AT_ONCE = 4
+LINES_AHEAD_SECONDS = 0.5
+# How often to claim again immediately if what was granted waits for a sandbox.
+CLAIMS_AT_ONCE = 20
+TURNS_WITH_ATTEMPTS = 12
+_RATE_WEIGHT = 0.3
+
+
+class Claimer:
+    """Claims shards while lines run low, in the order of shares, and gives up what must wait."""
+
+    def __init__(
+        self,
+        context: ProcessorContext,
+        *,
+        open_batches: OpenBatches,
+        opener: ShardOpener,
+        poller: LedgerPoller,
+        reasons: WaitingReasons,
+        stop: StopDeadline,
+    ) -> None:
+        self._context = context
+        self._open_batches = open_batches
+        self._opener = opener
+        self._poller = poller
+        self._reasons = reasons
+        self._stop = stop
+        self._measured_at: float | None = None
+        self._gave_way_at: dict[str, float] = {}
+
+    async def claim(self, offers: Sequence[Offer]) -> None:
+        """Claim and open what is wanted here of what the ledger offers.
+
+        A granted shard in quarantine for which no sandbox is free goes back, and the next one is
+        claimed immediately: what lies behind it must not wait for a sandbox.
+
+        Raises:
+            StoreUnavailable: the ledger did not answer; what it may have given expires by itself.
+        """
+        for _ in range(CLAIMS_AT_ONCE):
+            if not await self._claim_once(offers):
+                return
+            offers = (await self._poller.look()).offers
+
+    async def _claim_once(self, offers: Sequence[Offer]) -> bool:
+        """Claim what is wanted; return whether some of it went back because no sandbox was free."""
+        now = asyncio.get_running_loop().time()
+        offers = self._in_turn(await self._beyond(offers, now))
+        ending = {offer.batch_id for offer in offers if offer.ending}
+        await self._reasons.note_offered(offers, now)
+        slots = self._context.settings.limits.open_shards_max - self._open_batches.open_shards
+        wants = self._choose(offers, slots, now)
+        if not wants and slots <= 0:
+            self._make_room(offers, now)
+        if not wants or self._stop.is_set():
+            return False
+        granted = await self._context.store.claim_shards(
+            self._context.owner, wants, lease_seconds=self._context.settings.claims.lease_seconds
+        )
+        waiting = await self._opener.open_all(granted, ending)
+        if not waiting:
+            return False
+        # A batch that gets a sandbox soon comes back soon, before others take it.
+        soon = self._free_sandbox(waiting)
+        wait = self._context.settings.claims.poll_seconds if soon else SANDBOX_WAIT_SECONDS
+        await self._context.store.hand_back(waiting, wait_seconds=wait)
+        return True
+
+    async def _beyond(self, offers: Sequence[Offer], now: float) -> Sequence[Offer]:
+        """Return these offers; those of other models if a full page has nothing to run here."""
+        skipped: set[str] = set()
+        while len(offers) >= OFFERS_MAX and not any(self._missing(one, now) for one in offers):
+            skipped |= {offer.model for offer in offers}
+            offers = (await self._poller.look(skipped)).offers
+        return offers
+
+    def _free_sandbox(self, waiting: Sequence[Claim]) -> bool:
+        """Let a batch that had its turn give way to one that has no sandbox.
+
+        Return whether a sandbox is about to be free.
+        """
+        now = asyncio.get_running_loop().time()
+        alone = [
+            shard
+            for run in self._open_batches.runs.values()
+            for shard in run.shards.values()
+            if shard.is_quarantined
+        ]
+        if any(shard.is_leaving(now) for shard in alone):
+            return True
+        running = [shard for shard in alone if shard.state is OpenShardState.RUNNING]
+        served = {shard.claim.unit.batch_id for shard in running}
+        if all(claim.unit.batch_id in served for claim in waiting):
+            return False
+        victim = self._longest_turn(running, now)
+        if victim is None:
+            return False
+        self._give_way(victim, now)
+        return True
+
+    # Choosing
+
+    def _choose(self, offers: Sequence[Offer], slots: int, now: float) -> list[Want]:
+        """Give every batch one shard before any gets a second, then what each lacks."""
+        missing = [(offer, self._missing(offer, now)) for offer in offers]
+        limits: dict[tuple[str, str], int] = {}
+        for allowed in (1, max((count for _, count in missing), default=0)):
+            for offer, count in missing:
+                key = (offer.batch_id, offer.model)
+                more = min(slots, min(allowed, count) - limits.get(key, 0))
+                if more > 0:
+                    limits[key] = limits.get(key, 0) + more
+                    slots -= more
+        return [
+            Want(batch_id=batch_id, model=model, limit=limit)
+            for (batch_id, model), limit in limits.items()
+        ]
+
+    def _missing(self, offer: Offer, now: float) -> int:
+        """Return how many shards of the offer are wanted here."""
+        if self._opener.lacks_plan(offer.batch_id, now):
+            return 0
+        endpoint = self._context.routes.find(offer.model)
+        if offer.ending or endpoint is None:
+            return min(offer.shards, ENDING_SHARDS_AT_ONCE)
+        if endpoint.is_paused(now) or not endpoint.has_part:
+            return 0
+        run = self._open_batches.runs.get(offer.batch_id)
+        lines = run.fresh(offer.model) if run else 0
+        wanted = self._ahead(run, offer.model, endpoint)
+        if lines >= wanted:
+            return 0
+        shard_lines = self._context.settings.planning.shard_lines_max
+        return min(offer.shards, math.ceil((wanted - lines) / shard_lines))
+
+    def _ahead(self, run: OpenBatch | None, model: str, endpoint: Endpoint) -> float:
+        """Return how many lines should lie ready: two windows, or half a second at this pace."""
+        rate = run.rate.get(model, 0.0) if run else 0.0
+        return max(2.0 * endpoint.window, rate * LINES_AHEAD_SECONDS)
+
+    def measure(self) -> None:
+        """Note the pace of each model of each batch since the last call."""
+        now = asyncio.get_running_loop().time()
+        since, self._measured_at = self._measured_at, now
+        if since is None or now <= since:
+            return
+        for run in self._open_batches.runs.values():
+            for model in run.by_model:
+                pace = run.finished.pop(model, 0) / (now - since)
+                old = run.rate.get(model, pace)
+                run.rate[model] = old + _RATE_WEIGHT * (pace - old)
+
+    # Giving back
+
+    def _in_turn(self, offers: Sequence[Offer]) -> list[Offer]:
+        """Put batches that had to give way behind those they gave way to, the latest last."""
+        # One that is still going is not on offer again yet, and would else come back at once.
+        known = {offer.batch_id for offer in offers} | self._open_batches.runs.keys()
+        self._gave_way_at = {
+            batch_id: at for batch_id, at in self._gave_way_at.items() if batch_id in known
+        }
+        return sorted(offers, key=lambda offer: self._gave_way_at.get(offer.batch_id, -math.inf))
+
+    def _make_room(self, offers: Sequence[Offer], now: float) -> None:
+        """Every slot is taken: give one up where it idles, or where another batch has none.
+
+        One at a time: the next is chosen when this one has gone, or takes long to.
+        """
+        shards = [
+            shard for run in self._open_batches.runs.values() for shard in run.shards.values()
+        ]
+        if any(shard.is_leaving(now) for shard in shards):
+            return
+        running = [shard for shard in shards if shard.state is OpenShardState.RUNNING]
+        victim = self._idle_shard(running, now)
+        if victim is None and any(self._is_left_out(offer, now) for offer in offers):
+            victim = self._longest_turn(running, now)
+        if victim is not None:
+            self._give_way(victim, now)
+
+    def _give_way(self, victim: OpenShard, now: float) -> None:
+        # What flies may land: cut and sent again in its next turn, and cut again, a line that takes
+        # longer than a turn would never get its result.
+        victim.state = OpenShardState.RETURNING
+        victim.gone_by = now + self._context.settings.drain.drain_seconds
+        batch_id = victim.claim.unit.batch_id
+        self._gave_way_at[batch_id] = now
+        self._open_batches.runs[batch_id].changed.set()
+
+    def _is_left_out(self, offer: Offer, now: float) -> bool:
+        return offer.batch_id not in self._open_batches.runs and self._missing(offer, now) > 0
+
+    def _idle_shard(self, running: Sequence[OpenShard], now: float) -> OpenShard | None:
+        for shard in running:
+            if shard.endpoint is not None and shard.endpoint.is_paused(now) and shard.is_settled:
+                return shard
+        return None
+
+    def _longest_turn(self, running: Sequence[OpenShard], now: float) -> OpenShard | None:
+        """Return a shard of a batch that holds several, or the one whose turn is over.
+
+        Attempts are counted here alone: a shard whose lines have used some up stays longer, so
+        that these lines come to their end.
+        """
+        turn_seconds = self._context.settings.limits.turn_seconds
+        several = Counter(shard.claim.unit.batch_id for shard in running)
+        ripe = [
+            shard
+            for shard in running
+            if now - shard.opened_at
+            >= turn_seconds * (TURNS_WITH_ATTEMPTS if shard.attempts else 1)
+            or (several[shard.claim.unit.batch_id] > 1 and not shard.attempts)
+        ]
+        if not ripe:
+            return None
+        return min(
+            ripe,
+            key=lambda shard: (
+                several[shard.claim.unit.batch_id] <= 1,
+                len(shard.flights),
+                shard.opened_at,
+            ),
+        )

@@ -1,0 +1,88 @@
+"""Everything that a processor asks the ledger while it looks for work, in one read."""
+
+import asyncio
+from collections.abc import Collection, Mapping
+
+from tidegate.domain.batch import Status
+from tidegate.processor.batches.deadlines import DeadlineWatcher
+from tidegate.processor.context import ProcessorContext
+from tidegate.processor.dispatch.open_batches import OpenBatches
+from tidegate.processor.leases.ledger_clock import LedgerClock
+from tidegate.processor.leases.membership import Membership
+from tidegate.processor.stop_deadline import StopDeadline
+from tidegate.processor.wakeups import Wakeups
+from tidegate.stores.base import Poll
+
+OFFERS_MAX = 256
+
+
+class LedgerPoller:
+    """Polls the ledger, and passes on what each part of the processor wants to know.
+
+    Attributes:
+        answered_at: when the ledger answered last, in seconds of the event loop.
+    """
+
+    def __init__(  # noqa: PLR0913 -- whom an answer concerns, given once
+        self,
+        context: ProcessorContext,
+        *,
+        open_batches: OpenBatches,
+        census: Membership,
+        deadlines: DeadlineWatcher,
+        ledger_clock: LedgerClock,
+        wakeups: Wakeups,
+        stop: StopDeadline,
+    ) -> None:
+        self._context = context
+        self._open_batches = open_batches
+        self._census = census
+        self._deadlines = deadlines
+        self._ledger_clock = ledger_clock
+        self._wakeups = wakeups
+        self._stop = stop
+        self.answered_at = float("-inf")
+
+    async def poll(self) -> Poll:
+        """Poll, become a member if we are none, end what is over, and wake who has work to claim.
+
+        Raises:
+            StoreUnavailable: the ledger did not answer; windows close by its clock all the same.
+            StorageFull: we are no member and can't become one now.
+        """
+        statuses: Mapping[str, Status] = {}
+        try:
+            found = await self.look()
+            if not self._stop.is_set():
+                if self._census.lacks(found):
+                    # We begin, or were stopped for longer than a lease.
+                    await self._census.join()
+                    found = await self.look()
+                self._census.update(found)
+            statuses = found.statuses
+        finally:
+            self._deadlines.watch(statuses)
+        self.answered_at = asyncio.get_running_loop().time()
+        if found.planning_due:
+            self._wakeups.planning_due.set()
+        if found.finalizing_due:
+            self._wakeups.finalizing_due.set()
+        return found
+
+    async def look(self, skip_models: Collection[str] = ()) -> Poll:
+        """Return the ledger's answer, with at most `OFFERS_MAX` offers.
+
+        Raises:
+            StoreUnavailable: the ledger did not answer.
+        """
+        loop = asyncio.get_running_loop()
+        asked_at = loop.time()
+        found = await self._context.store.poll(
+            self._context.owner,
+            offers_max=OFFERS_MAX,
+            batch_ids=list(self._open_batches.runs),
+            skip_models=skip_models,
+            ending_only=self._context.ends_only,
+        )
+        self._ledger_clock.hear(found.now, asked_at=asked_at, answered_at=loop.time())
+        return found

@@ -1,0 +1,36 @@
+"""When a stop cuts what still runs: one moment that every wait of a processor can be bound to."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+
+class StopDeadline:
+    """Not set at first; once set it may only come nearer. Times are seconds of the event loop."""
+
+    def __init__(self) -> None:
+        self.at: float | None = None
+        self._scopes: dict[asyncio.Timeout, float] = {}
+
+    def is_set(self) -> bool:
+        """Say whether a stop was asked for: no more work is taken."""
+        return self.at is not None
+
+    def set(self, grace_seconds: float) -> float:
+        """Cut after this time, or when it was already meant to be, if that is earlier."""
+        at = asyncio.get_running_loop().time() + grace_seconds
+        self.at = at = at if self.at is None else min(self.at, at)
+        for scope, after in self._scopes.items():
+            if not scope.expired():
+                scope.reschedule(at + after)
+        return at
+
+    @asynccontextmanager
+    async def bounds(self, *, after: float = 0.0) -> AsyncIterator[None]:
+        """Raise TimeoutError in the block `after` seconds after the cut, whenever that is set."""
+        async with asyncio.timeout_at(None if self.at is None else self.at + after) as scope:
+            self._scopes[scope] = after
+            try:
+                yield
+            finally:
+                del self._scopes[scope]

@@ -1,0 +1,1 @@
+"""Development only: simulated worlds, power loss, fuzzing, parity, deliberate breaks, servers."""

@@ -1,0 +1,1 @@
+"""Simulated engines and arrivals in virtual time."""

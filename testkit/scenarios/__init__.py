@@ -1,0 +1,1 @@
+"""Parts of the product put together for tests in virtual time."""

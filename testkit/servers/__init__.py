@@ -1,0 +1,1 @@
+"""Small servers for tests: what stands at the other end of a connection."""
