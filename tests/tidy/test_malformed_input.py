@@ -1,4 +1,4 @@
-"""Every kind of malformed input has a row in docs/malformed-input.md, and every row a test that exists."""
+"""Every kind of malformed input has a row in its page of docs, and every row a test that exists."""
 
 import ast
 import re
