@@ -22,6 +22,7 @@ def drill(plan: Plan, folder: Path, upstream: Upstream) -> Findings:
     concurrency = 24 if plan.quick else 12
     settings = {
         "processor.claims.lease_seconds": lease,
+        "processor.claims.poll_seconds": lease / 8,
         "upstream.concurrency.start": concurrency,
         "upstream.concurrency.max": concurrency,
     }

@@ -21,25 +21,26 @@ def drill(plan: Plan, folder: Path, upstream: Upstream) -> Findings:
     lease = 1.5 if plan.quick else 5.0
     settings = {
         "processor.claims.lease_seconds": lease,
+        "processor.claims.poll_seconds": lease / 8,
         "upstream.concurrency.start": CONCURRENCY,
         "upstream.concurrency.max": CONCURRENCY,
     }
     findings = Findings()
     findings.figures["lease_seconds"] = lease
     with world(folder, "b", upstream, settings) as here:
-        backoff = _Pauses(plan, here, lease, findings)
+        pauses = _Pauses(plan, here, lease, findings)
         user = here.user(here.serve(0))
         (alone,) = here.processors(1)
         for number in range(TRIES_MAX):
-            if number >= plan.pick(1, 2) and backoff.collections:
+            if number >= plan.pick(1, 2) and pauses.collections:
                 break
-            backoff.alone(user, alone, f"b-alone-{number}")
+            pauses.alone(user, alone, f"b-alone-{number}")
         here.processors(1)
         for number in range(TRIES_MAX):
-            if number >= plan.pick(1, 2) and backoff.successions:
+            if number >= plan.pick(1, 2) and pauses.successions:
                 break
-            backoff.replaced(user, alone, f"b-replaced-{number}")
-        backoff.judge()
+            pauses.replaced(user, alone, f"b-replaced-{number}")
+        pauses.judge()
     return findings
 
 

@@ -15,7 +15,7 @@ from tidegate.simulator.engine.settings import EngineSettings, Policy
 from tidegate.simulator.events.config import KvEventsConfig
 from tidegate.simulator.settings import SimulatorSettings
 
-PAGE = Path(__file__).parents[4] / "docs" / "simulator-parity.md"
+PAGE = Path(__file__).parents[2] / "docs" / "simulator-parity.md"
 LLAMA, VLLM = "llamacpp", "vllm"
 USUAL_LENGTH = 4_096
 BLOCK = 16

@@ -128,7 +128,7 @@ def be_child(open_upstream: OpenUpstream) -> None:
 
 
 if __name__ == "__main__":
-    vars(jsonl)["decode_chat"] = decode_or_die
+    vars(jsonl)["decode_chat_body"] = decode_or_die
     if sys.argv[1] == "cell":
         be_child(lambda _: Deadly())
     elif sys.argv[1] == "plan":

@@ -24,7 +24,10 @@ from testkit.processes import (
 # Nobody listens there: lines wait, and are not sent.
 CLOSED = "http://127.0.0.1:9"
 SHORT_WINDOW = ("--set", "desk.window_seconds_min=1")
-SHORT_LEASE = ("--set", "processor.claims.lease_seconds=1.5")
+SHORT_LEASE = (
+    *("--set", "processor.claims.lease_seconds=1.5"),
+    *("--set", "processor.claims.poll_seconds=0.25"),
+)
 NEVER_COLLECTS = ("--set", "collector.enabled=false")
 NOW = ("--set", "collector.download_seconds_max=0")
 

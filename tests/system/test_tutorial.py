@@ -75,13 +75,15 @@ def test_a_picture_shows_the_program_at_work_and_at_its_end(name: str) -> None:
         "watch": ("tidegate batches watch", "in_progress", "completed", "600/600", "/s"),
     }
     for words in expected[name]:
-        assert words in text, f"{name}.svg lacks '{words}': make it anew by examples/record.py"
+        assert words in text, (
+            f"{name}.svg lacks '{words}': make it again by python -m testkit.pictures"
+        )
 
 
 def test_the_pictures_can_be_made_again(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / "record.py"), str(tmp_path), "--lines", "20"],
-        cwd=tmp_path,
+        [sys.executable, "-m", "testkit.pictures", str(tmp_path), "--lines", "20"],
+        cwd=ROOT,
         env=environment(),
         capture_output=True,
         text=True,

@@ -31,7 +31,7 @@ def in_file(path: Path, text: str, **sources: dict[str, object]) -> str:
         ("upstream.limits.connections_max", "0", "upstream.limits.connections_max must be a whole"),
         ("upstream.tls.key_file", "k", "upstream.tls.key_file is given without"),
         ("upstream.concurrency.min", "0", "upstream.concurrency needs 1 <= min"),
-        ("upstream.backoff.seconds_min", "0", "upstream.backoff: backoff needs"),
+        ("upstream.backoff.seconds_min", "0", "upstream.backoff needs"),
         ("upstream.url", "ftp://x", "upstream: The URL of the upstream must begin with"),
         ("processor.claims.poll_seconds", "9", "processor.claims.poll_seconds must be at most"),
         ("api.limits.headers_max", "0", "api.limits.headers_max must be above 0."),
