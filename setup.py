@@ -2,7 +2,7 @@
 
 `pip install .` compiles where a C compiler and the headers of Python are at hand (and mypy, where
 there is no build isolation). Else it installs the same sources as they are: they do the same, only
-slower. TIDEGATE_COMPILE=1 insists on it, TIDEGATE_COMPILE=0 leaves it out. An editable install is
+slower. TIDEGATE_COMPILE=1 requires it, TIDEGATE_COMPILE=0 skips it. An editable install is
 never compiled, or changes would not count.
 """
 

@@ -70,7 +70,7 @@ class _Racer:
 
 def drill(plan: Plan, folder: Path, upstream: Upstream) -> Findings:
     settings = {
-        "desk.window_seconds_min": WINDOW_SECONDS,
+        "batch_api.window_seconds_min": WINDOW_SECONDS,
         # What is in flight when the window closes is cut at once: the moment is sharp.
         "processor.drain.drain_seconds": 0.0,
         "upstream.concurrency.start": 64,

@@ -67,6 +67,6 @@ def _settings(upstream: FastUpstream, lines: int) -> Mapping[str, object]:
     limit = {"start": CONCURRENCY, "min": CONCURRENCY, "max": CONCURRENCY}
     return {
         "upstreams": {"m": {"url": upstream.url, "concurrency": limit}},
-        "desk": {"file_bytes_max": FILE_BYTES_MAX},
+        "batch_api": {"file_bytes_max": FILE_BYTES_MAX},
         "processor": {"planning": {"lines_max": max(lines, 50_000)}},
     }

@@ -10,10 +10,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from tidegate.application import files as upload
+from tidegate.application.context import Application
 from tidegate.collector import service as collector
 from tidegate.collector.orphans import FinalizeOrphans
-from tidegate.desk import upload
-from tidegate.desk.desk import Desk
 from tidegate.domain import batch as batches, shard as shards
 from tidegate.domain.batch import Batch, Status
 from tidegate.domain.claim import Claim, Kind
@@ -312,8 +312,8 @@ def _never_renewed(patches: Patches) -> None:
 
 
 def _not_fenced(patches: Patches) -> None:
-    async def abandon(desk: Desk, _upload_id: str, blob: str) -> None:
-        await desk.blobs.delete(blob)
+    async def abandon(app: Application, _upload_id: str, blob: str) -> None:
+        await app.blobs.delete(blob)
 
     patches.put(upload, "_abandon", abandon)
 

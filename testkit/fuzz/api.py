@@ -14,8 +14,8 @@ from testkit.fuzz.target import Target
 from testkit.servers.api import FixedModels, RememberedLog
 from tidegate.api.app import build_app
 from tidegate.api.settings import Limits, Settings
+from tidegate.application.settings import Settings as DeskSettings
 from tidegate.blobs.memory import MemoryBlobs
-from tidegate.desk.settings import Settings as DeskSettings
 from tidegate.runtime.ids import SeededIds
 from tidegate.signals.memory import MemorySignals
 from tidegate.stores.memory import MemoryStore
@@ -24,7 +24,7 @@ from tidegate.testing.loop import run_virtual
 
 SETTINGS = Settings(
     limits=Limits(body_bytes_max=2_000, headers_max=12, header_bytes_max=2_000),
-    desk=DeskSettings(file_bytes_max=1_000, other_file_bytes_max=2_000),
+    batch_api=DeskSettings(file_bytes_max=1_000, other_file_bytes_max=2_000),
 )
 OURS = 500
 ENVELOPE = {"message", "type", "param", "code"}

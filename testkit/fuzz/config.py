@@ -26,7 +26,7 @@ TOML = b"""data_dir = "x"
 url = "http://127.0.0.1:8001"
 [server]
 keys = ["key tenant"]
-[desk]
+[batch_api]
 extra_endpoints = ["/v1/rerank"]
 """
 KEYS = b"\xef\xbb\xbf# keys\nkey-one tenant-one\r\n\nkey-two\n"

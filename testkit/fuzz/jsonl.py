@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from testkit.fuzz.mutations import CUTS, cut, edited, edits
 from testkit.fuzz.target import Target
-from tidegate.desk.sniff import Sniffer, Verdict
+from tidegate.application.jsonl_check import Sniffer, Verdict
 from tidegate.domain.batch import Problem
 from tidegate.wire.jsonl import LineSplitter, read_line
 from tidegate.wire.lines import Line

@@ -9,7 +9,7 @@ from testkit.fuzz.mutations import CUTS, Edit, cut, edited, edits
 from testkit.fuzz.target import Target
 from tidegate.api.multipart import FormReader
 from tidegate.api.settings import Limits
-from tidegate.desk.form import Field, FileStart, FormEvent
+from tidegate.application.upload_form import Field, FileStart, FormEvent
 from tidegate.domain.errors import Refused
 
 BOUNDARY = b"tide"

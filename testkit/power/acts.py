@@ -6,14 +6,13 @@ from dataclasses import dataclass
 
 import msgspec
 
+from tidegate.access.principal import Principal
+from tidegate.application.batches import cancel_batch, create_batch
+from tidegate.application.context import Application
+from tidegate.application.files import delete_file, upload
+from tidegate.application.settings import Settings
+from tidegate.application.upload_form import Field, FileStart, FormEvent
 from tidegate.blobs.base import BlobStore
-from tidegate.desk.cancel import cancel_batch
-from tidegate.desk.create import create_batch
-from tidegate.desk.delete import delete_file
-from tidegate.desk.desk import Desk
-from tidegate.desk.form import Field, FileStart, FormEvent
-from tidegate.desk.settings import Settings
-from tidegate.desk.upload import upload
 from tidegate.domain.batch import Batch
 from tidegate.domain.blob_names import PlanBlob, ResultBlob
 from tidegate.domain.claim import Claim
@@ -50,7 +49,7 @@ class View:
 
 
 class Acts:
-    """One process: a desk and a processor on these stores, under a name of their own."""
+    """One process: an application and a processor on these stores, under a name of their own."""
 
     def __init__(self, store: Store, blobs: BlobStore, clock: Clock, ids: IdMaker) -> None:
         self.store = store
@@ -61,7 +60,7 @@ class Acts:
         self._sequences: dict[Claim, int] = {}
         self._writers: dict[str, str] = {}
         self._ends: dict[str, int] = {}
-        self._desk = Desk(
+        self._app = Application(
             settings=Settings(),
             store=store,
             blobs=blobs,
@@ -86,22 +85,22 @@ class Acts:
             for name in names:
                 yield json.dumps({"custom_id": name}).encode() + b"\n"
 
-        return (await upload(self._desk, TENANT, form())).id
+        return (await upload(self._app, Principal(tenant=TENANT), form())).id
 
     async def create(self, file_id: str) -> str:
         """Create a batch; return its id."""
         request = BatchRequest(
             input_file_id=file_id, endpoint=ENDPOINT, completion_window="24h", metadata={"a": "b"}
         )
-        return (await create_batch(self._desk, TENANT, request)).id
+        return (await create_batch(self._app, Principal(tenant=TENANT), request)).id
 
     async def cancel(self, batch_id: str) -> None:
         """Cancel a batch."""
-        await cancel_batch(self._desk, TENANT, batch_id)
+        await cancel_batch(self._app, Principal(tenant=TENANT), batch_id)
 
     async def delete(self, file_id: str) -> None:
         """Delete a file."""
-        await delete_file(self._desk, TENANT, file_id)
+        await delete_file(self._app, Principal(tenant=TENANT), file_id)
 
     async def get(self, batch_id: str) -> Batch:
         """Return a batch."""

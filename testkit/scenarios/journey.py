@@ -14,13 +14,14 @@ from time import process_time_ns
 from typing_extensions import override
 
 from testkit.servers.canned import CannedServer
+from tidegate.access.principal import Principal
 from tidegate.api.multipart import events
 from tidegate.api.settings import Limits
+from tidegate.application.context import Application
+from tidegate.application.files import upload
+from tidegate.application.settings import Settings as DeskSettings
 from tidegate.blobs.base import BlobStore
 from tidegate.blobs.memory import MemoryBlobs
-from tidegate.desk.desk import Desk
-from tidegate.desk.settings import Settings as DeskSettings
-from tidegate.desk.upload import upload
 from tidegate.domain.batch import Batch, Status
 from tidegate.endpoints.catalogue import Catalogue
 from tidegate.endpoints.endpoint import Endpoint, Routes
@@ -123,7 +124,7 @@ def lines_of(count: int) -> list[bytes]:
 async def take_in(data: bytes, blobs: BlobStore) -> int:
     """Upload a batch file as its form comes in; return nanoseconds of CPU time."""
     deployment = Deployment.make()
-    desk = Desk(
+    app = Application(
         settings=DeskSettings(),
         store=deployment.store,
         blobs=blobs,
@@ -140,7 +141,9 @@ async def take_in(data: bytes, blobs: BlobStore) -> int:
             yield piece
 
     begun_ns = process_time_ns()
-    file = await upload(desk, TENANT, events(pieces(), boundary=_BOUNDARY, limits=Limits()))
+    file = await upload(
+        app, Principal(tenant=TENANT), events(pieces(), boundary=_BOUNDARY, limits=Limits())
+    )
     spent_ns = process_time_ns() - begun_ns
     assert file.bytes == len(data), file
     return spent_ns

@@ -4,8 +4,8 @@ import json
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from tidegate.application.content import Content
 from tidegate.config import load
-from tidegate.desk.read import Content
 from tidegate.offline.input import TENANT
 from tidegate.offline.state import DATA_FOLDER
 from tidegate.wiring.rooms import LEDGER_FILE, open_ports

@@ -1,4 +1,4 @@
-"""The API processes: users reach the real desk through them, and they die like any other."""
+"""The API processes, through which users reach the real application; they crash as all do."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -7,8 +7,8 @@ from typing import Generic, TypeVar
 from testkit.world.environment import Environment
 from testkit.world.host import Host
 from testkit.world.ports import HostBlobs, HostSignals, behind
-from tidegate.desk.desk import Desk
-from tidegate.desk.settings import Settings
+from tidegate.application.context import Application
+from tidegate.application.settings import Settings
 from tidegate.domain.errors import StorageBroken, TidegateError
 from tidegate.endpoints.catalogue import Catalogue
 
@@ -29,32 +29,32 @@ class _Outcome(Generic[T]):
         self.value: tuple[T] | None = None
         self.error: Exception | None = None
 
-    async def take(self, request: Callable[[Desk], Awaitable[T]], desk: Desk) -> None:
+    async def take(self, request: Callable[[Application], Awaitable[T]], app: Application) -> None:
         try:
-            self.value = (await request(desk),)
+            self.value = (await request(app),)
         except (TidegateError, NoReply, TimeoutError) as error:
             self.error = error
 
 
 class Front:
-    """Some hosts that serve the desk; one that died is started anew when it is asked next."""
+    """Some hosts that serve the API; one that died is started again at the next request."""
 
     def __init__(self, ground: Environment) -> None:
         self._ground = ground
         self._chance = ground.fork()
-        self._desks: dict[int, tuple[Host, Desk]] = {}
+        self._apps: dict[int, tuple[Host, Application]] = {}
 
-    async def ask(self, what: str, request: Callable[[Desk], Awaitable[T]]) -> T:
+    async def ask(self, what: str, request: Callable[[Application], Awaitable[T]]) -> T:
         """Let a host do something for a user, and return what it answers.
 
         Raises:
             NoReply: the host died, or its reply was lost.
             TidegateError: the answer is no.
         """
-        host, desk = await self._desk(self._chance.randrange(HOSTS))
+        host, app = await self._app(self._chance.randrange(HOSTS))
         outcome: _Outcome[T] = _Outcome()
         async with asyncio.TaskGroup() as group:
-            task = group.create_task(outcome.take(request, desk), name=f"{what} on {host.name}")
+            task = group.create_task(outcome.take(request, app), name=f"{what} on {host.name}")
             host.tasks.append(task)
             task.add_done_callback(host.tasks.remove)
         if isinstance(outcome.error, StorageBroken):
@@ -70,17 +70,17 @@ class Front:
         host.note(f"{what}: answered")
         return outcome.value[0]
 
-    async def _desk(self, number: int) -> tuple[Host, Desk]:
-        found = self._desks.get(number)
+    async def _app(self, number: int) -> tuple[Host, Application]:
+        found = self._apps.get(number)
         if found is not None and found[0].alive:
             return found
         if found is not None:
             self._ground.report.crashes += 1
-            del self._desks[number]
+            del self._apps[number]
             await asyncio.sleep(self._chance.uniform(0.0, _RESTART_SECONDS_MAX))
-            return await self._desk(number)
+            return await self._app(number)
         ground, host = self._ground, self._ground.host(f"api {number}")
-        desk = Desk(
+        app = Application(
             settings=_SETTINGS,
             store=behind(ground.store, host),
             blobs=HostBlobs(ground.blobs, host, appends=ground.blobs.appends),
@@ -89,5 +89,5 @@ class Front:
             clock=host.clock,
             ids=ground.ids,
         )
-        self._desks[number] = (host, desk)
-        return host, desk
+        self._apps[number] = (host, app)
+        return host, app

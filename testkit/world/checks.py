@@ -109,7 +109,7 @@ class Checks:
             raise Broken(f"one key made {len(mine)} batches: {[batch.id for batch in mine]}")
         assert order.file_id is not None, order
         if order.file_id not in order.deleted:
-            await self._read(order.tenant, order.file_id, order.data)
+            await self._read(order.principal.tenant, order.file_id, order.data)
         for file_id, seen in order.seen.items():
             repaired = self._ground.holdings.was_repaired(file_id)
             if not repaired and not self._ground.holdings.content(file_id).startswith(seen):
@@ -120,7 +120,7 @@ class Checks:
         files = await self._files(tenant)
         for file in files:
             order = self._orders.get(file.filename)
-            if order is not None and order.tenant == tenant:
+            if order is not None and order.principal.tenant == tenant:
                 await self._read(tenant, file.id, order.data)
             elif file.batch_id is None:
                 raise Broken(f"a file that nobody sent: {file}")
@@ -158,7 +158,7 @@ class Checks:
         ):
             if file_id is not None and size and file_id not in order.deleted:
                 content = self._ground.holdings.content(file_id)
-                file = await self._read(order.tenant, file_id, content)
+                file = await self._read(order.principal.tenant, file_id, content)
                 if file.purpose is not Purpose.BATCH_OUTPUT or file.growing:
                     raise Broken(f"not the final results of a batch: {file}")
 

@@ -15,13 +15,11 @@ from testkit.world.api import Front, NoReply
 from testkit.world.broken import Broken
 from testkit.world.environment import ENDPOINT, FAULTS_SECONDS, MODELS, TENANTS, Environment
 from testkit.world.odds import Odds
-from tidegate.desk.cancel import cancel_batch
-from tidegate.desk.create import create_batch
-from tidegate.desk.delete import delete_file
-from tidegate.desk.desk import Desk
-from tidegate.desk.form import Field, FileStart, FormEvent
-from tidegate.desk.read import open_content, read_batch
-from tidegate.desk.upload import upload
+from tidegate.access.principal import Principal
+from tidegate.application.batches import cancel_batch, create_batch, read_batch
+from tidegate.application.context import Application
+from tidegate.application.files import delete_file, open_content, upload
+from tidegate.application.upload_form import Field, FileStart, FormEvent
 from tidegate.domain.batch import NEXT, Batch, Status
 from tidegate.domain.errors import (
     BlobMissing,
@@ -54,7 +52,7 @@ class Order:
     `starts_at` is when it begins, in loop time.
     """
 
-    tenant: str
+    principal: Principal
     number: int
     names: list[str]
     data: bytes
@@ -105,7 +103,7 @@ class User:
     async def _upload(self) -> str:
         self.order.attempts += 1
         file = await self._front.ask(
-            "upload", lambda desk: upload(desk, self.order.tenant, self._form())
+            "upload", lambda app: upload(app, self.order.principal, self._form())
         )
         return file.id
 
@@ -138,7 +136,7 @@ class User:
         key = order.name if order.keyed else None
         batch = await self._front.ask(
             "create",
-            lambda desk: create_batch(desk, order.tenant, request, idempotency_key=key),
+            lambda app: create_batch(app, order.principal, request, idempotency_key=key),
         )
         return batch.id
 
@@ -172,7 +170,7 @@ class User:
 
     async def _read(self, batch_id: str) -> Batch:
         return await self._front.ask(
-            "read", lambda desk: read_batch(desk, self.order.tenant, batch_id)
+            "read", lambda app: read_batch(app, self.order.principal, batch_id)
         )
 
     def _see(self, batch: Batch) -> None:
@@ -185,7 +183,7 @@ class User:
 
     async def _cancel(self, batch_id: str) -> None:
         await self._front.ask(
-            "cancel", lambda desk: cancel_batch(desk, self.order.tenant, batch_id)
+            "cancel", lambda app: cancel_batch(app, self.order.principal, batch_id)
         )
 
     async def _download(self, file_id: str) -> None:
@@ -195,9 +193,7 @@ class User:
         start = len(seen) if rng.random() < 0.7 else rng.randint(0, len(seen))  # noqa: PLR2004 - mostly resumed
         began = self._ground.clock.passed_seconds
         try:
-            data = await self._front.ask(
-                "download", lambda desk: self._content(desk, file_id, start)
-            )
+            data = await self._front.ask("download", lambda app: self._content(app, file_id, start))
         except BlobMissing:
             if self._ground.clock.passed_seconds > began:
                 # A day has passed in its midst, and nobody keeps old bytes for that long.
@@ -215,8 +211,8 @@ class User:
         if start + len(data) > len(seen):
             self.order.seen[file_id] = seen[:start] + data
 
-    async def _content(self, desk: Desk, file_id: str, start: int) -> bytes:
-        content = await open_content(desk, self.order.tenant, file_id)
+    async def _content(self, app: Application, file_id: str, start: int) -> bytes:
+        content = await open_content(app, self.order.principal, file_id)
         left = content.file.bytes - start
         if left < 0 and self._ground.holdings.was_repaired(file_id):
             return b""
@@ -239,7 +235,7 @@ class User:
             self.order.deleted.discard(file_id)
 
     async def _delete_once(self, file_id: str) -> None:
-        await self._front.ask("delete", lambda desk: delete_file(desk, self.order.tenant, file_id))
+        await self._front.ask("delete", lambda app: delete_file(app, self.order.principal, file_id))
 
     # Asking
 
@@ -265,7 +261,7 @@ def _drawn(rng: random.Random, number: int, odds: Odds) -> Order:
     lines = [_input_line(name, rng.choice(models)) for name in names]
     window = f"{rng.randint(5, 90)}s" if rng.random() < _SHORT_WINDOW else _LONG
     return Order(
-        tenant=rng.choice(TENANTS),
+        principal=Principal(tenant=rng.choice(TENANTS)),
         number=number,
         names=names,
         data=b"".join(lines),

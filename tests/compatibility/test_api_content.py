@@ -7,9 +7,8 @@ import httpx
 import pytest
 
 from testkit.servers.api import ApiWorld, served
-from tidegate.api.content import disposition
-from tidegate.api.ranges import Slice, allows_range, matches, permits, read_range
-from tidegate.desk.downloads import CHUNK_BYTES_MAX
+from tidegate.api.content import Slice, allows_range, disposition, matches, permits, read_range
+from tidegate.application.content import CHUNK_BYTES_MAX
 from tidegate.domain.file import File, Part, Purpose
 from tidegate.testing.contract.stores import (
     START,

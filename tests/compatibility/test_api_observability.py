@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 
 from testkit.servers.api import ApiWorld
-from tidegate.api.observability import Settings, build_observability
+from tidegate.api.operations import Settings, build_observability
 from tidegate.blobs.memory import MemoryBlobs
 from tidegate.domain.errors import SettingsInvalid, StoreUnavailable
 

@@ -12,8 +12,8 @@ import pytest
 
 from testkit.servers.api import ApiWorld, served
 from tidegate.api.settings import Limits, Settings
+from tidegate.application.settings import Settings as DeskSettings
 from tidegate.blobs.filesystem import FilesystemBlobs
-from tidegate.desk.settings import Settings as DeskSettings
 
 BOUNDARY = "tide"
 LINE = b'{"custom_id":"a"}\n'
@@ -37,7 +37,7 @@ def form(parts: Sequence[bytes]) -> bytes:
 @pytest.fixture
 async def world() -> AsyncIterator[ApiWorld]:
     limits = Limits(form_parts_max=8, form_field_bytes_max=1_000, body_idle_seconds=30.0)
-    settings = Settings(limits=limits, desk=DeskSettings(file_bytes_max=100_000))
+    settings = Settings(limits=limits, batch_api=DeskSettings(file_bytes_max=100_000))
     async with served(ApiWorld(settings=settings)) as running:
         yield running
 

@@ -12,7 +12,7 @@ from openai.types import Batch
 
 from testkit.users.sdk import SdkUser, sdk_user
 from tidegate.api.settings import Settings
-from tidegate.desk.settings import Settings as DeskSettings
+from tidegate.application.settings import Settings as DeskSettings
 from tidegate.testing.deployment import ok, request_line
 from tidegate.upstreams.base import Call, Reply
 
@@ -37,7 +37,7 @@ class Gate:
 async def running(*, early: bool = True) -> AsyncIterator[tuple[SdkUser, Gate, Batch]]:
     """Give a batch of three lines, two of which have their result, and the gate of the third."""
     gate = Gate()
-    settings = Settings(desk=DeskSettings(early_results=early))
+    settings = Settings(batch_api=DeskSettings(early_results=early))
     async with sdk_user(gate.answer, settings=settings) as user:
         batch = await user.submit(LINES)
         yield user, gate, await user.until(batch.id, two_are_done)

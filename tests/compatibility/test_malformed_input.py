@@ -15,8 +15,8 @@ import pytest
 from testkit.processes import run_to_end
 from testkit.servers.api import ApiWorld, served, served_and_run
 from testkit.users.sdk import SdkUser, sdk_user
+from tidegate.application.settings import Settings as DeskSettings
 from tidegate.blobs.filesystem import FilesystemBlobs
-from tidegate.desk.settings import Settings as DeskSettings
 from tidegate.domain.batch import Problem
 from tidegate.offline.validate import Validation
 from tidegate.planning.settings import Planning

@@ -13,8 +13,8 @@ from typing_extensions import override
 from testkit.servers.api import ApiWorld, FixedModels, served
 from testkit.users.sdk import SdkUser
 from tidegate.api.settings import Settings
+from tidegate.application.settings import Settings as DeskSettings
 from tidegate.blobs.memory import MemoryBlobs
-from tidegate.desk.settings import Settings as DeskSettings
 from tidegate.domain import batch as domain
 from tidegate.domain.errors import ConnectFailed, StoreUnavailable
 from tidegate.stores.memory import MemoryStore
@@ -68,8 +68,8 @@ async def test_a_missing_field_is_named(user: SdkUser) -> None:
 
 
 async def test_a_wrong_endpoint_is_told_which_there_are() -> None:
-    desk = DeskSettings(extra_endpoints=("/v1/rerank",))
-    async with user_of(ApiWorld(settings=Settings(desk=desk))) as user:
+    batch_api = DeskSettings(extra_endpoints=("/v1/rerank",))
+    async with user_of(ApiWorld(settings=Settings(batch_api=batch_api))) as user:
         with pytest.raises(openai.BadRequestError) as caught:
             await create(user, GOOD | {"endpoint": "/v1/nope"})
         message = (
@@ -178,7 +178,7 @@ async def test_a_body_above_its_bound_is_refused(user: SdkUser) -> None:
 
 
 async def test_a_file_above_its_bound_is_refused() -> None:
-    settings = Settings(desk=DeskSettings(file_bytes_max=len(LINE)))
+    settings = Settings(batch_api=DeskSettings(file_bytes_max=len(LINE)))
     async with user_of(ApiWorld(settings=settings)) as user:
         await user.upload(LINE)
         with pytest.raises(openai.APIStatusError) as caught:

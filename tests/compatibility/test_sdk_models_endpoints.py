@@ -9,7 +9,7 @@ import pytest
 
 from testkit.users.sdk import sdk_user
 from tidegate.api.settings import Settings
-from tidegate.desk.settings import Settings as DeskSettings
+from tidegate.application.settings import Settings as DeskSettings
 from tidegate.testing.deployment import model_of, ok, request_line
 from tidegate.upstreams.base import Call, Reply
 
@@ -100,7 +100,7 @@ async def test_a_body_of_every_endpoint_passes_untouched(
 
     body = json.dumps({"model": "m", **members})
     line = f'{{"custom_id":"a","method":"POST","url":"{endpoint}","body":{body}}}\n'
-    settings = Settings(desk=DeskSettings(extra_endpoints=("/v1/rerank",)))
+    settings = Settings(batch_api=DeskSettings(extra_endpoints=("/v1/rerank",)))
     async with sdk_user(answer, settings=settings) as user:
         created = await user.create(await user.upload(line.encode()), endpoint=endpoint)
         batch = await user.end_of(created.id)

@@ -257,10 +257,10 @@ def test_whoever_waits_for_a_server_that_ends_with_a_broken_disk_hears_nothing()
                 await front.ask(what, request)
             heard.append(what)
 
-        async def wait(_desk: object) -> None:
+        async def wait(_app: object) -> None:
             await asyncio.get_running_loop().create_future()
 
-        async def break_disk(_desk: object) -> None:
+        async def break_disk(_app: object) -> None:
             raise StorageBroken("The flush failed.")
 
         async with asyncio.timeout(60.0), asyncio.TaskGroup() as group:

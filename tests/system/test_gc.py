@@ -23,7 +23,7 @@ from testkit.processes import (
 
 # Nobody listens there: lines wait, and are not sent.
 CLOSED = "http://127.0.0.1:9"
-SHORT_WINDOW = ("--set", "desk.window_seconds_min=1")
+SHORT_WINDOW = ("--set", "batch_api.window_seconds_min=1")
 SHORT_LEASE = (
     *("--set", "processor.claims.lease_seconds=1.5"),
     *("--set", "processor.claims.poll_seconds=0.25"),

@@ -31,7 +31,7 @@ def test_a_server_that_breaks_its_document_is_found(tmp_path: Path) -> None:
 
 
 def test_the_document_knows_the_settings() -> None:
-    asked = ("openapi", "--set", "desk.extra_endpoints=/v1/rerank")
+    asked = ("openapi", "--set", "batch_api.extra_endpoints=/v1/rerank")
     told = run_to_end(*asked, TIDEGATE_SERVER__KEYS='["one"]')
     found = json.loads(told.stdout)
     assert found["openapi"] == "3.1.0"

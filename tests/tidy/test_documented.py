@@ -56,7 +56,9 @@ def test_every_setting_that_the_docs_name_exists() -> None:
 
 
 def test_a_setting_that_does_not_exist_is_found() -> None:
-    text = "`desk.early_results` `server.early_results` `api.limits` `server.prot=1` `gateway.py`"
+    text = (
+        "`batch_api.early_results` `server.early_results` `api.limits` `server.prot=1` `gateway.py`"
+    )
     assert unknown_settings(text) == ["server.early_results", "server.prot"]
 
 

@@ -124,11 +124,11 @@ def test_lists_and_groups_can_be_given_as_text() -> None:
     environment = {
         "TIDEGATE_SERVER__KEYS": "one, two",
         "TIDEGATE_UPSTREAMS": json.dumps({"org/Model.1": {"url": URL}}),
-        "TIDEGATE_DESK__EXTRA_ENDPOINTS": '["/v1/rerank"]',
+        "TIDEGATE_BATCH_API__EXTRA_ENDPOINTS": '["/v1/rerank"]',
     }
     settings = load(environment=environment).settings
     assert settings.server.keys == ("one", "two")
-    assert settings.desk.extra_endpoints == ("/v1/rerank",)
+    assert settings.batch_api.extra_endpoints == ("/v1/rerank",)
     assert list(settings.upstreams) == ["org/Model.1"]
 
 

@@ -62,7 +62,10 @@ def test_a_complaint_names_the_model_whose_server_is_wrong() -> None:
         ("upstream: {}", "upstream.url is required."),
         ("upstream: {url: u, headers: 5}", "upstream.headers must be a group of names and values."),
         ("store: {kind: disk}", "store.kind must be 'sqlite' or 'memory'."),
-        ("desk: {window_seconds_min: x}", "desk.window_seconds_min must be a whole number."),
+        (
+            "batch_api: {window_seconds_min: x}",
+            "batch_api.window_seconds_min must be a whole number.",
+        ),
         ("processor: {turns: 1}\nserver: {}", "unknown setting 'processor.turns'"),
     ],
 )

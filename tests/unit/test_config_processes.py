@@ -58,8 +58,8 @@ def test_settings_are_handed_over_whole(tmp_path: Path, monkeypatch: pytest.Monk
         upstream__concurrency__max="64",
         server__keys_file=str(keys),
         processors=3,
-        desk__batch_file_expiry_seconds=None,
-        desk__extra_endpoints="/v1/rerank",
+        batch_api__batch_file_expiry_seconds=None,
+        batch_api__extra_endpoints="/v1/rerank",
         logs__format="json",
     )
     text = settings_to_json(given)

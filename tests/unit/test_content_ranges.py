@@ -13,11 +13,11 @@ from starlette.types import Message
 from testkit.power.store_machine import run
 from tidegate.api.content import content_reply
 from tidegate.api.errors import RangeUnsatisfiable
-from tidegate.api.replies import Reply
-from tidegate.api.routes import Request
+from tidegate.api.responses import Reply
+from tidegate.api.routing import Request
+from tidegate.application import content as downloads
+from tidegate.application.content import Content
 from tidegate.blobs.memory import MemoryBlobs
-from tidegate.desk import downloads
-from tidegate.desk.read import Content
 from tidegate.domain.file import File, Part, Purpose, merged
 
 NUMBERS = st.integers(0, 40)
@@ -62,7 +62,7 @@ def a_request(asked: Asked) -> Request:
         captured=(),
         headers=Headers({"range": f"bytes={first}-{last}"}),
         query=QueryParams(),
-        tenant="default",
+        principal=None,
         receive=unread,
     )
 

@@ -26,8 +26,8 @@ from testkit.fuzz.harness import INPUTS_PER_SEED, fuzz
 from testkit.fuzz.mutations import CUTS, Edit, cut, edited, edits
 from testkit.fuzz.target import Found, Hung, Searchable, Target
 from tidegate.api.multipart import FormReader
-from tidegate.api.replies import json_reply, send_reply
-from tidegate.desk.form import FormEvent
+from tidegate.api.responses import json_reply, send_reply
+from tidegate.application.upload_form import FormEvent
 from tidegate.domain.batch import Problem
 from tidegate.endpoints.classify import ClassifiedAttempt, classify_reply
 from tidegate.http_server.protocol import BoundedHttpProtocol

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
-from tidegate.desk.settings import Settings as DeskSettings
+from tidegate.application.settings import Settings as DeskSettings
 from tidegate.domain.batch import Problem
 from tidegate.domain.errors import Refused
 from tidegate.offline.validate import (
@@ -35,12 +35,12 @@ async def judged(
     folder: Path,
     text: str | bytes,
     *,
-    desk: DeskSettings | None = None,
+    batch_api: DeskSettings | None = None,
     endpoint: str | None = None,
 ) -> tuple[ValidationReport, list[Problem]]:
     path = folder / "in.jsonl"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with Validation(desk or DeskSettings(), SMALL, io.BytesIO) as validation:
+    with Validation(batch_api or DeskSettings(), SMALL, io.BytesIO) as validation:
         report = await validation.read(path, endpoint)
         return report, list(validation.problems())
 
@@ -116,8 +116,8 @@ async def test_bounds_of_lines_models_and_bytes(tmp_path: Path) -> None:
     assert (problem.code, problem.line, report.lines) == ("too_many_tasks", None, 1_001)
     models = "\n".join(line(name, model=name) for name in "abcd")
     assert [item.code for item in (await judged(tmp_path, models))[1]] == ["too_many_models"]
-    desk = DeskSettings(file_bytes_max=len(models) - 1)
-    _, problems = await judged(tmp_path, models, desk=desk)
+    batch_api = DeskSettings(file_bytes_max=len(models) - 1)
+    _, problems = await judged(tmp_path, models, batch_api=batch_api)
     assert "larger than" in problems[0].message
 
 

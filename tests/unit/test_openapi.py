@@ -12,10 +12,10 @@ from testkit.servers.api import ApiWorld
 from tidegate.api import errors
 from tidegate.api.app import routes_of
 from tidegate.api.openapi import ANYWHERE, document
-from tidegate.api.routes import ONE, REST
+from tidegate.api.routing import ONE, REST
 from tidegate.api.settings import Limits, Settings
+from tidegate.application.context import Application
 from tidegate.blobs.memory import MemoryBlobs
-from tidegate.desk.desk import Desk
 from tidegate.domain.batch import Batch, Problem, Status
 from tidegate.domain.file import File, Purpose
 from tidegate.wire import batch_request as wire_batches
@@ -50,8 +50,8 @@ def operations() -> list[tuple[str, str, Json]]:
 
 def test_the_document_has_every_route_and_no_other() -> None:
     world = ApiWorld()
-    desk = Desk(
-        settings=Settings().desk,
+    app = Application(
+        settings=Settings().batch_api,
         store=world.store,
         blobs=MemoryBlobs(),
         signals=world.signals,
@@ -61,7 +61,7 @@ def test_the_document_has_every_route_and_no_other() -> None:
     )
     served = {
         ("/".join("*" if step in {ONE, REST} else step for step in route.steps), method)
-        for route in routes_of(desk, Limits())
+        for route in routes_of(app, Limits())
         for method in route.handlers
     }
     documented = set()

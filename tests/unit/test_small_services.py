@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 from starlette.types import Message, Receive, Scope, Send
 from typing_extensions import override
 
-from tidegate.api.measured import STEPS_MAX, Measured, route_of
+from tidegate.api.middleware.metrics import STEPS_MAX, RequestMetrics, route_of
 from tidegate.cli.exit_codes import failure_reason
 from tidegate.domain.errors import ReplyBroken, StorageBroken
 from tidegate.endpoints.catalogue import Catalogue
@@ -147,7 +147,7 @@ async def test_answers_are_counted_by_what_was_sent() -> None:
 
     registry = CollectorRegistry()
     scope: Scope = {"type": "http", "method": "GET", "path": "/v1/files/file-1"}
-    await Measured(app, Metrics(registry).http)(scope, receive, send)
+    await RequestMetrics(app, Metrics(registry).http)(scope, receive, send)
     labels = {"method": "GET", "route": "/v1/files/{id}", "status": "404"}
     assert registry.get_sample_value("tidegate_http_requests_total", labels) == 1
     assert len(sent) == 2

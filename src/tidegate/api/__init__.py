@@ -1,1 +1,1 @@
-"""HTTP in: parse, call one function of the desk, render. No rule of the product lives here."""
+"""OpenAI's files and batches over HTTP: parse, call one function of `application`, render."""

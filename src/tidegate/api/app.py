@@ -4,18 +4,21 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp
 
-from tidegate.api.auth import Auth
-from tidegate.api.batches import Batches
-from tidegate.api.edge import Edge, Log
-from tidegate.api.files import Files
-from tidegate.api.guard import Guard
-from tidegate.api.models import Models as ModelsApi
-from tidegate.api.routes import Route, Router
+from tidegate.access.anonymous import Anonymous
+from tidegate.access.static_keys import StaticKeys
+from tidegate.api.batches import BatchesApi
+from tidegate.api.files import FilesApi
+from tidegate.api.middleware.auth import Authentication
+from tidegate.api.middleware.errors import ErrorLog, ErrorResponses
+from tidegate.api.middleware.header_limits import HeaderLimits
+from tidegate.api.middleware.origin_check import OriginCheck
+from tidegate.api.models import ModelsApi
+from tidegate.api.routing import Route, Router
 from tidegate.api.settings import Limits, Settings
-from tidegate.api.visitors import Visitors
+from tidegate.application.context import Application
 from tidegate.blobs.base import BlobStore
-from tidegate.desk.desk import Desk, Models
 from tidegate.domain.errors import StorageBroken
+from tidegate.endpoints.catalogue import ModelLister
 from tidegate.runtime.clock import Clock
 from tidegate.runtime.ids import IdMaker
 from tidegate.signals.base import Signals
@@ -28,10 +31,10 @@ def build_app(  # noqa: PLR0913  # every port once, by keyword; there is nothing
     store: Store,
     blobs: BlobStore,
     signals: Signals,
-    models: Models,
+    models: ModelLister,
     clock: Clock,
     ids: IdMaker,
-    log: Log,
+    log: ErrorLog,
     on_storage_broken: Callable[[StorageBroken], None] | None = None,
 ) -> ASGIApp:
     """Return the ASGI application for the public port.
@@ -39,8 +42,8 @@ def build_app(  # noqa: PLR0913  # every port once, by keyword; there is nothing
     It opens and closes nothing: the ports must be open while it serves. `on_storage_broken` is
     called when an upload finds that durability is lost, as the process must end then.
     """
-    desk = Desk(
-        settings=settings.desk,
+    app = Application(
+        settings=settings.batch_api,
         store=store,
         blobs=blobs,
         signals=signals,
@@ -49,17 +52,21 @@ def build_app(  # noqa: PLR0913  # every port once, by keyword; there is nothing
         ids=ids,
     )
     limits = settings.limits
-    welcome: ASGIApp = Auth(Router(routes_of(desk, limits)), keys=settings.keys)
-    if not settings.keys:
-        welcome = Visitors(welcome, host=settings.host, any_host=settings.any_host)
-    inner = Guard(welcome, limits=limits)
-    return Edge(inner, ids=ids, log=log, on_storage_broken=on_storage_broken)
+    routes = Router(routes_of(app, limits))
+    inner: ASGIApp
+    if settings.keys:
+        inner = Authentication(routes, authenticator=StaticKeys(settings.keys))
+    else:
+        inner = Authentication(routes, authenticator=Anonymous())
+        inner = OriginCheck(inner, host=settings.host, any_host=settings.any_host)
+    inner = HeaderLimits(inner, limits=limits)
+    return ErrorResponses(inner, ids=ids, log=log, on_storage_broken=on_storage_broken)
 
 
-def routes_of(desk: Desk, limits: Limits) -> list[Route]:
+def routes_of(app: Application, limits: Limits) -> list[Route]:
     """Return every path that is served; `tidegate.api.openapi` describes each."""
     return [
-        *Files(desk, limits).routes(),
-        *Batches(desk, limits).routes(),
-        *ModelsApi(desk).routes(),
+        *FilesApi(app, limits).routes(),
+        *BatchesApi(app, limits).routes(),
+        *ModelsApi(app).routes(),
     ]

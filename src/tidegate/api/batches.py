@@ -1,23 +1,20 @@
 """`/v1/batches`: create, list, look at, cancel."""
 
 from tidegate.api import body, query
-from tidegate.api.replies import Reply, json_reply, list_reply
-from tidegate.api.routes import ONE, Request, Route
+from tidegate.api.responses import Reply, json_reply, list_reply
+from tidegate.api.routing import ONE, Request, Route
 from tidegate.api.settings import Limits
-from tidegate.desk.cancel import cancel_batch
-from tidegate.desk.create import create_batch
-from tidegate.desk.desk import Desk
-from tidegate.desk.listing import list_batches
-from tidegate.desk.read import read_batch
+from tidegate.application.batches import cancel_batch, create_batch, list_batches, read_batch
+from tidegate.application.context import Application
 from tidegate.wire.batch_request import decode_batch_request
 from tidegate.wire.objects import encode_batch
 
 
-class Batches:
+class BatchesApi:
     """Answers for batches."""
 
-    def __init__(self, desk: Desk, limits: Limits) -> None:
-        self._desk = desk
+    def __init__(self, app: Application, limits: Limits) -> None:
+        self._app = app
         self._limits = limits
 
     def routes(self) -> list[Route]:
@@ -36,8 +33,8 @@ class Batches:
             limits=self._limits,
         )
         batch = await create_batch(
-            self._desk,
-            request.tenant,
+            self._app,
+            request.caller,
             decode_batch_request(data),
             idempotency_key=request.headers.get("idempotency-key"),
         )
@@ -45,8 +42,8 @@ class Batches:
 
     async def _list(self, request: Request) -> Reply:
         page = await list_batches(
-            self._desk,
-            request.tenant,
+            self._app,
+            request.caller,
             after=query.read_text(request.query, "after"),
             limit=query.read_integer(request.query, "limit"),
         )
@@ -55,9 +52,9 @@ class Batches:
         )
 
     async def _read(self, request: Request) -> Reply:
-        batch = await read_batch(self._desk, request.tenant, request.captured[0])
+        batch = await read_batch(self._app, request.caller, request.captured[0])
         return json_reply(encode_batch(batch))
 
     async def _cancel(self, request: Request) -> Reply:
-        batch = await cancel_batch(self._desk, request.tenant, request.captured[0])
+        batch = await cancel_batch(self._app, request.caller, request.captured[0])
         return json_reply(encode_batch(batch))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from tidegate.access.base import Unauthenticated
 from tidegate.domain.errors import (
     ClaimLost,
     Conflict,
@@ -28,10 +29,6 @@ class WrongMethod(Refused):
     def __init__(self, message: str, *, allowed: str) -> None:
         super().__init__(message, code="method_not_supported")
         self.allowed = allowed
-
-
-class Unauthorized(Refused):
-    """No API key came with the request, or one that nobody knows."""
 
 
 class ForeignPage(Refused):
@@ -98,7 +95,7 @@ _TABLE: list[tuple[type[Exception], _Row]] = [
     (Conflict, _Row(status=409, headers=_NEVER)),
     (TooLarge, _Row(status=413)),
     (WrongMethod, _Row(status=405)),
-    (Unauthorized, _Row(status=401, headers={"www-authenticate": "Bearer"})),
+    (Unauthenticated, _Row(status=401, headers={"www-authenticate": "Bearer"})),
     (ForeignPage, _Row(status=403)),
     (EncodingUnsupported, _Row(status=415)),
     (HeadersTooLarge, _Row(status=431)),

@@ -4,24 +4,21 @@ from contextlib import aclosing
 
 from tidegate.api import body, multipart, query
 from tidegate.api.content import content_reply
-from tidegate.api.replies import Reply, json_reply, list_reply
-from tidegate.api.routes import ONE, Request, Route
+from tidegate.api.responses import Reply, json_reply, list_reply
+from tidegate.api.routing import ONE, Request, Route
 from tidegate.api.settings import Limits
-from tidegate.desk.delete import delete_file
-from tidegate.desk.desk import Desk
-from tidegate.desk.listing import list_files
-from tidegate.desk.read import open_content, read_file
-from tidegate.desk.upload import upload
+from tidegate.application.context import Application
+from tidegate.application.files import delete_file, list_files, open_content, read_file, upload
 from tidegate.wire.objects import encode_deleted_file, encode_file
 
 FORM_BYTES_MAX = 2**20  # What a form may add to its file: fields, part headers, boundaries.
 
 
-class Files:
+class FilesApi:
     """Answers for files."""
 
-    def __init__(self, desk: Desk, limits: Limits) -> None:
-        self._desk = desk
+    def __init__(self, app: Application, limits: Limits) -> None:
+        self._app = app
         self._limits = limits
 
     def routes(self) -> list[Route]:
@@ -33,7 +30,7 @@ class Files:
         ]
 
     async def _upload(self, request: Request) -> Reply:
-        settings = self._desk.settings
+        settings = self._app.settings
         boundary = multipart.boundary_of(request.headers.get("content-type"))
         pieces = body.read_chunks(
             request.receive,
@@ -43,12 +40,12 @@ class Files:
         )
         form = multipart.events(pieces, boundary=boundary, limits=self._limits)
         async with aclosing(pieces), aclosing(form):
-            return json_reply(encode_file(await upload(self._desk, request.tenant, form)))
+            return json_reply(encode_file(await upload(self._app, request.caller, form)))
 
     async def _list(self, request: Request) -> Reply:
         page = await list_files(
-            self._desk,
-            request.tenant,
+            self._app,
+            request.caller,
             after=query.read_text(request.query, "after"),
             limit=query.read_integer(request.query, "limit"),
             ascending=query.read_ascending(request.query),
@@ -59,13 +56,13 @@ class Files:
         )
 
     async def _read(self, request: Request) -> Reply:
-        file = await read_file(self._desk, request.tenant, request.captured[0])
+        file = await read_file(self._app, request.caller, request.captured[0])
         return json_reply(encode_file(file))
 
     async def _delete(self, request: Request) -> Reply:
-        file_id = await delete_file(self._desk, request.tenant, request.captured[0])
+        file_id = await delete_file(self._app, request.caller, request.captured[0])
         return json_reply(encode_deleted_file(file_id))
 
     async def _content(self, request: Request) -> Reply:
-        content = await open_content(self._desk, request.tenant, request.captured[0])
+        content = await open_content(self._app, request.caller, request.captured[0])
         return await content_reply(content, request)

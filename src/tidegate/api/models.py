@@ -1,18 +1,18 @@
 """`/v1/models`: what can be asked for."""
 
-from tidegate.api.replies import Reply, json_reply
-from tidegate.api.routes import REST, Request, Route
-from tidegate.desk.desk import Desk
-from tidegate.desk.models import list_models, read_model
+from tidegate.api.responses import Reply, json_reply
+from tidegate.api.routing import REST, Request, Route
+from tidegate.application.context import Application
+from tidegate.application.models import list_models, read_model
 from tidegate.wire.objects import encode_model, encode_models
 
 
-class Models:
+class ModelsApi:
     """Answers for models. Their `created` is the time at which this API was built."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
-        self._created_at = desk.clock.now()
+    def __init__(self, app: Application) -> None:
+        self._app = app
+        self._created_at = app.clock.now()
 
     def routes(self) -> list[Route]:
         """Return the paths that this room answers; a model's name may hold slashes."""
@@ -22,10 +22,9 @@ class Models:
         ]
 
     async def _list(self, request: Request) -> Reply:
-        del request  # Every tenant may ask for every model.
-        names = await list_models(self._desk)
+        names = await list_models(self._app, request.caller)
         return json_reply(encode_models(names, created_at=self._created_at))
 
     async def _read(self, request: Request) -> Reply:
-        name = await read_model(self._desk, request.captured[0])
+        name = await read_model(self._app, request.caller, request.captured[0])
         return json_reply(encode_model(name, created_at=self._created_at))

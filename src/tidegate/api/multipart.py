@@ -10,7 +10,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from tidegate.api.settings import Limits
-from tidegate.desk.form import FILENAME_DEFAULT, Field, FileStart, FormEvent
+from tidegate.application.upload_form import FILENAME_DEFAULT, Field, FileStart, FormEvent
 from tidegate.domain.errors import Refused
 
 FIELD_NAME_CHARACTERS_MAX = 128

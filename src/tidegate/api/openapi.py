@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 
 from tidegate import __version__
 from tidegate.api.settings import Settings
-from tidegate.desk.create import FILE_ID_CHARACTERS_MAX
-from tidegate.desk.listing import BATCHES_DEFAULT, BATCHES_MAX, FILES_MAX
-from tidegate.desk.metadata import KEY_CHARACTERS_MAX, PAIRS_MAX, VALUE_CHARACTERS_MAX
-from tidegate.desk.settings import EXPIRY_SECONDS_MAX, EXPIRY_SECONDS_MIN
+from tidegate.application.batches import BATCHES_DEFAULT, BATCHES_MAX, FILE_ID_CHARACTERS_MAX
+from tidegate.application.files import FILES_MAX
+from tidegate.application.rules import KEY_CHARACTERS_MAX, PAIRS_MAX, VALUE_CHARACTERS_MAX
+from tidegate.application.settings import EXPIRY_SECONDS_MAX, EXPIRY_SECONDS_MIN
 from tidegate.domain.file import UPLOAD_PURPOSES, Purpose
 from tidegate.wire.objects import Schema, object_schemas
 
@@ -203,12 +203,12 @@ def _batch_and_model_operations(settings: Settings) -> Sequence[_Operation]:
 
 def _create_request(settings: Settings) -> Schema:
     """Return the schema of the body that creates a batch. Other members are ignored."""
-    shortest, longest = settings.desk.window_seconds_min, settings.desk.window_seconds_max
+    shortest, longest = settings.batch_api.window_seconds_min, settings.batch_api.window_seconds_max
     return {
         "type": "object",
         "properties": {
             "input_file_id": _bounded_text(FILE_ID_CHARACTERS_MAX),
-            "endpoint": {"type": "string", "enum": list(settings.desk.endpoints)},
+            "endpoint": {"type": "string", "enum": list(settings.batch_api.endpoints)},
             "completion_window": {
                 "type": "string",
                 "minLength": 2,

@@ -4,7 +4,7 @@ import re
 
 from starlette.datastructures import QueryParams
 
-from tidegate.desk.refusals import unsupported
+from tidegate.application.rules import unsupported
 from tidegate.domain.file import Purpose
 from tidegate.wire.batch_request import wrong_type
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tidegate.desk.settings import Settings as DeskSettings
+from tidegate.application.settings import Settings as DeskSettings
 from tidegate.domain.errors import SettingsInvalid
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -51,7 +51,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     host: str = "127.0.0.1"
     any_host: bool = False
-    desk: DeskSettings = field(default_factory=DeskSettings)
+    batch_api: DeskSettings = field(default_factory=DeskSettings)
 
     def __post_init__(self) -> None:
         for digest, tenant in self.keys.items():

@@ -44,7 +44,7 @@ def validate(
     """Check a batch file as `serve` would, and send nothing; exit code 1 if it has a problem."""
     settings = load(file=config, flags=flags_of(assignments)).settings
     planning = settings.processor.planning
-    with Validation(settings.desk, planning, _make_scratch) as validation:
+    with Validation(settings.batch_api, planning, _make_scratch) as validation:
         try:
             path = None if endpoint is None else endpoint_of(endpoint)
             report = asyncio.run(validation.read(source, path))

@@ -7,9 +7,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from tidegate.api.settings import Limits as ApiLimits, Settings as ApiSettings
+from tidegate.application.settings import Settings as DeskSettings
 from tidegate.collector.settings import Settings as CollectorSettings
 from tidegate.config.keys import numbered, tenants_of
-from tidegate.desk.settings import Settings as DeskSettings
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.endpoints.endpoint import BackoffSettings
 from tidegate.endpoints.limiters.aimd import AimdSettings
@@ -175,7 +175,7 @@ class Settings:
     store: StoreSettings = field(default_factory=StoreSettings)
     blobs: BlobsSettings = field(default_factory=BlobsSettings)
     api: Api = field(default_factory=Api)
-    desk: DeskSettings = field(default_factory=DeskSettings)
+    batch_api: DeskSettings = field(default_factory=DeskSettings)
     processor: ProcessorSettings = field(default_factory=ProcessorSettings)
     collector: CollectorSettings = field(default_factory=CollectorSettings)
     logs: Logs = field(default_factory=Logs)
@@ -186,7 +186,9 @@ class Settings:
         Raises:
             SettingsInvalid: a tenant has a name that can't be used.
         """
-        return ApiSettings(keys=self.server.tenants(), limits=self.api.limits, desk=self.desk)
+        return ApiSettings(
+            keys=self.server.tenants(), limits=self.api.limits, batch_api=self.batch_api
+        )
 
     def all_upstreams(self) -> list[UpstreamSettings]:
         """Return the settings of every model server."""

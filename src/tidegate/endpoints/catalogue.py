@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import msgspec
 
@@ -19,6 +20,18 @@ class _Model(msgspec.Struct):
 
 class _Models(msgspec.Struct):
     data: list[_Model]
+
+
+class ModelLister(Protocol):
+    """Knows which models can be asked for."""
+
+    async def list_models(self) -> Sequence[str]:
+        """Return the names of the models that are served now, in a stable order.
+
+        Raises:
+            UpstreamFault: no model server answered.
+        """
+        ...
 
 
 class Catalogue:

@@ -6,8 +6,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from tidegate.desk.desk import Desk
-from tidegate.desk.read import open_content
+from tidegate.access.principal import Principal
+from tidegate.application.context import Application
+from tidegate.application.files import open_content
 from tidegate.domain.batch import Batch
 from tidegate.offline.atomic_file import replace_atomically
 from tidegate.offline.input import TENANT
@@ -30,7 +31,7 @@ _NUMBER_BYTES = 4
 class Exporter:
     """Writes the outputs of one ended batch, each whole or not at all; may be repeated."""
 
-    desk: Desk
+    app: Application
     job: OfflineJob
     make_scratch: OpenSpillFile
 
@@ -89,7 +90,7 @@ class Exporter:
     async def _pieces(self, file_id: str | None, length: int) -> AsyncIterator[bytes]:
         if file_id is None or not length:
             return
-        content = await open_content(self.desk, TENANT, file_id)
+        content = await open_content(self.app, Principal(tenant=TENANT), file_id)
         async for piece in content.read(0, content.file.bytes):
             yield piece
 

@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator, Iterator
 
 import msgspec
 
-from tidegate.desk.create import create_batch
-from tidegate.desk.desk import Desk
-from tidegate.desk.form import Field, FileStart, FormEvent
-from tidegate.desk.upload import upload
+from tidegate.access.principal import Principal
+from tidegate.application.batches import create_batch
+from tidegate.application.context import Application
+from tidegate.application.files import upload
+from tidegate.application.upload_form import Field, FileStart, FormEvent
 from tidegate.domain.batch import Batch
 from tidegate.domain.errors import Refused, UpstreamFault
 from tidegate.domain.file import File, Purpose
@@ -63,13 +64,13 @@ def check_job(job: OfflineJob) -> None:
         raise Refused("Give either --prompt-template or --column for the prompt, not both.")
 
 
-async def find_batch(desk: Desk) -> Batch | None:
+async def find_batch(app: Application) -> Batch | None:
     """Return the batch of an earlier run with this state, if any."""
-    page = await desk.store.list_batches(TENANT, after=None, limit=1)
+    page = await app.store.list_batches(TENANT, after=None, limit=1)
     return page.items[0] if page.items else None
 
 
-async def start_batch(desk: Desk, job: OfflineJob, sha256: str) -> Batch:
+async def start_batch(app: Application, job: OfflineJob, sha256: str) -> Batch:
     """Upload the input and create its batch.
 
     Raises:
@@ -77,18 +78,18 @@ async def start_batch(desk: Desk, job: OfflineJob, sha256: str) -> Batch:
         StorageFull: no room is left.
         StoreUnavailable: the ledger gave no answer.
     """
-    endpoint = await job_endpoint(desk, job)
+    endpoint = await job_endpoint(app, job)
     model = job.model
     if job.prompt_options is not None and model is None:
-        model = await _only_model(desk)
+        model = await _only_model(app)
     # A file that a killed run uploaded before it created the batch is not used.
-    file = await _uploaded(desk, job, input_lines(job, endpoint, model))
+    file = await _uploaded(app, job, input_lines(job, endpoint, model))
     if await sha256_of(job) != sha256:
         raise Refused(f"{job.source} was changed while it was read: run the command again.")
     request = BatchRequest(
         input_file_id=file.id, endpoint=endpoint, completion_window=WINDOW, metadata=None
     )
-    return await create_batch(desk, TENANT, request, idempotency_key="run")
+    return await create_batch(app, Principal(tenant=TENANT), request, idempotency_key="run")
 
 
 def input_lines(job: OfflineJob, endpoint: str, model: str | None) -> Iterator[bytes]:
@@ -106,9 +107,9 @@ def input_lines(job: OfflineJob, endpoint: str, model: str | None) -> Iterator[b
     return pieces_of(job.source)
 
 
-async def _uploaded(desk: Desk, job: OfflineJob, lines: Iterator[bytes]) -> File:
+async def _uploaded(app: Application, job: OfflineJob, lines: Iterator[bytes]) -> File:
     try:
-        return await upload(desk, TENANT, _events(job.source.name, lines))
+        return await upload(app, Principal(tenant=TENANT), _events(job.source.name, lines))
     except Refused as refused:
         if job.prompt_options is not None:
             raise
@@ -133,7 +134,7 @@ async def _events(name: str, lines: Iterator[bytes]) -> AsyncIterator[FormEvent]
     yield b"".join(held)
 
 
-async def job_endpoint(desk: Desk, job: OfflineJob) -> str:
+async def job_endpoint(app: Application, job: OfflineJob) -> str:
     """Return the endpoint of the job, else that of the first line if it is allowed, else chat.
 
     Raises:
@@ -143,7 +144,7 @@ async def job_endpoint(desk: Desk, job: OfflineJob) -> str:
         return job.endpoint
     if job.prompt_options is None:
         found = first_url(pieces_of(job.source))
-        if found in desk.settings.endpoints:
+        if found in app.settings.endpoints:
             return found
     return ENDPOINTS["chat"]
 
@@ -166,9 +167,9 @@ def _url(raw: bytes | None) -> str:
         return ""
 
 
-async def _only_model(desk: Desk) -> str:
+async def _only_model(app: Application) -> str:
     try:
-        models = await desk.models.list_models()
+        models = await app.models.list_models()
     except UpstreamFault as fault:
         raise Refused(
             f"Name the model with --model: the server does not list its models ({fault})."

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, TypeVar
 
-from tidegate.desk.desk import Desk
+from tidegate.application.context import Application
 from tidegate.domain.batch import Batch, Problem, Status
 from tidegate.domain.errors import Refused, StoreUnavailable, TidegateError
 from tidegate.offline.export import Exporter
@@ -47,7 +47,7 @@ class ProgressView(Protocol):
 class RunContext:
     """What a run works with, once its folder exists."""
 
-    desk: Desk
+    app: Application
     processor: Service
     servers: Mapping[str, Upstream]
     make_scratch: OpenSpillFile
@@ -125,12 +125,12 @@ class OfflineRun:
         return outcome
 
     async def _run_batch(self, context: RunContext, state: RunState, sha256: str) -> RunOutcome:
-        batch = await find_batch(context.desk)
+        batch = await find_batch(context.app)
         self._is_started = batch is not None
         if batch is None or not batch.is_terminal:
             await self._unless_stopped(self._check_servers(context))
         if batch is None:
-            batch = await self._unless_stopped(start_batch(context.desk, self._job, sha256))
+            batch = await self._unless_stopped(start_batch(context.app, self._job, sha256))
         if batch is None:
             return RunOutcome(end=RunEnd.INTERRUPTED)
         self._is_started = True
@@ -148,7 +148,7 @@ class OfflineRun:
 
     async def _check_servers(self, context: RunContext) -> None:
         if self._job.checks_server:
-            endpoint = await job_endpoint(context.desk, self._job)
+            endpoint = await job_endpoint(context.app, self._job)
             await check_servers(context.servers, endpoint)
 
     async def _process_batch(self, context: RunContext, batch: Batch) -> Batch:
@@ -178,7 +178,7 @@ class OfflineRun:
 
     async def _get_batch(self, context: RunContext, batch: Batch) -> Batch:
         try:
-            seen = await context.desk.store.get_batch(TENANT, batch.id)
+            seen = await context.app.store.get_batch(TENANT, batch.id)
         except StoreUnavailable:
             return batch
         self._progress.update(seen, asyncio.get_running_loop().time())
@@ -187,7 +187,7 @@ class OfflineRun:
     async def _export(self, context: RunContext, batch: Batch, sha256: str) -> Finished:
         if self._job.file_format is not FileFormat.JSONL and await sha256_of(self._job) != sha256:
             raise Refused(f"{self._job.source} was changed meanwhile: restore it to continue.")
-        exporter = Exporter(desk=context.desk, job=self._job, make_scratch=context.make_scratch)
+        exporter = Exporter(app=context.app, job=self._job, make_scratch=context.make_scratch)
         await exporter.export(batch)
         errors = self._job.errors_file
         return Finished(

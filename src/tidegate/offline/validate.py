@@ -10,8 +10,8 @@ from typing import Self
 
 import msgspec
 
-from tidegate.desk.form import Field, FileStart, UploadForm
-from tidegate.desk.settings import Settings as DeskSettings
+from tidegate.application.settings import Settings as DeskSettings
+from tidegate.application.upload_form import Field, FileStart, UploadForm
 from tidegate.domain.batch import Problem
 from tidegate.domain.errors import Refused
 from tidegate.domain.file import Purpose
@@ -90,8 +90,8 @@ class Validation:
     All problems are kept, on scratch, so memory is bounded for any file.
     """
 
-    def __init__(self, desk: DeskSettings, planning: Planning, make_scratch: OpenSpillFile) -> None:
-        self._desk = desk
+    def __init__(self, app: DeskSettings, planning: Planning, make_scratch: OpenSpillFile) -> None:
+        self._rules = app
         self._planning = planning
         self._make_scratch = make_scratch
         self._stack = ExitStack()
@@ -137,7 +137,7 @@ class Validation:
         """
         if endpoint is None:
             found = first_url(pieces_of(path))
-            endpoint = found if found in self._desk.endpoints else ENDPOINTS["chat"]
+            endpoint = found if found in self._rules.endpoints else ENDPOINTS["chat"]
         report = ValidationReport(endpoint=endpoint)
         with ExitStack() as stack:
             scan = InputValidation(
@@ -159,7 +159,7 @@ class Validation:
 
     async def _pieces(self, path: Path) -> AsyncIterator[bytes]:
         """Yield the file as an upload reads it; what an upload refuses is added as a problem."""
-        form: UploadForm | None = UploadForm(self._desk)
+        form: UploadForm | None = UploadForm(self._rules)
         assert form is not None, "just made"
         form.add_field(Field(name="purpose", value=Purpose.BATCH.value))
         form.start_file(FileStart(filename="input.jsonl"))

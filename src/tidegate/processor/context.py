@@ -2,14 +2,14 @@
 
 import io
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from tidegate.blobs.base import BlobStore
 from tidegate.domain.claim import Claim
 from tidegate.domain.errors import StorageFull
-from tidegate.endpoints.catalogue import Catalogue
+from tidegate.endpoints.catalogue import Catalogue, ModelLister
 from tidegate.endpoints.endpoint import NoRoutes, Routes
 from tidegate.planning.sandboxed import PlanningTask
 from tidegate.processor.leases.renewer import LeaseRenewer
@@ -23,18 +23,6 @@ from tidegate.sorting.spill_file import OpenSpillFile
 from tidegate.stores.base import Store
 
 OpenPlanSandbox = Callable[[PlanningTask], Sandbox]
-
-
-class ModelLister(Protocol):
-    """Knows which models the configured servers say that they serve."""
-
-    async def list_models(self) -> Sequence[str]:
-        """Return their names.
-
-        Raises:
-            UpstreamFault: the server did not say.
-        """
-        ...
 
 
 class MakeRenewer(Protocol):

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import BinaryIO
 
+from tidegate.application.context import Application
 from tidegate.config import BlobsKind, Settings, StoreKind
-from tidegate.desk.desk import Desk
 from tidegate.offline.input import WINDOW_SECONDS
 from tidegate.offline.job import OfflineJob
 from tidegate.offline.progress import Progress
@@ -52,8 +52,8 @@ async def run_offline(settings: Settings, job: OfflineJob, view: ProgressView) -
         async with AsyncExitStack() as stack:
             ports = await open_ports(private, stack)
             endpoints = open_upstreams(private, stack)
-            desk = Desk(
-                settings=private.desk,
+            batch_api = Application(
+                settings=private.batch_api,
                 store=ports.store,
                 blobs=ports.blobs,
                 signals=ports.signals,
@@ -65,7 +65,7 @@ async def run_offline(settings: Settings, job: OfflineJob, view: ProgressView) -
             addresses = upstream_urls(private)
             servers = [endpoint.upstream for endpoint in endpoints.values()]
             yield RunContext(
-                desk=desk,
+                app=batch_api,
                 processor=processor,
                 servers=dict(zip(addresses, servers, strict=True)),
                 make_scratch=make_scratch,
@@ -91,12 +91,12 @@ def private_settings(settings: Settings, state: RunState) -> Settings:
             poll_seconds=min(claims.poll_seconds, LEASE_SECONDS / 3),
         ),
     )
-    desk = dataclasses.replace(
-        settings.desk,
-        file_bytes_max=max(settings.desk.file_bytes_max, INPUT_BYTES_MAX),
+    batch_api = dataclasses.replace(
+        settings.batch_api,
+        file_bytes_max=max(settings.batch_api.file_bytes_max, INPUT_BYTES_MAX),
         batch_file_expiry_seconds=None,
         output_expiry_seconds=None,
-        window_seconds_max=max(settings.desk.window_seconds_max, WINDOW_SECONDS),
+        window_seconds_max=max(settings.batch_api.window_seconds_max, WINDOW_SECONDS),
         early_results=True,
     )
     return dataclasses.replace(
@@ -105,5 +105,5 @@ def private_settings(settings: Settings, state: RunState) -> Settings:
         store=dataclasses.replace(settings.store, kind=StoreKind.SQLITE),
         blobs=dataclasses.replace(settings.blobs, kind=BlobsKind.FILES),
         processor=processor,
-        desk=desk,
+        batch_api=batch_api,
     )

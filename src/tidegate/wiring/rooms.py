@@ -13,8 +13,8 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from starlette.types import ASGIApp
 
 from tidegate.api.app import build_app
-from tidegate.api.measured import Measured
-from tidegate.api.observability import Settings as ObservabilitySettings, build_observability
+from tidegate.api.middleware.metrics import RequestMetrics
+from tidegate.api.operations import Settings as ObservabilitySettings, build_observability
 from tidegate.blobs.base import BlobStore
 from tidegate.blobs.disk import Disk
 from tidegate.blobs.files import Files, SystemFiles
@@ -221,7 +221,7 @@ def api_app(
         log=RoomLog("api"),
         on_storage_broken=failure.report,
     )
-    return Measured(app, ports.metrics.http)
+    return RequestMetrics(app, ports.metrics.http)
 
 
 def operators_app(

@@ -1,15 +1,19 @@
-"""The rules of the desk at their bounds: windows, metadata, expiry, settings, sniffing."""
+"""The rules of the application at their bounds: windows, metadata, expiry, settings, sniffing."""
 
 import pytest
 from hypothesis import given, strategies as st
 
-from tidegate.desk import sniff
-from tidegate.desk.expiry import expiry_seconds
-from tidegate.desk.metadata import check_metadata
-from tidegate.desk.refusals import ECHO_CHARACTERS_MAX, could_be_id, echo
-from tidegate.desk.settings import Settings
-from tidegate.desk.sniff import Sniffer, Verdict
-from tidegate.desk.window import window_seconds
+from tidegate.application import jsonl_check as sniff
+from tidegate.application.jsonl_check import Sniffer, Verdict
+from tidegate.application.rules import (
+    ECHO_CHARACTERS_MAX,
+    check_metadata,
+    could_be_id,
+    echo,
+    expiry_seconds,
+    window_seconds,
+)
+from tidegate.application.settings import Settings
 from tidegate.domain.errors import Refused, SettingsInvalid
 from tidegate.wire.batch_request import ExpiresAfter
 
@@ -132,7 +136,7 @@ def test_an_expiry_beyond_its_bounds(expiry: ExpiresAfter, param: str, code: str
     ],
 )
 def test_wrong_settings_name_themselves(wrong: dict[str, int | tuple[str, ...]]) -> None:
-    with pytest.raises(SettingsInvalid, match=f"desk.{next(iter(wrong))}"):
+    with pytest.raises(SettingsInvalid, match=f"batch_api.{next(iter(wrong))}"):
         Settings(**wrong)  # type: ignore[arg-type]  # one dictionary for fields of several types
 
 

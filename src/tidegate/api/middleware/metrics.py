@@ -12,7 +12,7 @@ CRASHED = 500
 _WORDS = frozenset({"v1", "files", "batches", "models", "content", "cancel"})
 
 
-class Measured:
+class RequestMetrics:
     """Passes requests on, and notes each answer with the time until its last byte.
 
     The route is the path with every step that is no word of the API replaced by `{id}`, so that its

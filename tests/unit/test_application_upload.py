@@ -8,11 +8,12 @@ import pytest
 from typing_extensions import override
 
 from testkit.servers.api import FixedModels
+from tidegate.access.principal import Principal
+from tidegate.application.context import Application
+from tidegate.application.files import upload
+from tidegate.application.settings import Settings
+from tidegate.application.upload_form import FILENAME_CHARACTERS_MAX, Field, FileStart, FormEvent
 from tidegate.blobs.memory import MemoryBlobs
-from tidegate.desk.desk import Desk
-from tidegate.desk.form import FILENAME_CHARACTERS_MAX, Field, FileStart, FormEvent
-from tidegate.desk.settings import Settings
-from tidegate.desk.upload import upload
 from tidegate.domain.errors import Refused, StorageFull, StoreUnavailable, TooLarge
 from tidegate.domain.file import File, Part, Purpose
 from tidegate.runtime.ids import SeededIds
@@ -27,14 +28,14 @@ SECONDS = Field(name="expires_after[seconds]", value="3600")
 LINE = b'{"custom_id":"a"}\n'
 
 
-def desk_of(
+def make_app(
     *,
     store: MemoryStore | None = None,
     blobs: MemoryBlobs | None = None,
     settings: Settings | None = None,
-) -> Desk:
+) -> Application:
     clock = ManualClock()
-    return Desk(
+    return Application(
         settings=settings or Settings(),
         store=store or MemoryStore(clock),
         blobs=blobs or MemoryBlobs(),
@@ -52,16 +53,14 @@ async def stream(events: Sequence[FormEvent | Exception]) -> AsyncIterator[FormE
         yield event
 
 
-async def send(desk: Desk, *events: FormEvent | Exception) -> File:
-    return await upload(desk, "default", stream(events))
+async def send(app: Application, *events: FormEvent | Exception) -> File:
+    return await upload(app, Principal(tenant="default"), stream(events))
 
 
-async def assert_empty(desk: Desk) -> None:
-    page = await desk.store.list_files(
-        "default", after=None, limit=10, ascending=True, purpose=None
-    )
+async def assert_empty(app: Application) -> None:
+    page = await app.store.list_files("default", after=None, limit=10, ascending=True, purpose=None)
     assert page.items == ()
-    assert await desk.blobs.list_names("") == []
+    assert await app.blobs.list_names("") == []
 
 
 @pytest.mark.parametrize(
@@ -75,28 +74,28 @@ async def assert_empty(desk: Desk) -> None:
     ids=["fields first", "file first", "mixed", "with extras"],
 )
 async def test_the_parts_may_come_in_any_order(events: list[FormEvent]) -> None:
-    desk = desk_of()
-    file = await send(desk, *events)
+    app = make_app()
+    file = await send(app, *events)
     assert (file.filename, file.purpose, file.bytes) == ("in.jsonl", Purpose.BATCH, 2 * len(LINE))
     assert (file.created_at, file.expires_at) == (START, START + 3_600)
-    _, (part,) = await desk.store.get_parts("default", file.id)
+    _, (part,) = await app.store.get_parts("default", file.id)
     assert part.blob.startswith("uploads/upload_")
-    assert await desk.blobs.read(part.blob, part.offset, part.length) == LINE + LINE
+    assert await app.blobs.read(part.blob, part.offset, part.length) == LINE + LINE
 
 
 @pytest.mark.parametrize(("purpose", "seconds"), [("batch", 2_592_000), ("user_data", None)])
 async def test_only_batch_inputs_go_by_themselves(purpose: str, seconds: int | None) -> None:
-    file = await send(desk_of(), Field(name="purpose", value=purpose), NAME, LINE)
+    file = await send(make_app(), Field(name="purpose", value=purpose), NAME, LINE)
     assert file.expires_at == (None if seconds is None else START + seconds)
 
 
 async def test_a_file_that_is_not_for_a_batch_may_be_anything() -> None:
-    desk = desk_of()
-    file = await send(desk, Field(name="purpose", value="vision"), NAME, b"\x89PNG\n")
+    app = make_app()
+    file = await send(app, Field(name="purpose", value="vision"), NAME, b"\x89PNG\n")
     assert file.bytes == 5
-    empty = await send(desk, Field(name="purpose", value="vision"), NAME)
+    empty = await send(app, Field(name="purpose", value="vision"), NAME)
     assert empty.bytes == 0
-    assert (await desk.store.get_parts("default", empty.id))[1] == ()
+    assert (await app.store.get_parts("default", empty.id))[1] == ()
 
 
 @pytest.mark.parametrize(
@@ -114,7 +113,7 @@ async def test_a_file_that_is_not_for_a_batch_may_be_anything() -> None:
     ],
 )
 async def test_a_filename_is_no_path(given: str, kept: str) -> None:
-    assert (await send(desk_of(), PURPOSE, FileStart(filename=given), LINE)).filename == kept
+    assert (await send(make_app(), PURPOSE, FileStart(filename=given), LINE)).filename == kept
 
 
 NOT_JSONL = "Invalid file format for Batch API. Must be .jsonl"
@@ -153,17 +152,17 @@ REFUSED: list[tuple[str, list[FormEvent], str]] = [
     ("events", "message"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED]
 )
 async def test_what_is_refused_leaves_nothing(events: list[FormEvent], message: str) -> None:
-    desk = desk_of()
+    app = make_app()
     with pytest.raises(Refused) as caught:
-        await send(desk, *events)
+        await send(app, *events)
     assert message in caught.value.message
-    await assert_empty(desk)
+    await assert_empty(app)
 
 
 async def test_a_bad_file_is_refused_before_its_end() -> None:
     reached = RuntimeError("the rest was asked for")
     with pytest.raises(Refused, match="jsonl"):
-        await send(desk_of(), PURPOSE, NAME, b"hello\n", reached)
+        await send(make_app(), PURPOSE, NAME, b"hello\n", reached)
 
 
 @pytest.mark.parametrize("purpose", ["batch", "evals"])
@@ -172,28 +171,28 @@ async def test_a_file_at_its_bound_passes_and_one_byte_more_does_not(
     purpose: str, *, last: bool
 ) -> None:
     size = {"batch": 100, "evals": 200}[purpose]
-    desk = desk_of(settings=Settings(file_bytes_max=100, other_file_bytes_max=200))
+    app = make_app(settings=Settings(file_bytes_max=100, other_file_bytes_max=200))
     field = Field(name="purpose", value=purpose)
 
     async def attempt(data: bytes) -> File:
         events: list[FormEvent] = [NAME, data, field] if last else [field, NAME, data]
-        return await send(desk, *events)
+        return await send(app, *events)
 
     fits = LINE + b"x" * (size - len(LINE))
     file = await attempt(fits)
     assert file.bytes == size
-    await desk.store.delete_file("default", file.id)
-    before = await desk.blobs.list_names("")
+    await app.store.delete_file("default", file.id)
+    before = await app.blobs.list_names("")
     with pytest.raises(TooLarge, match=f"larger than {size} bytes"):
         await attempt(fits + b"x")
-    assert await desk.blobs.list_names("") == before
+    assert await app.blobs.list_names("") == before
 
 
 async def test_a_full_disk_leaves_nothing() -> None:
-    desk = desk_of(blobs=MemoryBlobs(bytes_max=10))
+    app = make_app(blobs=MemoryBlobs(bytes_max=10))
     with pytest.raises(StorageFull):
-        await send(desk, PURPOSE, NAME, LINE)
-    await assert_empty(desk)
+        await send(app, PURPOSE, NAME, LINE)
+    await assert_empty(app)
 
 
 class Abandoned(MemoryStore):
@@ -212,7 +211,7 @@ class Abandoned(MemoryStore):
 @pytest.mark.parametrize("error", [ConnectionError(), asyncio.CancelledError()])
 async def test_a_stream_that_breaks_fences_the_upload(error: BaseException) -> None:
     store = Abandoned()
-    desk = desk_of(store=store)
+    app = make_app(store=store)
 
     async def broken() -> AsyncIterator[FormEvent]:
         for event in (PURPOSE, NAME, LINE):
@@ -220,9 +219,9 @@ async def test_a_stream_that_breaks_fences_the_upload(error: BaseException) -> N
         raise error
 
     with pytest.raises(type(error)):
-        await upload(desk, "default", broken())
+        await upload(app, Principal(tenant="default"), broken())
     assert len(store.abandoned) == 1
-    await assert_empty(desk)
+    await assert_empty(app)
 
 
 class Forgetful(MemoryStore):
@@ -244,17 +243,17 @@ class Forgetful(MemoryStore):
 
 
 async def test_a_file_that_was_recorded_is_not_lost_with_the_answer() -> None:
-    desk = desk_of(store=Forgetful(after=True))
-    file = await send(desk, PURPOSE, NAME, LINE)
-    assert await desk.store.get_file("default", file.id) == file
-    assert len(await desk.blobs.list_names("uploads/")) == 1
+    app = make_app(store=Forgetful(after=True))
+    file = await send(app, PURPOSE, NAME, LINE)
+    assert await app.store.get_file("default", file.id) == file
+    assert len(await app.blobs.list_names("uploads/")) == 1
 
 
 async def test_a_file_that_was_not_recorded_leaves_no_bytes() -> None:
-    desk = desk_of(store=Forgetful(after=False))
+    app = make_app(store=Forgetful(after=False))
     with pytest.raises(StoreUnavailable):
-        await send(desk, PURPOSE, NAME, LINE)
-    await assert_empty(desk)
+        await send(app, PURPOSE, NAME, LINE)
+    await assert_empty(app)
 
 
 class Away(MemoryStore):
@@ -266,11 +265,11 @@ class Away(MemoryStore):
 
 
 async def test_a_fence_that_fails_hides_no_refusal() -> None:
-    desk = desk_of(store=Away(ManualClock()))
+    app = make_app(store=Away(ManualClock()))
     with pytest.raises(Refused, match="jsonl"):
-        await send(desk, PURPOSE, NAME, b"hello")
+        await send(app, PURPOSE, NAME, b"hello")
 
 
 async def test_a_form_without_a_file_is_refused_at_its_end() -> None:
     with pytest.raises(Refused, match="'file'"):
-        await send(desk_of(), b"stray", PURPOSE)
+        await send(make_app(), b"stray", PURPOSE)

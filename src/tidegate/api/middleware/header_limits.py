@@ -17,7 +17,7 @@ SINGLE_HEADERS = {
 }
 
 
-class Guard:
+class HeaderLimits:
     """Checks the head of each request before anything acts on it."""
 
     def __init__(self, app: ASGIApp, *, limits: Limits) -> None:

@@ -13,7 +13,7 @@ _ENDPOINT = re.compile(r"/v1(/[a-z0-9_-]+)+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The rules of the desk.
+    """The rules of files and batches.
 
     `file_bytes_max` bounds an uploaded batch input, `other_file_bytes_max` any other upload.
     An input without `expires_after` goes after `batch_file_expiry_seconds`; the results of a batch
@@ -34,21 +34,23 @@ class Settings:
         for endpoint in self.extra_endpoints:
             if not _ENDPOINT.fullmatch(endpoint):
                 raise SettingsInvalid(
-                    f"desk.extra_endpoints holds '{endpoint}': write a path such as '/v1/rerank'."
+                    f"batch_api.extra_endpoints has '{endpoint}': write a path like '/v1/rerank'."
                 )
         if min(self.file_bytes_max, self.other_file_bytes_max) < 1:
             raise SettingsInvalid(
-                "desk.file_bytes_max and desk.other_file_bytes_max must be at least 1."
+                "batch_api.file_bytes_max and batch_api.other_file_bytes_max must be at least 1."
             )
         for name, seconds in (
             ("batch_file_expiry_seconds", self.batch_file_expiry_seconds),
             ("output_expiry_seconds", self.output_expiry_seconds),
         ):
             if seconds is not None and seconds < 1:
-                raise SettingsInvalid(f"desk.{name} must be at least 1, or null for no expiry.")
+                raise SettingsInvalid(
+                    f"batch_api.{name} must be at least 1, or null for no expiry."
+                )
         if not 1 <= self.window_seconds_min <= self.window_seconds_max:
             raise SettingsInvalid(
-                "desk.window_seconds_min must be at least 1 and at most desk.window_seconds_max."
+                "batch_api.window_seconds_min must be between 1 and batch_api.window_seconds_max."
             )
 
     @property

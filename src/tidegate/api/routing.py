@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from starlette.datastructures import Headers, QueryParams
 from starlette.types import Receive, Scope, Send
 
+from tidegate.access.principal import Principal
 from tidegate.api.errors import UnknownRoute, WrongMethod
-from tidegate.api.replies import Reply, send_reply
-from tidegate.desk.refusals import echo
+from tidegate.api.responses import Reply, send_reply
+from tidegate.application.rules import echo
 
 ONE = "*"  # Stands for one step of a path.
 REST = "**"  # Stands for all steps that follow, at least one.
@@ -16,14 +17,25 @@ REST = "**"  # Stands for all steps that follow, at least one.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What a handler sees of a request. `captured` is what the pattern's stars stood for."""
+    """What a handler sees of a request.
+
+    Attributes:
+        captured: the steps of the path at the stars of the pattern.
+        principal: who asks; None on a port that does not authenticate.
+    """
 
     method: str
     captured: Sequence[str]
     headers: Headers
     query: QueryParams
-    tenant: str
+    principal: Principal | None
     receive: Receive
+
+    @property
+    def caller(self) -> Principal:
+        """Return who asks, on a port that authenticates."""
+        assert self.principal is not None, "this port asks for no credential"
+        return self.principal
 
 
 Handler = Callable[[Request], Awaitable[Reply]]
@@ -64,7 +76,7 @@ class Router:
             captured=captured,
             headers=Headers(scope=scope),
             query=QueryParams(scope["query_string"]),
-            tenant=scope["state"]["tenant"],
+            principal=scope.get("state", {}).get("principal"),
             receive=receive,
         )
         await send_reply(await handler(request), scope, receive, send)

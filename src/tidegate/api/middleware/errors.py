@@ -8,7 +8,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tidegate.api.errors import ClientGone, render
-from tidegate.api.replies import json_reply, send_reply
+from tidegate.api.responses import json_reply, send_reply
 from tidegate.domain.errors import StorageBroken, StorageFull, StoreUnavailable, UpstreamFault
 from tidegate.runtime.ids import IdMaker
 from tidegate.telemetry.logs import (
@@ -27,7 +27,7 @@ _EVENTS = (
 )
 
 
-class Log(Protocol):
+class ErrorLog(Protocol):
     """Where errors of ours are told of, once each."""
 
     def error(self, event: str, /, **fields: object) -> object:
@@ -35,7 +35,7 @@ class Log(Protocol):
         ...
 
 
-class Edge:
+class ErrorResponses:
     """Marks each reply with `x-request-id`, and turns whatever is raised into an answer.
 
     Args:
@@ -50,7 +50,7 @@ class Edge:
         app: ASGIApp,
         *,
         ids: IdMaker,
-        log: Log,
+        log: ErrorLog,
         on_storage_broken: Callable[[StorageBroken], None] | None = None,
     ) -> None:
         self._app = app

@@ -12,11 +12,10 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from starlette.types import ASGIApp
 
-from tidegate.api.auth import Auth
-from tidegate.api.edge import Edge, Log
-from tidegate.api.guard import Guard
-from tidegate.api.replies import Reply, json_reply
-from tidegate.api.routes import Request, Route, Router
+from tidegate.api.middleware.errors import ErrorLog, ErrorResponses
+from tidegate.api.middleware.header_limits import HeaderLimits
+from tidegate.api.responses import Reply, json_reply
+from tidegate.api.routing import Request, Route, Router
 from tidegate.api.settings import Limits
 from tidegate.blobs.base import BlobStore
 from tidegate.domain.errors import SettingsInvalid, TidegateError
@@ -46,7 +45,7 @@ def build_observability(  # noqa: PLR0913  # every port once, by keyword; there 
     blobs: BlobStore,
     registry: CollectorRegistry,
     ids: IdMaker,
-    log: Log,
+    log: ErrorLog,
     is_stopping: Callable[[], bool] = lambda: False,
     conditions: Mapping[str, Callable[[], Condition]] | None = None,
 ) -> ASGIApp:
@@ -61,7 +60,7 @@ def build_observability(  # noqa: PLR0913  # every port once, by keyword; there 
         Route(steps=("ready",), handlers={"GET": probes.ready}),
         Route(steps=("metrics",), handlers={"GET": probes.metrics}),
     ]
-    return Edge(Guard(Auth(Router(routes), keys={}), limits=Limits()), ids=ids, log=log)
+    return ErrorResponses(HeaderLimits(Router(routes), limits=Limits()), ids=ids, log=log)
 
 
 class _Probes:

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tidegate.api.errors import ForeignPage
 
 
-class Visitors:
+class OriginCheck:
     """Refuses what a foreign web page may have sent.
 
     Args:

@@ -3,10 +3,9 @@
 import re
 from dataclasses import dataclass
 
-from tidegate.desk.expiry import expiry_seconds
-from tidegate.desk.refusals import unsupported
-from tidegate.desk.settings import Settings
-from tidegate.desk.sniff import Sniffer, Verdict
+from tidegate.application.jsonl_check import Sniffer, Verdict
+from tidegate.application.rules import expiry_seconds, unsupported
+from tidegate.application.settings import Settings
 from tidegate.domain.errors import Refused, TooLarge
 from tidegate.domain.file import UPLOAD_PURPOSES, Purpose
 from tidegate.wire.batch_request import ExpiresAfter, missing_parameter, wrong_type

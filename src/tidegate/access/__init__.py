@@ -1,0 +1,1 @@
+"""Who asks: principals, and the ways in which a request proves its principal."""

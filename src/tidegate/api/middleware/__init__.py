@@ -1,0 +1,1 @@
+"""What each request passes before a handler answers it, one file each."""
