@@ -23,17 +23,6 @@ PATTERNS = st.lists(
     ) | st.text(max_size=2),
     max_size=9,
 ).map("".join)  # fmt: skip
-GRAMMARS = st.lists(
-    st.sampled_from(
-        ["root", "start", "::=", ":", '"a"', "rest", "\n", "|", "(", ")", "[a-z]", "[", "]", "*",
-         "+", "?", "{2,3}", "~2", "/a+/", "%import common.WS", "%ignore", "# x\n", "//", "->",
-         "INT", '"']
-    ) | st.text(max_size=3),
-    max_size=14,
-).map(" ".join)  # fmt: skip
-SOUND_GRAMMARS = st.sampled_from(
-    ['root ::= "a" root | [b-d]{2}', 'start: "a" start | /[b-d]+/', "root ::= root root | root"]
-)
 _KEYWORDS = (
     *("type", "properties", "required", "items", "enum", "const", "anyOf", "allOf", "$ref"),
     *("minimum", "maximum", "multipleOf", "minLength", "maxLength", "minItems", "maxItems"),
@@ -68,57 +57,20 @@ TOOLS = st.lists(
     | st.just({"type": "function", "name": "f", "parameters": {"type": "object"}}),
     max_size=2,
 )
-_FORM: SearchStrategy[object] = st.recursive(
-    st.fixed_dictionaries(
-        {"type": st.sampled_from(["const_string", "any_text", "regex", "grammar", "json_schema"])},
-        optional={
-            "value": JSON,
-            "pattern": PATTERNS,
-            "grammar": GRAMMARS | SOUND_GRAMMARS,
-            "json_schema": SCHEMA,
-        },
-    ),
-    lambda inner: st.fixed_dictionaries(
-        {"type": st.sampled_from(["sequence", "or", "tag", "triggered_tags", "magic"])},
-        optional={
-            "elements": st.lists(inner, max_size=2),
-            "tags": st.lists(inner, max_size=2),
-            "content": inner,
-            "begin": JSON,
-            "end": JSON,
-        },
-    ),
-    max_leaves=4,
-)
-_CALL = st.fixed_dictionaries(
-    {"begin": st.text("<a", max_size=3), "schema": SCHEMA, "end": st.text(max_size=3)}
-)
-_TAG = st.fixed_dictionaries(
-    {},
-    optional={
-        "format": _FORM,
-        "structures": st.lists(_CALL, max_size=2),
-        "triggers": st.lists(st.text("<a", max_size=2), max_size=2),
-    },
-)
 _STRUCTURED = st.fixed_dictionaries(
     {},
     optional={
         "json": SCHEMA,
         "regex": PATTERNS,
-        "grammar": GRAMMARS | SOUND_GRAMMARS,
+        "grammar": st.text(max_size=9),
         "choice": st.lists(st.text(max_size=60), max_size=2),
         "json_object": st.booleans(),
         "structural_tag": st.text(max_size=9),
     },
 )
-_RESPONSE_FORMAT = (
-    st.fixed_dictionaries(
-        {"type": st.just("json_schema"), "json_schema": st.fixed_dictionaries({"schema": SCHEMA})}
-    )
-    | _TAG.map(lambda told: {"type": "structural_tag", **told})
-    | st.fixed_dictionaries({"type": st.sampled_from(["json_object", "text", "x"])})
-)
+_RESPONSE_FORMAT = st.fixed_dictionaries(
+    {"type": st.just("json_schema"), "json_schema": st.fixed_dictionaries({"schema": SCHEMA})}
+) | st.fixed_dictionaries({"type": st.sampled_from(["json_object", "text", "x"])})
 MEMBERS: dict[str, SearchStrategy[object]] = {
     "messages": MESSAGES | st.just([{"role": "user", "content": "hi"}]),
     "prompt": JSON | st.lists(st.integers(0, 9), max_size=4) | st.just(["a b", "c"]),
@@ -127,7 +79,6 @@ MEMBERS: dict[str, SearchStrategy[object]] = {
     "stream_options": JSON | st.just({"include_usage": True}),
     "n": SMALL,
     "best_of": SMALL,
-    "use_beam_search": st.booleans(),
     "length_penalty": JSON | st.floats(allow_nan=False, allow_infinity=False),
     "max_tokens": SMALL,
     "max_completion_tokens": SMALL,

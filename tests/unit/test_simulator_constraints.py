@@ -8,9 +8,8 @@ import jsonschema_rs
 import pytest
 
 from testkit.servers.simulated import Simulated, simulated
-from tidegate.simulator.constraints import grammar_shape
+from tidegate.simulator.constraints import regex_shape
 from tidegate.simulator.plans import Limits
-from tidegate.simulator.tags import DEPTH_MAX
 from tidegate.simulator.variants import VARIANTS_MAX, WORK_MAX, varied
 
 CHAT = "/v1/chat/completions"
@@ -19,14 +18,12 @@ RESPONSE = "/v1/responses"
 MESSAGES = [{"role": "user", "content": "Say something."}]
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
 NAMED = {"type": "function", "function": {"name": "look"}}
-SUM = 'root ::= [0-9] ("+" [0-9])*'
 SCHEMA: dict[str, object] = {
     "type": "object",
     "properties": {"a": {"type": "string", "pattern": "^[A-F]{3}$"}},
     "required": ["a"],
     "additionalProperties": False,
 }
-CALL = {"begin": "<call>", "schema": SCHEMA, "end": "</call>"}
 
 
 @pytest.fixture
@@ -40,15 +37,9 @@ async def server() -> AsyncIterator[Simulated]:
     [
         ({"regex": r"\d{3}-[a-f]+"}, r"\d{3}-[a-f]+"),
         ({"regex": ""}, ""),
-        ({"grammar": SUM}, r"\d(\+\d)*"),
-        ({"grammar": 'start: "x"+ NUMBER\n%import common.NUMBER'}, r"x+\d+(\.\d+)?"),
         ({"choice": ["ja", "nein"]}, "ja|nein"),
         ({"json": SCHEMA}, r'{"a":"[A-F]{3}"}'),
         ({"json": json.dumps(SCHEMA)}, r'{"a":"[A-F]{3}"}'),
-        (
-            {"structural_tag": json.dumps({"structures": [CALL], "triggers": ["<ca"]})},
-            r'[a-z]+ <call>{"a":"[A-F]{3}"}</call>',
-        ),
     ],
     ids=lambda value: str(value)[:30],
 )
@@ -78,101 +69,18 @@ async def test_a_stream_says_the_same(server: Simulated) -> None:
 
 
 @pytest.mark.parametrize(
-    ("form", "pattern"),
-    [
-        ({"format": {"type": "const_string", "value": "a b"}}, "a b"),
-        ({"format": {"type": "regex", "pattern": "[x-z]{2}"}}, "[x-z]{2}"),
-        ({"format": {"type": "grammar", "grammar": SUM}}, r"\d(\+\d)*"),
-        ({"format": {"type": "any_text"}}, "[a-z]+"),
-        ({"format": {"type": "json_schema", "json_schema": SCHEMA}}, r'{"a":"[A-F]{3}"}'),
-        (
-            {
-                "format": {
-                    "type": "sequence",
-                    "elements": [
-                        {"type": "const_string", "value": "<"},
-                        {
-                            "type": "or",
-                            "elements": [
-                                {"type": "const_string", "value": "l"},
-                                {"type": "const_string", "value": "r"},
-                            ],
-                        },
-                    ],
-                }
-            },
-            "<[lr]",
-        ),
-        (
-            {
-                "format": {
-                    "type": "triggered_tags",
-                    "triggers": ["<f"],
-                    "tags": [{"type": "tag", "begin": "<f>", "content": None, "end": ["</f>"]}],
-                }
-            },
-            "[a-z]+ <f></f>",
-        ),
-        (
-            {
-                "format": {
-                    "type": "tags_with_separator",
-                    "separator": ",",
-                    "tags": [
-                        {
-                            "type": "tag",
-                            "begin": "(",
-                            "content": {"type": "regex", "pattern": "a"},
-                            "end": ")",
-                        }
-                    ],
-                }
-            },
-            r"\(a\)(,\(a\))?",
-        ),
-        ({"structures": [CALL], "triggers": ["<call"]}, r'[a-z]+ <call>{"a":"[A-F]{3}"}</call>'),
-    ],
-    ids=lambda value: str(value)[:40],
-)
-async def test_structural_tags(server: Simulated, form: dict[str, object], pattern: str) -> None:
-    wanted = {"type": "structural_tag", **form}
-    body = {"messages": MESSAGES, "response_format": wanted, "n": 5, "max_tokens": 300}
-    reply = await server.post(CHAT, **body)
-    assert reply.status_code == 200, reply.text
-    for choice in reply.json()["choices"]:
-        assert re.fullmatch(pattern, choice["message"]["content"])
-
-
-def nested(depth: int) -> dict[str, object]:
-    inner: dict[str, object] = {"type": "any_text"}
-    for _ in range(depth):
-        inner = {"type": "sequence", "elements": [inner]}
-    return {"format": inner}
-
-
-@pytest.mark.parametrize(
     ("asked", "why"),
     [
         ({"regex": "(?=a)"}, "Failed to transform regex"),
         ({"regex": "a\0"}, "NUL"),
         ({"regex": "a", "choice": ["b"]}, "only use one kind"),
-        ({"grammar": SUM, "json_object": True}, "multiple are specified"),
+        ({"regex": "a", "json_object": True}, "multiple are specified"),
         ({"regex": None}, "none are specified"),
-        ({"grammar": " "}, "empty string"),
-        ({"grammar": "root ::= nothing"}, "Grammar error"),
-        ({"grammar": "hello"}, "Grammar error"),
+        ({"grammar": "root ::= [0-9]"}, "does not support structured_outputs.grammar"),
         ({"choice": []}, "empty list"),
         ({"json_object": False}, "must be True"),
         ({"json": {"type": "string", "pattern": "("}}, "JSON schema"),
-        ({"structural_tag": ""}, "empty string"),
-        ({"structural_tag": "{"}, "Invalid structural tag"),
-        ({"structural_tag": "{}"}, "Invalid structural tag"),
-        ({"structural_tag": '{"format": {"type": "magic"}}'}, "magic"),
-        ({"structural_tag": '{"format": {"type": "or"}}'}, "choose from"),
-        ({"structural_tag": '{"structures": [], "triggers": []}'}, "no structure"),
-        ({"structural_tag": json.dumps({"structures": [CALL], "triggers": ["x"]})}, "no trigger"),
-        ({"structural_tag": json.dumps(nested(DEPTH_MAX + 1))}, "too deep"),
-        ({"structural_tag": json.dumps({"format": {"type": "regex", "pattern": "["}})}, "Invalid"),
+        ({"structural_tag": "{}"}, "does not support structured_outputs.structural_tag"),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -184,12 +92,6 @@ async def test_what_makes_no_sense_is_refused(
     error = reply.json()["error"]
     assert why in error["message"]
     assert error["type"] == "BadRequestError"
-
-
-async def test_tags_may_be_nested_to_the_bound(server: Simulated) -> None:
-    asked = {"structural_tag": json.dumps(nested(DEPTH_MAX))}
-    reply = await server.post(COMPLETION, prompt="x", structured_outputs=asked)
-    assert reply.status_code == 200, reply.text
 
 
 async def test_a_constrained_text_is_no_call_unless_one_is_forced(server: Simulated) -> None:
@@ -235,5 +137,5 @@ async def test_thousands_of_constrained_choices_are_made_in_time(server: Simulat
 
 
 def test_an_answer_is_cut_where_the_request_says() -> None:
-    plan = grammar_shape('root ::= "a " "b " "c "')(1, Limits(tokens_max=2))
+    plan = regex_shape("a b c ")(1, Limits(tokens_max=2))
     assert (plan.finish, plan.total) == ("length", 2)

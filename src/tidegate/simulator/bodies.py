@@ -37,9 +37,6 @@ class ResponseFormat(msgspec.Struct, frozen=True):
 
     type: str = "text"
     json_schema: JsonSchema | None = None
-    format: msgspec.Raw = ABSENT
-    structures: msgspec.Raw = ABSENT
-    triggers: list[str] | None = None
 
 
 class StructuredOutputs(msgspec.Struct, frozen=True):
@@ -125,7 +122,6 @@ class Body(msgspec.Struct, frozen=True):
     structured_outputs: StructuredOutputs | None = None
     prompt_logprobs: int | None = None
     use_beam_search: bool = False
-    length_penalty: float = 1.0
     metadata: msgspec.Raw = ABSENT
 
 

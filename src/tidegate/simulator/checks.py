@@ -37,7 +37,7 @@ def check_sampling(body: Body) -> None:
     if body.n is not None and not 1 <= body.n <= CHOICES_MAX:
         rule = "at least 1" if body.n < 1 else f"at most {CHOICES_MAX}"
         raise Refused(f"n must be {rule}, got {body.n}.")
-    if body.n is not None and body.n > 1 and body.temperature == 0 and not body.use_beam_search:
+    if body.n is not None and body.n > 1 and body.temperature == 0:
         raise Refused(f"n must be 1 when using greedy sampling, got {body.n}.")
     if body.seed is not None and not -_INT64_MAX - 1 <= body.seed <= _INT64_MAX:
         raise Refused("seed must be a number of 64 bits.", param="seed")
@@ -168,14 +168,6 @@ def check_completion(body: CompletionBody) -> None:
     """Refuse what makes no sense in a completion."""
     check_logprobs("logprobs", body.logprobs)
     check_prompt_logprobs(body)
-    if body.use_beam_search and body.echo and body.logprobs is not None:
-        raise Refused(
-            "`echo` with `logprobs` is not supported with beam search because beam search does "
-            "not compute prompt logprobs. (parameter=echo)",
-            param="echo",
-        )
-    if body.use_beam_search and body.stream:
-        raise Refused("Streaming is not currently supported with beam search")
     if body.suffix:
         raise Refused("suffix is not currently supported", param="suffix")
 

@@ -5,17 +5,14 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from tidegate.simulator import schemas
-from tidegate.simulator.bodies import ABSENT, ResponseFormat, StructuredOutputs
+from tidegate.simulator.bodies import ResponseFormat, StructuredOutputs
 from tidegate.simulator.dice import Dice
-from tidegate.simulator.grammars.ebnf import read_ebnf
-from tidegate.simulator.grammars.expressions import Grammar, Unreadable
-from tidegate.simulator.grammars.lark import read_lark
+from tidegate.simulator.grammars.expressions import Unreadable
 from tidegate.simulator.grammars.regexes import read_regex
 from tidegate.simulator.grammars.writing import Writer
 from tidegate.simulator.leaves import Json
 from tidegate.simulator.plans import Limits, Plan, Wording, wording, written
 from tidegate.simulator.refusal import Refused
-from tidegate.simulator.tags import TagWriter
 from tidegate.simulator.variants import varied
 
 _STRUCTURED = "structured_outputs"
@@ -81,10 +78,6 @@ def formatted(form: ResponseFormat) -> Shape:
         return json_shape(form.json_schema.definition, _FORMAT)
     if form.type == "json_object":
         return object_shape()
-    if form.type == "structural_tag":
-        described = {"format": form.format, "structures": form.structures}
-        told = {name: value for name, value in described.items() if value is not ABSENT}
-        return _tag_shape(msgspec.json.encode({**told, "triggers": form.triggers}), _FORMAT)
     raise Refused(f"The simulator does not offer the response_format {form.type!r}.", param=_FORMAT)
 
 
@@ -100,13 +93,9 @@ def _structured(asked: StructuredOutputs, kind: str) -> Shape:
                 "disable structured outputs"
             )
         return object_shape()
-    text = getattr(asked, kind)
-    assert isinstance(text, str), kind
     if kind == "regex":
-        return regex_shape(text)
-    if not text.strip():
-        raise Refused(f"structured_outputs.{kind} cannot be an empty string")
-    return grammar_shape(text) if kind == "grammar" else _tag_shape(text.encode(), _STRUCTURED)
+        return regex_shape(asked.regex or "")
+    raise Refused(f"The simulator does not support structured_outputs.{kind}.", param=_STRUCTURED)
 
 
 def choice_shape(choices: Sequence[str]) -> Shape:
@@ -140,30 +129,11 @@ def regex_shape(pattern: str) -> Shape:
     """Return the shape of a text that a regular expression accepts."""
     if "\0" in pattern:
         raise Refused("structured_outputs.regex must not contain a NUL character ('\\x00')")
-    return _written_shape(read_regex, pattern, "Failed to transform regex into a grammar")
-
-
-def grammar_shape(text: str) -> Shape:
-    """Return the shape of a text that a grammar accepts; what has no `::=` is one of Lark."""
-    is_ebnf = any("::=" in line.partition("#")[0] for line in text.split("\n"))
-    return _written_shape(read_ebnf if is_ebnf else read_lark, text, "Grammar error")
-
-
-def _written_shape(read: Callable[[str], Grammar], text: str, trouble: str) -> Shape:
     try:
-        writer = Writer(read(text))
+        writer = Writer(read_regex(pattern))
     except Unreadable as error:
-        raise Refused(f"{trouble}: {error}") from error
+        raise Refused(f"Failed to transform regex into a grammar: {error}") from error
     return _text_shape(lambda number: (writer.write(Dice(number)), writer.work_max))
-
-
-def _tag_shape(data: bytes, param: str) -> Shape:
-    try:
-        writer = TagWriter(data, param)
-        writer.write(0)
-    except Unreadable as error:
-        raise Refused(f"Invalid structural tag specification: {error}.", param=param) from error
-    return _text_shape(writer.write)
 
 
 def _text_shape(make: Callable[[int], tuple[str, int]]) -> Shape:

@@ -10,7 +10,6 @@ from typing import TypeVar
 import msgspec
 
 from tidegate.simulator import bodies, checks, plans, prompts
-from tidegate.simulator.beams import check_beams, limits_of_beam, ranked
 from tidegate.simulator.bodies import Body, ChatBody, KvTransfer
 from tidegate.simulator.constraints import Shape
 from tidegate.simulator.dice import digest
@@ -73,8 +72,6 @@ class Maker:
         top = body.prompt_logprobs
         if top is None and body.echo:
             top = body.top_logprobs or 0
-        if body.use_beam_search:
-            top = None
         style = ChatStyle(
             names=self._names("chatcmpl-", call, body.request_id, model),
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
@@ -106,8 +103,6 @@ class Maker:
         top = body.prompt_logprobs
         if top is None and body.echo:
             top = body.logprobs
-        if body.use_beam_search:
-            top = None
         given = texts_of(body.prompt, found)
         options = body.stream_options
         style = CompletionStyle(
@@ -210,6 +205,8 @@ class Maker:
     # The parts of an answer
 
     def _check(self, body: Body) -> None:
+        if body.use_beam_search:
+            raise Refused("Beam search is not supported.", param="use_beam_search")
         checks.check_sampling(body)
         checks.check_priority(body.priority, self._settings.engine)
 
@@ -241,17 +238,10 @@ class Maker:
         if each * len(found) > checks.CHOICES_MAX:
             raise Refused(f"A request may ask for {checks.CHOICES_MAX} answers at most.", param="n")
         limits = [self._limits(body, len(prompt), asked) for prompt in found]
-        if body.use_beam_search:
-            check_beams(body)
-            shape, limits = None, [limits_of_beam(each) for each in limits]
-        choices = [
+        return [
             self._choice(body, index, found[place], limits[place], shape, reads_cache=reads_cache)
             for index, (place, _) in enumerate(product(range(len(found)), range(each)))
         ]
-        if not body.use_beam_search:
-            return choices
-        groups = [choices[start : start + each] for start in range(0, len(choices), each)]
-        return [beam for group in groups for beam in ranked(group, body.length_penalty)]
 
     def _limits(self, body: Body, prompt_tokens: int, asked: int | None) -> Limits:
         length_max = self._settings.engine.max_model_len

@@ -45,7 +45,6 @@ class Plan:
         script: the tokens, where they are not drawn.
         limit: how many tokens it might have had.
         is_aborted: whether the last piece stands for an end that came before its token.
-        share: how likely each of its tokens is, or None where that varies.
     """
 
     __slots__ = (
@@ -56,7 +55,6 @@ class Plan:
         "marks",
         "pieces",
         "script",
-        "share",
         "stop_reason",
         "total",
     )
@@ -80,7 +78,6 @@ class Plan:
         self.script: array[int] | None = None
         self.limit = total
         self.is_aborted = False
-        self.share: float | None = None
 
     @property
     def output_tokens(self) -> int:

@@ -1,6 +1,6 @@
-"""What a regular expression or a grammar says, read: a tree of texts, characters and choices."""
+"""A regular expression as a tree of texts, characters and choices."""
 
-from collections.abc import Mapping, Sequence as Several
+from collections.abc import Sequence as Several
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -64,22 +64,7 @@ class Repeat:
     high: int | None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Named:
-    """What the rule of this name says."""
-
-    name: str
-
-
-Expression: TypeAlias = Text | Characters | Sequence | Choice | Repeat | Named
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Grammar:
-    """Rules by name, and the one that a whole text fits."""
-
-    rules: Mapping[str, Expression]
-    root: str
+Expression: TypeAlias = Text | Characters | Sequence | Choice | Repeat
 
 
 def in_a_row(items: Several[Expression]) -> Expression:

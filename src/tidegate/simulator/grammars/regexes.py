@@ -8,7 +8,6 @@ from tidegate.simulator.grammars.expressions import (
     LINE_ENDS,
     Choice,
     Expression,
-    Grammar,
     Repeat,
     Sequence,
     Text,
@@ -21,27 +20,17 @@ from tidegate.simulator.grammars.expressions import (
 from tidegate.simulator.grammars.scanner import CLASSES, Scanner
 
 CHARACTERS_MAX = 16_384
-_ROOT = "root"
 _ANY = characters(others(LINE_ENDS))
 # They stand in the tree until it is known that they stand at an end.
 _START, _END = Text(""), Text("")
 _SIGNS: dict[str, Expression] = {".": _ANY, "^": _START, "$": _END}
 
 
-def read_regex(pattern: str) -> Grammar:
-    """Return what a regular expression says of a whole text.
-
-    Raises:
-        Unreadable: it is none, or has a part that is not offered.
-    """
-    return Grammar({_ROOT: regex(pattern)}, _ROOT)
-
-
-def regex(pattern: str) -> Expression:
+def read_regex(pattern: str) -> Expression:
     """Return a regular expression, read.
 
     Raises:
-        Unreadable: as for `read_regex`.
+        Unreadable: it is malformed, or has a part that is not supported.
     """
     if len(pattern) > CHARACTERS_MAX:
         raise Unreadable(f"a regular expression has {CHARACTERS_MAX} characters at most")

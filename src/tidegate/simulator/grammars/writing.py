@@ -1,20 +1,17 @@
-"""Texts for a grammar: short ones, in a time that follows from its size alone.
+"""Texts that a regular expression accepts: short ones, in a time bounded by its size.
 
-First it is found out how little each part needs: a character and a turn count one. Then a text is
-written from left to right with a purse of what is needed and a little more, from which every part
-may take what the parts after it can spare. So no grammar, however it is wound, gets more.
+First the lowest cost of each part is computed; a character and a step cost one each. Then a text
+is written from left to right with a budget of the lowest cost and a little more, from which each
+part may use what the parts after it do not need.
 """
 
-from collections import defaultdict, deque
-from collections.abc import Mapping
+from typing import assert_never
 
 from tidegate.simulator.dice import Dice
 from tidegate.simulator.grammars.expressions import (
     Characters,
     Choice,
     Expression,
-    Grammar,
-    Named,
     Repeat,
     Sequence,
     Text,
@@ -24,28 +21,24 @@ from tidegate.simulator.grammars.expressions import (
 COST_MAX = 8_192
 EXTRA_COST = 96
 VISITS_MAX = 400_000
-_ENDLESS = 1 << 40
 
 
 class Writer:
-    """Makes texts that fit a grammar.
+    """Makes texts that an expression accepts.
 
     Attributes:
         work_max: how many turns one text takes at most, which bounds its characters, too.
     """
 
-    def __init__(self, grammar: Grammar) -> None:
+    def __init__(self, expression: Expression) -> None:
         """Look at what each part needs.
 
         Raises:
-            Unreadable: no text fits, or only one that is too long, or the grammar is too large.
+            Unreadable: only texts that are too long fit, or the expression is too large.
         """
-        self._grammar = grammar
-        self._root = Named(grammar.root)
-        self._costs = _Costs(grammar.rules, self._root)
+        self._root = expression
+        self._costs = _Costs(expression)
         self._least = self._costs.of(self._root)
-        if self._least >= _ENDLESS:
-            raise Unreadable("no text of a sensible length is ever complete")
         if self._least > COST_MAX:
             raise Unreadable(f"its shortest text has more than {COST_MAX} parts")
         self.work_max = self._least + EXTRA_COST
@@ -83,8 +76,6 @@ class Writer:
                 instead = (fitting[dice.roll(len(fitting))],)
             case Repeat():
                 instead = self._times(item, spare, dice)
-            case Named(name):
-                instead = (self._grammar.rules[name],)
         return instead
 
     def _times(self, item: Repeat, spare: int, dice: Dice) -> tuple[Expression, ...]:
@@ -97,46 +88,16 @@ class Writer:
 
 
 class _Costs:
-    """How much the cheapest text of each expression costs; rules may call each other and back."""
+    """The lowest cost of a text for each part of an expression."""
 
-    def __init__(self, rules: Mapping[str, Expression], root: Expression) -> None:
-        self._rules = rules
-        self._of_rules: dict[str, int] = dict.fromkeys(rules, _ENDLESS)
+    def __init__(self, root: Expression) -> None:
         self._known: dict[int, int] = {}
         self._visits = 0
-        self._calls: set[str] = set()
-        self._settle()
-        self._known.clear()
-        for item in (*rules.values(), root):
-            self._worked_out(item)
+        self._worked_out(root)
 
     def of(self, item: Expression) -> int:
         """Return what an expression costs at least."""
         return self._known[id(item)]
-
-    def _settle(self) -> None:
-        """Work out all rules, and again those that call one that became cheaper."""
-        callers: defaultdict[str, set[str]] = defaultdict(set)
-        due = deque(self._rules)
-        queued = set(due)
-        while due:
-            name = due.popleft()
-            queued.discard(name)
-            self._calls = set()
-            cost = self._worked_out(self._rules[name])
-            for called in self._calls:
-                callers[called].add(name)
-            if cost < self._of_rules[name]:
-                self._of_rules[name] = cost
-                again = sorted(callers[name] - queued)
-                due += again
-                queued.update(again)
-
-    def _called(self, name: str) -> int:
-        self._calls.add(name)
-        if name not in self._of_rules:
-            raise Unreadable(f"there is no rule '{name}'")
-        return self._of_rules[name]
 
     def _worked_out(self, item: Expression) -> int:
         self._visits += 1
@@ -153,7 +114,7 @@ class _Costs:
                 cost = 1 + min([self._worked_out(each) for each in options])
             case Repeat(inner, low, _):
                 cost = 1 + low * self._worked_out(inner)
-            case Named(name):
-                cost = 1 + self._called(name)
-        cost = self._known[id(item)] = min(cost, _ENDLESS)
+            case _:
+                assert_never(item)
+        self._known[id(item)] = cost
         return cost

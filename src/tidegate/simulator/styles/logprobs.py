@@ -14,10 +14,8 @@ _CHOSEN_SHARE_MIN = 0.5
 
 def _ranked(choice: Choice, place: int, count: int) -> list[tuple[str, float]]:
     """Return the chosen token and `count` - 1 others with their log probabilities, best first."""
-    share = choice.plan.share
-    if share is None:
-        number = digest(choice.request.key, place)
-        share = _CHOSEN_SHARE_MIN + (1 - _CHOSEN_SHARE_MIN) * (number % 997) / 1_000
+    number = digest(choice.request.key, place)
+    share = _CHOSEN_SHARE_MIN + (1 - _CHOSEN_SHARE_MIN) * (number % 997) / 1_000
     found = [(piece(choice, place), math.log(share))]
     token, left = ids(choice, place, place + 1)[0], 1.0 - share
     for rank in range(1, count):
