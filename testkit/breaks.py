@@ -174,7 +174,7 @@ def _resent_after_silence(patches: Patches) -> None:
 
 
 def _ledger_first(patches: Patches) -> None:
-    """Where there is no room for the bytes, write the row all the same."""
+    """If there is no room for the bytes, write the row all the same."""
 
     async def append(self: committer.Committer, name: str, data: bytes) -> int:
         try:
@@ -249,7 +249,7 @@ def _host_clock(patches: Patches) -> None:
     patches.put(deadlines.DeadlineWatcher, "_end_expired", by_host)
 
 
-def _orphans_only_told(patches: Patches) -> None:
+def _orphans_only_reported(patches: Patches) -> None:
     patches.put(
         collector, "_ROUND", [make for make in collector._ROUND if make is not FinalizeOrphans]
     )
@@ -354,7 +354,7 @@ def _blamed_at_once(patches: Patches) -> None:
 _ALL = (
     Break("01-epoch", 1, "a commit counts under any epoch", _any_epoch),
     Break("02-clock", 2, "another clock, five seconds ahead, judges expiry", _hasty_clock),
-    Break("03-keeper", 3, "nobody renews claims", _never_renewed),
+    Break("03-renewer", 3, "no claim is renewed", _never_renewed),
     Break(
         "04-part", 4, "shards lie with who may not send their lines", _held_without_part, first=29
     ),
@@ -375,10 +375,8 @@ _ALL = (
     Break(
         "14-cancel", 14, "processors do not look whether a batch was cancelled", _cancel_not_heard
     ),
-    Break(
-        "14-host", 14, "its host's clock tells a processor when a window closes", _host_clock, 140
-    ),
-    Break("14-orphans", 14, "without processors nobody ends a batch", _orphans_only_told),
+    Break("14-host", 14, "a host's clock decides when a window closes", _host_clock, 140),
+    Break("14-orphans", 14, "without processors nobody ends a batch", _orphans_only_reported),
     Break("15-books", 15, "a claim on finalizing never passes on", _finalizing_for_ever, first=30),
     Break("16-status", 16, "what has expired is called completed", _always_completed),
     Break("17-version", 17, "a change of status leaves the version", _version_stays),

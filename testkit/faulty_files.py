@@ -11,7 +11,7 @@ from tidegate.blobs.files import SystemFiles
 
 
 class FaultyFiles(SystemFiles):
-    """Real files that fail, stop short or wait when told to, and keep a log of what was asked.
+    """Real files that fail, stop short or wait on request, and keep a log of what was asked.
 
     Attributes:
         log: what was asked of blobs, and the flushes of directories, as "verb name", in order.
@@ -29,7 +29,7 @@ class FaultyFiles(SystemFiles):
         self._guard = threading.Lock()
 
     def fail(self, verb: str, code: int, *, after: int = 0) -> None:
-        """Let `verb` fail once with this error number, after so many that succeed.
+        """Let `verb` fail once with this error number, after `after` calls that succeed.
 
         Flushing a directory has a verb of its own, "sync_directory".
         """

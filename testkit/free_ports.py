@@ -1,4 +1,4 @@
-"""Ports that were free a moment ago, for programs that must be told their port beforehand."""
+"""Ports that were free a moment ago, for programs that need their port beforehand."""
 
 import socket
 from collections.abc import Sequence

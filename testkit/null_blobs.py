@@ -11,7 +11,7 @@ from tidegate.blobs.memory import MemoryBlobs
 
 
 class Drain(MemoryBlobs):
-    """Counts what is poured into new blobs, and forgets it; `on_write` hears of each piece first.
+    """Counts what is written into new blobs, and forgets it; `on_write` gets each piece first.
 
     Memory that grows has to be asked from the system, which costs now this and now that.
     """

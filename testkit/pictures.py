@@ -28,7 +28,7 @@ STEADY_SECONDS = 0.1
 MODEL = ("simulate", "--port", "0", "--token-latency", "0.02", "--latency", "0.1")
 TITLE_RUN = "tidegate run prompts.jsonl -o answers.jsonl --upstream http://127.0.0.1:8001"
 TITLE_WATCH = "tidegate batches watch $ONE $ANOTHER"
-# What a live display sends before it draws itself anew: clear this line, and those above it.
+# What a live display sends before it draws itself again: clear this line, and those above it.
 REDRAWN = re.compile(r"\r?\x1b\[2K(?:\x1b\[1A\x1b\[2K)*")
 CURSOR = re.compile(r"\x1b\[\?25[lh]|\x1b\[\?\d+[hl]")
 
@@ -78,7 +78,7 @@ def watch(folder: Path, lines: int, stack: ExitStack) -> Iterator[tuple[float, s
 def requests(count: int) -> Iterator[str]:
     """Yield the lines of a batch."""
     for number in range(count):
-        question = {"role": "user", "content": f"Tell me of number {number}."}
+        question = {"role": "user", "content": f"Describe number {number}."}
         body = {"model": "sim", "messages": [question], "max_tokens": 32}
         request = {"method": "POST", "url": "/v1/chat/completions", "body": body}
         yield json.dumps({"custom_id": f"line-{number}", **request}) + "\n"
@@ -91,7 +91,7 @@ def command(*arguments: str) -> list[str]:
 
 @contextmanager
 def started(folder: Path, *arguments: str) -> Iterator[str]:
-    """Start a server; give the first address that it tells of."""
+    """Start a server; return the first address that it prints."""
     with (folder / f"{arguments[0]}.log").open("w") as log:
         process = subprocess.Popen(
             command(*arguments), stdout=subprocess.PIPE, stderr=log, text=True, cwd=folder

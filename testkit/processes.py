@@ -116,7 +116,7 @@ def lines(count: int) -> bytes:
 
 
 def create(client: httpx.Client, count: int, *, window: str = "24h") -> str:
-    """Upload so many lines and create a batch over them; return its id."""
+    """Upload this many lines and create a batch over them; return its id."""
     file = client.post(
         "/v1/files", data={"purpose": "batch"}, files={"file": ("input.jsonl", lines(count))}
     ).raise_for_status()

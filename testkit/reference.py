@@ -63,7 +63,7 @@ def setting_default(name: str) -> str:
 def _commands_page() -> Iterator[str]:
     yield "# Commands"
     yield ""
-    yield "What each command takes; [the command line](../cli.md) tells how they are used, and what"
+    yield "What each command takes; [the command line](../cli.md) says how they are used, and what"
     yield "their exit status means."
     for path, command in commands(typer.main.get_command(app)):
         yield ""
@@ -97,7 +97,7 @@ def _settings_page() -> Iterator[str]:
     comments = dict(_comments(example_text()))
     yield "# Settings"
     yield ""
-    yield "Every setting by its dotted name; [configuration](../configuration.md) tells how they"
+    yield "Every setting by its dotted name; [configuration](../configuration.md) says how they"
     yield "are given. Those of `upstream` are also those of each group in `upstreams`."
     yield ""
     yield "| setting | environment | default | meaning |"
@@ -130,7 +130,7 @@ def _errors_page() -> Iterator[str]:
     yield "# Errors"
     yield ""
     yield "Every error by its name inside, with the HTTP status that the API gives it;"
-    yield "[reading errors](../errors.md) tells what to do about those that users meet."
+    yield "[reading errors](../errors.md) says what to do about those that users meet."
     for title, module in (
         ("Everywhere", domain_errors),
         ("In the API", api_errors),
@@ -170,7 +170,7 @@ def _status(kind: type[TidegateError]) -> str:
 def _metrics_page() -> Iterator[str]:
     yield "# Metrics and log events"
     yield ""
-    yield "[Operation](../operation.md) tells which of them are worth an alarm."
+    yield "[Operation](../operation.md) lists those to alert on."
     yield ""
     yield "## Metrics"
     yield ""
@@ -194,7 +194,7 @@ def _metrics_page() -> Iterator[str]:
 
 def _labels(registry: CollectorRegistry, name: str) -> list[str]:
     # A metric with labels has no samples before it is counted, so its declaration is asked.
-    declared = registry._names_to_collectors[name]  # noqa: SLF001 -- no public way tells of labels
+    declared = registry._names_to_collectors[name]  # noqa: SLF001 -- labels have no public accessor
     return [label for label in getattr(declared, "_labelnames", ()) if label not in _SAMPLE_LABELS]
 
 

@@ -49,10 +49,10 @@ def outcome(seed: int) -> Report | str:
     try:
         return live(seed)
     except Exception as error:  # noqa: BLE001 - the edge of a seed: the others still run
-        return f"{told(error)}\nFAILED; replay with: ./run simulate --seed {seed}"
+        return f"{failure_text(error)}\nFAILED; replay with: ./run simulate --seed {seed}"
 
 
-def told(error: BaseException) -> str:
+def failure_text(error: BaseException) -> str:
     """Return what went wrong at bottom, where it was noticed, and the notes on the way there."""
     notes = [*getattr(error, "__notes__", [])]
     while isinstance(error, BaseExceptionGroup):
@@ -89,7 +89,7 @@ def _search(options: argparse.Namespace) -> int:
             report = live(seed, sql=True if options.sql else None)
         except Exception as error:  # noqa: BLE001 - the edge of a seed: the others still run
             failed.append(seed)
-            print(told(error))
+            print(failure_text(error))
             print(f"FAILED; replay with: ./run simulate --seed {seed}", flush=True)
             continue
         statuses += report.statuses

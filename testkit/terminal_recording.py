@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 FRAMES_MAX = 16
-HOLD_SECONDS = 4.0  # How long the last frame stays before it all begins anew.
+HOLD_SECONDS = 4.0  # How long the last frame stays before the animation begins again.
 # Of each frame only what is drawn; the window around all of them is drawn once.
 _FRAME = "{styles}\x00<defs>{lines}</defs>{backgrounds}{matrix}\x00{width}\x00{height}"
 _MARGIN, _BAR = 14, 44

@@ -2,7 +2,7 @@
 
 The yardstick is plain Python of the kind that carries a line: calls of methods, dictionaries, texts
 and bytes. It is run in turn with what is measured, in the same process, and of each the least CPU
-time counts. Whatever else runs on the machine only ever adds to a time, so the least of several is
+time counts. Anything else that runs on the machine only adds to a time, so the least of several is
 close to what the work itself costs, and a machine of half the speed doubles both.
 """
 
@@ -52,7 +52,7 @@ def _pair(line: bytes) -> tuple[str, str]:
 
 
 def turns(count: int) -> int:
-    """Do so many turns of the yardstick's work; return a number that depends on all of it."""
+    """Do `count` turns of the yardstick's work; return a number that depends on all of it."""
     seen: dict[str, int] = {}
     waiting = [_Parcel(number) for number in range(count)]
     total = sum([parcel.open(_HEAD) for parcel in waiting])

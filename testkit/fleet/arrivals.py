@@ -69,7 +69,7 @@ def until(times: Iterable[float], end_seconds: float) -> Iterator[float]:
 
 
 def first(times: Iterable[float], count: int) -> Iterator[float]:
-    """Yield so many times."""
+    """Yield `count` times."""
     return islice(times, count)
 
 

@@ -103,7 +103,7 @@ class LoopEngine(Listener):
         return self.served_as(sequence, self.engine.now_ps)
 
     def send(self, request: Request) -> Sequence:
-        """Send a request for which nobody waits; `served` tells of its end."""
+        """Send a request for which no task waits; `served` reports its end."""
         sequence = self._take_in(request)
         if self._waiting:
             self._wake_at(self._now_ps())
@@ -177,7 +177,7 @@ class LoopEngine(Listener):
 
 
 class EngineUpstream(Upstream):
-    """The door to a simulated engine, for a processor or a router: JSON in, JSON out."""
+    """A simulated engine as an upstream, for a processor or a router: JSON in, JSON out."""
 
     def __init__(self, engine: LoopEngine, *, output_tokens: int = OUTPUT_TOKENS) -> None:
         self._engine = engine
@@ -207,7 +207,7 @@ class EngineUpstream(Upstream):
 
 @dataclass(slots=True)
 class Fleet:
-    """Engines behind one rule that picks one for each request: the least loaded, unless told."""
+    """Engines behind one rule that picks one for each request: the least loaded by default."""
 
     engines: Many[LoopEngine]
     pick: Callable[[Many[LoopEngine]], LoopEngine] = field(
@@ -231,7 +231,7 @@ class Fleet:
     async def clients(
         self, count: int, make: Callable[[int], Request], *, requests: int, think_seconds: float = 0
     ) -> None:
-        """Let so many clients ask one request after the other, `requests` in all."""
+        """Let `clients` clients ask one request after the other, `requests` in all."""
         numbers = iter(range(requests))
 
         async def client() -> None:
@@ -283,7 +283,7 @@ class _Arrivals:
         try:
             self._send(number)
             self._go_on()
-        except Exception as error:  # noqa: BLE001 - the edge: a timer has nobody else to tell
+        except Exception as error:  # noqa: BLE001 - the edge: a timer has no caller to raise it to
             self.ended.set_exception(error)
 
     def _send(self, number: int) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from testkit.fuzz import (
     api,
     config,
-    door,
+    connections,
     jsonl,
     multipart,
     replies,
@@ -26,7 +26,7 @@ TARGETS: tuple[Searchable, ...] = (
     multipart.TARGET,
     replies.TARGET,
     api.TARGET,
-    door.TARGET,
+    connections.TARGET,
     splicing.TARGET,
     config.TARGET,
     simulator.TARGET,
@@ -38,7 +38,7 @@ SEEDS = 2**31
 def main(arguments: Sequence[str] | None = None, targets: Sequence[Searchable] = TARGETS) -> int:
     """Fuzz as asked for; exit status 1 if anything was found."""
     options = _parser(targets).parse_args(arguments)
-    # They tell of each form and request that is badly written: here, thousands.
+    # They log each form and request that is malformed: here, thousands.
     for name in ("python_multipart", "uvicorn.error"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     chosen = [target for target in targets if options.target in {None, target.name}]

@@ -1,4 +1,4 @@
-"""Files of settings and of keys: whatever they hold, settings or one sentence come of it."""
+"""Files of settings and of keys: any bytes give settings or an error of one sentence."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory

@@ -71,10 +71,10 @@ def fuzz(
 def _keep(found: Found, name: str, seed: int, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}-{seed}.txt"
-    told = "".join(traceback.format_exception(found))
+    text = "".join(traceback.format_exception(found))
     path.write_text(
         f"Replay with: ./run fuzz --target {name} --seed {seed}\n\n"
-        f"The smallest input that was found:\n{found.shown}\n\n{told}",
+        f"The smallest input that was found:\n{found.shown}\n\n{text}",
         "utf-8",
         "backslashreplace",
     )

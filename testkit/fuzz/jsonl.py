@@ -132,7 +132,7 @@ def _check_sound(line: Line, value: dict[str, object], raw: bytes) -> None:
 
 
 def _is_sound(value: object) -> bool:
-    """Say whether nothing at all is wrong with a line, and no doubtful text is in it."""
+    """Return whether a line is entirely valid, without doubtful text."""
     if not isinstance(value, dict):
         return False
     body = value.get("body")

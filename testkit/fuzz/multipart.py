@@ -83,7 +83,7 @@ def check(form: Form) -> None:
     data = form.encode()
     whole = read([data])
     pieces = read(cut(data, form.cuts))
-    # What is said of a malformed form tells a place within its piece.
+    # The message for a malformed form names a place within its piece.
     alike = pieces == whole or (isinstance(pieces, str) and isinstance(whole, str))
     assert alike, f"it depends on how the bytes are cut: {pieces}"
     if isinstance(whole, list):

@@ -128,7 +128,7 @@ class _Line:
         self.last: Reply | str = "nothing asked"
 
     def hear(self, pieces: list[bytes]) -> Reply | str:
-        """Send a call, hear these bytes and then the end; return the reply or the fault."""
+        """Send a call, receive these bytes and then the end; return the reply or the fault."""
         waiter = _Hearer()
         self.connection.start(HEAD, CALL, waiter, now=self.loop.time(), total_due=FAR)
         for piece in pieces:
@@ -139,20 +139,20 @@ class _Line:
             if waiter.heard is None:
                 self.connection.eof_received()
         heard = waiter.heard
-        assert heard is not None, "nobody will ever hear of this call"
+        assert heard is not None, "this call never ends"
         self.last = heard if isinstance(heard, Reply) else f"{type(heard).__name__}: {heard}"
         return self.last
 
 
 class _Hearer:
-    """Hears once."""
+    """Receives one reply."""
 
     def __init__(self) -> None:
         self.heard: Reply | UpstreamFault | None = None
 
     def on_reply(self, result: Reply | UpstreamFault) -> None:
         """Keep what came."""
-        assert self.heard is None, "told twice"
+        assert self.heard is None, "called twice"
         self.heard = result
 
 
@@ -160,21 +160,21 @@ class _Owner:
     """Wants nothing."""
 
     def made(self, connection: Connection) -> None:
-        """Hear that it is open."""
+        """Record that it is open."""
 
     def released(self, connection: Connection) -> None:
-        """Hear that it is free; it must be able to take the next call."""
+        """Record that it is free; it must be able to take the next call."""
         assert connection.is_open
 
     def lost(self, connection: Connection) -> None:
-        """Hear that it is closed."""
+        """Record that it is closed."""
 
     def flush_soon(self, connection: Connection) -> None:
         """Write at once."""
         connection.flush()
 
     def watch(self, due: float) -> None:
-        """Hear of a time limit; none passes here."""
+        """Ignore a time limit; none passes here."""
 
 
 class _Wire(asyncio.Transport):

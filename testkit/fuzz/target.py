@@ -50,7 +50,7 @@ class Target(Generic[T]):
     Attributes:
         name: one word, for the command line.
         inputs: makes inputs.
-        check: takes one input, and raises whatever it likes where a promise is broken.
+        check: takes one input, and raises any error if a promise is broken.
     """
 
     name: str

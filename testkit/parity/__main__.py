@@ -1,4 +1,4 @@
-"""`./run parity`: ask a real model server and the simulator the same, and tell what differs."""
+"""`./run parity`: ask a real model server and the simulator the same, and report what differs."""
 
 import argparse
 import asyncio

@@ -40,7 +40,7 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True):
         model: that was asked for.
         length_max: how many tokens a request may have there, or None.
         answers: by the name of the probe.
-        metrics: the families that it tells.
+        metrics: the families that it shows.
     """
 
     server: str
@@ -103,7 +103,7 @@ def answer_of(reply: httpx.Response) -> Answer:
     """Return what a reply is like."""
     headers = {name: reply.headers[name] for name in _HEADERS if name in reply.headers}
     if "content-type" in headers:
-        # The version of a text format is of no matter to whoever reads it.
+        # The version of a text format does not matter to its readers.
         headers["content-type"] = headers["content-type"].partition(";")[0]
     text = reply.text
     if headers.get("content-type") == "text/event-stream":

@@ -41,7 +41,7 @@ class Known(msgspec.Struct, frozen=True):
     reason: str
 
     def is_of(self, server: str, difference: Difference) -> bool:
-        """Say whether it accepts a difference from this kind of server."""
+        """Return whether it accepts a difference from this kind of server."""
         return (
             self.server in {server, "*"}
             and fnmatchcase(difference.probe, self.probe)

@@ -51,10 +51,10 @@ def _walk(value: object, path: str) -> Iterator[tuple[str, str]]:
             yield path, "bool"
         case _:
             kind = "text" if isinstance(value, str) else "number"
-            yield path, f"{kind}={value}" if _is_told(path) else kind
+            yield path, f"{kind}={value}" if _is_compared(path) else kind
 
 
-def _is_told(path: str) -> bool:
+def _is_compared(path: str) -> bool:
     return path.rpartition(".")[2] in _TOLD
 
 

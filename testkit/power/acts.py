@@ -182,7 +182,7 @@ class Acts:
             self._sequences[claimed.claim] += 1
 
     async def finish(self) -> bool:
-        """Close the books of a batch that waits for it."""
+        """Finalize a batch that waits for it."""
         claimed = await self.store.claim_finalizing(self._owner, lease_seconds=LEASE_SECONDS)
         if claimed is None:
             return False
@@ -190,7 +190,7 @@ class Acts:
         return True
 
     async def run_to_the_end(self) -> None:
-        """Take over whatever is unfinished, once its claims have expired, and finish it."""
+        """Take over all that is unfinished, once its claims have expired, and finish it."""
         while await self.plan():
             pass
         for batch in await self.batches():

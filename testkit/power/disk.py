@@ -1,7 +1,7 @@
 """A disk that forgets what was not flushed when its power goes, as real ones may.
 
 It lies wholly in memory. Every file has bytes that are flushed and changes that are not, every
-directory flushed names and changes of names. Whoever writes or flushes spends an operation; the
+directory flushed names and changes of names. A write or a flush spends an operation; the
 power can be cut at any of them, or a tape of all of them be played again up to any.
 """
 
@@ -98,7 +98,7 @@ class PowerLossDisk:
             return number
 
     def exists(self, path: Path) -> bool:
-        """Say whether there is a file or directory."""
+        """Return whether there is a file or directory."""
         try:
             self.find(path)
         except (FileNotFoundError, NotADirectoryError):
@@ -106,7 +106,7 @@ class PowerLossDisk:
         return True
 
     def is_directory(self, number: int) -> bool:
-        """Say whether a node is a directory."""
+        """Return whether a node is a directory."""
         return isinstance(self._nodes[number], Directory)
 
     def names(self, path: Path) -> dict[str, int]:
@@ -114,7 +114,7 @@ class PowerLossDisk:
         return dict(self._directory(self.find(path), path).cached)
 
     def read(self, number: int, length: int, offset: int) -> bytes:
-        """Return at most so many bytes of a file."""
+        """Return at most `length` bytes of a file."""
         self.hear()
         with self._guard, memoryview(self._file(number).cached) as content:
             return bytes(content[offset : offset + length])

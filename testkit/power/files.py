@@ -82,7 +82,7 @@ class PowerLossFiles:
         return self._locks.setdefault(self._open[descriptor], descriptor) == descriptor
 
     def is_at(self, descriptor: int, path: Path) -> bool:
-        """Say whether an open file is the one that has this name now."""
+        """Return whether an open file is the one that has this name now."""
         return self._disk.exists(path) and self._disk.find(path) == self._open[descriptor]
 
     def size(self, descriptor: int) -> int:

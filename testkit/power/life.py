@@ -1,7 +1,7 @@
 """A life on one machine, and what must be true if its power is cut at any operation.
 
 The life is lived once, without a cut; the disk keeps a tape of it. Then, for every operation, the
-disk is brought to that moment, loses its power, and is opened anew: all must be as it was after the
+disk is brought to that moment, loses power, and is opened again: all must be as it was after the
 last step that was acknowledged, or after the one that was under way, and nothing in between. And
 the work goes on to its end from there, with one result for every line.
 """
@@ -29,7 +29,7 @@ SHARE_OPENED_AGAIN = 0.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moment:
-    """A step was acknowledged after so many operations, and this was to be seen."""
+    """A step was acknowledged after this many operations, and this was to be seen."""
 
     step: str
     operations: int
@@ -49,7 +49,7 @@ class Life:
         return self.disk.operations
 
     def around(self, operations: int) -> tuple[Moment, ...]:
-        """Return the last moment within so many operations, and the one after it."""
+        """Return the last moment within this many operations, and the one after it."""
         passed = sum(moment.operations <= operations for moment in self.moments)
         return self.moments[passed - 1 : passed + 1]
 

@@ -35,7 +35,7 @@ def run(call: Coroutine[object, object, T]) -> T:
 
 
 def examples(count: int) -> settings:
-    """Return the settings for so many runs of a machine."""
+    """Return the settings for this many runs of a machine."""
     return settings(
         max_examples=count,
         stateful_step_count=40,

@@ -11,7 +11,7 @@ _LIMIT = 1_000
 
 
 async def compact(acts: Acts, file_id: str) -> None:
-    """Write the bytes of a file anew into one blob, and let the file consist of that."""
+    """Copy the bytes of a file into one new blob, and let the file consist of that."""
     _, old = await acts.store.get_parts(TENANT, file_id)
     assert len(old) > 1, "nothing to compact"
     upload_id = acts.new_id("upload_")

@@ -1,4 +1,4 @@
-"""A collector beside a deployment in memory, and what it told while it worked."""
+"""A collector beside a deployment in memory, and what it reported while it worked."""
 
 import asyncio
 import random
@@ -35,7 +35,7 @@ HOUR = 3_600.0
 
 
 class Told(Observer):
-    """Remembers what a person would be told."""
+    """Remembers what an operator would see."""
 
     def __init__(self) -> None:
         self.damages: list[str] = []

@@ -1,4 +1,4 @@
-"""A dispatcher by itself, with one batch and doors that answer when they are told to."""
+"""A dispatcher alone, with one batch and upstreams that answer on request."""
 
 import asyncio
 import random
@@ -84,7 +84,7 @@ class ManualUpstream(Upstream):
 
 
 class Counting(Observer):
-    """Counts what is told of each turn in which something landed."""
+    """Counts what is reported of each turn in which an attempt finished."""
 
     def __init__(self) -> None:
         self.turns: list[int] = []
@@ -174,7 +174,7 @@ class DispatcherBench:
 
 
 async def turn() -> None:
-    """Let whatever is due on the loop happen once."""
+    """Let everything that is due on the loop happen once."""
     await asyncio.sleep(0)
 
 

@@ -83,7 +83,7 @@ _FORM_END = b"\r\n--%s--\r\n" % _BOUNDARY
 
 @dataclass(slots=True, kw_only=True)
 class Roads:
-    """What a journey meets; whatever is not given is the plainest there is.
+    """What a journey passes; the default of each is the simplest there is.
 
     `door` may stand before the HTTP client, and `make_blobs` in the place of the blobs in memory.
     """

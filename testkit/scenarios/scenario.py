@@ -1,4 +1,4 @@
-"""Telling a story: what a deployment without faults of its own does, in virtual time."""
+"""Scenarios: what a deployment without faults does, in virtual time."""
 
 import asyncio
 import inspect
@@ -22,7 +22,7 @@ _deaf = [False]
 
 @contextmanager
 def with_signals(*, deaf: bool) -> Iterator[None]:
-    """Tell the stories of the block with signals, or with signals that deliver nothing."""
+    """Run the scenarios of the block with a working pubsub, or with one that delivers nothing."""
     _deaf.append(deaf)
     try:
         yield

@@ -26,7 +26,7 @@ from tidegate.testing.deployment import Answer, Deployment
 
 
 class RememberedLog:
-    """Keeps the errors that were told, for a test to look at."""
+    """Keeps the errors that were logged, for a test to look at."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, dict[str, object]]] = []
@@ -37,7 +37,7 @@ class RememberedLog:
 
 
 class FixedModels:
-    """Serves the same models for ever."""
+    """Serves the same models all the time."""
 
     def __init__(self, *names: str) -> None:
         self.names = names

@@ -1,4 +1,4 @@
-"""A model server without sockets: whatever is written to one of its connections gets one reply."""
+"""A model server without sockets: each write to one of its connections gets one reply."""
 
 import asyncio
 
@@ -28,7 +28,7 @@ class CannedServer:
         self.written = 0
 
     def plug(self, pool: Pool, settings: HttpSettings, count: int) -> None:
-        """Give a pool so many open connections to this server, all of them free."""
+        """Give a pool `count` open connections to this server, all of them free."""
         loop = asyncio.get_running_loop()
         for _ in range(count):
             connection = Connection(pool, settings, loop, FastReplyParser(settings.limits))

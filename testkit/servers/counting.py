@@ -52,7 +52,7 @@ class CountingModel:
         )
 
     async def wait_for(self, requests: int) -> None:
-        """Return once so many requests have come in all."""
+        """Return once this many requests have come in all."""
         while self.requests < requests:
             self.was_asked.clear()
             await self.was_asked.wait()

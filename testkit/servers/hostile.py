@@ -1,4 +1,4 @@
-"""A server that plays what it is told, byte for byte: for tests of whatever talks to a server.
+"""A server that sends what a test gives it, byte for byte: for tests of clients.
 
 It listens on 127.0.0.1, on a free port. The n-th connection plays the n-th script, later ones play
 the last; after its script a connection stays silent until the other side closes it.
@@ -150,7 +150,7 @@ class HostileServer:
             await player.listen_to_the_end()
         except (_Ended, ConnectionError, asyncio.CancelledError):
             # What the other side makes of it is what the test looks at; the cancel is our own stop,
-            # and there is nobody above to hear of it.
+            # and there is no caller to raise it to.
             return
         finally:
             self._players.discard(task)

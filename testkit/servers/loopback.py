@@ -19,7 +19,7 @@ class LoopbackServer(ABC):
     """
 
     def __init__(self, *ends: type[Exception], tls: ssl.SSLContext | None = None) -> None:
-        """Take what may end `answer` besides a connection that breaks: no more is heard of it."""
+        """Accept what may end `answer` besides a connection that breaks: it is not reported."""
         self._ends = (OSError, asyncio.IncompleteReadError, asyncio.CancelledError, *ends)
         self._tls = tls
         self._server: asyncio.Server | None = None
@@ -38,7 +38,7 @@ class LoopbackServer(ABC):
         return len(self._serving)
 
     async def wait_until_left(self) -> None:
-        """Return once no client is connected: whatever they had sent has been read by then."""
+        """Return once no client is connected: all that they had sent has been read by then."""
         while self._serving:
             await next(iter(self._serving.values())).wait()
 

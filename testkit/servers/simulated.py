@@ -48,7 +48,7 @@ class Simulated:
     async def until(self, true: Callable[[], bool]) -> None:
         """Return once something is true; fails if that takes too long."""
         async with asyncio.timeout(WAIT_SECONDS):
-            # Nothing tells of it: what is watched knows nothing of tests.
+            # Nothing reports it: the code under test knows nothing of tests.
             while not true():  # noqa: ASYNC110 -- as above
                 await asyncio.sleep(0.005)
 

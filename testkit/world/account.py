@@ -1,7 +1,7 @@
 """An independent account of what a ledger grants and accepts: the invariants, at every step.
 
-It knows the protocol in the plainest words and shares no code with what it watches. It hears of
-each call at the moment of its effect, whatever the caller hears of it, and looks again at the rows
+It knows the protocol in the simplest words and shares no code with what it watches. It records
+each call at the moment of its effect, whether or not the caller gets an answer, and looks at rows
 that the call may have touched.
 """
 
@@ -101,7 +101,7 @@ class Account:
         return self._rights.setdefault(unit, Right())
 
     def died_of(self, batch_id: str, name: str) -> None:
-        """Hear that a line has killed a whole processor, which may happen twice for each shard."""
+        """Record that a line killed a whole processor, which may happen twice for each shard."""
         shard = (batch_id, self.jobs[batch_id].shard_of[name])
         self._deaths[shard] += 1
         if self._deaths[shard] > PROCESSOR_DEATHS_MAX:
@@ -110,7 +110,7 @@ class Account:
     # Batches
 
     async def after_create_batch(self, answer: Batch, batch: Batch) -> None:
-        """Hear of a batch, new or known."""
+        """Record a batch, new or known."""
         if answer.id not in self.jobs:
             if (answer.id, answer.version, answer.status) != (batch.id, 0, Status.VALIDATING):
                 raise Broken(f"a batch that nobody created: {answer}")
@@ -123,7 +123,7 @@ class Account:
     async def after_cancel_batch(
         self, _answer: Batch, _tenant: str, batch_id: str, *, at: float
     ) -> None:
-        """Hear of a cancel."""
+        """Record a cancel."""
         assert at > 0.0, at
         await self.look(batch_id)
         job = self.jobs[batch_id]
@@ -131,7 +131,7 @@ class Account:
             job.cancelled_at = asyncio.get_running_loop().time()
 
     async def after_note_waiting(self, _answer: None, batch_id: str, _reason: str | None) -> None:
-        """Hear of a note, which may change nothing else."""
+        """Record a note, which may change nothing else."""
         if batch_id in self.jobs:
             await self.look(batch_id)
 
@@ -170,12 +170,12 @@ class Account:
     # What time it is
 
     async def after_get_states(self, _answer: States, _batch_ids: Sequence[str]) -> None:
-        """Hear that the ledger told its time."""
-        self._windows.told()
+        """Record that the ledger reported its time."""
+        self._windows.note_time()
 
     async def after_poll(self, _answer: Poll, _owner: str, **_options: object) -> None:
-        """Record that the ledger told its time, and which batches are past their window."""
-        self._windows.told()
+        """Record that the ledger reported its time, and which batches are past their window."""
+        self._windows.note_time()
 
     # Claims
 
@@ -187,7 +187,7 @@ class Account:
         lease_seconds: float,
         ending_only: bool = False,
     ) -> None:
-        """Hear of a claim. Whoever asks for what is ending gets nothing else."""
+        """Record a claim. A processor that asks for what is ending gets nothing else."""
         if answer is not None:
             batch = answer.batch
             over = batch.is_cancelling or self._clock.now() >= batch.expires_at
@@ -205,7 +205,7 @@ class Account:
         *,
         lease_seconds: float,
     ) -> None:
-        """Hear of claims on shards."""
+        """Record claims on shards."""
         for batch in answer:
             for held in batch.shards:
                 self._granted(held.claim, owner, lease_seconds)
@@ -213,7 +213,7 @@ class Account:
     async def after_renew(
         self, answer: Sequence[Unit], claims: Sequence[Claim], *, lease_seconds: float
     ) -> None:
-        """Hear of a renewal: whoever has been replaced must be told so."""
+        """Record a renewal: a holder that has been replaced must learn it."""
         for claim in claims:
             if claim.unit in answer:
                 continue
@@ -224,14 +224,14 @@ class Account:
     async def after_hand_back(
         self, _answer: None, claims: Sequence[Claim], *, wait_seconds: float = 0.0
     ) -> None:
-        """Hear of claims that were given up: they may be granted again at once."""
+        """Record claims that were given up: they may be granted again immediately."""
         assert wait_seconds >= 0.0, wait_seconds
         for claim in claims:
             if self._may_write(claim):
                 self.right(claim.unit).expires_at = 0.0
 
     def _granted(self, claim: Claim, owner: str, lease_seconds: float) -> None:
-        self._windows.told()
+        self._windows.note_time()
         right, now = self.right(claim.unit), self._clock.now()
         if claim.owner != owner or claim.epoch <= right.epoch:
             raise Broken(f"{claim} was granted to {owner} after {right}")
@@ -249,7 +249,7 @@ class Account:
         )
 
     def check_may_expire(self, right: Right) -> None:
-        """Hear that a right is ended by others, because it has expired.
+        """Record that a right is ended by others, because it has expired.
 
         Raises:
             Broken: its holder was alive and well, and could have renewed it.
@@ -269,7 +269,7 @@ class Account:
     # What holders write
 
     async def after_plan_batch(self, answer: Batch, claim: Claim, plan: Plan, *, at: float) -> None:
-        """Hear of a plan: each line of the input must be in it once."""
+        """Record a plan: each line of the input must be in it once."""
         assert at > 0.0, at
         job = self.jobs[answer.id]
         if not job.shard_of:
@@ -288,7 +288,7 @@ class Account:
     async def after_end_unplanned(
         self, answer: Batch, claim: Claim, *, problems: Sequence[Problem], at: float
     ) -> None:
-        """Hear of an end without a plan."""
+        """Record an end without a plan."""
         assert at > 0.0, at
         if not self.jobs[answer.id].batch.is_terminal:
             self._check_right(claim)
@@ -299,7 +299,7 @@ class Account:
         await self.look(answer.id)
 
     async def after_finish_batch(self, answer: Batch, claim: Claim, *, at: float) -> None:
-        """Hear of closed books: every line must have its result by then."""
+        """Record a finalized batch: every line must have its result by then."""
         assert at > 0.0, at
         job = self.jobs[answer.id]
         if not job.batch.is_terminal:
@@ -311,7 +311,7 @@ class Account:
         await self._holdings.ended(job.batch)
 
     async def after_commit(self, answer: Sequence[Verdict], commit: Commit) -> None:
-        """Hear of a commit and what the ledger said to it."""
+        """Record a commit and the answer of the ledger."""
         fresh: list[ShardCommit] = []
         for part, verdict in zip(commit.shards, answer, strict=True):
             segment = (commit.batch_id, commit.segment_id, part.number)
@@ -358,12 +358,12 @@ class Account:
                 recorded.add(name)
                 lines += 1
         if lines != len(part.indexes):
-            raise Broken(f"{len(part.indexes)} lines were to be recorded, {lines} lie there")
+            raise Broken(f"{len(part.indexes)} lines were to be recorded, {lines} are in the part")
 
     # Repairs
 
     async def after_repair(self, answer: bool, repair: Repair) -> None:  # noqa: FBT001 - the ledger's own answer
-        """Hear of lines that run again: their results are forgotten, and their shards fenced."""
+        """Record lines that run again: their results are forgotten, and their shards fenced."""
         if not answer:
             return
         job = self.jobs[repair.batch_id]
@@ -375,7 +375,7 @@ class Account:
                 # Another collector's repeat of it changes nothing: the shard was claimed since.
                 continue
             right.fenced = True
-            # Whoever still waits for the answer to its latest segment hears that it is stale.
+            # A process that waits for the answer to its latest segment learns that it is stale.
             self._latest.pop((repair.batch_id, shard.number), None)
         await self._holdings.repaired(repair)
         batch = job.batch

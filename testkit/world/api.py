@@ -19,7 +19,7 @@ _SETTINGS = Settings(window_seconds_min=1)
 
 
 class NoReply(Exception):
-    """The connection broke before the user heard anything: whether it happened is not known."""
+    """The connection broke before the user got an answer: whether it happened is not known."""
 
 
 class _Outcome(Generic[T]):
@@ -58,14 +58,14 @@ class Front:
             host.tasks.append(task)
             task.add_done_callback(host.tasks.remove)
         if isinstance(outcome.error, StorageBroken):
-            # What the server does when it hears of it.
+            # What the server does when it learns of it.
             host.note("ends, because its disk is broken")
             host.end_all()
             raise NoReply(what)
         if outcome.error is not None:
             raise outcome.error
         if outcome.value is None or self._chance.random() < host.odds.reply_lost:
-            host.note(f"{what}: its user hears nothing")
+            host.note(f"{what}: its user gets no answer")
             raise NoReply(what)
         host.note(f"{what}: answered")
         return outcome.value[0]

@@ -27,6 +27,6 @@ class BlobLoss:
         names = [name for name in names if not ground.is_growing(name)]
         if names:
             name = rng.choice(names)
-            ground.timeline.note("thief", f"takes {name}")
+            ground.timeline.note("fault", f"takes {name}")
             ground.holdings.lost(name)
             await ground.blobs.vanish(name)

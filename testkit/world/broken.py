@@ -8,7 +8,7 @@ class Broken(AssertionError):
 
 
 class Complaints:
-    """The first promise that was not kept, also where whoever broke it swallows the error."""
+    """The first promise that was not kept, also if the code that broke it swallows the error."""
 
     def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
@@ -17,7 +17,7 @@ class Complaints:
     def note(self, error: Broken) -> None:
         """Remember it, if it is the first, and what happened before it."""
         if self._first is None:
-            error.add_note(f"The last port calls before it:\n{self._timeline.told()}")
+            error.add_note(f"The last port calls before it:\n{self._timeline.text()}")
             self._first = error
 
     def raise_first(self) -> None:

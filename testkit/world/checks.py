@@ -52,7 +52,7 @@ class Checks:
         return found
 
     async def wait_for_ends(self) -> None:
-        """Return when every batch has ended, also those of which no user heard."""
+        """Return when every batch has ended, also those whose users got no answer."""
         for batch in await self.batches():
             while not batch.is_terminal:
                 await asyncio.sleep(1.0)
@@ -116,7 +116,7 @@ class Checks:
                 raise Broken(f"a user read bytes of {file_id} that are not there now")
 
     async def _check_uploads(self, tenant: str) -> None:
-        """Every file is whole, whether its user heard of it or not."""
+        """Every file is whole, whether its user got an answer or not."""
         files = await self._files(tenant)
         for file in files:
             order = self._orders.get(file.filename)

@@ -102,7 +102,7 @@ class Environment:
         return host
 
     def is_growing(self, name: str) -> bool:
-        """Say whether a living process may append to this blob of results."""
+        """Return whether a living process may append to this blob of results."""
         return self.blobs.appends and self.holdings.is_growing(name)
 
     @property

@@ -1,7 +1,7 @@
 """What a crash of one processor would repeat: lines in flight or answered, not yet recorded.
 
 That is what the promise bounds: at most the lines in flight and the uncommitted results, and the
-processor's valves say how many that may be. A line whose result waits here is never sent again.
+processor's limits say how many that may be. A line whose result waits here is never sent again.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ class Sent:
 
 
 class Exposure:
-    """The lines that one processor answers for. `lines_max` is what its valves allow."""
+    """The lines that one processor answers for. `lines_max` is what its limits allow."""
 
     def __init__(self, account: Account, owner: str, lines_max: int) -> None:
         self._account = account
@@ -40,10 +40,10 @@ class Exposure:
         self.most = 0
 
     def send(self, line: Line, *, calm_since: float | None, now: float) -> Sent:
-        """Hear that a line is on its way, at `now` by the ledger's clock.
+        """Record that a line is on its way, at `now` by the ledger's clock.
 
         Raises:
-            Broken: its result is here already, more is under way than the valves allow, or (once
+            Broken: its result is here already, more is under way than the limits allow, or (once
                 the world is calm) its batch is over, or other results of this processor wait too
                 long for their commit.
         """
@@ -58,7 +58,7 @@ class Exposure:
         return sent
 
     def died_of(self, line: Line) -> None:
-        """Hear that a line has killed this processor.
+        """Record that a line has killed this processor.
 
         Raises:
             Broken: its shard has killed as many before as the promise allows.
@@ -66,7 +66,7 @@ class Exposure:
         self._account.died_of(*line)
 
     def land(self, sent: Sent, *, final: bool) -> None:
-        """Hear that a line came back, with its result or without one."""
+        """Record that a line came back, with its result or without one."""
         self._flying.discard(sent)
         if final:
             now = asyncio.get_running_loop().time()
@@ -79,7 +79,7 @@ class Exposure:
         if count > self._lines_max:
             raise Broken(
                 f"{self._owner} would repeat {count} lines if it died now; "
-                f"its valves allow {self._lines_max}"
+                f"its limits allow {self._lines_max}"
             )
 
     def _check_calm(self, sent: Sent, calm_since: float, now: float) -> None:
@@ -104,11 +104,11 @@ class Exposure:
         return sent.line[1] in self._account.recorded[sent.line[0]]
 
     def _waits(self, landed: Sent) -> bool:
-        """Say whether what came back is kept for its commit: not if one was refused already."""
+        """Return whether a result is kept for its commit: not if one was refused already."""
         return self._counts(landed) and not self._right(landed.line).refused
 
     def _counts(self, sent: Sent) -> bool:
-        """Say whether a crash would repeat the line: the right stands, no result is recorded."""
+        """Return whether a crash would repeat the line: the claim stands, no result is recorded."""
         batch_id, name = sent.line
         if name in self._account.recorded[batch_id]:
             return False

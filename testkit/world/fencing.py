@@ -1,9 +1,9 @@
-"""Whom a collector fenced: what it lets go can never be committed, and no live claim is ended.
+"""Which writers a collector fenced: what it deletes can never be committed; live claims stay.
 
-It hears of each blob that is condemned and says itself who might still have made a row point to
-it (PROTOCOL 18). A ledger that fences a holder whose claim lives is caught in the act, and one that
-fences nobody when the holder writes after all. What a fenced holder had not committed runs again,
-whether it dies or not: so that is not what its crash would repeat.
+It records each blob that is fenced for deletion and decides independently which process might still
+have made a row point to it (PROTOCOL 18). A ledger that fences a holder with a live claim fails, as
+does one that fences no holder that then writes. What a fenced holder had not committed runs again,
+whether it dies or not, so it is not counted as repeated by a crash.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ class Fencing:
     async def after_begin_writer(
         self, _answer: None, writer: str, *, batch_id: str, owner: str, at: float
     ) -> None:
-        """Hear under which name a processor will write results."""
+        """Record under which name a processor will write results."""
         assert at > 0.0, at
         assert batch_id, writer
         self._owners.setdefault(writer, owner)
@@ -41,10 +41,10 @@ class Fencing:
     async def after_condemn(
         self, answer: Sequence[str], _names: Sequence[str], *, idle_seconds: float
     ) -> None:
-        """Hear which blobs may go.
+        """Record which blobs may be deleted.
 
         Raises:
-            Broken: whoever could still have committed one of them holds a claim that lives.
+            Broken: a process that could still have committed one of them holds a live claim.
         """
         assert idle_seconds >= 0.0, idle_seconds
         for name in answer:
@@ -57,13 +57,13 @@ class Fencing:
                     continue
 
     async def after_repair(self, answer: bool, repair: Repair) -> None:  # noqa: FBT001 - the ledger's own answer
-        """Hear of lost blobs: whoever writes into them is fenced, though its claims live."""
+        """Record lost blobs: a writer that writes into them is fenced, though its claims live."""
         lost = {part.blob for one in repair.files for part in one.old if part not in one.new}
         names = [parse(blob) for blob in lost if answer]
         self._fenced |= {name.writer for name in names if isinstance(name, ResultBlob)}
 
     async def after_commit(self, answer: Sequence[Verdict], commit: Commit) -> None:
-        """Hear what was refused: whoever holds the shard drops it, with all that came back."""
+        """Record what was refused: the holder of the shard drops it, with all that came back."""
         for part, verdict in zip(commit.shards, answer, strict=True):
             unit = Unit(batch_id=commit.batch_id, kind=Kind.SHARD, number=part.number)
             right = self._account.right(unit)

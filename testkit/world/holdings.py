@@ -72,16 +72,16 @@ class Holdings:
         return await self.read(part.blob, part.offset, part.length)
 
     def refer(self, blob: str) -> None:
-        """Hear that a row points to a blob from now on."""
+        """Record that a row points to a blob from now on."""
         if blob in self._gone:
-            raise Broken(f"a row points to {blob}, which was deleted or condemned before")
+            raise Broken(f"a row points to {blob}, which was deleted or fenced before")
 
     # Files
 
     async def after_finish_upload(
         self, answer: File, _upload_id: str, _file: File, parts: Sequence[Part]
     ) -> None:
-        """Hear of an uploaded file."""
+        """Record an uploaded file."""
         if answer.id in self.files:
             return
         content = b"".join([await self.read(part.blob, part.offset, part.length) for part in parts])
@@ -93,14 +93,14 @@ class Holdings:
             self.refer(part.blob)
 
     async def after_delete_file(self, _answer: None, _tenant: str, file_id: str) -> None:
-        """Hear that a user took a file away."""
+        """Record that a user deleted a file."""
         kept = self.files[file_id]
         if kept.growing:
             raise Broken(f"{file_id} was deleted while it grew")
         kept.deleted = True
 
     async def grow(self, batch: Batch, file_id: str | None, parts: Sequence[Part]) -> None:
-        """Hear of slices at the end of a batch's file, and hold the file to its bytes so far."""
+        """Record slices at the end of a batch's file, and hold the file to its bytes so far."""
         if not parts:
             return
         assert file_id is not None, batch
@@ -130,7 +130,7 @@ class Holdings:
         kept.expires_at = file.expires_at
 
     async def repaired(self, repair: Repair) -> None:
-        """Hear that files lost the slices whose bytes were gone."""
+        """Record that files lost the slices whose bytes were gone."""
         for change in repair.files:
             self._repaired.add(change.file_id)
             kept = self.files[change.file_id]
@@ -139,11 +139,11 @@ class Holdings:
             await self._check(change.file_id, kept)
 
     def was_repaired(self, file_id: str) -> bool:
-        """Say whether a file was mended: then its bytes have moved, and some are new."""
+        """Return whether a file was repaired: then its bytes have moved, and some are new."""
         return file_id in self._repaired
 
     def has_lost(self, file_id: str) -> bool:
-        """Say whether a file was robbed of some of its bytes, mended or not."""
+        """Return whether a file lost some of its bytes, repaired or not."""
         kept = self.files[file_id]
         robbed = any(part.blob in self.vanished for part in kept.parts)
         return robbed or self.was_repaired(file_id)
@@ -151,17 +151,17 @@ class Holdings:
     # Batches
 
     def created(self, batch: Batch, *, holds_input: bool) -> None:
-        """Hear of a batch, which may hold its input."""
+        """Record a batch, which may hold its input."""
         if holds_input:
             self._inputs[batch.id] = batch.input_file_id
 
     def holds_input(self, batch_id: str) -> bool:
-        """Say whether a live batch holds its input, and all of that is there."""
+        """Return whether a live batch holds its input, and all of that is there."""
         kept = self.files.get(self._inputs.get(batch_id, ""))
         return kept is not None and not self.vanished & {part.blob for part in kept.parts}
 
     def saw(self, batch: Batch) -> None:
-        """Hear of a batch as it is now."""
+        """Record a batch as it is now."""
         if batch.is_terminal:
             self._live.pop(batch.id, None)
             self._inputs.pop(batch.id, None)
@@ -169,7 +169,7 @@ class Holdings:
             self._live[batch.id] = batch
 
     async def ended(self, batch: Batch) -> None:
-        """Hear that the files of a batch grow no more."""
+        """Record that the files of a batch grow no more."""
         for file_id in (batch.output_file_id, batch.error_file_id):
             kept = self.files.get(file_id or "")
             if file_id is not None and kept is not None and kept.growing:
@@ -189,7 +189,7 @@ class Holdings:
     async def after_release_files(
         self, answer: Sequence[str], _file_ids: Sequence[str], *, keep_seconds: float
     ) -> None:
-        """Hear that the ledger let go of the bytes of files that nobody may need."""
+        """Record that the ledger released the bytes of files that no process may need."""
         for file_id in answer:
             kept = self.files[file_id]
             if kept.released:
@@ -211,7 +211,7 @@ class Holdings:
         new: Sequence[Part],
         keep_seconds: float,
     ) -> None:
-        """Hear of a compaction: the same bytes, elsewhere."""
+        """Record a compaction: the same bytes, elsewhere."""
         if not answer or file_id not in self.files:
             return
         for part in new:
@@ -225,18 +225,18 @@ class Holdings:
     async def after_condemn(
         self, answer: Sequence[str], _names: Sequence[str], *, idle_seconds: float
     ) -> None:
-        """Hear which blobs may go: from now on no row may ever point to them."""
+        """Record which blobs may be deleted: from now on no row may ever point to them."""
         assert idle_seconds >= 0.0, idle_seconds
         for name in answer:
             self.check_gone(name)
 
     def deleted(self, name: str) -> None:
-        """Hear that a blob is deleted."""
+        """Record that a blob is deleted."""
         self.check_gone(name)
         self._retained.pop(name, None)
 
     def check_gone(self, name: str) -> None:
-        """Hold against whoever lets a blob go that somebody needs it.
+        """Fail if a blob is deleted that a row or a reader needs.
 
         How long readers need it is asked once, when it is let go: the ledger's clock may be set
         back before the blob is deleted.
@@ -257,9 +257,9 @@ class Holdings:
         return {part.blob for file in kept for part in file.parts}
 
     def is_growing(self, name: str) -> bool:
-        """Say whether the batch that a blob of results is named for still runs."""
+        """Return whether the batch that a blob of results is named for still runs."""
         return name.split("/")[1] in self._live
 
     def lost(self, name: str) -> None:
-        """Hear of a fault: a blob has vanished."""
+        """Record a fault: a blob has vanished."""
         self.vanished.add(name)

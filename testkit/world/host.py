@@ -37,7 +37,7 @@ class Cut:
 
 
 class Host:
-    """A process and whatever happens around its port calls.
+    """A process and all that happens around its port calls.
 
     Attributes:
         tasks: what runs on it and ends with it; a crash cancels all of them.
@@ -78,7 +78,7 @@ class Host:
         self.timeline.note(self.name, what)
 
     async def call(self, name: str, ask: Callable[[], Awaitable[T]]) -> T:
-        """Call the ledger, with whatever goes wrong around it."""
+        """Call the ledger, with all that goes wrong around it."""
         await self.begin(Port.LEDGER, name)
         odds, rng = self.odds, self.rng
         cut = self.cut(Port.LEDGER)
@@ -121,7 +121,7 @@ class Host:
         return cut if cut is not None and self._loop.time() < cut.until else None
 
     async def quietly(self, ask: Callable[[], Awaitable[object]]) -> None:
-        """Make a call whose answer nobody hears."""
+        """Make a call whose answer is lost."""
         try:
             await ask()
         except Exception as error:
@@ -136,7 +136,7 @@ class Host:
         await self._vanish()
 
     def end_all(self) -> None:
-        """End this process with everything that runs on it: whoever waits for it hears nothing."""
+        """End this process with everything that runs on it: its callers get no answer."""
         self.alive = False
         for task in list(self.tasks):
             task.cancel()

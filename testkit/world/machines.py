@@ -1,4 +1,4 @@
-"""The machines: each runs one process after the other, which crashes or is told to stop."""
+"""The machines: each runs one process after the other, which crashes or is stopped."""
 
 import asyncio
 import random
@@ -158,12 +158,12 @@ class Machines:
         await asyncio.sleep(rng.uniform(0.0, FAULTS_SECONDS))
         if not host.alive:
             return
-        host.note("is told to stop")
+        host.note("is asked to stop")
         processor.stop()
         if rng.random() < 0.5:  # noqa: PLR2004 - a coin
             await asyncio.sleep(rng.uniform(0.0, 2.0))
             if host.alive:
-                host.note("is told to stop at once")
+                host.note("is asked to abort")
                 processor.abort()
 
     def _could_renew(self, owner: str, granted_at: float) -> bool:

@@ -1,4 +1,4 @@
-"""Who is counted among the living, by an account of its own: they share the limits of servers."""
+"""Which processors are members, by an account beside the ledger: they share limits."""
 
 import asyncio
 import math
@@ -7,7 +7,7 @@ from tidegate.runtime.clock import Clock
 
 
 class Living:
-    """Hears of each beat and leave, and knows since when the same processors have been counted.
+    """Records each renewal and leave, and knows since when the same processors have been counted.
 
     Who dies is counted until its last beat has run out, which may be long after its successor
     has begun: whose part is whose changes once more then. `clock` is the ledger's.
@@ -19,14 +19,14 @@ class Living:
         self._same_since = -math.inf
 
     async def after_beat(self, _answer: None, owner: str, *, lease_seconds: float) -> None:
-        """Hear that a processor is counted, perhaps for the first time."""
+        """Record that a processor is counted, perhaps for the first time."""
         self._forget_dead()
         if owner not in self._until:
             self._changed(0.0)
         self._until[owner] = self._clock.now() + lease_seconds
 
     async def after_leave(self, _answer: None, owner: str) -> None:
-        """Hear that one is counted no more."""
+        """Record that one is counted no more."""
         self._forget_dead()
         if self._until.pop(owner, None) is not None:
             self._changed(0.0)

@@ -46,7 +46,7 @@ class Request(msgspec.Struct):
 
 
 class Door(Upstream):
-    """What a processor calls: notes when it lets a line go, and what it hears of it.
+    """What a processor calls: notes when it sends a line, and what it receives for it.
 
     A poisoned line kills the process at once.
     """
@@ -74,7 +74,7 @@ class Door(Upstream):
         return await self.carry(call, handed_over_at=self._ground.clock.now())
 
     async def carry(self, call: Call, *, handed_over_at: float) -> Reply:
-        """Send a call, whatever is in it, let go by its processor at this time of the ledger."""
+        """Send a call, sent by its processor at this time of the ledger."""
         crowd = self._crowds.setdefault(msgspec.json.decode(call.body, type=Request).model, set())
         sent = self._complain_of(
             lambda: self._exposure.send(
@@ -99,8 +99,8 @@ class Door(Upstream):
     def _check_limit(self, crowd: set[Sent]) -> None:
         """Hold all processors together to the limit of the deployment.
 
-        Whoever comes or goes is known to all after a moment, and what flew before that may still
-        fly.
+        Members that come or go are known to all after a moment, and requests sent before that may
+        still be in flight.
         """
         ground = self._ground
         if ground.calm_since is None:
@@ -120,7 +120,7 @@ class Door(Upstream):
         try:
             return step()
         except Broken as error:
-            # Whoever carries lines takes a stray error for a broken reply and goes on.
+            # The dispatcher takes a stray error for a broken reply and goes on.
             self._ground.complaints.note(error)
             raise
 

@@ -1,4 +1,4 @@
-"""Ports that let an account hear of every effect, at the moment that it happens."""
+"""Ports that show an account every effect, at the moment that it happens."""
 
 import inspect
 from collections.abc import Awaitable, Callable
@@ -13,7 +13,7 @@ from tidegate.stores.base import Store
 
 
 class _Watched:
-    """A ledger whose effects an account hears of. Nothing else may happen in between."""
+    """A ledger whose effects an account records. Nothing else may happen in between."""
 
     def __init__(self, store: Store, listeners: tuple[object, ...], complaints: Complaints) -> None:
         self._store = store
@@ -45,13 +45,13 @@ class _Watched:
 
 
 def watched(store: Store, complaints: Complaints, *listeners: object) -> Store:
-    """Return the same ledger, whose effects these hear of: by a method `after_VERB` for each."""
+    """Return the same ledger, whose effects these listeners get: by a method `after_VERB` each."""
     port: object = _Watched(store, listeners, complaints)
     return cast("Store", port)
 
 
 class WatchedBlobs(MemoryBlobs):
-    """Blobs in memory, with an account that hears of each delete."""
+    """Blobs in memory, with an account that records each delete."""
 
     def __init__(self, complaints: Complaints, *, appends: bool) -> None:
         super().__init__(appends=appends)

@@ -16,13 +16,13 @@ class Odds:
     Attributes:
         crash_before: the process dies before the call has an effect.
         crash_after: it dies after the effect, before the answer.
-        answer_lost: the ledger did it, but the caller hears nothing.
+        answer_lost: the ledger did it, but the caller gets no answer.
         refused: the ledger does not answer, and has done nothing.
         full: there is no room to write; part of the bytes may have been written.
         delivered_twice: the call reaches the ledger twice.
         paused: the process stands still for longer than a claim.
         signal_lost: an announcement reaches nobody; 1.0 is a deaf world.
-        clock_jump: the clock of the caller, or of the ledger, is set anew.
+        clock_jump: the clock of the caller, or of the ledger, is set to another time.
         clock_skew_seconds_max: how far any clock may be off.
         torn: a crash in the midst of a write leaves part of its bytes, and perhaps junk behind.
         cut_off: one process loses one port for a while; requests may still arrive.
@@ -31,13 +31,13 @@ class Odds:
         upstream_slow: a call to the slow model takes a minute.
         upstream_flaky: the flaky model answers badly.
         model_dead: one model is away, for all of the faults and a while beyond; for each world.
-        poison: a line kills whatever process sends it, also once the world is calm; for each line.
+        poison: a line kills every process that sends it, also once the faults stop; for each line.
         child_dies: a child process dies of a good line; at most once for each line.
         child_not_started: no child process can be started.
         vanished: a blob of results is gone, once; for each world.
         flush_failed: a flush of bytes fails, and the process can write no more.
         client_gone: an upload breaks off in the midst of its form.
-        reply_lost: the API did it, but its user hears nothing.
+        reply_lost: the API did it, but its user gets no answer.
         latency_seconds_max: how long a port call may take, each way.
     """
 

@@ -50,7 +50,7 @@ def behind(port: P, host: Host) -> P:
 class HostBlobs(BlobStore):
     """A blob store as a host sees it: calls may wait, find no room, or tear when the host dies.
 
-    Whatever it answers is true. `appends` may be False for one process although the store appends.
+    Every answer is true. `appends` may be False for one process although the store appends.
     """
 
     def __init__(self, blobs: BlobStore, host: Host, *, appends: bool) -> None:
@@ -212,7 +212,7 @@ class _HostWriter(BlobWriter):
 
 
 class HostSignals(Signals):
-    """Signals as they are heard and sent by a host: some are lost, perhaps all."""
+    """A pubsub as a host sees it: some messages are lost, perhaps all."""
 
     def __init__(self, signals: Signals, host: Host) -> None:
         self._signals = signals

@@ -16,6 +16,6 @@ class Timeline:
         """Remember one thing."""
         self._calls.append((asyncio.get_running_loop().time(), who, what))
 
-    def told(self) -> str:
+    def text(self) -> str:
         """Return one line for each, the latest last."""
         return "\n".join(f"{at:10.3f}  {who:<14}  {what}" for at, who, what in self._calls)

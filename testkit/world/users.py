@@ -1,4 +1,4 @@
-"""The users: they upload, create, watch, download, cancel and delete, and remember what they heard.
+"""The users: they upload, create, watch, download, cancel and delete, and remember the answers.
 
 What was acknowledged must exist; what was not must exist wholly or not at all.
 """
@@ -46,9 +46,9 @@ LATE_SECONDS = FAULTS_SECONDS + 10.0
 
 @dataclass(slots=True)
 class Order:
-    """What one user wanted, tried and heard. `names` are the custom_ids of its lines.
+    """What one user wanted, tried and received. `names` are the custom_ids of its lines.
 
-    `poison` names the lines that kill whatever process sends them;
+    `poison` names the lines that kill every process that sends them;
     `starts_at` is when it begins, in loop time.
     """
 
@@ -187,7 +187,7 @@ class User:
         )
 
     async def _download(self, file_id: str) -> None:
-        """Go on where the last download of this file stopped, or begin anew and compare."""
+        """Resume the last download of this file, or begin again and compare."""
         rng = self._chance
         seen = self.order.seen.get(file_id, b"")
         start = len(seen) if rng.random() < 0.7 else rng.randint(0, len(seen))  # noqa: PLR2004 - mostly resumed

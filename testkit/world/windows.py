@@ -9,25 +9,25 @@ from tidegate.runtime.clock import Clock
 
 
 class Windows:
-    """Knows the latest time that the ledger can have been understood to tell.
+    """Knows the latest time that the ledger can have been understood to report.
 
-    Its clock may be set back: what it told before may still be believed until it is asked again.
+    Its clock may be set back: an earlier answer may still be believed until it is asked again.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._ahead_max = -math.inf
 
-    def told(self) -> None:
-        """Note that the ledger told its time, or which batches are past their window."""
+    def note_time(self) -> None:
+        """Record that the ledger reported its time, or which batches are past their window."""
         ahead = self._clock.now() - asyncio.get_running_loop().time()
         self._ahead_max = max(self._ahead_max, ahead)
 
     def expired(self, batch: Batch) -> None:
-        """Hear that lines of a batch have expired.
+        """Record that lines of a batch have expired.
 
         Raises:
-            Broken: whatever the ledger told, its window had not closed.
+            Broken: its window had not closed by any answer of the ledger.
         """
         if asyncio.get_running_loop().time() + self._ahead_max < batch.expires_at:
             raise Broken(f"lines of {batch.id} expired before its window had closed")

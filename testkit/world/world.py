@@ -64,13 +64,13 @@ class World:
         """Live through the faults, then see every batch end well.
 
         Raises:
-            Broken: an invariant did not hold; its notes tell what happened last.
+            Broken: an invariant did not hold; its notes list what happened last.
         """
         try:
             return await self._run()
         except BaseException as error:
             self._ground.complaints.raise_first()
-            error.add_note(f"The last port calls:\n{self._ground.timeline.told()}")
+            error.add_note(f"The last port calls:\n{self._ground.timeline.text()}")
             raise
 
     async def _run(self) -> Report:
@@ -96,13 +96,13 @@ class World:
                 for number in range(MACHINES)
             ]
             users = [group.create_task(user.live(), name=user.order.name) for user in self._users]
-            thief = group.create_task(BlobLoss(self._ground).visit(), name="thief")
+            loss = group.create_task(BlobLoss(self._ground).visit(), name="blob loss")
             orphans = self._orphans
             await asyncio.sleep(FAULTS_SECONDS)
             if orphans.seconds:
                 await self._bereave(group, machines)
                 await asyncio.sleep(orphans.seconds)
-            await thief
+            await loss
             self._ground.timeline.note("world", "becomes calm")
             self._ground.become_calm()
             await self._ends(users, checks)

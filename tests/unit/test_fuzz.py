@@ -13,7 +13,7 @@ from typing_extensions import override
 from testkit.fuzz import (
     api,
     config,
-    door,
+    connections,
     jsonl,
     multipart,
     replies,
@@ -55,7 +55,7 @@ class _EndlessConnection(Connection):
         return
 
 
-class _PatientDoor(BoundedHttpProtocol):
+class _PatientConnection(BoundedHttpProtocol):
     @override
     def _start_head_timer(self) -> None:
         return
@@ -97,7 +97,7 @@ def _unread(path: Path) -> None:
         (replies, "Connection", _EndlessConnection),
         (splicing, "classify_reply", _without_blanks),
         (api, "build_app", _failing_app),
-        (door, "BoundedHttpProtocol", _PatientDoor),
+        (connections, "BoundedHttpProtocol", _PatientConnection),
         (config, "read_keys", _unread),
         (simulator, "Simulator", _LeakingSimulator),
     ],

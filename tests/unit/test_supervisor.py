@@ -1,13 +1,12 @@
 """Children are restarted, stopped and killed in time: fake children in virtual time."""
 
 import asyncio
-from collections.abc import Coroutine
 
 import pytest
 
 from tidegate.supervisor import supervisor as module
 from tidegate.supervisor.supervisor import ChildProcess, Supervisor
-from tidegate.testing.loop import run_virtual
+from tidegate.testing.loop import in_virtual_time
 
 ABORT_SECONDS = 20.0
 STOP_SECONDS = 50.0
@@ -84,149 +83,129 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def told(story: Coroutine[None, None, None]) -> None:
-    run_virtual(story)
+@in_virtual_time
+async def test_children_live_until_they_are_stopped() -> None:
+    scene = Scene()
+    children = scene.children("a", "b")
+    assert (children.count, children.alive) == (2, 0)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(children.run())
+        await children.wait_until_settled()
+        assert (now(), children.alive) == (1.0, 2)
+        children.stop()
+        children.stop()
+    assert [child.stop_requests for child in scene.made] == [1, 1]
+    assert children.alive == 0
+    assert scene.told == [(1.0, "a ready"), (1.0, "b ready")]
 
 
-def test_children_live_until_they_are_stopped() -> None:
-    async def story() -> None:
-        scene = Scene()
-        children = scene.children("a", "b")
-        assert (children.count, children.alive) == (2, 0)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(children.run())
-            await children.wait_until_settled()
-            assert (now(), children.alive) == (1.0, 2)
-            children.stop()
-            children.stop()
-        assert [child.stop_requests for child in scene.made] == [1, 1]
-        assert children.alive == 0
-        assert scene.told == [(1.0, "a ready"), (1.0, "b ready")]
-
-    told(story())
-
-
-def test_one_that_ends_is_started_again_ever_later() -> None:
-    async def story() -> None:
-        scene = Scene(lives_seconds=2.0)
-        children = scene.children("a")
-        async with asyncio.TaskGroup() as group:
-            group.create_task(children.run())
-            await asyncio.sleep(200.0)
-            children.stop()
-        drain = [words for _, words in scene.told if "exit status" in words]
-        backoff = [float(words.split()[-1]) for words in drain]
-        assert backoff[:8] == [0.5, 1, 2, 4, 8, 16, 30, 30]
-
-    told(story())
+@in_virtual_time
+async def test_one_that_ends_is_started_again_ever_later() -> None:
+    scene = Scene(lives_seconds=2.0)
+    children = scene.children("a")
+    async with asyncio.TaskGroup() as group:
+        group.create_task(children.run())
+        await asyncio.sleep(200.0)
+        children.stop()
+    drain = [words for _, words in scene.told if "exit status" in words]
+    backoff = [float(words.split()[-1]) for words in drain]
+    assert backoff[:8] == [0.5, 1, 2, 4, 8, 16, 30, 30]
 
 
 @pytest.mark.parametrize(("lives", "pause"), [(59.9, 1.0), (60.0, 0.5)])
-def test_one_that_lived_long_is_started_again_soon(lives: float, pause: float) -> None:
-    async def story() -> None:
-        scene = Scene(lives_seconds=lives)
-        children = scene.children("a")
-        async with asyncio.TaskGroup() as group:
-            group.create_task(children.run())
-            await asyncio.sleep(2 * lives + 1.0)
-            children.stop()
-        drain = [words for _, words in scene.told if "exit status" in words]
-        assert drain == ["a exit status 1 0.5", f"a exit status 1 {pause:g}"]
-
+@in_virtual_time
+async def test_one_that_lived_long_is_started_again_soon(lives: float, pause: float) -> None:
     assert module.STABLE_SECONDS == 60.0
-    told(story())
+    scene = Scene(lives_seconds=lives)
+    children = scene.children("a")
+    async with asyncio.TaskGroup() as group:
+        group.create_task(children.run())
+        await asyncio.sleep(2 * lives + 1.0)
+        children.stop()
+    drain = [words for _, words in scene.told if "exit status" in words]
+    assert drain == ["a exit status 1 0.5", f"a exit status 1 {pause:g}"]
 
 
-def test_one_that_the_system_does_not_start_is_tried_again() -> None:
-    async def story() -> None:
-        scene = Scene()
-        scene.refusals = 1
+@in_virtual_time
+async def test_one_that_the_system_does_not_start_is_tried_again() -> None:
+    scene = Scene()
+    scene.refusals = 1
+    children = scene.children("a")
+    async with asyncio.TaskGroup() as group:
+        group.create_task(children.run())
+        await children.wait_until_settled()
+        assert (now(), children.alive) == (0.0, 0)
+        await asyncio.sleep(2.0)
+        assert children.alive == 1
+        children.stop()
+    why = "it could not be started: Resource temporarily unavailable"
+    assert scene.told == [(0.0, f"a {why} 0.5"), (1.5, "a ready")]
+
+
+@in_virtual_time
+async def test_waiting_for_the_first_start_is_bounded() -> None:
+    scene = Scene()
+
+    async def never(name: str) -> ChildProcess:
+        await asyncio.sleep(1_000.0)
+        return await scene.start(name)
+
+    children = Supervisor(
+        ["a"], never, scene, stop_seconds=STOP_SECONDS, abort_seconds=ABORT_SECONDS
+    )
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(children.run())
+        await children.wait_until_settled()
+        assert now() == module.START_SECONDS_MAX
+        task.cancel()
+
+
+@in_virtual_time
+async def test_a_stop_before_or_during_the_start_reaches_the_child() -> None:
+    scene = Scene()
+    early = scene.children("a")
+    early.stop()
+    await early.run()
+    assert scene.made == []
+    children = scene.children("a")
+    async with asyncio.TaskGroup() as group:
+        group.create_task(children.run())
+        await asyncio.sleep(0.5)
+        children.stop()
+    assert now() == 0.5
+    assert scene.made[0].stop_requests == 1
+
+
+@in_virtual_time
+async def test_a_stop_in_a_pause_ends_it() -> None:
+    scene = Scene(lives_seconds=2.0)
+    children = scene.children("a")
+    async with asyncio.TaskGroup() as group:
+        group.create_task(children.run())
+        await asyncio.sleep(2.25)
+        children.stop()
+    assert now() == 2.25
+    assert len(scene.made) == 1
+
+
+@in_virtual_time
+async def test_an_abort_is_a_second_order_and_then_an_end() -> None:
+    obedient, deaf = Scene(obeys=2), Scene(obeys=99)
+    for scene in (obedient, deaf):
         children = scene.children("a")
+        began = now()
         async with asyncio.TaskGroup() as group:
             group.create_task(children.run())
-            await children.wait_until_settled()
-            assert (now(), children.alive) == (0.0, 0)
-            await asyncio.sleep(2.0)
-            assert children.alive == 1
+            await asyncio.sleep(5.0)
             children.stop()
-        why = "it could not be started: Resource temporarily unavailable"
-        assert scene.told == [(0.0, f"a {why} 0.5"), (1.5, "a ready")]
-
-    told(story())
-
-
-def test_waiting_for_the_first_start_is_bounded() -> None:
-    async def story() -> None:
-        scene = Scene()
-
-        async def never(name: str) -> ChildProcess:
-            await asyncio.sleep(1_000.0)
-            return await scene.start(name)
-
-        children = Supervisor(
-            ["a"], never, scene, stop_seconds=STOP_SECONDS, abort_seconds=ABORT_SECONDS
-        )
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(children.run())
-            await children.wait_until_settled()
-            assert now() == module.START_SECONDS_MAX
-            task.cancel()
-
-    told(story())
-
-
-def test_a_stop_before_or_during_the_start_reaches_the_child() -> None:
-    async def story() -> None:
-        scene = Scene()
-        early = scene.children("a")
-        early.stop()
-        await early.run()
-        assert scene.made == []
-        children = scene.children("a")
-        async with asyncio.TaskGroup() as group:
-            group.create_task(children.run())
-            await asyncio.sleep(0.5)
-            children.stop()
-        assert now() == 0.5
-        assert scene.made[0].stop_requests == 1
-
-    told(story())
-
-
-def test_a_stop_in_a_pause_ends_it() -> None:
-    async def story() -> None:
-        scene = Scene(lives_seconds=2.0)
-        children = scene.children("a")
-        async with asyncio.TaskGroup() as group:
-            group.create_task(children.run())
-            await asyncio.sleep(2.25)
-            children.stop()
-        assert now() == 2.25
-        assert len(scene.made) == 1
-
-    told(story())
-
-
-def test_an_abort_is_a_second_order_and_then_an_end() -> None:
-    async def story() -> None:
-        obedient, deaf = Scene(obeys=2), Scene(obeys=99)
-        for scene in (obedient, deaf):
-            children = scene.children("a")
-            began = now()
-            async with asyncio.TaskGroup() as group:
-                group.create_task(children.run())
-                await asyncio.sleep(5.0)
-                children.stop()
-                await asyncio.sleep(5.0)
-                children.abort()
-                children.abort()
-            assert scene.made[0].stop_requests == 2
-            scene.told.append((now() - began, "over"))
-        assert obedient.told == [(1.0, "a ready"), (10.0, "over")]
-        assert obedient.made[0].killed_at is None
-        assert deaf.told[-1] == (10.0 + ABORT_SECONDS, "over")
-
-    told(story())
+            await asyncio.sleep(5.0)
+            children.abort()
+            children.abort()
+        assert scene.made[0].stop_requests == 2
+        scene.told.append((now() - began, "over"))
+    assert obedient.told == [(1.0, "a ready"), (10.0, "over")]
+    assert obedient.made[0].killed_at is None
+    assert deaf.told[-1] == (10.0 + ABORT_SECONDS, "over")
 
 
 @pytest.mark.parametrize(
@@ -237,52 +216,46 @@ def test_an_abort_is_a_second_order_and_then_an_end() -> None:
         (99, [(55.0, "a 0 is aborted"), (75.0, "a 0 is killed")], 75.0),
     ],
 )
-def test_one_that_hangs_after_a_stop_is_aborted_and_then_killed(
+@in_virtual_time
+async def test_one_that_hangs_after_a_stop_is_aborted_and_then_killed(
     obeys: int, told_of: list[tuple[float, str]], over_at: float
 ) -> None:
-    async def story() -> None:
+    scene = Scene(obeys=obeys)
+    children = scene.children("a")
+    async with asyncio.TaskGroup() as group:
+        group.create_task(children.run())
+        await asyncio.sleep(5.0)
+        children.stop()
+    assert now() == over_at
+    assert scene.told == [(1.0, "a ready"), *told_of]
+    assert (scene.made[0].killed_at is None) == (over_at < 75.0)
+
+
+@in_virtual_time
+async def test_one_that_hangs_holds_up_no_other_and_is_aborted_once() -> None:
+    scene = Scene(obeys=2)
+    children = scene.children("a", "b")
+    async with asyncio.TaskGroup() as group:
+        group.create_task(children.run())
+        await asyncio.sleep(5.0)
+        children.stop()
+        scene.made[0].end(0)
+        await asyncio.sleep(10.0)
+        children.abort()
+        await asyncio.sleep(200.0)
+    assert scene.made[1].stop_requests == 2
+    assert scene.told == [(1.0, "a ready"), (1.0, "b ready")]
+
+
+@in_virtual_time
+async def test_a_parent_that_dies_takes_its_children_along() -> None:
+    for obeys, seconds in ((2, 0.0), (99, module.CANCELLED_SECONDS_MAX)):
         scene = Scene(obeys=obeys)
-        children = scene.children("a")
-        async with asyncio.TaskGroup() as group:
-            group.create_task(children.run())
-            await asyncio.sleep(5.0)
-            children.stop()
-        assert now() == over_at
-        assert scene.told == [(1.0, "a ready"), *told_of]
-        assert (scene.made[0].killed_at is None) == (over_at < 75.0)
-
-    told(story())
-
-
-def test_one_that_hangs_holds_up_no_other_and_is_aborted_once() -> None:
-    async def story() -> None:
-        scene = Scene(obeys=2)
         children = scene.children("a", "b")
+        began = now()
         async with asyncio.TaskGroup() as group:
-            group.create_task(children.run())
+            task = group.create_task(children.run())
             await asyncio.sleep(5.0)
-            children.stop()
-            scene.made[0].end(0)
-            await asyncio.sleep(10.0)
-            children.abort()
-            await asyncio.sleep(200.0)
-        assert scene.made[1].stop_requests == 2
-        assert scene.told == [(1.0, "a ready"), (1.0, "b ready")]
-
-    told(story())
-
-
-def test_a_parent_that_dies_takes_its_children_along() -> None:
-    async def story() -> None:
-        for obeys, seconds in ((2, 0.0), (99, module.CANCELLED_SECONDS_MAX)):
-            scene = Scene(obeys=obeys)
-            children = scene.children("a", "b")
-            began = now()
-            async with asyncio.TaskGroup() as group:
-                task = group.create_task(children.run())
-                await asyncio.sleep(5.0)
-                task.cancel()
-            assert now() - began == 5.0 + seconds
-            assert [child.killed_at is None for child in scene.made] == [seconds == 0] * 2
-
-    told(story())
+            task.cancel()
+        assert now() - began == 5.0 + seconds
+        assert [child.killed_at is None for child in scene.made] == [seconds == 0] * 2

@@ -46,7 +46,7 @@ class Simulator:
         settings: what it is like.
         driver: lives the engine's time.
         models: that can be asked for.
-        fakes: what the metrics tell in place of the truth.
+        fakes: values that the metrics show in place of the measured ones.
         feed: makes events of the prefix cache, where somebody takes them.
         metrics: what the engine did.
         server_metrics: what the server around it did.
@@ -66,7 +66,7 @@ class Simulator:
         """Set the server up; `clock` is the event loop's.
 
         Without a wall clock, answers are always as old as `CREATED`, and the same to the last byte
-        each time. `publish` takes the events of the prefix cache, `kv_sources` tells where they go.
+        each time. `publish` takes the events of the prefix cache, `kv_sources` says where they go.
         """
         self.settings = settings
         self.in_flight = 0
@@ -236,7 +236,7 @@ class Simulator:
         """Take a choice out of the engine."""
         self.driver.withdraw(choice)
         if self.feed is not None:
-            self.feed.flush()  # No step may come that tells what it has left behind.
+            self.feed.flush()  # No later step may report what it has left behind.
 
     def ended(self, generation: Generation) -> None:
         """Count a request out."""
@@ -266,13 +266,13 @@ class Simulator:
         else:
             raise Refused("Field required: prompt", kind="Bad Request", param="body.prompt")
         found = prompts.text_tokens(text, length) if text else []
-        told = {
+        shown = {
             "count": len(found),
             "max_model_len": length,
             "tokens": list(found),
             "token_strs": tokens.prompt_pieces(text) if body.return_token_strs else None,
         }
-        call.answer(200, _json(told))
+        call.answer(200, _json(shown))
 
     def _detokenize(self, call: Call) -> None:
         try:
@@ -286,12 +286,12 @@ class Simulator:
         call.answer(200, _json({"prompt": tokens.detokenize(body.tokens)}))
 
     def _tell_metrics(self, call: Call) -> None:
-        told = self.metrics.text(self.driver.engine, self.driver.sequences())
-        told += self.server_metrics.text(is_fake=self.fakes.told is not None)
-        call.answer(200, told, kind=TEXT)
+        shown = self.metrics.text(self.driver.engine, self.driver.sequences())
+        shown += self.server_metrics.text(is_fake=self.fakes.shown is not None)
+        call.answer(200, shown, kind=TEXT)
 
     def _tell_faults(self, call: Call) -> None:
-        call.answer(200, self.schedule.told())
+        call.answer(200, self.schedule.shown())
 
     def _set_faults(self, call: Call) -> None:
         try:
@@ -299,7 +299,7 @@ class Simulator:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise Refused(f"These faults are not acceptable: {error}") from error
         self.schedule.replace(plan)
-        call.answer(200, self.schedule.told())
+        call.answer(200, self.schedule.shown())
 
 
 class _Waiting:

@@ -19,7 +19,7 @@ class StreamOptions(msgspec.Struct, frozen=True):
 
 
 class KvTransfer(msgspec.Struct, frozen=True):
-    """Where keys and values come from, or are wanted."""
+    """The origin or destination of keys and values."""
 
     do_remote_prefill: bool = False
     do_remote_decode: bool = False

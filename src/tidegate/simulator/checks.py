@@ -143,7 +143,7 @@ def _check_not_negative(name: str, count: int | None) -> None:
 
 
 def check_top(name: str, what: str, count: int | None) -> None:
-    """Refuse so many likely tokens; -1 stands for the whole vocabulary."""
+    """Refuse this many likely tokens; -1 stands for the whole vocabulary."""
     asked = VOCABULARY if count == -1 else count or 0
     if asked > LOGPROBS_MAX:
         raise Refused(
@@ -173,15 +173,15 @@ def check_completion(body: CompletionBody) -> None:
 
 
 def check_size(likely: int, echoed: int) -> None:
-    """Refuse an answer that would tell too many likely tokens, or repeat too much.
+    """Refuse an answer that would show too many likely tokens, or repeat too much.
 
     Args:
-        likely: how many likely tokens it tells, of all places together.
+        likely: how many likely tokens it shows, of all places together.
         echoed: how many characters of prompts it repeats.
     """
     if likely > LIKELY_MAX:
         raise Refused(
-            f"An answer tells {LIKELY_MAX} likely tokens at most, and this would be {likely}: ask "
+            f"An answer shows {LIKELY_MAX} likely tokens at most, and this would be {likely}: ask "
             "for fewer logprobs, tokens or choices.",
             param="logprobs",
         )

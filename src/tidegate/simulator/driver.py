@@ -30,7 +30,7 @@ class Driver(Listener):
         cost: how long its steps take.
         seed: from which tokens are drawn.
         ears: who listens to the engine besides.
-        clock: tells seconds; it must be the loop's own.
+        clock: returns seconds; it must be the loop's own.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class Driver(Listener):
     def forget(self, *, preempts: bool = True) -> bool:
         """Forget the prefix cache; False, and nothing, while somebody holds blocks.
 
-        With `preempts`, whoever runs gives its blocks up before, and is computed anew.
+        With `preempts`, running sequences give up their blocks first, and are computed again.
         """
         if preempts:
             self.engine.preempt_all()
@@ -214,7 +214,7 @@ class Driver(Listener):
         """Wait until something is due, or something new has come."""
         if self._finished or self._is_stopped:
             return
-        # What came while tokens were handed out may be due before. Where nobody reads along, only
+        # What came while tokens were handed out may be due before. If nobody reads along, only
         # first tokens and ends matter.
         following = self.engine.next_ps if self._streams else self.engine.quiet_until_ps
         loop = asyncio.get_running_loop()

@@ -33,10 +33,10 @@ def echoes(texts: list[str | None], found: list["array[int]"]) -> tuple[str, ...
 
 
 def likely(choices: list[Choice], top: int | None) -> int:
-    """Count the likely tokens that are told of answers."""
+    """Count the likely tokens that answers show."""
     return 0 if top is None else (top + 1) * sum(choice.plan.total for choice in choices)
 
 
 def likely_of_prompts(found: list["array[int]"], top: int | None) -> int:
-    """Count the likely tokens that are told of prompts."""
+    """Count the likely tokens that are shown of prompts."""
     return 0 if top is None else (top + 1) * sum(map(len, found))

@@ -55,7 +55,7 @@ class Runner(Protocol):
         ...
 
     def ended(self, generation: "Generation") -> None:
-        """Hear that a reply is complete, or that nobody waits for it any more."""
+        """Record that a reply is complete, or that its client is gone."""
         ...
 
 
@@ -98,7 +98,7 @@ class Choice:
 
     @property
     def is_streamed(self) -> bool:
-        """Say whether its tokens are sent as they come."""
+        """Return whether its tokens are sent as they come."""
         return self.generation.is_streamed
 
     def deliver(self, step: int) -> None:
@@ -119,7 +119,7 @@ class Choice:
             self._deliver_some(count)
 
     def ended(self) -> None:
-        """Hear that all tokens are there."""
+        """Record that all tokens are there."""
         self.is_ended = True
         if not self.is_streamed:
             self.is_complete = True
@@ -128,7 +128,7 @@ class Choice:
             self._deliver_some(self.plan.total)
 
     def abort(self, generated: int) -> None:
-        """Hear that no more than these tokens will come."""
+        """Record that no more than these tokens will come."""
         assert self.sequence is not None, "aborted before it was submitted"
         ids = array("I")
         ids.frombytes(self.sequence.outputs.ids(0, generated))
@@ -142,7 +142,7 @@ class Choice:
             self._deliver_some(self.plan.total)
 
     def _deliver_some(self, count: int) -> None:
-        """Send tokens up to this one, so many at once, as long as the reader takes them."""
+        """Send tokens up to this one, `at_once` in one piece, as long as the reader takes them."""
         generation, style = self.generation, self.generation.style
         call, before_last = generation.call, min(count, self.plan.total - 1)
         if not self.sent and not call.is_stalled:
@@ -180,7 +180,7 @@ class Choice:
 
 
 class Generation:
-    """The answer to one call: the engine's listener tells it of tokens, it writes the reply.
+    """The answer to one call: it listens to the engine for tokens and writes the reply.
 
     Attributes:
         parses: the kind of request in which calls of tools are looked for; empty where they aren't.
@@ -269,7 +269,7 @@ class Generation:
                 self.gone()
 
     def choice_ended(self, events: bytes = b"") -> None:
-        """Hear that a choice is complete, with its last events."""
+        """Record that a choice is complete, with its last events."""
         self._left -= 1
         if self._left:
             if events:

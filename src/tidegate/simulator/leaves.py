@@ -105,12 +105,12 @@ class Leaves:
 
 
 def same(first: Json, second: Json) -> bool:
-    """Say whether two values are the same in JSON, where false is no 0."""
+    """Return whether two values are the same in JSON, in which false is no 0."""
     return first == second and msgspec.json.encode(first) == msgspec.json.encode(second)
 
 
 def is_among(value: Json, others: Sequence[Json]) -> bool:
-    """Say whether a value is one of several."""
+    """Return whether a value is one of several."""
     return any(same(value, each) for each in others)
 
 

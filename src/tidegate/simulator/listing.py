@@ -67,7 +67,7 @@ def _is_between(size: float, schema: Schema, low_name: str, high_name: str) -> b
 
 
 def _is_of_type(value: Json, kind: Json) -> bool:
-    """Say whether a value is of a type, or of one of several; what is no type permits all."""
+    """Return whether a value is of a type, or of one of several; an unknown type permits all."""
     kinds = kind if isinstance(kind, list) else [kind]
     own = _type_of(value)
     return kind is None or own in kinds or (own == "integer" and "number" in kinds)

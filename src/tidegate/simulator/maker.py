@@ -38,7 +38,7 @@ REQUEST_ID_CHARACTERS_MAX = 256
 
 
 class Maker:
-    """Makes answers for one server. `created` tells the time that answers carry."""
+    """Makes answers for one server. `created` returns the time that answers carry."""
 
     def __init__(
         self,
@@ -83,8 +83,8 @@ class Maker:
             prompt_logprobs=top or 0,
         )
         choices = self._choices(body, [prompt], asked, shape_of(body), reads_cache=top is None)
-        told = likely(choices, style.logprobs) + likely_of_prompts([prompt], top)
-        checks.check_size(told, len(style.echo) * len(choices))
+        shown = likely(choices, style.logprobs) + likely_of_prompts([prompt], top)
+        checks.check_size(shown, len(style.echo) * len(choices))
         found = self._generation(call, style, choices, body.stream, order)
         if body.tools and body.tool_choice != "none":
             found.parses = "chat_completions"
@@ -120,9 +120,9 @@ class Maker:
         choices = self._choices(
             body, found, 1 if is_echo_only else asked, shape_of(body), reads_cache=top is None
         )
-        told = likely(choices, body.logprobs)
-        told += (body.n or 1) * likely_of_prompts(found, top)
-        checks.check_size(told, (body.n or 1) * sum(map(len, style.echoes)))
+        shown = likely(choices, body.logprobs)
+        shown += (body.n or 1) * likely_of_prompts(found, top)
+        checks.check_size(shown, (body.n or 1) * sum(map(len, style.echoes)))
         return self._generation(call, style, choices, body.stream, order)
 
     def response(self, call: Call, order: Order | None) -> Generation:
@@ -331,10 +331,10 @@ def _tools_text(body: ChatBody) -> str:
     """Return the tools as the chat template renders them, before the messages."""
     if not body.tools or body.tool_choice == "none":
         return ""
-    told = [
+    shown = [
         f"{tool.function.name}{bytes(tool.function.parameters).decode()}" for tool in body.tools
     ]
-    return f"<|tools|> {''.join(told)} <|end|> "
+    return f"<|tools|> {''.join(shown)} <|end|> "
 
 
 def _preamble(choice: object, tools: msgspec.Raw) -> str:

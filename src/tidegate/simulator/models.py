@@ -14,7 +14,7 @@ _INVALID = "InvalidUserInput"
 
 
 class Adapter(msgspec.Struct, frozen=True):
-    """A LoRA adapter: `number` tells it from others in events; `base` is the model under it."""
+    """A LoRA adapter: `number` identifies it in events; `base` is the model under it."""
 
     name: str
     path: str

@@ -74,14 +74,14 @@ class Operations:
         _tell(call, {"success": is_done})
 
     def _tell_fakes(self, call: Call) -> None:
-        call.answer(200, msgspec.json.encode({"fake": self._operated.fakes.told}))
+        call.answer(200, msgspec.json.encode({"fake": self._operated.fakes.shown}))
 
     def _set_fakes(self, call: Call) -> None:
         try:
-            told = msgspec.json.decode(call.body, type=FakeMetrics | None)
+            shown = msgspec.json.decode(call.body, type=FakeMetrics | None)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise Refused(f"These metrics are not acceptable: {error}") from error
-        self._operated.fakes.replace(told)
+        self._operated.fakes.replace(shown)
         self._tell_fakes(call)
 
 

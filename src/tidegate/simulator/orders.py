@@ -29,10 +29,10 @@ class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         status: answer with this status (200 keeps the usual answer).
         delay_seconds: wait so much longer.
         retry_after: send this `retry-after` header along with the status.
-        times: only for the first so many requests with this very body; 0 for all of them.
+        times: only for the first `times` requests with this very body; 0 for all of them.
         cut: break the connection off in the middle of the answer.
-        cut_after: of a stream, after so many events.
-        hang: never answer; whoever asked must hang up.
+        cut_after: of a stream, after this many events.
+        hang: never answer; the client must hang up.
         garbage: answer with bytes that are no JSON.
         reply: answer with this text instead of JSON of ours.
         echo: answer with the request's body, byte for byte.

@@ -41,7 +41,7 @@ class Plan:
         finish: `stop`, `length` or `tool_calls`.
         stop_reason: the text or the token that ended it, if one did.
         pieces: the text of each token, or None where they are drawn words.
-        calls: the functions that it calls; then `marks` tells for each token which one it is of.
+        calls: the functions that it calls; then `marks` says for each token which one it is of.
         script: the tokens, where they are not drawn.
         limit: how many tokens it might have had.
         is_aborted: whether the last piece stands for an end that came before its token.
@@ -190,7 +190,7 @@ def _stop_early(
 
 
 def _trimmed(pieces: list[str], length: int) -> list[str]:
-    """Return the same number of pieces with so many characters together."""
+    """Return the same number of pieces with `characters` characters together."""
     trimmed = []
     for piece in pieces:
         trimmed.append(piece[:length])

@@ -1,4 +1,4 @@
-"""Sleep and waking: whoever sleeps takes requests in, and answers them once it is awake."""
+"""Sleep mode: a sleeping server accepts requests and answers them once it is awake."""
 
 from collections.abc import Callable
 from urllib.parse import parse_qs
@@ -89,7 +89,7 @@ class Rest:
         ended()
 
     def is_sleeping(self, call: Call) -> None:
-        """Tell whether it sleeps."""
+        """Return whether it sleeps."""
         asleep = self._driver.is_paused or bool(self.sleeping_tags)
         self._answer(call, {"is_sleeping": asleep})
 

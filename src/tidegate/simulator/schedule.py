@@ -54,7 +54,7 @@ class Schedule:
         self.replace(plan)
 
     def replace(self, plan: Plan) -> None:
-        """Begin anew with another plan."""
+        """Begin again with another plan."""
         self.plan = plan
         self._start = self._clock()
         self._asked = [0] * len(plan.windows)
@@ -73,7 +73,7 @@ class Schedule:
                 return window.fault
         return None
 
-    def told(self) -> bytes:
+    def shown(self) -> bytes:
         """Return the plan as JSON, with how many requests each window has seen."""
         now = self._clock() - self._start
         return msgspec.json.encode(

@@ -127,7 +127,7 @@ class Author:
         choices = schema[name]
         if not isinstance(choices, list) or not choices:
             raise Unreadable(f"'{name}' is a list of schemas")
-        # Deep down the last alternative that is a leaf ends what would go on for ever.
+        # Deep down, the last alternative that is a leaf ends what would never end.
         leaves = [choice for choice in choices if self._is_leaf(choice)]
         if depth > _DEPTH_OF_EXTRAS and leaves:
             choices = leaves

@@ -27,8 +27,8 @@ class SimulatorSettings:
         latency_seconds: what every request waits before the engine sees it.
         transfer_seconds, transfer_token_seconds: how long keys and values from another engine take
             to come, for each request and for each token of its prompt.
-        in_flight_max: how many requests are taken in at a time; more hear 429. None: no bound.
-        queued_requests_max: how many sequences may wait or run; more hear 503, as in vLLM.
+        in_flight_max: how many requests are accepted at a time; more get 429. None: no bound.
+        queued_requests_max: how many sequences may wait or run; more get 503, as in vLLM.
         queued_tokens_max: how many tokens of prompts may wait for their first token; then 503.
         startup_seconds: how long after its start it answers everything with 503.
         api_keys: of which requests must carry one; empty for none.
@@ -37,7 +37,7 @@ class SimulatorSettings:
             load one.
         sleep_mode: whether it can be put to sleep.
         kv_events: where the events of the prefix cache go.
-        fakes: metrics that are told in place of the truth.
+        fakes: metrics that are shown in place of the measured ones.
     """
 
     models: tuple[str, ...] = ("sim",)
@@ -98,5 +98,5 @@ class SimulatorSettings:
             raise SettingsInvalid(f"The simulator takes {ADAPTERS_MAX} adapters at most.")
 
     def transfer_ps(self, tokens: int) -> int:
-        """Return how long the keys and values of so many tokens take to come, in picoseconds."""
+        """Return how long the keys and values of `tokens` tokens take to arrive, in picoseconds."""
         return round((self.transfer_seconds + self.transfer_token_seconds * tokens) * PICOSECONDS)

@@ -9,7 +9,7 @@ WORK_MAX = 200_000
 
 
 def varied(make: Callable[[int], tuple[T, int]]) -> Callable[[int], T]:
-    """Return what makes a value from a number, of which only so many differ.
+    """Return what makes a value from a number, of which only this many differ.
 
     Nobody needs thousands of different choices in one request, and who asks for them should not
     keep the server from its other work.

@@ -25,12 +25,12 @@ class Flight:
 
 
 class Admission:
-    """Whoever waits, and whose prompt is being computed.
+    """Sequences that wait, and those whose prompt is being computed.
 
     Attributes:
         partial: the sequence whose prompt takes more than one step; at most one has such.
         is_blocked: there was no room for the first in the queue, and nothing became free since.
-        is_held: nobody is let in, whatever there is room for.
+        is_held: no sequence is admitted, although there is room.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Admission:
             self.is_blocked = False
 
     def reclaim(self, now_ps: int) -> bool:
-        """Take the blocks of one that waits with them, if nobody can run else; say whether one did.
+        """Take the blocks of a waiting sequence, if no other can run; return whether one had any.
 
         What came from elsewhere may stand behind one that needs more blocks than are left.
         """

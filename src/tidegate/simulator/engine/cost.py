@@ -71,7 +71,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """One step of a real engine, as a trace tells of it."""
+    """One step of a real engine, as recorded in a trace."""
 
     prefill_tokens: int
     decode_seqs: int
@@ -82,10 +82,10 @@ class Measured:
 def fit(steps: Iterable[Measured]) -> Cost:
     """Return the law nearest to measured steps, by least squares with no negative price.
 
-    A price that would come out negative is set to nothing, and the others are fitted anew.
+    A price that would come out negative is set to nothing, and the others are fitted again.
 
     Raises:
-        SettingsInvalid: there are too few steps, or they do not tell the prices apart.
+        SettingsInvalid: there are too few steps, or they do not determine the prices.
     """
     rows = [
         (
@@ -137,7 +137,7 @@ def _solved(matrix: list[list[float]]) -> list[float]:
         pivot = max(range(column, size), key=lambda row: abs(matrix[row][column]))
         if abs(matrix[pivot][column]) < 1e-12:  # noqa: PLR2004 - columns are scaled to 1
             raise SettingsInvalid(
-                "The measured steps do not tell the prices apart: vary prefill tokens, decoding "
+                "The measured steps do not determine the prices: vary prefill tokens, decoding "
                 "sequences and context independently."
             )
         matrix[column], matrix[pivot] = matrix[pivot], matrix[column]

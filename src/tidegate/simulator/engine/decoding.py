@@ -86,7 +86,7 @@ class Decoding:
         return self._growing[step % self._block_size]
 
     def growth(self, step: int, steps: int, blocks_max: int) -> tuple[int, int]:
-        """Return for how many of so many steps after `step` there are blocks, and their number."""
+        """Return for how many of `count` steps after `step` there are blocks, and their number."""
         rounds, rest = divmod(steps, self._block_size)
         needed = rounds * self.count
         for later in range(step + 1, step + rest + 1):
@@ -119,7 +119,7 @@ class Decoding:
         self.finishing.pass_over(step)
 
     def time_of(self, steps: int, step: int) -> int:
-        """Return the picoseconds of so many steps after `step`, if they only decode.
+        """Return the picoseconds of `count` steps after `step`, if they only decode.
 
         It is an arithmetic series, exact in integers.
         """
@@ -129,7 +129,7 @@ class Decoding:
         return steps * each + cost.context_token_ps * context
 
     def fitting(self, steps: int, step: int, room_ps: int) -> int:
-        """Return how many of so many steps after `step` fit into a time."""
+        """Return how many of `count` steps after `step` fit into a time."""
         if steps < 1 or self.time_of(steps, step) <= room_ps:
             return steps
         low, high = 0, steps

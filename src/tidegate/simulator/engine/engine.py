@@ -2,7 +2,7 @@
 
 It follows vLLM's V1 scheduler: running sequences first, one token each; then the rest of a prompt
 that was begun; then the queue, as far as the token budget, the number of sequences and the blocks
-go. Out of blocks, the last comer gives up all of its own and is computed anew later. What a step
+go. Out of blocks, the last comer gives up all of its own and is computed again later. What a step
 costs depends on sums alone, and a decoding sequence has nothing of its own that changes, so a step
 costs the same whether one or ten thousand sequences run; steps without an event are taken at once.
 """
@@ -22,7 +22,7 @@ from tidegate.simulator.engine.settings import EngineSettings, Policy
 
 
 class Engine:
-    """One engine. Tell it what happens at which time; `advance` brings it there.
+    """One engine. Its methods report what happens at which time; `advance` moves it to that time.
 
     Attributes:
         step: how many steps have ended.
@@ -32,7 +32,7 @@ class Engine:
     Args:
         settings: how much it holds.
         cost: how long its steps take.
-        listener: who hears what happens.
+        listener: receives what happens.
         seed: from which every token is drawn, with the request's key and the token's index.
         bulk: whether steps without an event are taken at once; the outcome is the same.
     """
@@ -146,7 +146,7 @@ class Engine:
     def quiet_until_ps(self) -> int | None:
         """Return until when no first token and no end can come, if nothing is asked meanwhile.
 
-        None when nothing will happen at all. It may be too early, never too late: whoever has no
+        None when nothing will happen at all. It may be too early, never too late: a caller with no
         need of each single token looks again then.
         """
         flight = self._flight
@@ -178,7 +178,7 @@ class Engine:
             self._flight.end_ps += at_ps - frozen
 
     def preempt_all(self) -> None:
-        """Send whoever runs back to the queue, in the order in which they came."""
+        """Send running sequences back to the queue, in the order in which they came."""
         for sequence in reversed(tuple(self._running)):
             self._preempt(sequence)
 
@@ -290,7 +290,7 @@ class Engine:
 
     @property
     def _is_steady(self) -> bool:
-        """Say whether the next step only decodes, unless it has an event of its own."""
+        """Return whether the next step only decodes, unless it has an event of its own."""
         if not self._decoding.count or self._admission.partial is not None:
             return False
         admission = self._admission
@@ -352,7 +352,7 @@ class Engine:
     # Prompts
 
     def _continue(self, sequence: Sequence, budget: int, chunks: Chunks) -> bool:
-        """Compute more of a prompt that was begun; say whether a sequence was preempted for it."""
+        """Compute more of a prompt; return whether a sequence was preempted for it."""
         tokens = min(sequence.tokens - sequence.computed, budget)
         needed = self._memory.blocks_for(sequence.computed + tokens) - len(sequence.blocks)
         preempted = self._growth.make_room(needed, sequence)

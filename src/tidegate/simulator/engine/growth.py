@@ -25,7 +25,7 @@ class Growth:
         self._preempt = preempt
 
     def through(self, step: int, steps: int) -> int:
-        """Hand out the blocks of so many steps after `step`; return for how many there are enough.
+        """Hand out the blocks of `count` steps after `step`; return for how many there are enough.
 
         Nobody is preempted.
         """
@@ -59,7 +59,7 @@ class Growth:
         return preempted
 
     def make_room(self, blocks: int, for_whom: Sequence) -> bool:
-        """Preempt until so many blocks are free, or it was its own turn; say whether one was."""
+        """Preempt until `count` blocks are free, or it was its own turn; return whether one was."""
         preempted = False
         while self._pool.free < blocks:
             victim = self._running.victim()

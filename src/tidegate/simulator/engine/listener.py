@@ -1,4 +1,4 @@
-"""What an engine tells whoever listens; every method may be left as it is."""
+"""What an engine reports to its listeners; every method may be left as it is."""
 
 from collections.abc import Sequence as Several
 
@@ -8,10 +8,10 @@ from tidegate.simulator.engine.sequence import Sequence
 
 
 class Listener:
-    """Hears what happens, in order. Times are picoseconds of the engine.
+    """Receives what happens, in order. Times are picoseconds of the engine.
 
     Attributes:
-        hears_blocks: whether it is told of blocks. That is more work for the engine.
+        hears_blocks: whether it receives blocks. That is more work for the engine.
     """
 
     hears_blocks = False
@@ -26,36 +26,36 @@ class Listener:
         prefilled: int,
         ended_ps: int,
     ) -> None:
-        """Hear that steps have ended, the last one at `ended_ps`.
+        """Record that steps have ended, the last one at `ended_ps`.
 
         `first_ps` and `last_ps` are how long the first and the last of them took; in between it
         grows evenly. Only one step at a time prefills tokens.
         """
 
     def scheduled(self, sequence: Sequence, at_ps: int) -> None:
-        """Hear that a sequence left the queue for the first time."""
+        """Record that a sequence left the queue for the first time."""
 
     def first_token(self, sequence: Sequence, at_ps: int) -> None:
-        """Hear that the first token is there."""
+        """Record the first token."""
 
     def finished(self, sequence: Sequence, at_ps: int) -> None:
-        """Hear that all its tokens are there."""
+        """Record that all its tokens are there."""
 
     def preempted(self, sequence: Sequence, at_ps: int) -> None:
-        """Hear that it lost its blocks and goes back to the queue."""
+        """Record that it lost its blocks and goes back to the queue."""
 
     def blocks_stored(self, sequence: Sequence, indexes: list[int]) -> None:
-        """Hear that these full blocks of a sequence can be found by others from now on."""
+        """Record that other sequences can find these full blocks from now on."""
 
     def block_removed(self, known: int) -> None:
-        """Hear that a block of this hash is gone."""
+        """Record that a block of this hash is gone."""
 
     def cache_cleared(self) -> None:
-        """Hear that no block can be found any more."""
+        """Record that no block can be found any more."""
 
 
 class Listeners(Listener):
-    """Several that listen, told one after the other."""
+    """Several listeners, called one after the other."""
 
     def __init__(self, members: Several[Listener]) -> None:
         self._members = tuple(members)

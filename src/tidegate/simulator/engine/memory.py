@@ -1,7 +1,7 @@
 """The blocks of sequences: taken, found again, stored under their hashes, let go.
 
-Where somebody hears of blocks, each is hashed when it is full. Else nobody can tell when it is
-done, and blocks are hashed when somebody might find them: see `runs`.
+If a listener receives blocks, each is hashed when it is full. Otherwise blocks are hashed when a
+later prompt might find them: see `runs`.
 """
 
 from tidegate.simulator.engine.blocks import BlockPool
@@ -15,10 +15,10 @@ from tidegate.simulator.engine.tokens import TOKEN_BYTES
 
 
 class Memory:
-    """What an engine does with its blocks, told in sequences.
+    """What an engine does with its blocks, in terms of sequences.
 
     Attributes:
-        is_heard: whether somebody hears of blocks.
+        is_heard: whether a listener receives blocks.
     """
 
     def __init__(self, settings: EngineSettings, listener: Listener, decoding: Decoding) -> None:
@@ -35,7 +35,7 @@ class Memory:
         self._serial = 0
 
     def blocks_for(self, tokens: int) -> int:
-        """Return how many blocks so many tokens need."""
+        """Return how many blocks `tokens` tokens need."""
         return -(-tokens // self._size)
 
     def lengthen(self, sequence: Sequence, blocks: int) -> None:
@@ -96,7 +96,7 @@ class Memory:
         return found
 
     def fits(self, known: list[int], tokens: int) -> bool:
-        """Say whether so many tokens have room if these blocks are shared."""
+        """Return whether this many tokens have room if these blocks are shared."""
         needed = self.blocks_for(tokens) - len(known)
         return needed + self.pool.idle_among(known) <= self.pool.free
 

@@ -25,11 +25,11 @@ class Running:
 
     @property
     def is_full(self) -> bool:
-        """Say whether no further sequence may run."""
+        """Return whether no further sequence may run."""
         return len(self._members) >= self._seqs_max
 
     def takes(self, sequence: Sequence) -> bool:
-        """Say whether the adapter of a sequence is there or has room."""
+        """Return whether the adapter of a sequence is loaded or has room."""
         lora = sequence.request.lora
         return lora is None or lora in self._loras or len(self._loras) < self._loras_max
 

@@ -1,6 +1,6 @@
 """Full blocks whose hashes nobody has asked for: most are evicted before anybody does.
 
-Whoever finds a block has found the one before it. So it is enough to know the key of the first
+A lookup that finds a block has found the one before it. So the key of the first is enough; the
 block of such a run. When somebody comes by with that key, the run is hashed, and its blocks are
 found like all others.
 """
@@ -13,7 +13,7 @@ from tidegate.simulator.engine.tokens import Content
 class Run:
     """The full blocks of one sequence from the one with the index `start` on.
 
-    While a sequence holds them, it tells how many they are, and `blocks` is empty. Afterwards they
+    While a sequence holds them, it has their number, and `blocks` is empty. Afterwards they
     are `blocks`, and they are evicted from the last to the first.
     """
 

@@ -13,11 +13,11 @@ from tidegate.simulator.engine.tokens import Content, Outputs, Script
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What an engine is asked: a prompt, and how many tokens come out of it.
 
-    `key` names the request in whatever is drawn for it. `transfer_ps` is how long the keys and
+    `key` names the request in every random draw for it. `transfer_ps` is how long the keys and
     values of the prompt take to arrive where another engine has prefilled it (None: they are
     computed here). `salt` keeps its blocks apart from those of others. `script` holds the tokens
     that come out where they are not drawn, as many as come out at least. Without `reads_cache` the
-    whole prompt is computed, whatever is known of it.
+    whole prompt is computed, also if parts of it are cached.
     """
 
     key: str
@@ -37,7 +37,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def extra(self) -> int:
-        """Return what tells its blocks from equal tokens of others; 0 for nothing."""
+        """Return what distinguishes its blocks from equal tokens of others; 0 for nothing."""
         if self.lora is None and not self.salt:
             return 0
         text = f"{self.lora or ''}\x00{self.salt}"
@@ -45,7 +45,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class State(Enum):
-    """Where a sequence is."""
+    """The state of a sequence."""
 
     WAITING = auto()  # In the queue: new, or preempted.
     ARRIVING = auto()  # Holds its blocks; their contents are on the way from another engine.

@@ -1,1 +1,1 @@
-"""What the prefix cache holds, told to others as it changes: vLLM's KV events over ZMQ."""
+"""vLLM's KV events over ZMQ: changes of the prefix cache, published to subscribers."""

@@ -1,4 +1,4 @@
-"""Where KV events go, in the members of vLLM's `--kv-events-config`."""
+"""The destination of KV events, in the members of vLLM's `--kv-events-config`."""
 
 from typing import Literal
 
@@ -18,7 +18,7 @@ class KvEventsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         publisher: `zmq` or `null`; not given, it follows from the switch.
         endpoint: where batches are published: bound where it has a wildcard or is ipc or inproc,
             connected to elsewhere. Not given, `OWN_ENDPOINT` is bound: vLLM's `tcp://*:5557` would
-            tell every machine around what prompts say.
+            show every machine around what prompts say.
         replay_endpoint: where old batches can be asked for; always bound.
         buffer_steps: how many batches can be asked for.
         hwm: how many batches wait for one slow subscriber; it misses what is more.
@@ -43,7 +43,7 @@ class KvEventsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def is_on(self) -> bool:
-        """Say whether events are published."""
+        """Return whether events are published."""
         return self.enable_kv_cache_events and self.publisher != "null"
 
     @property
@@ -53,7 +53,7 @@ class KvEventsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def binds(self) -> bool:
-        """Say whether the publisher binds, or connects to a subscriber that does."""
+        """Return whether the publisher binds, or connects to a subscriber that does."""
         return (
             not self.endpoint
             or "*" in self.endpoint

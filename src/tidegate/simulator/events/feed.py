@@ -54,12 +54,12 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
 
 
 class EventFeed(Listener):
-    """Hears an engine; hands on one batch for each step in which blocks came or went.
+    """Listens to an engine; hands on one batch for each step in which blocks came or went.
 
     Args:
         block_size: tokens of a block.
         publish: takes a batch.
-        now: tells seconds since the epoch.
+        now: returns seconds since the epoch.
         adapter_id: returns the number of an adapter by its name.
     """
 

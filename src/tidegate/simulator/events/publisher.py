@@ -1,4 +1,4 @@
-"""Batches of events on ZMQ sockets: published as they come, and once more to whoever asks.
+"""Batches of events on ZMQ sockets: published as they come, and once more on request.
 
 ZMQ's own thread does the sending. A subscriber that is `hwm` batches behind misses the next ones,
 and a reader of a replay what is more than the buffer holds; neither is ever waited for.
@@ -87,9 +87,9 @@ class Publisher:
     # Replays
 
     def _hear(self) -> None:
-        """Take requests, one replay at a time. The descriptor tells only of what is new."""
+        """Take requests, one replay at a time. The descriptor reports only what is new."""
         while self._replaying is None and self._is_asked:
-            assert self._replay is not None, "there is nothing to hear"
+            assert self._replay is not None, "there is nothing to receive"
             frames = self._replay.recv_multipart(zmq.NOBLOCK)
             if len(frames) == _REQUEST_FRAMES and len(frames[2]) <= _NUMBER_BYTES:
                 self._replaying = self._answers(frames[0], int.from_bytes(frames[2], "big"))

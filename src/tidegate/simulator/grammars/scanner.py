@@ -1,4 +1,4 @@
-"""Reads the text of an expression from left to right, and tells where it went wrong."""
+"""Reads the text of an expression from left to right, and says at which place it is wrong."""
 
 from tidegate.simulator.grammars.expressions import (
     BLANKS,
@@ -46,7 +46,7 @@ class Scanner:
         return found
 
     def accept(self, text: str) -> bool:
-        """Go past this text if it comes, and say whether it did."""
+        """Go past this text if it comes, and return whether it did."""
         if not self.text.startswith(text, self.place):
             return False
         self.place += len(text)

@@ -1,1 +1,1 @@
-"""What vLLM tells about itself: the same families, types, labels and buckets."""
+"""vLLM's metrics: the same families, types, labels and buckets."""

@@ -1,4 +1,4 @@
-"""What `cache_config_info` tells: vLLM's cache configuration, with what the simulator has of it."""
+"""`cache_config_info`: vLLM's cache configuration, with the values that the simulator has."""
 
 from tidegate.simulator.engine.settings import EngineSettings
 

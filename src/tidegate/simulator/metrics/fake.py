@@ -32,7 +32,7 @@ class Lora(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class FakeMetrics(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, rename="kebab"
 ):
-    """What is told in place of the truth; everything that is not said is 0.
+    """Values that are shown in place of the measured ones; everything that is not given is 0.
 
     The members that end in `_buckets_values` count the values of each bucket; the three lists
     of tokens hold the values themselves. `histograms` says the counts for any family by its name.
@@ -59,8 +59,8 @@ class FakeMetrics(
     histograms: dict[str, list[int]] = {}
 
     def __post_init__(self) -> None:
-        for told in (self.running_requests, self.waiting_requests):
-            curve_of(told)
+        for shown in (self.running_requests, self.waiting_requests):
+            curve_of(shown)
         if curve_of(self.kv_cache_usage).peak > 1:
             raise ValueError("kv-cache-usage is from 0 to 1")
         counters = (self.prefix_cache_hits, self.prefix_cache_queries)
@@ -143,29 +143,29 @@ class Curve(msgspec.Struct, frozen=True):
         return max(self.start, self.end)
 
     def at(self, seconds: float) -> float:
-        """Return the number at so many seconds after its start."""
+        """Return the number `seconds` after its start."""
         share = _SHARES[self.name](seconds / self.period)
         return self.start + (self.end - self.start) * share
 
 
-def curve_of(told: float | str) -> Curve:
+def curve_of(shown: float | str) -> Curve:
     """Return what a number or the words of a curve say.
 
     Raises:
         ValueError: it is no curve.
     """
-    if not isinstance(told, str):
-        if not 0 <= told < math.inf:
-            raise ValueError(f"{told} is not a number that a metric can have")
-        return Curve(told, told)
-    parts = told.split(":")
+    if not isinstance(shown, str):
+        if not 0 <= shown < math.inf:
+            raise ValueError(f"{shown} is not a number that a metric can have")
+        return Curve(shown, shown)
+    parts = shown.split(":")
     found = _PERIOD.match(parts[-1])
     if len(parts) != _PARTS or parts[0] not in _SHARES or found is None:
-        raise ValueError(f"'{told}' is not name:start:end:period with one of {', '.join(_SHARES)}")
+        raise ValueError(f"'{shown}' is not name:start:end:period with one of {', '.join(_SHARES)}")
     start, end = float(parts[1]), float(parts[2])
     period = float(found[1]) * _UNITS[found[2]]
     if not (0 <= start < math.inf and 0 <= end < math.inf and period > 0):
-        raise ValueError(f"'{told}' wants numbers of 0 or more, and a period above 0")
+        raise ValueError(f"'{shown}' wants numbers of 0 or more, and a period above 0")
     return Curve(start, end, period, parts[0])
 
 
@@ -197,20 +197,20 @@ _SHARES: dict[str, Callable[[float], float]] = {
 class Fakes:
     """The fake metrics of a server, if there are any now. Curves begin when they are set."""
 
-    def __init__(self, told: FakeMetrics | None, clock: Callable[[], float]) -> None:
+    def __init__(self, shown: FakeMetrics | None, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self.replace(told)
+        self.replace(shown)
 
-    def replace(self, told: FakeMetrics | None) -> None:
-        """Tell this from now on; None: the truth."""
-        self.told = told
+    def replace(self, shown: FakeMetrics | None) -> None:
+        """Show this from now on; None: the measured values."""
+        self.shown = shown
         self._start = self._clock()
 
-    def gauge(self, told: float | str) -> float:
+    def gauge(self, shown: float | str) -> float:
         """Return what a number or a curve says now."""
-        return curve_of(told).at(self._clock() - self._start)
+        return curve_of(shown).at(self._clock() - self._start)
 
     def lora(self) -> Lora | None:
         """Return the adapters with the latest time."""
-        loras = self.told.loras if self.told is not None else []
+        loras = self.shown.loras if self.shown is not None else []
         return max(loras, key=lambda each: each.timestamp, default=None)

@@ -48,7 +48,7 @@ class Histogram:
         self.total += value * times
 
     def fill(self, counts: Sequence[int]) -> None:
-        """Count so many values in each bucket, the missing last ones have none.
+        """Count this many values in each bucket; missing last buckets have none.
 
         They count for the sum as if they were at the bound, and those above all bounds at the last.
         """
@@ -57,7 +57,7 @@ class Histogram:
             self.total += count * self.bounds[min(bucket, len(self.bounds) - 1)]
 
     def see_evenly(self, first: float, last: float, count: int, times: int) -> None:
-        """Count values that go evenly from the first to the last, each so many times."""
+        """Count values that go evenly from the first to the last, each `times` times."""
         low, high = bisect_left(self.bounds, first), bisect_left(self.bounds, last)
         self.total += (first + last) / 2 * count * times
         if low == high or count == 1:

@@ -27,7 +27,7 @@ OPERATIONS = ("sleep", "wake")
 
 
 class ServerMetrics:
-    """Counts what the server does. `clock` tells seconds for durations, `began` when it began.
+    """Counts what the server does. `clock` returns seconds for durations, `began` when it began.
 
     Attributes:
         web: counts what is asked over HTTP.

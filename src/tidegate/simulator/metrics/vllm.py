@@ -17,7 +17,7 @@ from tidegate.simulator.metrics.histogram import Histogram, one_two_five
 REASONS = ("stop", "length", "abort", "error", "repetition")
 REJECTIONS = ("max_num_queued_reqs", "max_num_queued_tokens")
 SOURCES = ("local_compute", "local_cache_hit", "external_kv_transfer")
-# Where keys and values that were not computed come from.
+# The sources of keys and values that were not computed.
 TIERS = ("device", "host", "p2p", "disk", "external_unspecified")
 STAGES = ("waiting_to_start", "in_progress", "completed_waiting")
 SLEEP_STATES = ("awake", "weights_offloaded", "discard_all")
@@ -27,7 +27,7 @@ Values = dict[str, dict[str, float]]
 
 
 class EngineMetrics(Listener):
-    """Hears an engine. `settings` are what `cache_config_info` tells, by name.
+    """Listens to an engine. `settings` are the values of `cache_config_info`, by name.
 
     Attributes:
         sleep_state: one of `SLEEP_STATES`, or empty where it only pauses.
@@ -67,7 +67,7 @@ class EngineMetrics(Listener):
         self._inter_token = self._histograms["inter_token_latency_seconds"]
         self._first_token = self._histograms["time_to_first_token_seconds"]
 
-    # What is heard
+    # What is received
 
     @override
     def stepped(
@@ -122,22 +122,22 @@ class EngineMetrics(Listener):
         found["request_num_preemptions"].see(sequence.preemptions)
 
     def request_ended(self, reason: str, tokens_max: int, choices: int) -> None:
-        """Hear what a request asked for, and why one of its answers ended."""
+        """Record what a request asked for, and why one of its answers ended."""
         self._finished_by_reason[reason] += 1
         self._histograms["request_params_max_tokens"].see(tokens_max)
         self._histograms["request_params_n"].see(choices)
 
-    # What is told
+    # What is shown
 
     def text(self, engine: Engine, sequences: Iterable[Sequence]) -> bytes:
         """Return everything in the text format of Prometheus; `sequences` are all in the engine."""
-        told = self._fakes.told
-        if told is None:
+        shown = self._fakes.shown
+        if shown is None:
             values = self._gauges(engine, sequences) | self._counters(engine)
             histograms = self._histograms
         else:
-            values = self._faked(told)
-            histograms = told.filled(self._length_max)
+            values = self._faked(shown)
+            histograms = shown.filled(self._length_max)
         lines: list[str] = []
         for name, about in GAUGES.items():
             if name == "lora_requests_info":
@@ -185,33 +185,33 @@ class EngineMetrics(Listener):
             "kv_cache_usage_perc": _bare(usage),
         }
 
-    def _faked(self, told: FakeMetrics) -> dict[str, Values]:
+    def _faked(self, shown: FakeMetrics) -> dict[str, Values]:
         """Return what was made up; nothing of what happened."""
         gauge = self._fakes.gauge
         load = self._load(
-            round(gauge(told.running_requests)),
-            round(gauge(told.waiting_requests)),
-            gauge(told.kv_cache_usage),
+            round(gauge(shown.running_requests)),
+            round(gauge(shown.waiting_requests)),
+            gauge(shown.kv_cache_usage),
         )
         reasons = dict.fromkeys(REASONS, 0.0) | {
-            name: float(count) for name, count in told.request_success_total.items()
+            name: float(count) for name, count in shown.request_success_total.items()
         }
         return (
             load
             | _fetches({})
             | _nothing()
             | {
-                "prefix_cache_queries": _bare(told.prefix_cache_queries),
-                "prefix_cache_hits": _bare(told.prefix_cache_hits),
-                "prompt_tokens": _bare(sum(told.request_prompt_tokens)),
-                "generation_tokens": _bare(sum(told.request_generation_tokens)),
+                "prefix_cache_queries": _bare(shown.prefix_cache_queries),
+                "prefix_cache_hits": _bare(shown.prefix_cache_hits),
+                "prompt_tokens": _bare(sum(shown.request_prompt_tokens)),
+                "generation_tokens": _bare(sum(shown.request_generation_tokens)),
                 "request_success": {"finished_reason": reasons},
             }
         )
 
     def _loras(self, engine: Engine, about: str) -> Iterator[str]:
         """Yield the adapters in use, if there can be any; the value is a time, as in vLLM."""
-        if self._fakes.told is not None:
+        if self._fakes.shown is not None:
             lora = self._fakes.lora()
             if lora is None:
                 return
@@ -222,12 +222,12 @@ class EngineMetrics(Listener):
             lora = Lora(",".join(running), ",".join(waiting), self._now())
         yield f"# HELP vllm:lora_requests_info {about}"
         yield "# TYPE vllm:lora_requests_info gauge"
-        told = {
+        shown = {
             "max_lora": str(self._adapters_max or 1),
             "running_lora_adapters": lora.running,
             "waiting_lora_adapters": lora.waiting,
         }
-        labels = ",".join([f'{name}="{_escaped(value)}"' for name, value in told.items()])
+        labels = ",".join([f'{name}="{_escaped(value)}"' for name, value in shown.items()])
         yield f"vllm:lora_requests_info{{{labels}}} {float(lora.timestamp)!r}"
 
     def _counters(self, engine: Engine) -> dict[str, Values]:
@@ -260,8 +260,8 @@ class EngineMetrics(Listener):
         yield f"# HELP {name} {about}"
         yield f"# TYPE {name} {kind}"
         if values is None:
-            told = [f'{key}="{_escaped(str(value))}"' for key, value in self._settings.items()]
-            yield f'{name}{{{",".join(told)},engine="0"}} 1.0'
+            shown = [f'{key}="{_escaped(str(value))}"' for key, value in self._settings.items()]
+            yield f'{name}{{{",".join(shown)},engine="0"}} 1.0'
             return
         # Who was not let in was of no engine.
         labels = self._model_label if "admission" in name else self._labels
@@ -282,8 +282,8 @@ def _nothing() -> dict[str, Values]:
 
 
 def _fetches(stages: Mapping[str, int]) -> dict[str, Values]:
-    told = {stage: float(stages.get(stage, 0)) for stage in STAGES}
-    return {"num_requests_kv_fetch_by_stage": {"stage": told}}
+    shown = {stage: float(stages.get(stage, 0)) for stage in STAGES}
+    return {"num_requests_kv_fetch_by_stage": {"stage": shown}}
 
 
 def _stage(sequence: Sequence) -> str:

@@ -46,7 +46,7 @@ class _Tally:
 
 
 class WebMetrics:
-    """Counts calls. `clock` tells seconds for durations, `began` is when the counting began."""
+    """Counts calls. `clock` returns seconds for durations, `began` is when the counting began."""
 
     def __init__(self, clock: Callable[[], float], began: float) -> None:
         self._clock = clock
@@ -57,7 +57,7 @@ class WebMetrics:
         self._all_seconds = Histogram(_FINE)
 
     def know(self, paths: Iterable[str]) -> None:
-        """Tell of these paths by name; all others are one."""
+        """Count these paths by name; all others are one."""
         self._paths = frozenset(paths) - UNCOUNTED
 
     def answered(self, call: Answered) -> None:

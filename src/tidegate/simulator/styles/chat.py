@@ -45,9 +45,9 @@ _CREATED_TOKENS = ',"created_cache_tokens":0'
 
 
 class ChatStyle(msgspec.Struct, frozen=True, kw_only=True):
-    """Writes chats. `logprobs` is how many likely tokens are told, or None for none at all.
+    """Writes chats. `logprobs` is how many likely tokens are shown, or None for none at all.
 
-    `prompt` is told with `prompt_logprobs` likely tokens for each of its own, if it is given.
+    `prompt` is shown with `prompt_logprobs` likely tokens for each of its own, if it is given.
     """
 
     names: Names
@@ -91,7 +91,7 @@ class ChatStyle(msgspec.Struct, frozen=True, kw_only=True):
         ).encode()
 
     def last(self, choice: Choice, start: int) -> bytes:
-        """Return the events of the last tokens; the very last tells why it ends."""
+        """Return the events of the last tokens; the very last has the reason for the end."""
         end = choice.plan.total - 1
         ending = f',"stop_reason":{stop_reason_json(choice)}{_NO_IDS}'
         event = self._event(
@@ -148,8 +148,8 @@ class ChatStyle(msgspec.Struct, frozen=True, kw_only=True):
         names = self.names
         usage = ""
         if self.with_usage_always:
-            told = stream_usage_json(choice.generation, tokens_so_far, extra=_CREATED_TOKENS)
-            usage = f',"usage":{told}'
+            shown = stream_usage_json(choice.generation, tokens_so_far, extra=_CREATED_TOKENS)
+            usage = f',"usage":{shown}'
         return _DELTA % (
             names.id,
             names.created,
@@ -205,14 +205,14 @@ class ChatStyle(msgspec.Struct, frozen=True, kw_only=True):
             text = json.dumps(self.echo + content(choice, 0, plan.total))
         else:
             text = content_json(choice, 0, plan.total)
-        told = "null"
+        shown = "null"
         if self.logprobs is not None:
-            told = logprobs.chat_json(choice, 0, plan.total, self.logprobs)
+            shown = logprobs.chat_json(choice, 0, plan.total, self.logprobs)
         return _CHOICE % (
             choice.index,
             text,
             calls,
-            told,
+            shown,
             plan.finish,
             stop_reason_json(choice),
         )

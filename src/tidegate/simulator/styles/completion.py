@@ -44,9 +44,9 @@ _CHOICE = (
 class CompletionStyle(msgspec.Struct, frozen=True, kw_only=True):
     """Writes completions. `echoes` holds, for each prompt, the text that comes before the answer.
 
-    `choices_each` is how many choices there are for each prompt. `prompts` are told with
+    `choices_each` is how many choices there are for each prompt. `prompts` are shown with
     `prompt_logprobs` likely tokens for each of theirs, where that is a number. With `is_echo_only`
-    nothing of the answer is told but its end.
+    nothing of the answer is shown but its end.
     """
 
     names: Names
@@ -88,7 +88,7 @@ class CompletionStyle(msgspec.Struct, frozen=True, kw_only=True):
         ).encode()
 
     def last(self, choice: Choice, start: int) -> bytes:
-        """Return the events of the last tokens; the very last tells why it ends."""
+        """Return the events of the last tokens; the very last has the reason for the end."""
         end = choice.plan.total - 1
         event = self._event(
             choice,
@@ -112,14 +112,14 @@ class CompletionStyle(msgspec.Struct, frozen=True, kw_only=True):
         """Return a whole completion."""
         names = self.names
         top = self.prompt_logprobs
-        told = [] if top is None else [prompt_json(prompt, top) for prompt in self.prompts]
+        shown = [] if top is None else [prompt_json(prompt, top) for prompt in self.prompts]
         return (
             _WHOLE
             % (
                 names.id,
                 names.created,
                 names.model,
-                ",".join([self._choice(choice, told) for choice in generation.choices]),
+                ",".join([self._choice(choice, shown) for choice in generation.choices]),
                 FINGERPRINT,
                 usage_json(generation),
                 transfer_json(generation, is_prefill=self.is_prefill, engine_id=names.id[1:-1]),
@@ -181,9 +181,9 @@ class CompletionStyle(msgspec.Struct, frozen=True, kw_only=True):
             rows = Rows(len(echo) + before)
         if not self.is_echo_only:
             rows.add_answer(choice, start, stop, top)
-        return rows.told()
+        return rows.shown()
 
-    def _choice(self, choice: Choice, told: list[str]) -> str:
+    def _choice(self, choice: Choice, shown: list[str]) -> str:
         plan = choice.plan
         return _CHOICE % (
             choice.index,
@@ -191,5 +191,5 @@ class CompletionStyle(msgspec.Struct, frozen=True, kw_only=True):
             self._logprobs(choice, 0, plan.total),
             plan.finish,
             stop_reason_json(choice),
-            told[choice.index // self.choices_each] if told else "null",
+            shown[choice.index // self.choices_each] if shown else "null",
         )

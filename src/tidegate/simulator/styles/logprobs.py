@@ -74,7 +74,7 @@ class Rows:
         self._offsets.append(self._offset)
         self._offset += len(text)
 
-    def told(self) -> str:
+    def shown(self) -> str:
         """Return them as JSON."""
         return json.dumps(
             {

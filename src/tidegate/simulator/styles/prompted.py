@@ -30,7 +30,7 @@ class Rank(msgspec.Struct, frozen=True):
 
 
 class Prompted(msgspec.Struct, frozen=True):
-    """A prompt of which log probabilities are told, in tokens and in pieces of text."""
+    """A prompt whose log probabilities are shown, in tokens and in pieces of text."""
 
     ids: "array[int]"
     pieces: list[str]
@@ -63,7 +63,7 @@ def prompted(ids: "array[int]", text: str | None) -> Prompted:
 
 def prompt_json(prompt: Prompted, top: int) -> str:
     """Return the log probabilities of a prompt as vLLM's own member has them."""
-    told = [
+    shown = [
         None
         if place is None
         else {
@@ -76,4 +76,4 @@ def prompt_json(prompt: Prompted, top: int) -> str:
         }
         for place in prompt.places(top)
     ]
-    return json.dumps(told, separators=(",", ":"))
+    return json.dumps(shown, separators=(",", ":"))

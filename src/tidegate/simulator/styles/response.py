@@ -9,7 +9,7 @@ from tidegate.simulator.plans import ToolCall
 from tidegate.simulator.styles.texts import Names, content
 
 Item = dict[str, object]
-# What vLLM repeats or could tell, and the simulator has nothing to say about.
+# What vLLM repeats or could show, and the simulator has no values for.
 _NULLS = (
     *("max_tool_calls", "prompt", "reasoning", "top_logprobs", "user", "kv_transfer_params"),
     *("ec_transfer_params", "input_messages", "output_messages"),

@@ -17,19 +17,19 @@ class Wire(Protocol):
         ...
 
     def done(self, *, closes: bool) -> None:
-        """Hear that the reply is complete."""
+        """Record that the reply is complete."""
         ...
 
 
 class Work(Protocol):
-    """Whatever works on a call and must hear of its connection."""
+    """Work on a call that must learn of its connection."""
 
     def gone(self) -> None:
-        """Hear that whoever asked has hung up."""
+        """Record that the client has hung up."""
         ...
 
     def flowing(self) -> None:
-        """Hear that the reader takes bytes again."""
+        """Record that the reader takes bytes again."""
         ...
 
 
@@ -43,11 +43,11 @@ class Call:
         headers: by lower-case name; of several of one name the last.
         body: whole.
         reply_headers: rows that any reply carries.
-        work: who hears of the connection while the reply is due.
+        work: is informed of the connection while the reply is due.
         status: of the reply; 0 before it begins.
         reply_bytes: how long its body is, where that is known before it is sent.
-        began: when it came, as whoever counts calls has told it.
-        ended: is told once when there is nothing more to come.
+        began: when it came, as the counter of calls gave it.
+        ended: is called once when there is nothing more to come.
     """
 
     __slots__ = (
@@ -98,12 +98,12 @@ class Call:
 
     @property
     def is_over(self) -> bool:
-        """Say whether the reply is complete, or nobody waits for it any more."""
+        """Return whether the reply is complete, or its client is gone."""
         return self._is_over
 
     @property
     def is_stalled(self) -> bool:
-        """Say whether the reader is so far behind that nothing more may be written."""
+        """Return whether the reader is so far behind that nothing more may be written."""
         return self._wire.is_stalled
 
     def answer(
@@ -177,7 +177,7 @@ class Call:
         self.cut(data[: len(data) - (len(body) + 1) // 2])
 
     def hung_up(self) -> None:
-        """Hear from the connection that it is gone."""
+        """Record that the connection is gone."""
         self._is_over = True
         work, self.work = self.work, None
         if work is not None:

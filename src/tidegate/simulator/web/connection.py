@@ -167,7 +167,7 @@ class Connection(asyncio.Protocol):
     _headers_done = False
 
     def on_message_begin(self) -> None:
-        """Hear that a request begins."""
+        """Begin a request."""
         self._url = b""
         self._headers = {}
         self._body = []
@@ -178,15 +178,15 @@ class Connection(asyncio.Protocol):
             self.deadline = self._clock() + self._hall.head_seconds
 
     def on_url(self, url: bytes) -> None:
-        """Hear a piece of the target."""
+        """Take a piece of the target."""
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Hear a header."""
+        """Take a header."""
         self._headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
-        """Hear the end of the head."""
+        """Take the end of the head."""
         self._headers_done = True
         # Only where so much was read at all: most heads come in one small read.
         if self._head_bytes > HEAD_BYTES_MAX and self._head_size() > HEAD_BYTES_MAX:
@@ -201,7 +201,7 @@ class Connection(asyncio.Protocol):
         return len(self._url) + sum(len(name) + len(value) for name, value in self._headers.items())
 
     def on_body(self, body: bytes) -> None:
-        """Hear a piece of the body."""
+        """Take a piece of the body."""
         self._body_bytes += len(body)
         if self._body_bytes > BODY_BYTES_MAX:
             self._fail(_too_large_body())
@@ -210,7 +210,7 @@ class Connection(asyncio.Protocol):
             self.deadline = self._clock() + self._hall.body_seconds
 
     def on_message_complete(self) -> None:
-        """Hear the end of a request."""
+        """Take the end of a request."""
         self._is_reading = False
         self._head_bytes = 0
         parser = self._parser

@@ -34,10 +34,10 @@ class Server:
     Args:
         listener: bound and listening; it is closed at the end.
         handle: answers a call, now or later, and never raises.
-        work: what runs beside the connections, until it is told to end.
-        end_work: tells it.
+        work: what runs beside the connections, until `end_work` is called.
+        end_work: ends it.
         patience: how long connections may take.
-        connections_max: how many there may be at once; more hear a 503.
+        connections_max: how many there may be at a time; more get a 503.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Bytes at the door of the server: each gets whole replies, or none, and the connection ends."""
+"""Bytes on a connection of the server: each gets whole replies, or none, and it ends in time."""
 
 import asyncio
 import random
@@ -125,7 +125,7 @@ async def _length(receive: Receive) -> int:
 
 
 class _Heard:
-    """Counts what a client hears."""
+    """Counts what a client receives."""
 
     def __init__(self) -> None:
         self.begun = 0
@@ -198,4 +198,4 @@ class _Wire(asyncio.Transport):
             self.protocol.connection_lost(None)
 
 
-TARGET = Target(name="door", inputs=INPUTS, check=check)
+TARGET = Target(name="connections", inputs=INPUTS, check=check)
