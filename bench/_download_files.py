@@ -10,9 +10,9 @@ from tidegate.domain.batch import Batch, Status
 from tidegate.domain.blob_names import PlanBlob, ResultBlob
 from tidegate.domain.claim import Claim
 from tidegate.domain.file import File, Part, Purpose
+from tidegate.domain.ledger.values import Commit, Plan, ShardCommit, Want
 from tidegate.domain.shard import ShardPlan, Tally, Verdict
-from tidegate.stores.base import Commit, Plan, ShardCommit, Want
-from tidegate.wiring.rooms import Ports, open_ports
+from tidegate.wiring.context import Ports, open_ports
 
 OWNER, TENANT, MODEL = "bench", "default", "m"
 LEASE_SECONDS = 600.0

@@ -19,6 +19,16 @@ from tidegate.domain.batch import Batch, Status
 from tidegate.domain.claim import Claim, Kind
 from tidegate.domain.errors import StorageBroken, StorageFull, StoreUnavailable, TidegateError
 from tidegate.domain.file import Part
+from tidegate.domain.ledger import (
+    batches as batch_rules,
+    claims as claim_rules,
+    commits as commit_rules,
+    garbage as garbage_rules,
+    repair as repair_rules,
+)
+from tidegate.domain.ledger.claims import Hold
+from tidegate.domain.ledger.garbage import Fate
+from tidegate.domain.ledger.values import ClaimedBatch, ShardRepair
 from tidegate.domain.shard import Shard, Verdict
 from tidegate.endpoints import endpoint
 from tidegate.processor import committer
@@ -28,11 +38,9 @@ from tidegate.processor.leases import opener, renewer
 from tidegate.processor.retrying import retry_until_answered
 from tidegate.processor.write_gate import WriteGate
 from tidegate.sorting import external_sort
-from tidegate.stores import fences, ledger, memory, memory_garbage, memory_rows, mending
-from tidegate.stores.base import ClaimedBatch, Store
-from tidegate.stores.fences import Fate
-from tidegate.stores.ledger import Hold
-from tidegate.stores.upkeep import ShardRepair
+from tidegate.stores.base import Store
+from tidegate.stores.memory import MemoryStore
+from tidegate.stores.memory.tables import Entry
 
 T = TypeVar("T")
 
@@ -94,14 +102,14 @@ def _any_epoch(patches: Patches) -> None:
             shard, epoch=shard.epoch, sequence=sequence, segment_id=segment_id, indexes=indexes
         )
 
-    patches.put(ledger, "judge", judge)
+    patches.put(commit_rules, "judge", judge)
 
 
 def _hasty_clock(patches: Patches) -> None:
     def is_live(hold: Hold, now: float) -> bool:
         return not hold.ended and now + 5.0 < hold.expires_at
 
-    patches.put(ledger, "is_live", is_live)
+    patches.put(claim_rules, "is_live", is_live)
 
 
 def _held_without_part(patches: Patches) -> None:
@@ -115,18 +123,18 @@ def _any_planner(patches: Patches) -> None:
     def check(_hold: Hold, _claim: Claim) -> None:
         return
 
-    patches.put(ledger, "_check_epoch", check)
+    patches.put(claim_rules, "check_epoch", check)
 
 
 def _input_not_held(patches: Patches) -> None:
-    get_input = memory.MemoryStore.get_input
+    get_input = MemoryStore.get_input
 
-    async def only_visible(self: memory.MemoryStore, batch_id: str) -> tuple[Part, ...] | None:
+    async def only_visible(self: MemoryStore, batch_id: str) -> tuple[Part, ...] | None:
         parts = await get_input(self, batch_id)
         entry = self._files.get(self._jobs[batch_id].batch.input_file_id)
         return None if entry is None or entry.deleted else parts
 
-    patches.put(memory.MemoryStore, "get_input", only_visible)
+    patches.put(MemoryStore, "get_input", only_visible)
 
 
 # Commits
@@ -150,7 +158,7 @@ def _repeat_refused(patches: Patches) -> None:
         )
         return Verdict.ENDED if shard.last_segment == segment_id else verdict
 
-    patches.put(ledger, "judge", judge)
+    patches.put(commit_rules, "judge", judge)
 
 
 def _resent_after_silence(patches: Patches) -> None:
@@ -200,7 +208,7 @@ def _flush_again(patches: Patches) -> None:
         return await retry_until_answered(again, chance, storage)
 
     for module in (committer, planner):
-        patches.put(module, "insist", stubborn)
+        patches.put(module, "retry_until_answered", stubborn)
     patches.put(collector, "StorageFull", TidegateError)
 
 
@@ -219,10 +227,10 @@ def _never_due(patches: Patches) -> None:
 
 
 def _parts_in_front(patches: Patches) -> None:
-    def append(self: memory_rows.Entry, parts: Iterable[Part]) -> None:
+    def append(self: Entry, parts: Iterable[Part]) -> None:
         self.parts[:0] = parts
 
-    patches.put(memory_rows.Entry, "append", append)
+    patches.put(Entry, "append", append)
 
 
 # Ends
@@ -256,10 +264,10 @@ def _orphans_only_reported(patches: Patches) -> None:
 
 
 def _finalizing_for_ever(patches: Patches) -> None:
-    claim = memory.MemoryStore._claim_oldest
+    claim = MemoryStore._claim_oldest
 
     def claim_once(
-        self: memory.MemoryStore,
+        self: MemoryStore,
         found: Iterable[Batch],
         kind: Kind,
         owner: str,
@@ -271,7 +279,7 @@ def _finalizing_for_ever(patches: Patches) -> None:
 
         return claim(self, [b for b in found if is_new(b)], kind, owner, lease_seconds)
 
-    patches.put(memory.MemoryStore, "_claim_oldest", claim_once)
+    patches.put(MemoryStore, "_claim_oldest", claim_once)
 
 
 def _always_completed(patches: Patches) -> None:
@@ -279,7 +287,7 @@ def _always_completed(patches: Patches) -> None:
         cancelling = batch.status is Status.CANCELLING
         return batches.move(batch, Status.CANCELLED if cancelling else Status.COMPLETED, at)
 
-    patches.put(ledger, "close", close)
+    patches.put(batch_rules, "close", close)
 
 
 def _version_stays(patches: Patches) -> None:
@@ -289,7 +297,7 @@ def _version_stays(patches: Patches) -> None:
         return replace(move(batch, status, at), version=batch.version)
 
     patches.put(batches, "move", same_version)
-    patches.put(ledger, "move", same_version)
+    patches.put(batch_rules, "move", same_version)
 
 
 def _runs_forgotten(patches: Patches) -> None:
@@ -319,25 +327,25 @@ def _not_fenced(patches: Patches) -> None:
 
 
 def _by_age(patches: Patches) -> None:
-    def may_go(_self: memory_garbage.MemoryGarbage, _name: str, _idle_since: float) -> bool:
+    def may_go(_self: MemoryStore, _name: str, _idle_since: float) -> bool:
         return True
 
-    patches.put(memory_garbage.MemoryGarbage, "_may_go", may_go)
+    patches.put(MemoryStore, "_may_go", may_go)
 
 
 def _whoever_writes(patches: Patches) -> None:
     def always_fenced(_claims: Iterable[Hold], _now: float) -> Fate:
         return Fate.FENCE
 
-    patches.put(fences, "writer_fate", always_fenced)
+    patches.put(garbage_rules, "writer_fate", always_fenced)
 
 
 def _bits_stay(patches: Patches) -> None:
     def mended_shard(shard: Shard, repair: ShardRepair) -> Shard:
         return replace(mend(shard, repair), done=shard.done)
 
-    mend = mending.mended_shard
-    patches.put(mending, "mended_shard", mended_shard)
+    mend = repair_rules.repaired_shard
+    patches.put(repair_rules, "repaired_shard", mended_shard)
 
 
 # Poison

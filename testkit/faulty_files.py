@@ -7,7 +7,7 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from tidegate.blobs.files import SystemFiles
+from tidegate.blobs.filesystem.files import SystemFiles
 
 
 class FaultyFiles(SystemFiles):

@@ -16,8 +16,8 @@ from tidegate.api.app import build_app
 from tidegate.api.settings import Limits, Settings
 from tidegate.application.settings import Settings as DeskSettings
 from tidegate.blobs.memory import MemoryBlobs
+from tidegate.pubsub.memory import MemoryPubSub
 from tidegate.runtime.ids import SeededIds
-from tidegate.signals.memory import MemorySignals
 from tidegate.stores.memory import MemoryStore
 from tidegate.testing.contract.stores import ManualClock
 from tidegate.testing.loop import run_virtual
@@ -158,7 +158,7 @@ async def _check(requests: list[Asked]) -> None:
         settings=SETTINGS,
         store=MemoryStore(clock),
         blobs=MemoryBlobs(),
-        signals=MemorySignals(),
+        pubsub=MemoryPubSub(),
         models=FixedModels("tide-1", "org/tide-2"),
         clock=clock,
         ids=SeededIds(random.Random(1)),

@@ -18,13 +18,14 @@ from tidegate.domain.blob_names import PlanBlob, ResultBlob
 from tidegate.domain.claim import Claim
 from tidegate.domain.errors import NotFound
 from tidegate.domain.file import File, Part
+from tidegate.domain.ledger.values import ClaimedShard, Commit, Plan, ShardCommit, Want
 from tidegate.domain.shard import ShardPlan, Tally, Verdict, is_done
 from tidegate.domain.share import Offer
 from tidegate.endpoints.catalogue import Catalogue
+from tidegate.pubsub.memory import MemoryPubSub
 from tidegate.runtime.clock import Clock
 from tidegate.runtime.ids import IdMaker
-from tidegate.signals.memory import MemorySignals
-from tidegate.stores.base import ClaimedShard, Commit, Plan, ShardCommit, Store, Want
+from tidegate.stores.base import Store
 from tidegate.testing.contract.stores import list_offers
 from tidegate.wire.batch_request import BatchRequest
 
@@ -64,7 +65,7 @@ class Acts:
             settings=Settings(),
             store=store,
             blobs=blobs,
-            signals=MemorySignals(),
+            pubsub=MemoryPubSub(),
             models=Catalogue({}, None),
             clock=clock,
             ids=ids,

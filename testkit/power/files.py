@@ -11,7 +11,7 @@ from typing import ParamSpec, TypeVar
 from typing_extensions import override
 
 from testkit.power.disk import PowerLossDisk
-from tidegate.blobs.files import Entry
+from tidegate.blobs.filesystem.files import Entry
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -17,7 +17,8 @@ from typing_extensions import override
 
 from testkit.power.disk import PowerLossDisk
 from testkit.power.vfs import sqlite_on
-from tidegate.stores.base import Commit, ShardCommit, Store
+from tidegate.domain.ledger.values import Commit, ShardCommit
+from tidegate.stores.base import Store
 from tidegate.stores.memory import MemoryStore
 from tidegate.testing.contract.stores import LEASE, ManualClock, a_commit
 

@@ -33,10 +33,10 @@ async def sweep(acts: Acts) -> None:
     unused = [file.file_id for file in await store.list_unused_files(limit=_LIMIT)]
     await store.release_files(unused, keep_seconds=0.0)
     retained = await store.list_retained(limit=_LIMIT)
-    for name in await store.unreferenced(retained):
+    for name in await store.list_unreferenced(retained):
         await blobs.delete(name)
     await store.forget_retained(retained)
-    for name in await store.condemn(await blobs.list_names(""), idle_seconds=0.0):
+    for name in await store.fence_and_list_deletable(await blobs.list_names(""), idle_seconds=0.0):
         await blobs.delete(name)
     await blobs.remove_leftovers()
 

@@ -16,6 +16,7 @@ from tidegate.domain.batch import Batch
 from tidegate.domain.blob_names import PlanBlob, ResultBlob
 from tidegate.domain.errors import TidegateError
 from tidegate.domain.file import File, Part, Purpose
+from tidegate.domain.ledger.values import ClaimedShard, Commit, Plan, ShardCommit
 from tidegate.domain.shard import ShardPlan, Tally, Verdict
 from tidegate.processor.context import ProcessorContext
 from tidegate.processor.fallback_finalizer import OWNER_PREFIX, FallbackFinalizer
@@ -25,7 +26,6 @@ from tidegate.processor.observer import (
     Observer as ProcessorObserver,
 )
 from tidegate.processor.settings import Settings as ProcessorSettings
-from tidegate.stores.base import ClaimedShard, Commit, Plan, ShardCommit
 from tidegate.testing.deployment import TENANT, Deployment
 from tidegate.wire.plan_format import pack
 from tidegate.wire.results import reply_line
@@ -101,7 +101,7 @@ def ender_of(
             settings=chosen,
             store=deployment.store,
             blobs=deployment.blobs,
-            signals=deployment.signals,
+            pubsub=deployment.pubsub,
             clock=deployment.clock,
             ids=deployment.ids,
             rng=random.Random(2),

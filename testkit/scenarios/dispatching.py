@@ -10,6 +10,7 @@ from tidegate.blobs.memory import MemoryBlobs
 from tidegate.domain.batch import Batch, Status
 from tidegate.domain.claim import Claim, Kind, Unit
 from tidegate.domain.errors import UpstreamFault
+from tidegate.domain.ledger.values import ClaimedShard
 from tidegate.domain.shard import Shard, ShardPlan, no_lines_done
 from tidegate.endpoints.endpoint import Endpoint
 from tidegate.endpoints.limiters.aimd import AimdSettings
@@ -22,7 +23,6 @@ from tidegate.processor.observer import Observer
 from tidegate.processor.settings import InFlightLimits, Settings
 from tidegate.processor.wakeups import Wakeups
 from tidegate.processor.write_gate import WriteGate
-from tidegate.stores.base import ClaimedShard
 from tidegate.stores.memory import MemoryStore
 from tidegate.testing.contract.stores import ManualClock
 from tidegate.upstreams.base import Call, PendingCall, Receiver, Reply, Upstream

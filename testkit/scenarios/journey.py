@@ -28,9 +28,9 @@ from tidegate.endpoints.endpoint import Endpoint, Routes
 from tidegate.endpoints.limiters.aimd import AimdSettings
 from tidegate.processor.observer import Observer
 from tidegate.processor.settings import InFlightLimits, Settings
+from tidegate.pubsub.memory import MemoryPubSub
 from tidegate.runtime.clock import Clock
 from tidegate.runtime.ids import SeededIds
-from tidegate.signals.memory import MemorySignals
 from tidegate.stores.base import Store
 from tidegate.stores.memory import MemoryStore
 from tidegate.testing.deployment import TENANT, Deployment, request_line
@@ -128,7 +128,7 @@ async def take_in(data: bytes, blobs: BlobStore) -> int:
         settings=DeskSettings(),
         store=deployment.store,
         blobs=blobs,
-        signals=deployment.signals,
+        pubsub=deployment.pubsub,
         models=Catalogue({}, None),
         clock=deployment.clock,
         ids=deployment.ids,
@@ -168,7 +168,7 @@ async def travel(lines: list[bytes], roads: Roads) -> Journey:
         deployment = Deployment(
             store=store,
             blobs=roads.make_blobs(),
-            signals=MemorySignals(),
+            pubsub=MemoryPubSub(),
             clock=clock,
             ids=SeededIds(random.Random(0)),
         )

@@ -8,7 +8,8 @@ from tidegate.application.content import Content
 from tidegate.config import load
 from tidegate.offline.input import TENANT
 from tidegate.offline.state import DATA_FOLDER
-from tidegate.wiring.rooms import LEDGER_FILE, open_ports
+from tidegate.wiring.backends import LEDGER_FILE
+from tidegate.wiring.context import open_ports
 
 
 async def committed(state: Path) -> frozenset[str]:

@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable
 from typing_extensions import override
 
 from tidegate.domain.errors import SandboxDied
+from tidegate.domain.ledger.values import Want
 from tidegate.endpoints.endpoint import Endpoint, Routes
 from tidegate.planning.sandboxed import InProcessPlanSandbox, PlanningTask, SandboxedPlanner
 from tidegate.processor.context import OpenPlanSandbox
 from tidegate.processor.settings import Settings
 from tidegate.sandbox.base import Sandbox
-from tidegate.stores.base import Want
 from tidegate.testing.deployment import Deployment
 from tidegate.upstreams.base import Call, Reply
 from tidegate.upstreams.memory import MemoryUpstream

@@ -16,9 +16,9 @@ from tidegate.endpoints.endpoint import Routes
 from tidegate.http_server.limits import ServerTimeouts
 from tidegate.http_server.server import WebServer, address_of, bind
 from tidegate.processor.settings import Claims, Drain, Settings as ProcessorSettings
+from tidegate.pubsub.memory import MemoryPubSub
 from tidegate.runtime.clock import Clock
 from tidegate.runtime.ids import SeededIds
-from tidegate.signals.memory import MemorySignals
 from tidegate.stores.base import Store
 from tidegate.stores.memory import MemoryStore
 from tidegate.testing.contract.stores import ManualClock
@@ -59,7 +59,7 @@ class ApiWorld:
     clock: Clock = field(default_factory=ManualClock)
     store: Store = field(init=False)
     blobs: BlobStore = field(default_factory=MemoryBlobs)
-    signals: MemorySignals = field(default_factory=MemorySignals)
+    pubsub: MemoryPubSub = field(default_factory=MemoryPubSub)
     models: FixedModels = field(default_factory=lambda: FixedModels("tide-1", "org/tide-2"))
     ids: SeededIds = field(default_factory=lambda: SeededIds(random.Random(7)))
     log: RememberedLog = field(default_factory=RememberedLog)
@@ -82,7 +82,7 @@ async def served(world: ApiWorld) -> AsyncIterator[ApiWorld]:
         settings=world.settings,
         store=world.store,
         blobs=world.blobs,
-        signals=world.signals,
+        pubsub=world.pubsub,
         models=world.models,
         clock=world.clock,
         ids=world.ids,
@@ -115,7 +115,7 @@ async def served_and_run(
 
     Without `settings` it looks for work every 20 ms and, when stopped, waits for no reply.
     """
-    behind = Deployment(world.store, world.blobs, world.signals, world.clock, world.ids)
+    behind = Deployment(world.store, world.blobs, world.pubsub, world.clock, world.ids)
     quick = ProcessorSettings(claims=Claims(poll_seconds=0.02), drain=Drain(stop_grace_seconds=0))
     async with served(world), behind.processor(routes, settings or quick):
         yield world

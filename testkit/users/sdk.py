@@ -57,7 +57,7 @@ class SdkUser:
             TimeoutError: it does not hold after `WAIT_SECONDS_MAX`.
         """
         async with asyncio.timeout(WAIT_SECONDS_MAX):
-            with self.world.signals.listen(("batch/",)) as listener:
+            with self.world.pubsub.listen(("batch/",)) as listener:
                 while not holds(batch := await self.client.batches.retrieve(batch_id)):
                     await listener.wait(0.05)
         return batch

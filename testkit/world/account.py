@@ -17,20 +17,20 @@ from testkit.world.holdings import Holdings
 from testkit.world.windows import Windows
 from tidegate.domain.batch import NEXT, Batch, Counts, Problem, Status
 from tidegate.domain.claim import Claim, Kind, Unit
-from tidegate.domain.shard import Verdict
-from tidegate.runtime.clock import Clock
-from tidegate.stores.base import (
+from tidegate.domain.ledger.values import (
     ClaimedBatch,
     ClaimedShards,
     Commit,
     Plan,
     Poll,
+    Repair,
     ShardCommit,
     States,
-    Store,
     Want,
 )
-from tidegate.stores.upkeep import Repair
+from tidegate.domain.shard import Verdict
+from tidegate.runtime.clock import Clock
+from tidegate.stores.base import Store
 from tidegate.wire.plan_format import unpack_all
 
 PROCESSOR_DEATHS_MAX = 2

@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 
 from testkit.world.environment import Environment
 from testkit.world.host import Host
-from testkit.world.ports import HostBlobs, HostSignals, behind
+from testkit.world.ports import HostBlobs, HostPubSub, behind
 from tidegate.application.context import Application
 from tidegate.application.settings import Settings
 from tidegate.domain.errors import StorageBroken, TidegateError
@@ -84,7 +84,7 @@ class Front:
             settings=_SETTINGS,
             store=behind(ground.store, host),
             blobs=HostBlobs(ground.blobs, host, appends=ground.blobs.appends),
-            signals=HostSignals(ground.signals, host),
+            pubsub=HostPubSub(ground.pubsub, host),
             models=Catalogue({}, None),
             clock=host.clock,
             ids=ground.ids,

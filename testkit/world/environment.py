@@ -15,9 +15,9 @@ from testkit.world.members import Living
 from testkit.world.observed import WatchedBlobs, watched
 from testkit.world.odds import Odds
 from testkit.world.timeline import Timeline
+from tidegate.pubsub.base import PubSub
+from tidegate.pubsub.memory import MemoryPubSub
 from tidegate.runtime.ids import SeededIds
-from tidegate.signals.base import Signals
-from tidegate.signals.memory import MemorySignals
 from tidegate.stores.base import Store
 from tidegate.testing.loop import LoopClock
 
@@ -78,7 +78,7 @@ class Environment:
             self.holdings,
             self.living,
         )
-        self.signals: Signals = MemorySignals()
+        self.pubsub: PubSub = MemoryPubSub()
         self.calm = False
         self.calm_since: float | None = None
         self.leapt_at = float("-inf")

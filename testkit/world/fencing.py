@@ -12,10 +12,9 @@ from testkit.world.account import Account, Right
 from testkit.world.broken import Broken
 from tidegate.domain.blob_names import PlanBlob, ResultBlob, parse
 from tidegate.domain.claim import Kind, Unit
+from tidegate.domain.ledger.values import Commit, Repair
 from tidegate.domain.shard import Verdict
 from tidegate.runtime.clock import Clock
-from tidegate.stores.base import Commit
-from tidegate.stores.upkeep import Repair
 
 
 class Fencing:
@@ -38,7 +37,7 @@ class Fencing:
         assert batch_id, writer
         self._owners.setdefault(writer, owner)
 
-    async def after_condemn(
+    async def after_fence_and_list_deletable(
         self, answer: Sequence[str], _names: Sequence[str], *, idle_seconds: float
     ) -> None:
         """Record which blobs may be deleted.

@@ -15,9 +15,9 @@ from tidegate.blobs.base import BlobStore
 from tidegate.domain.batch import Batch
 from tidegate.domain.errors import BlobMissing
 from tidegate.domain.file import File, Part, cut, merged
+from tidegate.domain.ledger.values import Repair
 from tidegate.runtime.clock import Clock
 from tidegate.stores.base import Store
-from tidegate.stores.upkeep import Repair
 
 
 class _InputLine(msgspec.Struct):
@@ -222,7 +222,7 @@ class Holdings:
         if not kept.deleted:
             await self._check(file_id, kept)
 
-    async def after_condemn(
+    async def after_fence_and_list_deletable(
         self, answer: Sequence[str], _names: Sequence[str], *, idle_seconds: float
     ) -> None:
         """Record which blobs may be deleted: from now on no row may ever point to them."""

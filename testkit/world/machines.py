@@ -11,7 +11,7 @@ from testkit.world.environment import FAULTS_SECONDS, MODELS, Environment, Repor
 from testkit.world.host import Host
 from testkit.world.model_server import ModelServer, SimulatedCell
 from testkit.world.planning import SimulatedPlanCell
-from testkit.world.ports import HostBlobs, HostSignals, behind
+from testkit.world.ports import HostBlobs, HostPubSub, behind
 from tidegate.collector.duty import CollectorContext as CollectorTools
 from tidegate.collector.service import Collector
 from tidegate.collector.settings import Settings as CollectorSettings
@@ -144,7 +144,7 @@ class Machines:
                 settings=settings,
                 store=store,
                 blobs=HostBlobs(ground.blobs, host, appends=ground.blobs.appends),
-                signals=HostSignals(ground.signals, host),
+                pubsub=HostPubSub(ground.pubsub, host),
                 clock=host.clock,
                 ids=_Named(ground.ids, host, self._hosts),
                 rng=rng,
@@ -206,7 +206,7 @@ class Machines:
                 settings=settings,
                 store=store,
                 blobs=HostBlobs(ground.blobs, host, appends=appends),
-                signals=HostSignals(ground.signals, host),
+                pubsub=HostPubSub(ground.pubsub, host),
                 routes=routes,
                 clock=host.clock,
                 ids=ground.ids,

@@ -18,7 +18,9 @@ class Living:
         self._until: dict[str, float] = {}
         self._same_since = -math.inf
 
-    async def after_beat(self, _answer: None, owner: str, *, lease_seconds: float) -> None:
+    async def after_renew_membership(
+        self, _answer: None, owner: str, *, lease_seconds: float
+    ) -> None:
         """Record that a processor is counted, perhaps for the first time."""
         self._forget_dead()
         if owner not in self._until:

@@ -16,6 +16,9 @@ class _Watched:
     """A ledger whose effects an account records. Nothing else may happen in between."""
 
     def __init__(self, store: Store, listeners: tuple[object, ...], complaints: Complaints) -> None:
+        hooks = {name for one in listeners for name in dir(one) if name.startswith("after_")}
+        unknown = {name for name in hooks if not hasattr(store, name.removeprefix("after_"))}
+        assert not unknown, f"no verbs of a ledger: {unknown}"
         self._store = store
         self._listeners = listeners
         self._complaints = complaints

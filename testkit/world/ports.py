@@ -12,7 +12,7 @@ from typing_extensions import override
 from testkit.world.host import Host, Port
 from tidegate.blobs.base import NAMES_MAX, BlobHealth, BlobStore, BlobWriter
 from tidegate.domain.errors import ConnectFailed, ReplyBroken, StorageBroken, StorageFull, TimedOut
-from tidegate.signals.base import Listener, Signals
+from tidegate.pubsub.base import Listener, PubSub
 from tidegate.upstreams.base import Call, Reply, Upstream
 
 T = TypeVar("T")
@@ -211,22 +211,22 @@ class _HostWriter(BlobWriter):
         self._data.clear()
 
 
-class HostSignals(Signals):
+class HostPubSub(PubSub):
     """A pubsub as a host sees it: some messages are lost, perhaps all."""
 
-    def __init__(self, signals: Signals, host: Host) -> None:
-        self._signals = signals
+    def __init__(self, pubsub: PubSub, host: Host) -> None:
+        self._pubsub = pubsub
         self._host = host
 
     @override
-    def notify(self, topic: str) -> None:
+    def publish(self, topic: str) -> None:
         host = self._host
         if host.alive and host.rng.random() >= host.odds.signal_lost:
-            self._signals.notify(topic)
+            self._pubsub.publish(topic)
 
     @override
     def listen(self, prefixes: tuple[str, ...]) -> AbstractContextManager[Listener]:
-        return self._signals.listen(prefixes)
+        return self._pubsub.listen(prefixes)
 
 
 class HostUpstream(Upstream):

@@ -17,7 +17,7 @@ async def test_a_download_goes_on_and_resumes_through_a_compaction() -> None:
     pieces = [chance.randbytes(chance.randrange(1, 9_000)) for _ in range(200)]
     whole = b"".join(pieces)
     async with served(ApiWorld()) as world, httpx.AsyncClient(base_url=world.url) as client:
-        behind = Deployment(world.store, world.blobs, world.signals, world.clock, world.ids)
+        behind = Deployment(world.store, world.blobs, world.pubsub, world.clock, world.ids)
         file_id = await scattered(behind, pieces)
         path = f"/v1/files/{file_id}/content"
         async with client.stream("GET", path) as reply:

@@ -14,11 +14,11 @@ from testkit.power.files import InlineThreads, PowerLossFiles
 from testkit.power.life import Open, cut_everywhere, live
 from testkit.power.sweeps import compact, forget, purge, sweep
 from testkit.power.vfs import sqlite_on
-from tidegate.blobs.disk import Disk
 from tidegate.blobs.filesystem import FilesystemBlobs
+from tidegate.blobs.filesystem.disk import Disk
 from tidegate.domain.batch import Status
 from tidegate.runtime.ids import SeededIds
-from tidegate.stores.executor import InlineExecutor
+from tidegate.stores.lanes import InlineExecutor
 from tidegate.stores.sqlite import SqliteStore, connection
 from tidegate.testing.contract.stores import ManualClock
 
@@ -207,7 +207,7 @@ async def test_a_ledger_without_full_flushes_is_found(
 
 
 async def test_a_life_can_be_cut_while_it_is_lived(tmp_path: Path) -> None:
-    """The disk fails in the middle of a call, and whatever runs on it ends there."""
+    """The disk fails in the middle of a call, and everything that runs on it ends there."""
     whole = await live(tmp_path, machine(), (a_batch_at_work,))
     (created,) = (moment for moment in whole.moments if moment.step == "created")
     disk = PowerLossDisk(tmp_path)

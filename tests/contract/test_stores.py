@@ -1,4 +1,4 @@
-"""Every ledger keeps the contract, SQLite with its work inline and in threads."""
+"""Every ledger passes the contract suite, SQLite with its work inline and in threads."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,23 +7,23 @@ from pathlib import Path
 import pytest
 
 from tidegate.stores.base import Store
-from tidegate.stores.executor import InlineExecutor, ThreadExecutor
+from tidegate.stores.lanes import InlineExecutor, ThreadExecutor
 from tidegate.stores.memory import MemoryStore
 from tidegate.stores.sqlite import SqliteStore
 from tidegate.testing.contract import (
+    stores_batch_ends as ends,
     stores_batches as batches,
     stores_claims as claims,
     stores_commits as commits,
     stores_compaction as compaction,
-    stores_drift as drift,
-    stores_ends as ends,
-    stores_fences as fences,
     stores_files as files,
     stores_garbage as garbage,
-    stores_holds as holds,
-    stores_living as living,
-    stores_poison as poison,
-    stores_upkeep as upkeep,
+    stores_garbage_results as garbage_results,
+    stores_members as members,
+    stores_quarantine as quarantine,
+    stores_renewals as renewals,
+    stores_repair as repair,
+    stores_retention as retention,
     stores_writers as writers,
 )
 from tidegate.testing.contract.stores import ManualClock
@@ -127,15 +127,15 @@ class TestClaimShards(claims.ClaimShardsContract):
     pass
 
 
-class TestClaimFinalizing(holds.ClaimFinalizingContract):
+class TestClaimFinalizing(renewals.ClaimFinalizingContract):
     pass
 
 
-class TestRenew(holds.RenewContract):
+class TestRenew(renewals.RenewContract):
     pass
 
 
-class TestHandBack(holds.HandBackContract):
+class TestHandBack(renewals.HandBackContract):
     pass
 
 
@@ -159,7 +159,7 @@ class TestFinishBatch(ends.FinishBatchContract):
     pass
 
 
-class TestLiving(living.LivingContract):
+class TestMembers(members.MembersContract):
     pass
 
 
@@ -167,27 +167,27 @@ class TestBeginWriter(writers.BeginWriterContract):
     pass
 
 
-class TestCrashes(poison.CrashesContract):
+class TestCrashes(quarantine.CrashesContract):
     pass
 
 
-class TestSuspect(poison.SuspectContract):
+class TestSuspect(quarantine.SuspectContract):
     pass
 
 
-class TestListUnusedFiles(upkeep.ListUnusedFilesContract):
+class TestListUnusedFiles(retention.ListUnusedFilesContract):
     pass
 
 
-class TestReleaseFiles(upkeep.ReleaseFilesContract):
+class TestReleaseFiles(retention.ReleaseFilesContract):
     pass
 
 
-class TestOldBatches(upkeep.OldBatchesContract):
+class TestOldBatches(retention.OldBatchesContract):
     pass
 
 
-class TestPurge(upkeep.PurgeContract):
+class TestPurge(retention.PurgeContract):
     pass
 
 
@@ -199,15 +199,15 @@ class TestRetained(garbage.RetainedContract):
     pass
 
 
-class TestCondemnUploads(garbage.CondemnUploadsContract):
+class TestDeletableUploads(garbage.DeletableUploadsContract):
     pass
 
 
-class TestCondemnPlans(garbage.CondemnPlansContract):
+class TestDeletablePlans(garbage.DeletablePlansContract):
     pass
 
 
-class TestCondemnResults(fences.CondemnResultsContract):
+class TestDeletableResults(garbage_results.DeletableResultsContract):
     pass
 
 
@@ -219,9 +219,9 @@ class TestSwapParts(compaction.SwapPartsContract):
     pass
 
 
-class TestReferences(drift.ReferencesContract):
+class TestReferences(repair.ReferencesContract):
     pass
 
 
-class TestRepair(drift.RepairContract):
+class TestRepair(repair.RepairContract):
     pass

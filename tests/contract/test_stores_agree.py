@@ -7,10 +7,10 @@ from typing_extensions import override
 
 from testkit.power.store_machine import examples, run
 from tidegate.stores.base import Store
-from tidegate.stores.executor import InlineExecutor
+from tidegate.stores.lanes import InlineExecutor
 from tidegate.stores.sqlite import SqliteStore
 from tidegate.testing.contract.stores_agreement import Agreement
-from tidegate.testing.contract.stores_agreement_upkeep import UpkeepAgreement
+from tidegate.testing.contract.stores_agreement_collector import CollectorAgreement
 
 
 class WithSqlite(Agreement):
@@ -32,11 +32,11 @@ class Life(WithSqlite):
     pass
 
 
-class LifeAndUpkeep(UpkeepAgreement, WithSqlite):
+class LifeAndCollector(CollectorAgreement, WithSqlite):
     pass
 
 
 TestLife = Life.TestCase
 TestLife.settings = examples(100)
-TestLifeAndUpkeep = LifeAndUpkeep.TestCase
-TestLifeAndUpkeep.settings = examples(150)
+TestLifeAndCollector = LifeAndCollector.TestCase
+TestLifeAndCollector.settings = examples(150)

@@ -1,4 +1,4 @@
-"""At most one holder may write for a unit, whatever is asked of a ledger in whatever order."""
+"""At most one holder may write for a unit, after any calls in any order."""
 
 from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, replace
@@ -14,11 +14,16 @@ from testkit.power.store_machine import LedgerMachine, OnDisk, OnMemory, example
 from tidegate.domain.blob_names import ResultBlob
 from tidegate.domain.claim import Claim, Kind, Unit
 from tidegate.domain.errors import ClaimLost
+from tidegate.domain.ledger import (
+    claims as claim_rules,
+    commits as commit_rules,
+    garbage as garbage_rules,
+)
+from tidegate.domain.ledger.claims import taken
+from tidegate.domain.ledger.values import ShardCommit, Want
 from tidegate.domain.shard import Shard, Tally, Verdict, judge
-from tidegate.stores import fences, ledger
-from tidegate.stores.base import ShardCommit, Store, Want
-from tidegate.stores.executor import InlineExecutor
-from tidegate.stores.ledger import taken
+from tidegate.stores.base import Store
+from tidegate.stores.lanes import InlineExecutor
 from tidegate.stores.sqlite import SqliteStore
 from tidegate.testing.contract.stores import (
     LEASE,
@@ -142,7 +147,7 @@ class Claims(LedgerMachine):
                 self.end(claim, self.store.finish_batch(claim, at=self.clock.now()))
 
     def writer(self, batch_id: str, owner: str) -> str:
-        """Return the writer under which a process writes; it begins anew when it was fenced."""
+        """Return the writer under which a process writes; it begins a new one after a fence."""
         name = self.writers.get((batch_id, owner), "")
         if not name or name in self.fenced:
             name = f"{owner}-{len(self.fenced)}-{batch_id}"
@@ -160,7 +165,7 @@ class Claims(LedgerMachine):
         batch_id, owner = data.draw(st.sampled_from(sorted(self.writers)))
         name = self.writers[batch_id, owner]
         blob = ResultBlob(batch_id=batch_id, writer=name, label="uncommitted").name
-        gone = run(self.store.condemn([blob], idle_seconds=0))
+        gone = run(self.store.fence_and_list_deletable([blob], idle_seconds=0))
         holds = [self.units[unit] for unit in self.shards(batch_id)]
         held = [
             hold
@@ -252,35 +257,37 @@ def any_epoch(
     )
 
 
-def same_epoch(hold: ledger.Hold, owner: str, expires_at: float) -> ledger.Hold:
+def same_epoch(hold: claim_rules.Hold, owner: str, expires_at: float) -> claim_rules.Hold:
     return replace(taken(hold, owner, expires_at), epoch=max(1, hold.epoch))
 
 
-def kept_by_anybody(hold: ledger.Hold | None, claim: Claim) -> bool:
+def kept_by_anybody(hold: claim_rules.Hold | None, claim: Claim) -> bool:
     return hold is not None and not hold.ended
 
 
-def before_it_expires(hold: ledger.Hold, now: float, *, ending: bool) -> bool:
+def before_it_expires(hold: claim_rules.Hold, now: float, *, ending: bool) -> bool:
     return not hold.ended
 
 
-def never_stays(claims: Iterable[ledger.Hold], now: float) -> fences.Fate:
-    return fences.Fate.FENCE
+def never_stays(claims: Iterable[claim_rules.Hold], now: float) -> garbage_rules.Fate:
+    return garbage_rules.Fate.FENCE
 
 
-def same_hold(hold: ledger.Hold) -> ledger.Hold:
+def same_hold(hold: claim_rules.Hold) -> claim_rules.Hold:
     return hold
 
 
 @pytest.mark.parametrize(
     ("module", "name", "wrong"),
     [
-        pytest.param(ledger, "judge", any_epoch, id="epochs do not fence"),
-        pytest.param(ledger, "taken", same_epoch, id="epochs do not grow"),
-        pytest.param(ledger, "is_kept", kept_by_anybody, id="anybody renews"),
-        pytest.param(fences, "writer_fate", never_stays, id="a collector fences whom it likes"),
-        pytest.param(ledger, "fenced", same_hold, id="a fence raises no epoch"),
-        pytest.param(ledger, "is_claimable", before_it_expires, id="claims do not last"),
+        pytest.param(commit_rules, "judge", any_epoch, id="epochs do not fence"),
+        pytest.param(claim_rules, "taken", same_epoch, id="epochs do not grow"),
+        pytest.param(claim_rules, "is_kept", kept_by_anybody, id="anybody renews"),
+        pytest.param(
+            garbage_rules, "writer_fate", never_stays, id="a collector fences whom it likes"
+        ),
+        pytest.param(claim_rules, "fenced", same_hold, id="a fence raises no epoch"),
+        pytest.param(claim_rules, "is_claimable", before_it_expires, id="claims do not last"),
     ],
 )
 def test_a_ledger_that_lets_others_write_is_found(

@@ -14,10 +14,11 @@ from tidegate.domain import shard
 from tidegate.domain.batch import Status
 from tidegate.domain.claim import Claim
 from tidegate.domain.file import Part, merged
+from tidegate.domain.ledger import commits as commit_rules
+from tidegate.domain.ledger.values import Commit, ShardCommit, Want
 from tidegate.domain.shard import Shard, Tally, Verdict, is_done, judge
-from tidegate.stores import ledger
-from tidegate.stores.base import Commit, ShardCommit, Store, Want
-from tidegate.stores.executor import InlineExecutor
+from tidegate.stores.base import Store
+from tidegate.stores.lanes import InlineExecutor
 from tidegate.stores.sqlite import SqliteStore
 from tidegate.testing.contract.stores import (
     LEASE,
@@ -162,8 +163,8 @@ def any_segment(
 @pytest.mark.parametrize(
     ("module", "name", "wrong"),
     [
-        pytest.param(ledger, "judge", any_sequence, id="sequences do not fence"),
-        pytest.param(ledger, "judge", any_segment, id="repeats are not known"),
+        pytest.param(commit_rules, "judge", any_sequence, id="sequences do not fence"),
+        pytest.param(commit_rules, "judge", any_segment, id="repeats are not known"),
         pytest.param(shard, "any_done", lambda *_: False, id="no bits are read"),
     ],
 )

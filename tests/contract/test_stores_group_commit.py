@@ -18,7 +18,7 @@ from tidegate.domain.errors import (
     StorageFull,
     StoreUnavailable,
 )
-from tidegate.stores.executor import Executor, Lane, Step, ThreadExecutor, Worker
+from tidegate.stores.lanes import Executor, Lane, Step, ThreadExecutor, Worker
 from tidegate.stores.sqlite import SqliteStore, files
 from tidegate.testing.contract.stores import START, TENANT, ManualClock, a_batch, upload
 

@@ -8,15 +8,15 @@ from typing import LiteralString
 import apsw
 import pytest
 
-from tidegate.stores.sqlite import aging, claims, compaction, drift, garbage, living, writers
+from tidegate.stores.sqlite import claims, files, garbage, members, repair, retention
 from tidegate.stores.sqlite.connection import MIGRATIONS, Reader, Writer, migrate
 
 MODULES: list[Mapping[str, LiteralString]] = [
-    module.SQL for module in (aging, compaction, drift, garbage, living, writers)
+    module.SQL for module in (files, garbage, members, repair, retention)
 ]
 SCANS = {
     "forget_dead": {"living"},  # There are few.
-    "get_living": {"living"},
+    "list_members": {"living"},
     "list_fragmented": {"f"},  # Every file is looked at once, and its parts are counted by index.
     "list_unused_files": {"f"},  # The name of what its two indexes found.
 }

@@ -8,11 +8,11 @@ import apsw
 import pytest
 
 from tidegate.domain.file import Part
+from tidegate.domain.ledger.values import Purged
 from tidegate.domain.shard import Verdict
-from tidegate.stores.executor import InlineExecutor
+from tidegate.stores.lanes import InlineExecutor
 from tidegate.stores.sqlite import SqliteStore
 from tidegate.stores.sqlite.connection import MIGRATIONS
-from tidegate.stores.upkeep import Purged
 from tidegate.testing.contract.stores import (
     LEASE,
     START,
@@ -116,9 +116,9 @@ async def test_all_that_was_there_is_there(new: Path, old: Path, clock: ManualCl
 async def test_what_was_at_work_goes_on(old: Path, clock: ManualClock) -> None:
     async with opened(old, clock) as store:
         late = a_blob("late", writer="anna")
-        assert await store.condemn([late], idle_seconds=1) == [], "its owner lives"
+        assert await store.fence_and_list_deletable([late], idle_seconds=1) == [], "its owner lives"
         clock.turn(LEASE)
-        assert await store.condemn([late], idle_seconds=1) == [late]
+        assert await store.fence_and_list_deletable([late], idle_seconds=1) == [late]
         (taken,) = await claim_shards(store, "bert")
         assert (taken.shard.crashes, taken.shard.deaths, taken.shard.suspect) == (1, {}, None)
         await store.begin_writer("writer_b", batch_id="batch_1", owner="bert", at=START)
@@ -136,4 +136,4 @@ async def test_what_has_had_its_time_goes(old: Path, clock: ManualClock) -> None
         assert over.batch_id == "batch_3"
         assert await store.drop_batches(["batch_1", "batch_3"]) == 1
         pending = "uploads/pending"
-        assert await store.condemn([pending], idle_seconds=0) == [pending]
+        assert await store.fence_and_list_deletable([pending], idle_seconds=0) == [pending]

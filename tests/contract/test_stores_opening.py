@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from tidegate.domain.errors import SettingsInvalid, StorageBroken, StorageFull, StoreUnavailable
-from tidegate.stores.executor import InlineExecutor, ThreadExecutor
-from tidegate.stores.sqlite import SqliteStore, claims, offers
+from tidegate.stores.lanes import InlineExecutor, ThreadExecutor
+from tidegate.stores.sqlite import SqliteStore, claims
 from tidegate.stores.sqlite.connection import MIGRATIONS, migrate, translated
 from tidegate.stores.sqlite.rows import BatchRow, FileRow
 from tidegate.testing.contract.stores import (
@@ -100,7 +100,7 @@ async def test_what_a_poll_asks_is_answered_from_an_index_in_order(
     statement: str, ledger: apsw.Connection
 ) -> None:
     table, index = PLANS[statement]
-    text = {**claims.SQL, **offers.SQL}[statement]
+    text = {**claims.SQL, **claims.SQL}[statement]
     plan = ledger.execute(
         "EXPLAIN QUERY PLAN " + text, dict.fromkeys(re.findall(r":(\w+)", text), 0)
     )

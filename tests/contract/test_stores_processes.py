@@ -12,7 +12,7 @@ import pytest
 from tidegate.domain.batch import Status
 from tidegate.domain.shard import Verdict
 from tidegate.stores.base import Store
-from tidegate.stores.executor import InlineExecutor, ThreadExecutor
+from tidegate.stores.lanes import InlineExecutor, ThreadExecutor
 from tidegate.stores.sqlite import SqliteStore
 from tidegate.testing.contract.stores import (
     LEASE,
@@ -36,8 +36,8 @@ class Start(Protocol):
 PREAMBLE = """
 import asyncio, sys
 from pathlib import Path
-from tidegate.stores.base import Want
-from tidegate.stores.executor import ThreadExecutor
+from tidegate.domain.ledger.values import Want
+from tidegate.stores.lanes import ThreadExecutor
 from tidegate.stores.sqlite import SqliteStore
 from tidegate.testing.contract.stores import ManualClock, START, TENANT, a_batch, a_plan
 
@@ -71,7 +71,7 @@ COMMIT_OR_CONDEMN = (
     PREAMBLE
     + """
 from tidegate.domain.file import Part
-from tidegate.stores.base import Commit, ShardCommit
+from tidegate.domain.ledger.values import Commit, ShardCommit
 from tidegate.domain.shard import Tally
 
 def blob(number):
@@ -85,8 +85,8 @@ async def commit(store, number):
                      writer=f"writer_{number}")
     return await store.commit(request) == ["accepted"]
 
-async def condemn(store, number):
-    return await store.condemn([blob(number)], idle_seconds=1) == [blob(number)]
+async def fence(store, number):
+    return await store.fence_and_list_deletable([blob(number)], idle_seconds=1) == [blob(number)]
 
 async def main(verb):
     clock = ManualClock(START + 60)
@@ -97,7 +97,7 @@ async def main(verb):
             if await verb(store, number):
                 print(number)
 
-asyncio.run(main({"commit": commit, "condemn": condemn}[sys.argv[2]]))
+asyncio.run(main({"commit": commit, "fence": fence}[sys.argv[2]]))
 """
 )
 
@@ -115,7 +115,7 @@ asyncio.run(main())
 )
 
 
-VERBS = ("commit", "condemn")
+VERBS = ("commit", "fence")
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ async def test_no_shard_is_given_twice(pair: tuple[Store, Store]) -> None:
     assert sorted(numbers) == list(range(40))
 
 
-async def test_fifty_renewals_at_once_are_all_kept(
+async def test_fifty_concurrent_renewals_all_count(
     pair: tuple[Store, Store], clock: ManualClock
 ) -> None:
     await planned(pair[0], shards=[("m", 1)] * 50)
@@ -204,7 +204,7 @@ async def test_commits_of_both_all_count(pair: tuple[Store, Store]) -> None:
 
 @pytest.fixture
 async def start() -> AsyncIterator[Start]:
-    """Start processes, and leave none behind whatever becomes of the test."""
+    """Start processes, and end them with the test, also if it fails."""
     processes: list[asyncio.subprocess.Process] = []
 
     async def one(script: str, *arguments: str) -> asyncio.subprocess.Process:
@@ -255,8 +255,8 @@ async def test_of_a_commit_and_a_fence_in_two_processes_one_wins(
             await store.begin_writer(f"writer_{number}", batch_id="batch_1", owner=owner, at=START)
             await claim_shards(store, owner, limit=1)
         processes = [await start(COMMIT_OR_CONDEMN, str(path), verb) for verb in VERBS]
-        committed, condemned = await go(processes)
-        assert sorted(committed + condemned) == list(range(60))
+        committed, deletable = await go(processes)
+        assert sorted(committed + deletable) == list(range(60))
         names = [reference.blob for reference in await store.list_references(after="r", limit=99)]
         assert names == sorted(f"results/batch_1/writer_{number}.x" for number in committed)
         batch = await store.get_batch(TENANT, "batch_1")

@@ -21,10 +21,11 @@ from testkit.world.timeline import Timeline
 from tidegate.collector.settings import Settings
 from tidegate.domain.batch import Batch
 from tidegate.domain.errors import StorageBroken
+from tidegate.domain.ledger.values import ClaimedShard, Want
 from tidegate.domain.shard import Verdict
+from tidegate.pubsub.memory import MemoryPubSub
 from tidegate.runtime.ids import SeededIds
-from tidegate.signals.memory import MemorySignals
-from tidegate.stores.base import ClaimedShard, Store, Want
+from tidegate.stores.base import Store
 from tidegate.stores.memory import MemoryStore
 from tidegate.testing.deployment import Deployment, request_line
 from tidegate.testing.loop import LoopClock, run_virtual
@@ -52,7 +53,7 @@ class Watched:
             self.ledger, complaints, self.account, Fencing(self.account, clock), holdings
         )
         ids = SeededIds(random.Random(0))
-        self.deployment = Deployment(self.store, self.blobs, MemorySignals(), clock, ids)
+        self.deployment = Deployment(self.store, self.blobs, MemoryPubSub(), clock, ids)
         self.collector = collector_of(self.deployment, Settings(upload_seconds_max=HOUR))
         self.exposure = Exposure(self.account, HOLDER, LINES_OF_A_SHARD)
         self.batch: Batch | None = None
@@ -111,8 +112,8 @@ async def failed(world: Watched, held: ClaimedShard, writer: str) -> list[Verdic
     return await results_of(world.deployment, world.batch, held, writer, bad=True)
 
 
-async def condemn(world: Watched, name: str) -> None:
-    assert await world.store.condemn([name], idle_seconds=0) == [name]
+async def fence_and_list_deletable(world: Watched, name: str) -> None:
+    assert await world.store.fence_and_list_deletable([name], idle_seconds=0) == [name]
 
 
 def test_more_lines_than_the_valves_allow_are_noticed() -> None:
@@ -134,7 +135,7 @@ def test_results_that_a_collector_has_fenced_off_do_not_count_any_more() -> None
         await world.store.hand_back([second.claim])
         world.answer(1, 2)
         await asyncio.sleep(LEASE_SECONDS)
-        await condemn(world, name)
+        await fence_and_list_deletable(world, name)
         right = world.account.right(first.claim.unit)
         assert (right.epoch, right.fenced) == (1, True)
         assert not world.account.right(second.claim.unit).fenced
@@ -169,7 +170,7 @@ def test_a_fenced_writer_may_be_tidied_up_after_while_its_owner_works_on() -> No
         await world.blobs.vanish(f"results/{batch.id}/{WRITER}.errors")
         name = await write_unseen(world, "seg_1")
         await world.collector.collect()
-        await condemn(world, name)
+        await fence_and_list_deletable(world, name)
         assert not world.account.right(second.claim.unit).fenced
         await world.begin_writer("writer_2")
         assert await failed(world, second, "writer_2") == [Verdict.ACCEPTED]
@@ -196,9 +197,9 @@ def test_a_collector_that_fences_a_claim_that_lives_is_noticed() -> None:
     async def story(world: Watched) -> None:
         await world.begin()
         name = await write_unseen(world, "seg_1")
-        assert await world.store.condemn([name], idle_seconds=0) == []
+        assert await world.store.fence_and_list_deletable([name], idle_seconds=0) == []
         with broken("18-fence"), pytest.raises(Broken, match="has not expired"):
-            await condemn(world, name)
+            await fence_and_list_deletable(world, name)
 
     told(story)
 
@@ -211,9 +212,9 @@ def test_a_planner_whose_plan_was_let_go_has_no_right_any_more() -> None:
         name = f"plans/{batch.id}/{held.claim.epoch}"
         await world.blobs.put(name, b"half a plan")
         with broken("18-fence"), pytest.raises(Broken, match="has not expired"):
-            await condemn(world, name)
+            await fence_and_list_deletable(world, name)
         await asyncio.sleep(LEASE_SECONDS)
-        await condemn(world, name)
+        await fence_and_list_deletable(world, name)
         assert world.account.right(held.claim.unit).fenced
 
     told(story)
@@ -227,21 +228,21 @@ def test_the_living_change_when_one_comes_leaves_or_has_been_silent_for_its_leas
         store = watched(ledger, Complaints(Timeline()), living)
         async with ledger:
             await asyncio.sleep(1.0)
-            await store.beat("a", lease_seconds=4.0)
+            await store.renew_membership("a", lease_seconds=4.0)
             assert living.same_since == 1.0
             await asyncio.sleep(1.0)
-            await store.beat("b", lease_seconds=LEASE_SECONDS)
-            await store.beat("a", lease_seconds=LEASE_SECONDS)
+            await store.renew_membership("b", lease_seconds=LEASE_SECONDS)
+            await store.renew_membership("a", lease_seconds=LEASE_SECONDS)
             assert living.same_since == 2.0
             await asyncio.sleep(3.0)
             await store.leave("b")
             await store.leave("b")
             assert living.same_since == 5.0
-            assert await store.get_living() == ("a",)
+            assert await store.list_members() == ("a",)
             await asyncio.sleep(LEASE_SECONDS)
-            assert await store.get_living() == ()
+            assert await store.list_members() == ()
             assert living.same_since == 2.0 + LEASE_SECONDS
-            await store.beat("a", lease_seconds=LEASE_SECONDS)
+            await store.renew_membership("a", lease_seconds=LEASE_SECONDS)
             assert living.same_since == 5.0 + LEASE_SECONDS
 
     run_virtual(story())

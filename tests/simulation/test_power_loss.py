@@ -14,9 +14,9 @@ from testkit.power.files import InlineThreads, PowerLossFiles
 from testkit.power.vfs import sqlite_on
 from tidegate.blobs.filesystem import FilesystemBlobs
 from tidegate.domain.batch import Status
+from tidegate.pubsub.memory import MemoryPubSub
 from tidegate.runtime.ids import SeededIds
-from tidegate.signals.memory import MemorySignals
-from tidegate.stores.executor import InlineExecutor
+from tidegate.stores.lanes import InlineExecutor
 from tidegate.stores.sqlite import SqliteStore
 from tidegate.testing.deployment import Deployment, ok, request_line
 from tidegate.testing.loop import LoopClock, run_virtual
@@ -52,7 +52,7 @@ async def life(disk: PowerLossDisk, lives: Lives, seed: int) -> None:
                 disk.root / "ledger.sqlite", clock, InlineExecutor(), vfs=vfs
             ) as ledger:
                 ids = SeededIds(random.Random(seed))
-                deployment = Deployment(ledger, blobs, MemorySignals(), clock, ids)
+                deployment = Deployment(ledger, blobs, MemoryPubSub(), clock, ids)
                 await see_through(deployment, lives)
         finally:
             await blobs.aclose()

@@ -19,7 +19,7 @@ from tidegate.runtime.health import Condition
 from tidegate.testing.deployment import Deployment, model_of, ok
 from tidegate.upstreams.base import Call, Reply
 from tidegate.upstreams.memory import MemoryUpstream
-from tidegate.wiring.rooms import storage_condition
+from tidegate.wiring.context import storage_condition
 
 FULL = StorageFull("No room is left on this device.")
 LEASE_SECONDS = 15.0

@@ -27,7 +27,7 @@ SETTINGS = Settings(
 )
 FEW = replace(SETTINGS, limits=InFlightLimits(in_flight_max=4))
 WRITES = (
-    "beat",
+    "renew_membership",
     "begin_writer",
     "check",
     "claim_finalizing",

@@ -47,7 +47,7 @@ async def test_an_idle_processor_makes_few_calls_and_only_membership_writes(
         await asyncio.sleep(5.0)
         calls = counted(world.store)
         await asyncio.sleep(SECONDS)
-        assert set(calls) == {"poll", "beat"}
+        assert set(calls) == {"poll", "renew_membership"}
         assert calls.total() <= CALLS_A_SECOND_MAX * SECONDS
 
 

@@ -9,10 +9,10 @@ from testkit.scenarios.collecting import Told, collecting, collector_of, ender_o
 from testkit.scenarios.scenario import at_once, fails, lines, meets, now, run_scenario, scenario
 from tidegate.domain.batch import Batch, Counts, Status
 from tidegate.domain.errors import StorageBroken, StorageFull, StoreUnavailable
+from tidegate.domain.ledger.values import Want
 from tidegate.planning.settings import Planning, UnknownModel
 from tidegate.processor.fallback_finalizer import PATIENCE_SECONDS
 from tidegate.processor.settings import Settings
-from tidegate.stores.base import Want
 from tidegate.testing.deployment import Deployment, ok
 from tidegate.testing.loop import LoopClock
 from tidegate.upstreams.base import Call, Reply
@@ -124,7 +124,7 @@ async def test_claims_of_the_dead_are_waited_for(world: Deployment) -> None:
     await abandoned(world, batch, answered=3)
     await world.cancel(batch.id)
     # The keeper had renewed the claims before it counted its owner for as long.
-    for owner in await world.store.get_living():
+    for owner in await world.store.list_members():
         await world.store.leave(owner)
     begun = now()
     assert (await collector_of(world).collect()).batches_ended == 1
@@ -152,7 +152,7 @@ async def test_books_that_nobody_closed_are_closed(world: Deployment) -> None:
 async def test_what_processors_can_do_is_left_to_them(world: Deployment) -> None:
     batch = await world.submit(lines(3))
     await world.cancel(batch.id)
-    await world.store.beat("proc", lease_seconds=LEASE_SECONDS)
+    await world.store.renew_membership("proc", lease_seconds=LEASE_SECONDS)
     collector = collector_of(world)
     for report in (await collector.look(), await collector.collect()):
         assert (report.batches_left, report.batches_ended) == (1, 0)
@@ -229,7 +229,7 @@ async def test_the_clock_of_the_ledger_decides_and_nothing_is_planned(world: Dep
     behind = LoopClock(asyncio.get_running_loop())
     behind.skew_seconds = -10.0
     settings = Settings(planning=Planning(unknown_model=UnknownModel.REJECT_BATCH))
-    slow = Deployment(world.store, world.blobs, world.signals, behind, world.ids)
+    slow = Deployment(world.store, world.blobs, world.pubsub, behind, world.ids)
     await ender_of(slow, settings).end_all(lambda: False)
     assert (await world.get(batch.id)).status is Status.EXPIRED
 
@@ -292,7 +292,7 @@ async def test_a_ledger_that_does_not_answer_holds_up_a_round_for_a_while_only(
 async def test_a_stop_in_the_midst_is_obeyed_and_nothing_stays_claimed(world: Deployment) -> None:
     batch = await world.submit(lines(30), window_seconds=WINDOW_SECONDS)
     await abandoned(world, batch, answered=3)
-    for owner in await world.store.get_living():
+    for owner in await world.store.list_members():
         await world.store.leave(owner)
     await world.cancel(batch.id)
     # Its claims live: the ender waits for them.
@@ -322,14 +322,14 @@ async def test_an_ender_is_not_counted_and_takes_no_part_of_any_limit(world: Dep
     await world.cancel(batch.id)
     beats: list[str] = []
     fails(world.store, "end_unplanned", StoreUnavailable("away"), until=now() + 12.0)
-    beat = world.store.beat
+    renew_membership = world.store.renew_membership
 
     async def heard(owner: str, *, lease_seconds: float) -> None:
         beats.append(owner)
-        await beat(owner, lease_seconds=lease_seconds)
+        await renew_membership(owner, lease_seconds=lease_seconds)
 
-    setattr(world.store, "beat", heard)  # noqa: B010 - a port is replaced
+    setattr(world.store, "renew_membership", heard)  # noqa: B010 - a port is replaced
     await ender_of(world).end_all(lambda: False)
     assert (await world.get(batch.id)).status is Status.CANCELLED
-    assert now() > LEASE_SECONDS / 3, "too soon for a keeper to beat"
+    assert now() > LEASE_SECONDS / 3, "too soon for a renewal of membership"
     assert beats == []

@@ -114,13 +114,13 @@ async def test_one_that_leaves_gives_its_part_back_at_once(world: Deployment) ->
         async with world.processor(server.routes(), SETTINGS):
             await until(lambda: server.by_door[0] == server.by_door[1] == 4)
         left = now()
-        assert len(await world.store.get_living()) == 1
+        assert len(await world.store.list_members()) == 1
         await until(lambda: server.by_door[0] == 8, within_seconds=1.5)
         assert now() - left < 1.5
         ended = await world.end_of(batch.id)
     assert ended.counts.completed == 400
     assert set(server.calls.values()) == {1}
-    assert await world.store.get_living() == ()
+    assert await world.store.list_members() == ()
 
 
 @scenario

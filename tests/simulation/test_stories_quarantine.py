@@ -16,11 +16,11 @@ from tidegate.domain.errors import (
     StorageBroken,
     StoreUnavailable,
 )
+from tidegate.domain.ledger.values import Want
 from tidegate.domain.shard import DEATHS_TO_BLAME
 from tidegate.endpoints.endpoint import Endpoint, Routes
 from tidegate.planning.settings import Planning
 from tidegate.processor.settings import SandboxLimits as CellSettings, Settings
-from tidegate.stores.base import Want
 from tidegate.testing.deployment import Deployment, ok, request_line
 from tidegate.upstreams.base import Call, Reply
 from tidegate.upstreams.memory import MemoryUpstream
@@ -240,7 +240,7 @@ async def test_deaths_under_an_earlier_holder_count(world: Deployment) -> None:
         (held,) = await world.store.claim_shards("before", [want], lease_seconds=5.0)
         for _ in range(deaths):
             await world.store.record_suspect(held.shards[0].claim, index)
-            await world.store.record_death(held.shards[0].claim, index)
+            await world.store.record_sandbox_death(held.shards[0].claim, index)
         await world.store.hand_back([held.shards[0].claim])
     (held,) = await world.store.claim_shards("before", [want], lease_seconds=5.0)
     await world.store.record_suspect(held.shards[0].claim, 0)
@@ -265,7 +265,13 @@ async def test_an_answer_that_is_lost_is_asked_for_again(world: Deployment) -> N
     batch_id = await lost_batch(world, 5)
     since = now()
     fails(world.store, "record_suspect", StoreUnavailable("away"), until=since + 10.0)
-    fails(world.store, "record_death", StoreUnavailable("away"), since=since, until=since + 20.0)
+    fails(
+        world.store,
+        "record_sandbox_death",
+        StoreUnavailable("away"),
+        since=since,
+        until=since + 20.0,
+    )
 
     async def answer(call: Call) -> Reply:
         if call.headers["x-request-id"].endswith("_3"):
@@ -293,7 +299,7 @@ async def test_a_ledger_that_loses_what_it_wrote_ends_the_processor_and_its_cell
     assert (sandbox.calls, sandbox.open) == ([], 0)
 
 
-@pytest.mark.parametrize("verb", ["record_suspect", "record_death"])
+@pytest.mark.parametrize("verb", ["record_suspect", "record_sandbox_death"])
 @scenario
 async def test_a_shard_that_is_anothers_by_now_is_dropped(world: Deployment, verb: str) -> None:
     batch_id = await lost_batch(world, 5)

@@ -100,7 +100,7 @@ async def test_a_rolling_restart_under_load_fails_and_repeats_nothing(world: Dep
     assert [batch.status for batch in ended] == [Status.COMPLETED] * 3
     assert [batch.counts.failed for batch in ended] == [0] * 3
     assert sum(server.calls.values()) == len(server.calls) == 900
-    assert await world.store.get_living() == ()
+    assert await world.store.list_members() == ()
     for batch in ended:
         assert len(await world.results(batch)) == 300
 

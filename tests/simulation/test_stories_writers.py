@@ -8,9 +8,9 @@ from typing_extensions import override
 from testkit.scenarios.scenario import at_once, lines, now, scenario
 from tidegate.blobs.memory import MemoryBlobs
 from tidegate.domain.blob_names import ResultBlob, parse
+from tidegate.domain.ledger.values import Commit
 from tidegate.domain.shard import Verdict
 from tidegate.processor.settings import Settings
-from tidegate.stores.base import Commit
 from tidegate.stores.memory import MemoryStore
 from tidegate.testing.deployment import Deployment, ok
 from tidegate.upstreams.base import Call, Reply
@@ -44,7 +44,7 @@ class Watched(MemoryStore):
             for number, hold in claims.items():
                 job.holds[number] = type(hold)(epoch=hold.epoch)
             name = ResultBlob(batch_id=commit.batch_id, writer=commit.writer, label="unused").name
-            assert await self.condemn([name], idle_seconds=0) == [name]
+            assert await self.fence_and_list_deletable([name], idle_seconds=0) == [name]
             job.holds.update(claims)
         verdicts = await super().commit(commit)
         self.refused += Verdict.ACCEPTED not in verdicts

@@ -26,13 +26,13 @@ from tidegate.processor.context import ProcessorContext
 from tidegate.processor.leases.renewer import ThreadLeaseRenewer
 from tidegate.processor.service import Processor
 from tidegate.processor.settings import Claims, Settings
+from tidegate.pubsub.memory import MemoryPubSub
 from tidegate.runtime.clock import SystemClock
 from tidegate.runtime.ids import RandomIds
 from tidegate.sandbox.child import OpenUpstream, isolate_process, redirect_stdout, serve
 from tidegate.sandbox.process import ProcessSandbox, ProcessSandboxSettings
-from tidegate.signals.memory import MemorySignals
 from tidegate.stores.base import Store
-from tidegate.stores.executor import ThreadExecutor
+from tidegate.stores.lanes import ThreadExecutor
 from tidegate.stores.sqlite import SqliteStore
 from tidegate.testing.deployment import TENANT, ok
 from tidegate.upstreams.base import Call, Reply, Upstream
@@ -102,7 +102,7 @@ async def work(data: Path, batch_id: str) -> None:
                 settings=SETTINGS,
                 store=store,
                 blobs=blobs,
-                signals=MemorySignals(),
+                pubsub=MemoryPubSub(),
                 routes=routes,
                 clock=SystemClock(),
                 ids=ids,

@@ -102,7 +102,7 @@ def test_a_place_without_a_ledger_is_refused_and_stays_as_it_is(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
     memory = run_to_end("gc", "--data-dir", str(tmp_path), "--set", "store.kind=memory")
     assert memory.returncode == REFUSED
-    assert "nothing for gc to do" in memory.stderr
+    assert "gc needs a store.kind" in memory.stderr
 
 
 def left_by_a_killed_server(folder: Path) -> tuple[str, str]:

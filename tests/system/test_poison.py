@@ -12,10 +12,10 @@ from pathlib import Path
 from testkit.scenarios.scenario import lines
 from tidegate.blobs.filesystem import FilesystemBlobs
 from tidegate.domain.batch import Status
+from tidegate.pubsub.memory import MemoryPubSub
 from tidegate.runtime.clock import SystemClock
 from tidegate.runtime.ids import SeededIds
-from tidegate.signals.memory import MemorySignals
-from tidegate.stores.executor import ThreadExecutor
+from tidegate.stores.lanes import ThreadExecutor
 from tidegate.stores.sqlite import SqliteStore
 from tidegate.testing.deployment import Deployment, request_line
 
@@ -32,7 +32,7 @@ async def deployment(data: Path) -> AsyncIterator[Deployment]:
         await stack.enter_async_context(store)
         blobs = FilesystemBlobs(data / "blobs")
         stack.push_async_callback(blobs.aclose)
-        yield Deployment(store, blobs, MemorySignals(), clock, SeededIds(random.Random(0)))
+        yield Deployment(store, blobs, MemoryPubSub(), clock, SeededIds(random.Random(0)))
 
 
 async def supervise(data: Path, batch_id: str) -> list[int]:

@@ -152,7 +152,7 @@ def test_the_operators_of_serve_see_how_many_are_alive(tmp_path: Path) -> None:
 def test_a_processor_refuses_what_it_could_not_share(tmp_path: Path) -> None:
     where = ("--upstream", "http://127.0.0.1:1", "--data-dir", str(tmp_path / "data"))
     line = one_line(run_to_end("processor", *where, "--set", "store.kind=memory"))
-    assert "set store.kind to sqlite and blobs.kind to files" in line
+    assert "set store.kind to sqlite and blobs.kind to filesystem" in line
     assert "leave it out" in one_line(run_to_end("processor", "--supervised", "me"))
     line = one_line(run_to_end("processor", *where, "--supervised", "me"))
     assert "no other flag" in line

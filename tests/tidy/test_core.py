@@ -24,7 +24,7 @@ CORE = {
     *(
         "http_server",
         "sandbox",
-        "signals",
+        "pubsub",
         "stores",
         "supervisor",
         "telemetry",

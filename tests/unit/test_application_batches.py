@@ -24,9 +24,9 @@ from tidegate.blobs.memory import MemoryBlobs
 from tidegate.domain.batch import Status
 from tidegate.domain.errors import Conflict, NotFound, Refused
 from tidegate.domain.file import File, Part, Purpose
+from tidegate.pubsub.base import WORK, batch_topic
+from tidegate.pubsub.memory import MemoryPubSub
 from tidegate.runtime.ids import SeededIds
-from tidegate.signals.base import WORK, batch_topic
-from tidegate.signals.memory import MemorySignals
 from tidegate.stores.memory import MemoryStore
 from tidegate.testing.contract.stores import (
     START,
@@ -50,7 +50,7 @@ def make_app(settings: Settings | None = None) -> Application:
         settings=settings or Settings(),
         store=MemoryStore(clock),
         blobs=MemoryBlobs(),
-        signals=MemorySignals(),
+        pubsub=MemoryPubSub(),
         models=FixedModels("m", "n"),
         clock=clock,
         ids=SeededIds(random.Random(1)),
@@ -77,7 +77,7 @@ def request(
 async def test_a_created_batch_is_recorded_and_announced() -> None:
     app = make_app()
     await upload(app.store)
-    with app.signals.listen((WORK,)) as listener:
+    with app.pubsub.listen((WORK,)) as listener:
         batch = await create_batch(app, CALLER, request(metadata={"a": "b"}))
         assert await listener.wait(0) == {WORK}
     assert batch == await app.store.get_batch(TENANT, batch.id)
@@ -185,7 +185,7 @@ async def test_a_key_is_short_and_plain(key: str, *, fine: bool) -> None:
 async def test_a_cancel_is_announced_and_may_be_repeated() -> None:
     app = make_app()
     await app.store.create_batch(a_batch())
-    with app.signals.listen((WORK, "batch/")) as listener:
+    with app.pubsub.listen((WORK, "batch/")) as listener:
         batch = await cancel_batch(app, CALLER, "batch_1")
         assert await listener.wait(0) == {WORK, batch_topic("batch_1")}
     assert batch.status is Status.CANCELLING

@@ -16,8 +16,8 @@ from tidegate.application.upload_form import FILENAME_CHARACTERS_MAX, Field, Fil
 from tidegate.blobs.memory import MemoryBlobs
 from tidegate.domain.errors import Refused, StorageFull, StoreUnavailable, TooLarge
 from tidegate.domain.file import File, Part, Purpose
+from tidegate.pubsub.memory import MemoryPubSub
 from tidegate.runtime.ids import SeededIds
-from tidegate.signals.memory import MemorySignals
 from tidegate.stores.memory import MemoryStore
 from tidegate.testing.contract.stores import START, ManualClock
 
@@ -39,7 +39,7 @@ def make_app(
         settings=settings or Settings(),
         store=store or MemoryStore(clock),
         blobs=blobs or MemoryBlobs(),
-        signals=MemorySignals(),
+        pubsub=MemoryPubSub(),
         models=FixedModels("m"),
         clock=clock,
         ids=SeededIds(random.Random(1)),

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from testkit.faulty_files import FaultyFiles
-from tidegate.blobs.disk import Disk
 from tidegate.blobs.filesystem import FilesystemBlobs
+from tidegate.blobs.filesystem.disk import Disk
 from tidegate.domain.errors import StorageBroken, StorageFull
 
 
@@ -67,7 +67,7 @@ async def test_an_append_whose_directory_can_not_be_opened_flushes_the_name_late
 async def test_known_directories_are_forgotten_at_the_bound(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tidegate.blobs.disk.KNOWN_DIRECTORIES_MAX", 3)
+    monkeypatch.setattr("tidegate.blobs.filesystem.disk.KNOWN_DIRECTORIES_MAX", 3)
     files = FaultyFiles()
     disk = Disk(tmp_path, files)
     for name in ("a", "b", "a", "c", "d"):
@@ -176,7 +176,7 @@ async def test_a_directory_may_be_removed_as_often_as_the_bound_allows(
     monkeypatch: pytest.MonkeyPatch,
     times: int,
 ) -> None:
-    monkeypatch.setattr("tidegate.blobs.disk.DIRECTORY_TRIES_MAX", 3)
+    monkeypatch.setattr("tidegate.blobs.filesystem.disk.DIRECTORY_TRIES_MAX", 3)
     # Once in the way of every new blob, and three times with the lock.
     files.meet("create", (tmp_path / "data" / "a").rmdir, times=times)
     if times == 3:

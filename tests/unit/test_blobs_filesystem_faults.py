@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from testkit.faulty_files import FaultyFiles
-from tidegate.blobs.filesystem import BUFFER_BYTES, FilesystemBlobs
+from tidegate.blobs.filesystem import FilesystemBlobs
+from tidegate.blobs.filesystem.store import BUFFER_BYTES
 from tidegate.domain.errors import BlobMissing, BlobUnreadable, StorageBroken, StorageFull
 
 PATIENCE_SECONDS = 10.0
@@ -124,7 +125,7 @@ async def test_a_full_disk_in_mid_append_is_cut_back(
     assert await blobs.append("results", b"first", after=0) == 0
     files.write_bytes_max = 3
     files.fail("write", errno.ENOSPC, after=1)
-    with pytest.raises(StorageFull, match="free some to go on"):
+    with pytest.raises(StorageFull, match="free some space"):
         await blobs.append("results", b"second", after=0)
     assert (tmp_path / "data" / "results").read_bytes() == b"first"
     assert await blobs.append("results", b"third", after=0) == 5
@@ -252,7 +253,7 @@ async def test_a_read_without_descriptors_can_be_repeated(
 ) -> None:
     await blobs.put("kept", b"kept")
     files.fail("open_to_read", code)
-    with pytest.raises(StorageFull, match="free some to go on"):
+    with pytest.raises(StorageFull, match="free some space"):
         await blobs.read("kept", 0, 4)
     assert await blobs.read("kept", 0, 4) == b"kept"
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from typing_extensions import override
 
-from tidegate.blobs.files import SystemFiles
-from tidegate.blobs.filesystem import BUFFER_BYTES, FilesystemBlobs
+from tidegate.blobs.filesystem import FilesystemBlobs
+from tidegate.blobs.filesystem.files import SystemFiles
+from tidegate.blobs.filesystem.store import BUFFER_BYTES
 
 
 class Noting(SystemFiles):

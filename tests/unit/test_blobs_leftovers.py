@@ -11,14 +11,16 @@ from pathlib import Path
 import pytest
 
 from testkit.faulty_files import FaultyFiles
-from tidegate.blobs.filesystem import BUFFER_BYTES, FilesystemBlobs
+from tidegate.blobs.filesystem import FilesystemBlobs
+from tidegate.blobs.filesystem.store import BUFFER_BYTES
 from tidegate.domain.errors import StorageBroken
 
 # Another process that begins a blob, says so, and waits to be killed in the midst of it.
 WRITES_UNTIL_KILLED = """
 import asyncio, sys
 from pathlib import Path
-from tidegate.blobs.filesystem import BUFFER_BYTES, FilesystemBlobs
+from tidegate.blobs.filesystem import FilesystemBlobs
+from tidegate.blobs.filesystem.store import BUFFER_BYTES
 
 async def main():
     async with FilesystemBlobs(Path(sys.argv[1])).writer("uploads/one") as writer:

@@ -15,8 +15,8 @@ from tidegate.domain.batch import Batch
 from tidegate.domain.blob_names import ResultBlob
 from tidegate.domain.errors import BlobMissing, ClaimLost
 from tidegate.domain.file import File, Part, Purpose
+from tidegate.domain.ledger.values import Want
 from tidegate.domain.shard import Verdict
-from tidegate.stores.base import Want
 from tidegate.testing.deployment import TENANT, Deployment
 
 QUICK = Settings(

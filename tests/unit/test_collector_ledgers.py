@@ -13,11 +13,11 @@ from testkit.scenarios.scenario import Story, at_once, lines
 from tidegate.blobs.memory import MemoryBlobs
 from tidegate.collector.settings import Settings
 from tidegate.domain.batch import Status
+from tidegate.domain.ledger.values import Want
 from tidegate.domain.shard import Verdict
+from tidegate.pubsub.memory import MemoryPubSub
 from tidegate.runtime.ids import SeededIds
-from tidegate.signals.memory import MemorySignals
-from tidegate.stores.base import Want
-from tidegate.stores.executor import InlineExecutor
+from tidegate.stores.lanes import InlineExecutor
 from tidegate.stores.sqlite import SqliteStore
 from tidegate.testing.deployment import TENANT, Deployment, model_of, ok
 from tidegate.testing.loop import LoopClock, run_virtual
@@ -47,7 +47,7 @@ def tell(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Story], No
             yield Deployment(
                 store,
                 MemoryBlobs(appends=True),
-                MemorySignals(),
+                MemoryPubSub(),
                 clock,
                 SeededIds(random.Random(0)),
             )

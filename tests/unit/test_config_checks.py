@@ -40,7 +40,7 @@ def test_what_can_be_served_passes_and_leaves_nothing(tmp_path: Path) -> None:
         ),
         ({"data_dir": __file__}, r"can.t be used .Not a directory.: fix"),
         ({"data_dir": f"{__file__}/data"}, r"can.t be used .Not a directory.: fix"),
-        ({"store.kind": "memory"}, "loses track of the files on disk when it ends: set blobs.kind"),
+        ({"store.kind": "memory"}, "loses track of stored blobs when it ends: set blobs.kind"),
         ({"server.host": "203.0.113.7", "server.allow_open": True}, "set server.host to one"),
     ],
     ids=[

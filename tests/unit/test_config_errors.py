@@ -61,7 +61,8 @@ def test_a_complaint_names_the_model_whose_server_is_wrong() -> None:
         ("data_dir: 5", "data_dir must be a path, written as text."),
         ("upstream: {}", "upstream.url is required."),
         ("upstream: {url: u, headers: 5}", "upstream.headers must be a group of names and values."),
-        ("store: {kind: disk}", "store.kind must be 'sqlite' or 'memory'."),
+        ("store: {kind: disk}", "store.kind 'disk' is not installed: use one of memory, sqlite,"),
+        ("blobs: {kind: 5}", "blobs.kind must be text"),
         (
             "batch_api: {window_seconds_min: x}",
             "batch_api.window_seconds_min must be a whole number.",

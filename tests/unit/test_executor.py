@@ -8,7 +8,7 @@ import pytest
 from typing_extensions import override
 
 from tidegate.domain.errors import StoreUnavailable
-from tidegate.stores.executor import Executor, InlineExecutor, Step, ThreadExecutor, Worker
+from tidegate.stores.lanes import Executor, InlineExecutor, Step, ThreadExecutor, Worker
 
 
 class Recorder(Worker):

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 from testkit.scenarios.scenario import fails, now
 from tidegate.blobs.memory import MemoryBlobs
 from tidegate.domain.errors import StorageBroken, StorageFull, StoreUnavailable
+from tidegate.pubsub.memory import MemoryPubSub
 from tidegate.runtime.health import (
     PROBE_SECONDS,
     PROBE_SECONDS_FULL,
@@ -19,13 +20,12 @@ from tidegate.runtime.health import (
 )
 from tidegate.runtime.ids import RandomIds
 from tidegate.runtime.services import ShutdownRequest
-from tidegate.signals.memory import MemorySignals
 from tidegate.stores.memory import MemoryStore
 from tidegate.telemetry.logs import STORAGE_FREED, STORAGE_FULL
 from tidegate.telemetry.metrics import Metrics
 from tidegate.testing.loop import LoopClock, in_virtual_time, run_virtual
-from tidegate.wiring.rooms import Ports, operators_app
-from tidegate.wiring.serving import BatchServices, make_disk_space_monitor, ready_conditions
+from tidegate.wiring.context import Ports, operators_app
+from tidegate.wiring.serve import BatchServices, make_disk_space_monitor, ready_conditions
 
 FULL = StorageFull("no room")
 
@@ -106,7 +106,7 @@ def memory_ports() -> Ports:
     return Ports(
         store=MemoryStore(clock),
         blobs=MemoryBlobs(),
-        signals=MemorySignals(),
+        pubsub=MemoryPubSub(),
         clock=clock,
         ids=RandomIds(),
         registry=registry,

@@ -23,7 +23,7 @@ from testkit.scenarios.journey import Roads, Stopwatch, lines_of, travel
 from tidegate.processor.dispatch import dispatcher
 from tidegate.processor.dispatch.dispatcher import LANDINGS_AT_ONCE
 from tidegate.runtime.clock import Clock
-from tidegate.stores.executor import InlineExecutor
+from tidegate.stores.lanes import InlineExecutor
 from tidegate.stores.sqlite import SqliteStore
 from tidegate.telemetry.processor_metrics import ProcessorMetrics
 from tidegate.testing.loop import VirtualLoop

@@ -20,7 +20,7 @@ from tidegate.processor.leases.renewer import (
 from tidegate.processor.settings import Claims
 from tidegate.processor.write_gate import HOLDERS_FIRST_SECONDS
 from tidegate.stores.base import Store
-from tidegate.stores.executor import ThreadExecutor
+from tidegate.stores.lanes import ThreadExecutor
 from tidegate.stores.memory import MemoryStore
 from tidegate.stores.sqlite import SqliteStore
 from tidegate.testing.contract.stores import ManualClock, claim_shard, list_offers, planned
@@ -149,9 +149,9 @@ async def test_a_loop_that_makes_no_progress_is_not_counted(bench: Bench) -> Non
     async with bench.keeper(member="anna") as keeper:
         now = asyncio.get_running_loop().time()
         assert await keeper._keep_once(bench.store, now + QUICK.stall_seconds + 1.0) == []
-        assert await bench.store.get_living() == ()
+        assert await bench.store.list_members() == ()
         assert await keeper._keep_once(bench.store, now) == []
-        assert await bench.store.get_living() == ("anna",)
+        assert await bench.store.list_members() == ("anna",)
 
 
 async def test_the_owner_is_counted_from_another_thread(bench: Bench) -> None:
@@ -160,9 +160,9 @@ async def test_the_owner_is_counted_from_another_thread(bench: Bench) -> None:
         keeper.add([held.claim])
         await until(bench.renewed)
         bench.renewed.clear()
-        # The beat follows the renewal, so the second renewal comes after the first beat.
+        # Membership is renewed after the claims: the second renewal of claims follows it.
         await until(bench.renewed)
-        assert await bench.store.get_living() == ("anna",)
+        assert await bench.store.list_members() == ("anna",)
 
 
 async def test_a_full_disk_does_not_end_the_keeper(bench: Bench) -> None:
@@ -174,7 +174,7 @@ async def test_a_full_disk_does_not_end_the_keeper(bench: Bench) -> None:
     assert said == ["no room"] * 2
 
 
-@pytest.mark.parametrize("verb", ["renew", "beat"])
+@pytest.mark.parametrize("verb", ["renew", "renew_membership"])
 @in_virtual_time
 async def test_what_found_no_room_is_tried_again_soon(verb: str) -> None:
     store = MemoryStore(LoopClock(asyncio.get_running_loop()))

@@ -54,7 +54,7 @@ def test_the_document_has_every_route_and_no_other() -> None:
         settings=Settings().batch_api,
         store=world.store,
         blobs=MemoryBlobs(),
-        signals=world.signals,
+        pubsub=world.pubsub,
         models=world.models,
         clock=world.clock,
         ids=world.ids,

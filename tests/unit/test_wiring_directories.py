@@ -9,7 +9,7 @@ import pytest
 from testkit.faulty_files import FaultyFiles
 from tidegate.config import load
 from tidegate.domain.errors import SettingsInvalid, StorageBroken
-from tidegate.wiring.rooms import SCRATCH_FOLDER, make_directories, open_ports
+from tidegate.wiring.context import SCRATCH_FOLDER, make_directories, open_ports
 
 
 def test_every_new_name_is_flushed_in_its_directory(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from tidegate.config import load
 from tidegate.endpoints.endpoint import Routes
 from tidegate.planning.sandboxed import PlanningTask
 from tidegate.sandbox.process import ProcessSandbox
-from tidegate.wiring.rooms import open_ports, open_upstreams, processor_context
+from tidegate.wiring.context import open_ports, open_upstreams, processor_context
 from tidegate.wiring.sandbox import COMMAND, PLAN_COMMAND, decode_http_settings
 
 

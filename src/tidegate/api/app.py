@@ -19,9 +19,9 @@ from tidegate.application.context import Application
 from tidegate.blobs.base import BlobStore
 from tidegate.domain.errors import StorageBroken
 from tidegate.endpoints.catalogue import ModelLister
+from tidegate.pubsub.base import PubSub
 from tidegate.runtime.clock import Clock
 from tidegate.runtime.ids import IdMaker
-from tidegate.signals.base import Signals
 from tidegate.stores.base import Store
 
 
@@ -30,7 +30,7 @@ def build_app(  # noqa: PLR0913  # every port once, by keyword; there is nothing
     settings: Settings,
     store: Store,
     blobs: BlobStore,
-    signals: Signals,
+    pubsub: PubSub,
     models: ModelLister,
     clock: Clock,
     ids: IdMaker,
@@ -46,7 +46,7 @@ def build_app(  # noqa: PLR0913  # every port once, by keyword; there is nothing
         settings=settings.batch_api,
         store=store,
         blobs=blobs,
-        signals=signals,
+        pubsub=pubsub,
         models=models,
         clock=clock,
         ids=ids,

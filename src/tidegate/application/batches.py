@@ -22,9 +22,9 @@ from tidegate.application.settings import Settings
 from tidegate.domain.batch import Batch, Status
 from tidegate.domain.errors import Conflict, NotFound, Refused
 from tidegate.domain.file import Purpose
-from tidegate.signals.base import WORK, batch_topic
-from tidegate.stores.base import Page
-from tidegate.stores.ledger import no_batch
+from tidegate.domain.ledger.batches import no_batch
+from tidegate.domain.ledger.values import Page
+from tidegate.pubsub.base import WORK, batch_topic
 from tidegate.wire.batch_request import BatchRequest
 
 FILE_ID_CHARACTERS_MAX = 256
@@ -54,7 +54,7 @@ async def create_batch(
             "This Idempotency-Key was used before with another request body. Use a new key for a "
             "new request, or repeat the first request as it was."
         )
-    app.signals.notify(WORK)
+    app.pubsub.publish(WORK)
     return shown_batch(kept, app.settings)
 
 
@@ -156,8 +156,8 @@ async def cancel_batch(app: Application, principal: Principal, batch_id: str) ->
         raise no_batch(echo(batch_id))
     batch = await app.store.cancel_batch(principal.tenant, batch_id, at=app.clock.now())
     # Who runs it must stop, and shards that nobody holds must be claimed to be ended.
-    app.signals.notify(batch_topic(batch_id))
-    app.signals.notify(WORK)
+    app.pubsub.publish(batch_topic(batch_id))
+    app.pubsub.publish(WORK)
     return shown_batch(batch, app.settings)
 
 

@@ -6,9 +6,9 @@ from tidegate.application.content import Downloads
 from tidegate.application.settings import Settings
 from tidegate.blobs.base import BlobStore
 from tidegate.endpoints.catalogue import ModelLister
+from tidegate.pubsub.base import PubSub
 from tidegate.runtime.clock import Clock
 from tidegate.runtime.ids import IdMaker
-from tidegate.signals.base import Signals
 from tidegate.stores.base import Store
 
 
@@ -19,7 +19,7 @@ class Application:
     settings: Settings
     store: Store
     blobs: BlobStore
-    signals: Signals
+    pubsub: PubSub
     models: ModelLister
     clock: Clock
     ids: IdMaker

@@ -13,8 +13,8 @@ from tidegate.blobs.base import BlobWriter
 from tidegate.domain.blob_names import UploadBlob
 from tidegate.domain.errors import StoreUnavailable, TidegateError
 from tidegate.domain.file import File, Part, Purpose
-from tidegate.stores.base import Page
-from tidegate.stores.ledger import no_file
+from tidegate.domain.ledger.files import no_file
+from tidegate.domain.ledger.values import Page
 from tidegate.wire.batch_request import missing_parameter
 
 ABANDON_SECONDS_MAX = 5.0

@@ -1,7 +1,7 @@
-"""The promise of every blob store.
+"""The contract of every blob store.
 
 A blob is written once under a fresh name, or grows by `append`; it is never changed. What a
-writing method acknowledged survives power loss, where the back-end is `durable`. Names are paths of
+writing method acknowledged survives power loss if the back-end is `durable`. Names are paths of
 `[A-Za-z0-9._-]` segments joined by `/`; no segment is `.` or `..`.
 """
 
@@ -20,21 +20,21 @@ NAMES_MAX = 10_000  # of one page
 
 
 def is_name(name: str) -> bool:
-    """Say whether a name is well-formed, so that a blob may have it."""
+    """Return whether a name is well-formed, so that a blob may have it."""
     return len(name) <= NAME_CHARACTERS_MAX and _NAME.fullmatch(name) is not None
 
 
 def check_name(name: str) -> str:
-    """Return a well-formed blob name unchanged; anything else is a bug of ours."""
+    """Return a well-formed blob name unchanged; anything else is a bug in Tidegate."""
     assert is_name(name), name
     return name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlobHealth:
-    """How a blob store stands: `place` says where it is, for people.
+    """The state of a blob store; `place` is its location, for people.
 
-    `free_bytes` is how many more bytes it takes; None if it can't tell.
+    `free_bytes` is how many more bytes it takes; None if that is unknown.
     """
 
     place: str
@@ -43,7 +43,7 @@ class BlobHealth:
 
 
 class BlobWriter(ABC):
-    """Bytes on their way into one new blob. Leaving `async with` without `finish` drops them."""
+    """A writer of one new blob. Leaving `async with` without `finish` drops them."""
 
     @abstractmethod
     async def write(self, data: bytes) -> None:
@@ -77,17 +77,17 @@ class BlobWriter(ABC):
 
 
 class BlobStore(ABC):
-    """Named runs of bytes."""
+    """A store of named byte sequences."""
 
     @property
     @abstractmethod
     def durable(self) -> bool:
-        """Say whether what was acknowledged survives the end of the process and power loss."""
+        """Return whether what was acknowledged survives the end of the process and power loss."""
 
     @property
     @abstractmethod
     def appends(self) -> bool:
-        """Say whether `append` works here; if not, every commit is a blob of its own."""
+        """Return whether `append` works here; if not, every commit is a blob of its own."""
 
     @abstractmethod
     def writer(self, name: str) -> BlobWriter:
@@ -122,7 +122,7 @@ class BlobStore(ABC):
 
         Raises:
             BlobMissing: there is no such blob, or it is shorter.
-            BlobUnreadable: it may be there, but reading it failed; asking again may help.
+            BlobUnreadable: it may be there, but reading it failed; a later call may succeed.
             StorageFull: there are too many open files, or too little memory, to read it now.
         """
 
@@ -153,13 +153,13 @@ class BlobStore(ABC):
     ) -> list[str]:
         """Return names of finished blobs that begin with `prefix` and sort behind `after`.
 
-        These are the first `limit` ones, sorted; fewer only if no others are left.
+        These are the first `limit` ones, sorted; fewer only if there are no others.
         """
 
     async def name_pages(self, prefix: str) -> AsyncIterator[list[str]]:
         """Yield all names of finished blobs that begin with `prefix`, sorted, page by page.
 
-        Names that come or go meanwhile may be among them or not.
+        Names that are added or removed meanwhile may be included or not.
         """
         after = ""
         while page := await self.list_names(prefix, after=after):
@@ -174,20 +174,20 @@ class BlobStore(ABC):
 
         Raises:
             BlobMissing: there is no such blob.
-            BlobUnreadable: it may be there, but looking at it failed; asking again may help.
-            StorageFull: there are too many open files, or too little memory, to look at it now.
+            BlobUnreadable: it may be there, but its length can't be read now.
+            StorageFull: there are too many open files, or too little memory.
         """
 
     @abstractmethod
     async def count_leftovers(self) -> int:
-        """Count what writers that died left behind unfinished, as `remove_leftovers` would."""
+        """Count the unfinished blobs of dead writers that `remove_leftovers` would remove."""
 
     @abstractmethod
     async def remove_leftovers(self) -> int:
-        """Remove what writers that died left behind unfinished; return how many there were.
+        """Remove the unfinished blobs of dead writers; return how many there were.
 
-        What a living process is still writing, here or in another process, stays. What can't be
-        removed now is left for the next time.
+        Blobs that a live process, this one or another, is still writing stay. Those that can't be
+        removed now are left for the next call.
         """
 
     @abstractmethod
@@ -201,12 +201,12 @@ class BlobStore(ABC):
 
     @abstractmethod
     async def health(self) -> BlobHealth:
-        """Return how the store stands. Nothing is written.
+        """Return the state of the store. Nothing is written.
 
         Raises:
-            StorageBroken: it can't be looked at.
+            StorageBroken: its state can't be read.
         """
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Let go of files and threads. Twice is harmless."""
+        """Release files and threads. Closing twice is harmless."""

@@ -11,13 +11,13 @@ from tidegate.domain.errors import BlobMissing, StorageFull
 
 
 class MemoryBlobs(BlobStore):
-    """Keeps every blob in a dictionary; gone with the process.
+    """Keeps every blob in a dictionary, which ends with the process.
 
-    What it holds outlives `aclose`, so that a simulated process can be started again upon it.
+    Its blobs survive `aclose`, so that a simulated process can be restarted on it.
 
     Args:
         appends: whether blobs may grow, as on a local disk, or not, as in a bucket.
-        bytes_max: how many bytes all blobs together may have; None for no bound but the memory's.
+        bytes_max: how many bytes all blobs together may have; None for no bound.
     """
 
     def __init__(self, *, appends: bool = False, bytes_max: int | None = None) -> None:
@@ -94,7 +94,7 @@ class MemoryBlobs(BlobStore):
 
     @override
     async def count_leftovers(self) -> int:
-        # What is unfinished lies in its writer, and is gone with it.
+        # Unfinished bytes are in the writer, and end with it.
         return 0
 
     @override
@@ -122,7 +122,7 @@ class MemoryBlobs(BlobStore):
         """
         if self._bytes_max is not None and self._bytes + extra > self._bytes_max:
             raise StorageFull(
-                f"The blobs fill their {self._bytes_max} bytes of memory; delete files to go on."
+                f"The blobs fill their {self._bytes_max} bytes of memory; delete files."
             )
 
 

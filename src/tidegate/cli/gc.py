@@ -15,7 +15,7 @@ from tidegate.cli.settings_flags import Assignments, ConfigFile, flags_of
 from tidegate.collector.report import Report
 from tidegate.config import load
 from tidegate.telemetry.logs import configure
-from tidegate.wiring.collecting import run_collection
+from tidegate.wiring.gc import run_collection
 
 
 def gc(

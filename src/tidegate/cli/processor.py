@@ -12,7 +12,7 @@ from tidegate.config import Settings, check_processing, load, settings_from_json
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.supervisor.control_pipe import read_first_line
 from tidegate.telemetry.logs import configure, name_process
-from tidegate.wiring.processing import Processing, run_processor
+from tidegate.wiring.processor import Processing, run_processor
 
 STDIN = 0
 

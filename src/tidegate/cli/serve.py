@@ -10,7 +10,7 @@ from tidegate.cli.exit_codes import run_until_stopped
 from tidegate.cli.settings_flags import Assignments, ConfigFile, flags_of
 from tidegate.config import check_serving, load
 from tidegate.telemetry.logs import configure
-from tidegate.wiring.serving import Running, run_service
+from tidegate.wiring.serve import Running, run_service
 
 OPEN_WARNING = (
     "WARNING: no keys are set. Every user of {who} can read all files, run batches and cancel "

@@ -10,7 +10,7 @@ from tidegate.collector.report import Report
 from tidegate.domain.blob_names import UploadBlob
 from tidegate.domain.errors import BlobMissing, NotFound, StorageFull
 from tidegate.domain.file import File, Part, Walk
-from tidegate.stores.upkeep import Fragmented
+from tidegate.domain.ledger.values import Fragmented
 
 READ_BYTES = 2**20
 READ_PARTS = 1_000

@@ -12,7 +12,7 @@ from tidegate.collector.report import NAMES_MAX, Damage, Report
 from tidegate.collector.survivors import Unclear
 from tidegate.domain.batch import Batch, Status
 from tidegate.domain.errors import BlobMissing, BlobUnreadable
-from tidegate.stores.upkeep import Reference
+from tidegate.domain.ledger.values import Reference
 
 _RUNNING = frozenset({Status.IN_PROGRESS, Status.CANCELLING})
 
@@ -90,7 +90,7 @@ class Drift(Duty):
             readable = name not in await blobs.list_names(name, limit=1)
         if found is not None and found >= reference.bytes_needed:
             return None
-        if await store.unreferenced([name]):
+        if await store.list_unreferenced([name]):
             return None
         return Damage(blob=name, needed=reference.bytes_needed, found=found, readable=readable)
 

@@ -7,7 +7,7 @@ from typing_extensions import override
 from tidegate.collector.duty import Duty
 from tidegate.collector.pace import LOOK_MAX, PIECE
 from tidegate.collector.report import Report
-from tidegate.stores.upkeep import UnusedFile
+from tidegate.domain.ledger.values import UnusedFile
 
 
 class Expiry(Duty):

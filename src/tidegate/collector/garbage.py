@@ -17,13 +17,17 @@ class _Deleting(Duty):
         """Delete those of these blobs that the ledger gives up for good."""
         tools = self._tools
         idle_seconds = self._settings.upload_seconds_max
-        condemned = await tools.store.condemn(names, idle_seconds=idle_seconds) if names else []
+        deletable = (
+            await tools.store.fence_and_list_deletable(names, idle_seconds=idle_seconds)
+            if names
+            else []
+        )
         size = 0
-        for name in condemned:
+        for name in deletable:
             size += await self._length(name)
             await tools.blobs.delete(name)
-        tools.observer.on_blobs_deleted(len(condemned), size)
-        return Report(blobs_deleted=len(condemned), bytes_deleted=size)
+        tools.observer.on_blobs_deleted(len(deletable), size)
+        return Report(blobs_deleted=len(deletable), bytes_deleted=size)
 
     async def _measure(self, names: Sequence[str]) -> Report:
         size = 0
@@ -66,7 +70,7 @@ class Sweep(_Deleting):
     async def plan(self) -> Report:
         done = Report(leftovers_removed=await self._tools.blobs.count_leftovers())
         async for ours, strangers in self._pieces():
-            unneeded = await self._tools.store.unreferenced(ours)
+            unneeded = await self._tools.store.list_unreferenced(ours)
             done += _strange(strangers) + await self._measure(unneeded)
         return done
 
@@ -78,7 +82,7 @@ class Sweep(_Deleting):
         async for ours, strangers in self._pieces():
             for name in strangers:
                 tools.observer.on_unknown_blob(name)
-            unneeded = await tools.store.unreferenced(ours)
+            unneeded = await tools.store.list_unreferenced(ours)
             done += _strange(strangers) + await self._delete(unneeded)
         return done
 

@@ -19,7 +19,7 @@ class FinalizeOrphans(Duty):
         found = await self._tools.store.list_ending(limit=LOOK_MAX)
         if not found:
             return Report()
-        if await self._tools.store.get_living():
+        if await self._tools.store.list_members():
             return Report(batches_left=len(found))
         return Report(batches_ended=len(found))
 
@@ -28,12 +28,12 @@ class FinalizeOrphans(Duty):
         tools = self._tools
         await self._pace.turn()
         found = await tools.store.list_ending(limit=LOOK_MAX)
-        if not found or await tools.store.get_living():
+        if not found or await tools.store.list_members():
             return Report(batches_left=len(found))
         await tools.ender.end_all(lambda: self._pace.stopping)
         ended = await self._ended(found)
         left = await tools.store.list_ending(limit=NAMES_MAX)
-        if await tools.store.get_living():
+        if await tools.store.list_members():
             return Report(batches_ended=ended, batches_left=len(left))
         overdue = tuple(batch.id for batch in left)
         if overdue:

@@ -8,10 +8,10 @@ from tidegate.collector.survivors import Place, Survivors, Unclear, read_places
 from tidegate.domain.batch import Batch, Counts
 from tidegate.domain.errors import NotFound
 from tidegate.domain.file import Part
+from tidegate.domain.ledger.values import FileRepair, Repair, ShardRepair
 from tidegate.domain.shard import Shard, Tally, count_done, is_done, no_lines_done, with_done
 from tidegate.domain.usage import Usage
 from tidegate.stores.base import Store
-from tidegate.stores.upkeep import FileRepair, Repair, ShardRepair
 
 TRIES_MAX = 5
 

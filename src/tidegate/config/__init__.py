@@ -8,20 +8,16 @@ from tidegate.config.checks import check_processing, check_serving
 from tidegate.config.load import Loaded, load, settings_from_json, settings_to_json
 from tidegate.config.names import names
 from tidegate.config.settings import (
-    BlobsKind,
     Server,
     Settings,
-    StoreKind,
     UpstreamSettings,
     is_loopback,
 )
 
 __all__ = [
-    "BlobsKind",
     "Loaded",
     "Server",
     "Settings",
-    "StoreKind",
     "UpstreamSettings",
     "check_processing",
     "check_serving",

@@ -5,7 +5,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from tidegate.config.settings import BlobsKind, Settings, StoreKind, UpstreamSettings
+from tidegate.config.kinds import MEMORY
+from tidegate.config.settings import Settings, UpstreamSettings
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.http_server.server import bind
 from tidegate.upstreams.transport.tls import make_context
@@ -36,11 +37,11 @@ def check_processing(settings: Settings) -> None:
 
 
 def _check_kinds(settings: Settings) -> None:
-    # A new ledger knows no blob on disk, so its collector would remove them all, including those
+    # A new ledger knows no stored blob, so its collector would remove them all, including those
     # of another server with a ledger in the same directory.
-    if settings.store.kind is StoreKind.MEMORY and settings.blobs.kind is BlobsKind.FILES:
+    if settings.store.kind == MEMORY != settings.blobs.kind:
         raise SettingsInvalid(
-            "A ledger in memory loses track of the files on disk when it ends: set blobs.kind to "
+            "A ledger in memory loses track of stored blobs when it ends: set blobs.kind to "
             "memory as well, or store.kind to sqlite."
         )
 

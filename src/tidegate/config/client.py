@@ -1,4 +1,4 @@
-"""Where the client commands find their server: flags, then the variables of OpenAI's SDKs."""
+"""The address of the server for client commands: flags, then the variables of OpenAI's SDKs."""
 
 import os
 from collections.abc import Mapping

@@ -10,6 +10,7 @@ from tidegate.api.settings import Limits as ApiLimits, Settings as ApiSettings
 from tidegate.application.settings import Settings as DeskSettings
 from tidegate.collector.settings import Settings as CollectorSettings
 from tidegate.config.keys import numbered, tenants_of
+from tidegate.config.kinds import FILESYSTEM, MEMORY, SQLITE, find_entry_point
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.endpoints.endpoint import BackoffSettings
 from tidegate.endpoints.limiters.aimd import AimdSettings
@@ -79,7 +80,7 @@ class UpstreamSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """Where the API listens, and who may use it.
+    """The address of the API, and who may use it.
 
     Each of `keys`, and each line of `keys_file`, is a key, or a key and its tenant with a blank
     between them. Without a tenant the key is for the tenant `default`. Blank lines of the file,
@@ -135,32 +136,36 @@ class Logs:
     format: LogFormat = LogFormat.CONSOLE
 
 
-class StoreKind(StrEnum):
-    """Where the ledger is kept."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendSettings:
+    """Which back-end of a family is used.
 
-    SQLITE = "sqlite"  # One file in the data directory; survives power loss.
-    MEMORY = "memory"  # Lost when the process ends: for trials.
+    `options` are the settings of a back-end from another package, passed to it unread.
+    """
 
-
-class BlobsKind(StrEnum):
-    """Where the bytes of files are kept."""
-
-    FILES = "files"  # Under the data directory; survives power loss.
-    MEMORY = "memory"  # Lost when the process ends: for trials.
+    kind: str
+    options: Mapping[str, object] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StoreSettings:
-    """Which ledger is used."""
+class StoreSettings(BackendSettings):
+    """The back-end of the ledger."""
 
-    kind: StoreKind = StoreKind.SQLITE
+    kind: str = SQLITE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BlobsSettings:
-    """Which blob store is used."""
+class BlobsSettings(BackendSettings):
+    """The back-end of the bytes of files."""
 
-    kind: BlobsKind = BlobsKind.FILES
+    kind: str = FILESYSTEM
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PubSubSettings(BackendSettings):
+    """The back-end of wake-ups between processes."""
+
+    kind: str = MEMORY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +179,7 @@ class Settings:
     upstreams: Mapping[str, UpstreamSettings] = field(default_factory=dict)
     store: StoreSettings = field(default_factory=StoreSettings)
     blobs: BlobsSettings = field(default_factory=BlobsSettings)
+    pubsub: PubSubSettings = field(default_factory=PubSubSettings)
     api: Api = field(default_factory=Api)
     batch_api: DeskSettings = field(default_factory=DeskSettings)
     processor: ProcessorSettings = field(default_factory=ProcessorSettings)
@@ -210,6 +216,12 @@ class Settings:
                 f"processors must be from 0 (the API alone) to {PROCESSORS_MAX}, "
                 f"not {self.processors}."
             )
+        for family, chosen in (
+            ("store", self.store),
+            ("blobs", self.blobs),
+            ("pubsub", self.pubsub),
+        ):
+            find_entry_point(family, chosen.kind)
         self._check_cells()
         self.api_settings()
         server = self.server
@@ -225,10 +237,11 @@ class Settings:
         Raises:
             SettingsInvalid: the ledger or the blobs are kept in memory.
         """
-        if self.store.kind is StoreKind.MEMORY or self.blobs.kind is BlobsKind.MEMORY:
+        if MEMORY in {self.store.kind, self.blobs.kind}:
             raise SettingsInvalid(
                 "A processor in a process of its own can't see what another process keeps in "
-                "memory: set store.kind to sqlite and blobs.kind to files, or use `tidegate serve` "
+                "memory: set store.kind to sqlite and blobs.kind to filesystem, or use "
+                "`tidegate serve` "
                 "with processors 1."
             )
 

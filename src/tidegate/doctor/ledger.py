@@ -9,7 +9,7 @@ from tidegate.domain.batch import LIVE
 from tidegate.domain.errors import TidegateError
 from tidegate.runtime.clock import Clock
 from tidegate.stores.health import OldestBatch, StoreHealth
-from tidegate.wiring.looking import look_at_storage
+from tidegate.wiring.inspect import inspect_storage
 
 AREA = "ledger"
 
@@ -17,7 +17,7 @@ AREA = "ledger"
 async def examine_storage(settings: Settings, clock: Clock) -> AsyncIterator[Finding]:
     """Look at ledger and blobs, beside the processes that work on them."""
     try:
-        async for health in look_at_storage(settings, clock):
+        async for health in inspect_storage(settings, clock):
             if isinstance(health, StoreHealth):
                 for finding in judge_ledger(health, clock.now()):
                     yield finding
@@ -33,7 +33,7 @@ def judge_blobs(health: BlobHealth) -> Finding:
         return warn(
             "blobs",
             f"They are kept in {health.place}, and are gone when their process ends.",
-            "Set blobs.kind to files, unless this is a trial.",
+            "Set blobs.kind to filesystem, unless this is a trial.",
         )
     return ok("blobs", f"They are kept in {health.place}.")
 
@@ -109,6 +109,6 @@ def _oldest(oldest: OldestBatch, overdue: int, now: float) -> Finding:
         return warn(
             area,
             f"{words} It waits: {oldest.waiting_for}",
-            "Mend what it waits for; see the model servers below.",
+            "Fix what it waits for; see the model servers below.",
         )
     return ok(area, words)

@@ -11,7 +11,7 @@ from tidegate.config import Settings
 from tidegate.doctor.finding import Finding, fail, ok, warn
 from tidegate.domain.errors import SettingsInvalid, TidegateError
 from tidegate.upstreams.base import Call, Reply, Upstream
-from tidegate.wiring.looking import opened_upstreams
+from tidegate.wiring.inspect import opened_upstreams
 
 ANSWER_SECONDS_MAX = 10.0
 PROBE_SECONDS_MAX = 60.0

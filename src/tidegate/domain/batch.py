@@ -8,7 +8,7 @@ from tidegate.domain.usage import Usage
 
 
 class Status(StrEnum):
-    """Where a batch is in its life."""
+    """The status of a batch in its life."""
 
     VALIDATING = "validating"  # Accepted; its lines are not yet checked and planned.
     FAILED = "failed"  # Terminal: the input can't be run; `problems` says why.
@@ -105,17 +105,17 @@ class Batch:
 
     @property
     def is_terminal(self) -> bool:
-        """Say whether the batch has ended for good."""
+        """Return whether the batch is terminal."""
         return self.status in TERMINAL
 
     @property
     def is_cancelling(self) -> bool:
-        """Say whether the user asked for its end and it has not ended yet."""
+        """Return whether the user asked for its end and it has not ended yet."""
         return self.status is Status.CANCELLING
 
     @property
     def is_planned(self) -> bool:
-        """Say whether its lines were checked and turned into shards."""
+        """Return whether its lines were checked and turned into shards."""
         return self.in_progress_at is not None
 
 

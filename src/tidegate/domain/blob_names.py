@@ -1,4 +1,4 @@
-"""What a blob's name says about who may write it, so that a collector can fence the writer first.
+"""The writer that a blob's name encodes, so that a collector can fence it first.
 
 A name carries the id of an upload, the epoch of a planning, or the writer of results: each of them
 can be ended for good in the ledger (PROTOCOL 18), which age can't.
@@ -14,7 +14,7 @@ _RESULT = re.compile(r"results/([^/]+)/([^/.]+)\.([^/]+)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadBlob:
-    """Bytes that a user sends, or that a compaction writes anew."""
+    """Bytes that a user uploads, or that a compaction rewrites."""
 
     upload_id: str
 
@@ -39,7 +39,7 @@ class PlanBlob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultBlob:
-    """Results of a batch by one writer. `label` tells its blobs apart."""
+    """Results of a batch by one writer. `label` distinguishes its blobs."""
 
     batch_id: str
     writer: str
@@ -55,7 +55,7 @@ BlobName = UploadBlob | PlanBlob | ResultBlob
 
 
 def parse(name: str) -> BlobName | None:
-    """Return what a name says, or None where it is none of ours."""
+    """Return the parsed name, or None if it has no known form."""
     if found := _UPLOAD.fullmatch(name):
         return UploadBlob(upload_id=found[1])
     if found := _PLAN.fullmatch(name):

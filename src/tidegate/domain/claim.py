@@ -9,7 +9,7 @@ class Kind(StrEnum):
 
     PLANNING = "planning"  # Validate the input and write the plan; number 0.
     SHARD = "shard"  # Run a slice of the plan; number is the shard's.
-    FINALIZING = "finalizing"  # Close the books; number 0. Exists once the last shard has ended.
+    FINALIZING = "finalizing"  # Finalizing; number 0. Exists once the last shard has ended.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)

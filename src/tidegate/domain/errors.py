@@ -8,7 +8,7 @@ TidegateError
 ├── ClaimLost            a higher epoch exists: the holder may write no more
 ├── BlobMissing          a named blob does not exist, or is too short
 │   └── BlobUnreadable   it is there, but its bytes can't be read now
-├── StorageFull          the disk or bucket takes no more bytes; freed space mends it
+├── StorageFull          the disk or bucket takes no more bytes; freed space fixes it
 ├── StorageBroken        durability can't be promised any more: the process must end
 ├── StoreUnavailable     the ledger did not answer; the outcome of the call is unknown
 ├── UpstreamFault        a model server gave no usable reply
@@ -65,19 +65,19 @@ class BlobMissing(TidegateError):
 
 
 class BlobUnreadable(BlobMissing):
-    """The blob is there, but reading it failed: nothing is said about its bytes.
+    """The blob may be there, but reading it failed.
 
-    It may be over as it came (an I/O error, a mount that is away, permissions), so nobody who hears
-    it may take the bytes for lost.
+    The cause may be temporary (an I/O error, a missing mount, permissions), so this error does not
+    mean that the bytes are lost.
     """
 
 
 class StorageFull(TidegateError):
-    """The storage takes no more bytes; freeing space mends it."""
+    """The storage takes no more bytes; freeing space fixes it."""
 
 
 class StorageBroken(TidegateError):
-    """A flush to stable storage failed: what was written may be gone, so the process must end."""
+    """A flush to stable storage failed: written data may be gone, so the process must end."""
 
 
 class StoreUnavailable(TidegateError):
@@ -93,7 +93,7 @@ class SandboxNotStarted(TidegateError):
 
 
 class SettingsInvalid(TidegateError, ValueError):  # A ValueError, as pydantic expects of checks.
-    """A setting is wrong; the message names it and says how to mend it."""
+    """A setting is wrong; the message names it and says how to fix it."""
 
 
 class UpstreamFault(TidegateError):

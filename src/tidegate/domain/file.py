@@ -67,7 +67,7 @@ def merged(parts: Iterable[Part]) -> list[Part]:
 
 
 def touches(first: Part, second: Part) -> bool:
-    """Say whether `second` begins where `first` ends, in the same blob."""
+    """Return whether `second` begins where `first` ends, in the same blob."""
     return first.blob == second.blob and first.offset + first.length == second.offset
 
 
@@ -125,3 +125,8 @@ class Walk:
                 self._index += 1
                 self._skip = 0
         return merged(found)
+
+
+def total_length(parts: Iterable[Part]) -> int:
+    """Return how many bytes these slices have together."""
+    return sum(part.length for part in parts)

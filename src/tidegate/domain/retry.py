@@ -49,12 +49,12 @@ def outcome_of_status(status: int) -> AttemptOutcome:
 
 
 def is_success(status: int) -> bool:
-    """Say whether the request was served."""
+    """Return whether the request was served."""
     return _OK_MIN <= status < _REDIRECT_MIN
 
 
 def is_overload(status: int) -> bool:
-    """Say whether the status asks for less work rather than for other work."""
+    """Return whether the status asks for less work rather than for other work."""
     return status in _OVERLOADED
 
 

@@ -52,7 +52,7 @@ class Shard:
 
     @property
     def is_quarantined(self) -> bool:
-        """Say whether its lines may only run one at a time, each in a child process."""
+        """Return whether its lines may only run one at a time, each in a child process."""
         return self.crashes >= CRASHES_TO_QUARANTINE
 
 
@@ -83,7 +83,7 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     @classmethod
     def of_all(cls, tallies: Collection["Tally"]) -> "Tally":
-        """Return the sum; many at once cost less than one after the other."""
+        """Return the sum; one call costs less than repeated addition."""
         return cls(
             completed=sum([tally.completed for tally in tallies]),
             failed=sum([tally.failed for tally in tallies]),
@@ -98,12 +98,12 @@ def no_lines_done(lines: int) -> bytes:
 
 
 def is_done(done: bytes, index: int) -> bool:
-    """Say whether line `index` of the shard has its result."""
+    """Return whether line `index` of the shard has its result."""
     return bool(done[index >> 3] & (1 << (index & 7)))
 
 
 def any_done(done: bytes, indexes: Iterable[int]) -> bool:
-    """Say whether any of these lines has its result."""
+    """Return whether any of these lines has its result."""
     return bool(_number(done) & _number(with_done(bytes(len(done)), indexes)))
 
 

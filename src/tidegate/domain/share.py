@@ -26,7 +26,7 @@ class Offer:
 def in_order(offers: Iterable[Offer], weights: Mapping[str, float] | None = None) -> list[Offer]:
     """Sort offers: what only has to be ended first, then by tenant share, batch share and age.
 
-    A share is the lines being run now, divided by the tenant's weight (1 where none is given).
+    A share is the lines being run now, divided by the tenant's weight (1 if none is given).
     """
     weight = weights or {}
 
@@ -47,7 +47,7 @@ def in_order(offers: Iterable[Offer], weights: Mapping[str, float] | None = None
 def part_of(limit: int, *, rank: int, count: int) -> int:
     """Return how much of a limit belongs to number `rank` (from 0) of `count` that share it.
 
-    The parts sum to the limit exactly, and no two differ by more than one; some are 0 where there
+    The parts sum to the limit exactly, and no two differ by more than one; some are 0 if there
     is not enough for all.
     """
     assert limit >= 0, limit

@@ -23,7 +23,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     @classmethod
     def of_all(cls, usages: Collection["Usage"]) -> "Usage":
-        """Return the sum; many at once cost less than one after the other."""
+        """Return the sum; one call costs less than repeated addition."""
         return cls(
             input_tokens=sum([usage.input_tokens for usage in usages]),
             cached_tokens=sum([usage.cached_tokens for usage in usages]),

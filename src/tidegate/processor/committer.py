@@ -8,6 +8,7 @@ from types import TracebackType
 from tidegate.domain.blob_names import ResultBlob
 from tidegate.domain.errors import BlobMissing
 from tidegate.domain.file import Part
+from tidegate.domain.ledger.values import Commit, ShardCommit
 from tidegate.domain.shard import Tally, Verdict
 from tidegate.domain.usage import Usage
 from tidegate.processor.context import ProcessorContext
@@ -24,8 +25,7 @@ from tidegate.processor.leases.renewer import LeaseRenewer
 from tidegate.processor.retrying import retry_until_answered
 from tidegate.processor.wakeups import Wakeups
 from tidegate.processor.write_gate import WriteGate
-from tidegate.signals.base import WORK
-from tidegate.stores.base import Commit, ShardCommit
+from tidegate.pubsub.base import WORK
 
 # Entries of one shard that are all results, or all errors: never empty.
 Group = list[ResultLine]
@@ -283,7 +283,7 @@ class Committers:
         run = self._open_batches.runs.get(shard.claim.unit.batch_id)
         if run is None or not run.shards:
             # Perhaps it was the last of its batch, which can be finalized now.
-            self._context.signals.notify(WORK)
+            self._context.pubsub.publish(WORK)
         self._wakeups.work_available.set()
 
 

@@ -15,10 +15,10 @@ from tidegate.planning.sandboxed import PlanningTask
 from tidegate.processor.leases.renewer import LeaseRenewer
 from tidegate.processor.observer import NullObserver, Observer
 from tidegate.processor.settings import Settings
+from tidegate.pubsub.base import PubSub
 from tidegate.runtime.clock import Clock
 from tidegate.runtime.ids import IdMaker
 from tidegate.sandbox.base import Sandbox
-from tidegate.signals.base import Signals
 from tidegate.sorting.spill_file import OpenSpillFile
 from tidegate.stores.base import Store
 
@@ -55,7 +55,7 @@ class ProcessorContext:
     settings: Settings
     store: Store
     blobs: BlobStore
-    signals: Signals
+    pubsub: PubSub
     clock: Clock
     ids: IdMaker
     rng: random.Random

@@ -78,7 +78,7 @@ class FallbackFinalizer:
 
     async def _left(self) -> Sequence[Batch]:
         """Return the oldest batches that are ours to end: none where a processor lives."""
-        if await self._context.store.get_living():
+        if await self._context.store.list_members():
             return ()
         return await self._context.store.list_ending(limit=WATCHED_MAX)
 

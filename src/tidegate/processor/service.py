@@ -25,7 +25,7 @@ from tidegate.processor.leases.returner import ShardReturner
 from tidegate.processor.stop_deadline import StopDeadline
 from tidegate.processor.wakeups import Wakeups
 from tidegate.processor.write_gate import WriteGate
-from tidegate.signals.base import WORK
+from tidegate.pubsub.base import WORK
 
 PLANNERS = 2
 
@@ -195,7 +195,7 @@ class Processor:
 
     async def _listen(self) -> None:
         """Wake the shard loop on every signal, and at every poll interval without one."""
-        with self._context.signals.listen((WORK, "batch/")) as listener:
+        with self._context.pubsub.listen((WORK, "batch/")) as listener:
             while True:
                 await listener.wait(self._settings.claims.poll_seconds)
                 self._wakeups.work_available.set()

@@ -1,171 +1,56 @@
-"""The promise of every ledger.
+"""The contract of every ledger.
 
-A store writes what it is given: ids, times and choices are made above it, and what a commit or a
-change of status means is decided by functions of `tidegate.domain` that every back-end calls. Each
-method is one atomic transaction; when it returns, its effect survives power loss (as far as the
-back-end says so by `durable`). When it raises `StoreUnavailable` the outcome is unknown: every
-writing method may be repeated with the same arguments and then gives the first answer.
+A store writes what it is given: its callers make ids, times and choices, and the functions of
+`tidegate.domain.ledger`, which every back-end calls, decide what a request changes. Each method is
+one atomic transaction; when it returns, its effect survives power loss if the back-end is
+`durable`. If it raises `StoreUnavailable`, the outcome is unknown: every writing method may be
+repeated with the same arguments and then returns the first answer; a method that removes rows
+counts what was left to remove. The reading methods (`list_...`, `get_...`) are what a dry run uses.
 
-Claims are judged by the ledger's own clock. Nothing of one tenant is visible to another: methods
-that serve users take the tenant, and answer `NotFound` for a stranger's id. A list of nothing is
-an empty list; lists passed in may be empty.
+The ledger's own clock decides whether a claim has expired. Nothing of one tenant is visible to
+another: methods that serve users take the tenant, and raise `NotFound` for an id of another tenant.
+Lists that are passed in may be empty.
 """
 
-from abc import abstractmethod
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Self
 
-from tidegate.domain.batch import Batch, Problem, Status
+from tidegate.domain.batch import Batch, Problem
 from tidegate.domain.claim import Claim, Unit
 from tidegate.domain.file import File, Part, Purpose
-from tidegate.domain.shard import Shard, ShardPlan, Tally, Verdict
-from tidegate.domain.share import Offer
+from tidegate.domain.ledger.values import (
+    ClaimedBatch,
+    ClaimedShards,
+    Commit,
+    Fragmented,
+    OldBatch,
+    Page,
+    Plan,
+    Poll,
+    Purged,
+    Reference,
+    Repair,
+    States,
+    UnusedFile,
+    Want,
+)
+from tidegate.domain.shard import Shard, Verdict
 from tidegate.stores.health import StoreHealth
-from tidegate.stores.upkeep import Upkeep
-
-T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Page(Generic[T]):
-    """One page of a list; `has_more` says whether anything follows its last item."""
-
-    items: tuple[T, ...]
-    has_more: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class States:
-    """How batches stood when the ledger's clock showed `now` (Unix seconds)."""
-
-    now: float
-    by_id: Mapping[str, Status]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Poll:
-    """What a processor asks when it looks for work, as of one instant of the ledger.
-
-    Attributes:
-        now: the ledger's time in Unix seconds.
-        members: how many processors are alive.
-        rank: the place of the asking owner among them, sorted by name; None if it is not a member.
-        statuses: of those batches asked for that exist.
-        offers: claimable shards, in the order of shares (PROTOCOL 4).
-        planning_due: a planning could be claimed now.
-        finalizing_due: a finalizing could be claimed now.
-    """
-
-    now: float
-    members: int
-    rank: int | None
-    statuses: Mapping[str, Status]
-    offers: tuple[Offer, ...]
-    planning_due: bool
-    finalizing_due: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClaimedBatch:
-    """A planning or finalizing claim, with the batch as it was when the claim was taken.
-
-    `crashes` counts the claims on this unit that were lost by a crash before (PROTOCOL 20).
-    """
-
-    claim: Claim
-    batch: Batch
-    crashes: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClaimedShard:
-    """A claim on one shard, with the shard (its epoch is the claim's)."""
-
-    claim: Claim
-    shard: Shard
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClaimedShards:
-    """Shards of one batch that were claimed together, with the batch at that moment."""
-
-    batch: Batch
-    shards: tuple[ClaimedShard, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Want:
-    """At most `limit` claimable shards of one model of one batch, lowest number first."""
-
-    batch_id: str
-    model: str
-    limit: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What planning found: where the lines lie in their order, and how they are cut.
-
-    `total` is the sum of the shards' lines; `output_file_id` and `error_file_id` are reserved for
-    the files that commits will create.
-    """
-
-    blob: str
-    shards: tuple[ShardPlan, ...]
-    models: tuple[str, ...]
-    total: int
-    output_file_id: str
-    error_file_id: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShardCommit:
-    """The lines of one shard that a commit records: their indexes in the shard, and where they lie.
-
-    `output` and `errors` are slices of the commit's blob that hold these lines' results and errors,
-    or None where there are none of the kind.
-    """
-
-    number: int
-    epoch: int
-    sequence: int
-    indexes: tuple[int, ...]
-    output: Part | None
-    errors: Part | None
-    tally: Tally
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Commit:
-    """Results that become true together, shards of one batch, under one segment id.
-
-    Each shard is judged alone: a refused one adds nothing, and does not hold up the others. All
-    are stale where `writer`, under whose name the bytes lie, was fenced or never begun.
-    """
-
-    segment_id: str
-    batch_id: str
-    shards: tuple[ShardCommit, ...]
-    at: float
-    writer: str
-
-
-class Store(Upkeep):
-    """A ledger: these verbs and those of `Upkeep`.
-
-    Open it with `async with`; closing it twice is harmless.
-    """
+class Store(ABC):
+    """A ledger. Open it with `async with`; closing it twice is harmless."""
 
     @property
     @abstractmethod
     def durable(self) -> bool:
-        """Say whether what was acknowledged survives the end of the process and power loss."""
+        """Return whether what was acknowledged survives the end of the process and power loss."""
 
     @abstractmethod
     async def __aenter__(self) -> Self:
-        """Open the ledger, creating or migrating it where needed."""
+        """Open the ledger, creating or migrating it if needed."""
 
     @abstractmethod
     async def __aexit__(
@@ -187,18 +72,18 @@ class Store(Upkeep):
 
     @abstractmethod
     async def health(self) -> StoreHealth:
-        """Return how the ledger stands, whether or not it is open. Nothing in it changes.
+        """Return the state of the ledger, whether or not it is open. Nothing in it changes.
 
         Raises:
             StorageBroken: it is damaged, or no ledger of this back-end.
             StoreUnavailable: it can't be reached or read.
         """
 
-    # Uploads and files
+    # Files
 
     @abstractmethod
     async def begin_upload(self, upload_id: str, *, tenant: str, blob: str, at: float) -> None:
-        """Record that a blob is about to be written, so that it can be fenced if need be."""
+        """Record that a blob is about to be written, so that it can be fenced later."""
 
     @abstractmethod
     async def finish_upload(self, upload_id: str, file: File, parts: Sequence[Part]) -> File:
@@ -210,7 +95,7 @@ class Store(Upkeep):
 
     @abstractmethod
     async def abandon_upload(self, upload_id: str) -> bool:
-        """Fence a pending upload for good. Return False if it was finished before."""
+        """Fence a pending upload permanently. Return False if it was finished before."""
 
     @abstractmethod
     async def get_file(self, tenant: str, file_id: str) -> File:
@@ -246,11 +131,33 @@ class Store(Upkeep):
 
     @abstractmethod
     async def delete_file(self, tenant: str, file_id: str) -> None:
-        """Hide a file at once. Its bytes stay until no live batch refers to it (PROTOCOL 7).
+        """Hide a file. Its bytes stay until no live batch refers to it (PROTOCOL 7).
 
         Raises:
             NotFound: there is none.
             Conflict: a batch is still writing it.
+        """
+
+    @abstractmethod
+    async def list_fragmented(self, *, parts_min: int, limit: int) -> list[Fragmented]:
+        """Return visible files of at least `parts_min` parts, those with the most first."""
+
+    @abstractmethod
+    async def swap_parts(
+        self,
+        upload_id: str,
+        file_id: str,
+        *,
+        old: Sequence[Part],
+        new: Sequence[Part],
+        keep_seconds: float,
+    ) -> bool:
+        """Replace the first parts of a file by others of the same bytes; finish the upload.
+
+        Return False and change nothing if the file's parts don't begin with `old`, the file is
+        hidden, or the upload is not pending. Each new part is a slice of the upload's blob or of
+        one of `old`. Blobs that no row needs any longer are retained for `keep_seconds` from now.
+        A repeat returns True.
         """
 
     # Batches
@@ -259,9 +166,9 @@ class Store(Upkeep):
     async def create_batch(self, batch: Batch) -> Batch:
         """Record a batch in `validating` and open its planning.
 
-        Where the input file is visible the batch holds it from this transaction on. A batch of
-        this tenant with the same idempotency key exists already: that one is returned and nothing
-        is written. The same batch id: the first answer.
+        If the input file is visible, the batch holds it from this transaction on. If this tenant
+        has a batch with the same idempotency key, or the batch id exists, that batch is returned
+        and nothing is written.
         """
 
     @abstractmethod
@@ -291,32 +198,23 @@ class Store(Upkeep):
 
     @abstractmethod
     async def get_states(self, batch_ids: Sequence[str]) -> States:
-        """Return the status of each of these batches that exists, in order, whatever its tenant.
+        """Return the status of each of these batches that exists, in order, of any tenant.
 
-        With it comes the time by the ledger's clock, at a moment between question and answer.
+        `now` is the ledger's time at a moment during the call.
         """
 
     @abstractmethod
     async def note_waiting(self, batch_id: str, reason: str | None) -> None:
-        """Record in words why a batch does not get on, or None. Never changes version."""
-
-    # Claims
-
-    @abstractmethod
-    async def claim_planning(
-        self, owner: str, *, lease_seconds: float, ending_only: bool = False
-    ) -> ClaimedBatch | None:
-        """Claim the oldest batch whose planning is open and unclaimed or expired.
-
-        With `ending_only` one that is cancelling or past `expires_at`, so that no plan is wanted.
-        """
+        """Record the reason why a batch makes no progress, or None. Never changes version."""
 
     @abstractmethod
     async def get_input(self, batch_id: str) -> tuple[Part, ...] | None:
         """Return the parts of the input that the batch holds.
 
-        None if create found no file, and where the batch has ended and the bytes were released.
+        None if create found no file, or if the batch has ended and the bytes were released.
         """
+
+    # Claims
 
     @abstractmethod
     async def poll(
@@ -328,7 +226,7 @@ class Store(Upkeep):
         skip_models: Collection[str] = (),
         ending_only: bool = False,
     ) -> Poll:
-        """Answer all that a processor asks when it looks for work. Reads, and writes nothing.
+        """Return all that a processor needs when it looks for work. Nothing is written.
 
         There is one offer for each batch and model with claimable shards: at most `offers_max`, the
         first in the order of `domain.share.in_order`, without those of `skip_models`. With
@@ -339,34 +237,52 @@ class Store(Upkeep):
         """
 
     @abstractmethod
+    async def claim_planning(
+        self, owner: str, *, lease_seconds: float, ending_only: bool = False
+    ) -> ClaimedBatch | None:
+        """Claim the oldest batch whose planning is open and unclaimed or expired.
+
+        With `ending_only`, only one that is cancelling or past `expires_at`: it needs no plan.
+        """
+
+    @abstractmethod
     async def claim_shards(
         self, owner: str, wants: Sequence[Want], *, lease_seconds: float
     ) -> list[ClaimedShards]:
-        """Claim what is still claimable of each wish, epoch + 1 each. Skip empty batches."""
+        """Claim what is still claimable of each want, epoch + 1 each. Omit batches with none."""
 
     @abstractmethod
     async def claim_finalizing(self, owner: str, *, lease_seconds: float) -> ClaimedBatch | None:
-        """Claim a batch whose last shard has ended and whose books nobody is closing."""
+        """Claim a batch whose last shard has ended and whose finalizing nobody holds."""
 
     @abstractmethod
     async def renew(self, claims: Sequence[Claim], *, lease_seconds: float) -> list[Unit]:
-        """Extend claims from now, also expired ones that nobody took; return those lost."""
+        """Extend claims from now, also expired ones that nobody took; return the lost units."""
 
     @abstractmethod
     async def hand_back(self, claims: Sequence[Claim], *, wait_seconds: float = 0.0) -> None:
-        """Give up claims so that others may take them at once, or `wait_seconds` from now.
+        """Give up claims so that others may take them immediately, or `wait_seconds` from now.
 
-        The wait is counted by the ledger's clock, and the first one stands where a hand-back is
-        repeated. Claims that were lost are passed over.
+        The ledger's clock counts the wait, and a repeat does not extend it. Lost claims are
+        skipped.
         """
 
-    # What a holder writes
+    # Commits: what the holder of a claim writes
+
+    @abstractmethod
+    async def begin_writer(self, writer: str, *, batch_id: str, owner: str, at: float) -> None:
+        """Record that a processor is about to write result blobs under this writer's name.
+
+        A commit under a writer that was never begun, or that was fenced, is refused as stale,
+        because its bytes may be gone. A repeat changes nothing, also for a fenced writer. Nothing
+        is recorded for a batch that was removed.
+        """
 
     @abstractmethod
     async def plan_batch(self, claim: Claim, plan: Plan, *, at: float) -> Batch:
         """Record plan, shards and totals and move the batch to `in_progress`, in one transaction.
 
-        It waits for nothing any more.
+        Its waiting reason is cleared.
 
         Raises:
             ClaimLost: the planning has a higher epoch, or the batch is no longer validating.
@@ -399,4 +315,142 @@ class Store(Upkeep):
 
         Raises:
             ClaimLost: the finalizing has a higher epoch.
+        """
+
+    # Members: the processors that are alive
+
+    @abstractmethod
+    async def renew_membership(self, owner: str, *, lease_seconds: float) -> None:
+        """Make this processor a member until `lease_seconds` from now."""
+
+    @abstractmethod
+    async def leave(self, owner: str) -> None:
+        """End the membership of this processor. If it is no member, nothing happens."""
+
+    @abstractmethod
+    async def list_members(self) -> tuple[str, ...]:
+        """Return the processors that are alive, sorted."""
+
+    # Quarantine (PROTOCOL 20)
+
+    @abstractmethod
+    async def record_suspect(self, claim: Claim, index: int) -> None:
+        """Record the line of a shard that is about to be sent alone.
+
+        Raises:
+            ClaimLost: the shard has a higher epoch, or has ended.
+        """
+
+    @abstractmethod
+    async def record_sandbox_death(self, claim: Claim, index: int) -> int:
+        """Record that a sandbox died of the suspect line; return the deaths of that line.
+
+        The line is no longer the suspect afterwards, so that a repeat only returns the number.
+
+        Raises:
+            ClaimLost: the shard has a higher epoch, or has ended.
+        """
+
+    # Retention: files and batches that are no longer wanted
+
+    @abstractmethod
+    async def list_unused_files(self, *, limit: int) -> list[UnusedFile]:
+        """Return files that are deleted or expired, held by no live batch, and not yet released."""
+
+    @abstractmethod
+    async def release_files(self, file_ids: Sequence[str], *, keep_seconds: float) -> list[str]:
+        """Release the bytes of those files that are still unused; return their ids.
+
+        Files that were released before are among them. Their blobs are retained for
+        `keep_seconds` from now for readers, or longer if an earlier call asked for that. A row
+        without parts remains, which marks the file's place in lists.
+        """
+
+    @abstractmethod
+    async def list_ending(self, *, limit: int) -> list[Batch]:
+        """Return batches that are not terminal and of which no line may run, the oldest first.
+
+        They are cancelling or finalizing, or their window has closed.
+        """
+
+    @abstractmethod
+    async def list_old_batches(self, *, ended_seconds: float, limit: int) -> list[OldBatch]:
+        """Return batches that have been terminal for `ended_seconds`, the oldest first."""
+
+    @abstractmethod
+    async def drop_batches(self, batch_ids: Sequence[str]) -> int:
+        """Remove terminal batches with their shards, units and writers; return how many.
+
+        Their result files stay until they expire or are deleted.
+        """
+
+    @abstractmethod
+    async def purge(self, *, age_seconds: float, limit: int) -> Purged:
+        """Remove rows of released files, and of uploads that are over and name no file.
+
+        An upload is over when it was abandoned, or when the file that it became is purged. Only
+        rows that are at least `age_seconds` old are removed, and a file only together with its
+        uploads; at most `limit` files and `limit` abandoned uploads in one call.
+        """
+
+    # Garbage (PROTOCOL 18)
+
+    @abstractmethod
+    async def list_unreferenced(self, names: Sequence[str]) -> list[str]:
+        """Return those of these blobs that no row needs and that are not retained for readers.
+
+        The writer of one of them may still be about to commit it: this answer alone permits no
+        deletion. A plan is needed while its batch is not terminal.
+        """
+
+    @abstractmethod
+    async def fence_and_list_deletable(
+        self, names: Sequence[str], *, idle_seconds: float
+    ) -> list[str]:
+        """Fence the writers that could still commit these blobs; return what may be deleted.
+
+        Of the unreferenced blobs, these may be deleted: the blob of an upload that is finished or
+        abandoned (one pending for at least `idle_seconds` is abandoned here); a plan whose epoch is
+        superseded or whose planning has ended (an expired claim's epoch is raised here); results
+        whose writer can no longer commit: it was fenced before, its batch was removed or has no
+        open shard, or it is fenced here because its owner holds no live claim of the batch (the
+        epochs of its expired claims are raised here, which counts as lost by a crash). An upload
+        or writer that was never begun can no longer begin. An unknown form of name is never
+        returned.
+        """
+
+    @abstractmethod
+    async def list_retained(self, *, limit: int) -> list[str]:
+        """Return blobs whose retention for readers is over."""
+
+    @abstractmethod
+    async def forget_retained(self, names: Sequence[str]) -> None:
+        """Remove the retention of these blobs: they are deleted, or are needed again."""
+
+    # Repair (PROTOCOL 19)
+
+    @abstractmethod
+    async def list_references(self, *, after: str, limit: int) -> list[Reference]:
+        """Return referenced blobs with a name above `after`, sorted by name.
+
+        These are the blobs of the parts of all files, and the plans of live batches.
+        """
+
+    @abstractmethod
+    async def list_batches_of(self, blob: str) -> list[Batch]:
+        """Return the batches whose result files or plan need this blob, by id."""
+
+    @abstractmethod
+    async def get_shards(self, batch_id: str) -> list[Shard]:
+        """Return the shards of a batch by number; none for one that is unknown."""
+
+    @abstractmethod
+    async def repair(self, repair: Repair) -> bool:
+        """Make lines of a batch whose results are gone run again.
+
+        Each shard gets its new bits, is open again, and has its epoch raised, so that its holder
+        can no longer write (if another owner then claims a shard that was open, that counts as lost
+        by a crash); counts and usage are lowered, and the files lose the parts. Writers whose bytes
+        are gone are fenced, so that nothing is appended to a lost blob. Return False and change
+        nothing if the batch has no open shard or an expectation of the repair no longer holds.
         """

@@ -1,4 +1,4 @@
-"""How a ledger stands, as its operator asks it: the answer of `Store.health`."""
+"""The state of a ledger as its operator sees it: the result of `Store.health`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ class OldestBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remark:
-    """What a back-end has to say about its own condition, and what its operator should do."""
+    """A remark of a back-end on its own condition, and advice to its operator."""
 
     message: str
     advice: str
@@ -25,13 +25,13 @@ class Remark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreHealth:
-    """How a ledger stands.
+    """The state of a ledger.
 
     Attributes:
         engine: the back-end with its version, for people.
         durable: what is acknowledged survives the end of the process.
-        exists: False if there is no ledger yet; the rest is empty then.
-        schema: the version that the ledger has; 0 if it is none of ours.
+        exists: False if there is no ledger yet; all else is empty then.
+        schema: the version that the ledger has; 0 if it is not one of Tidegate.
         schema_known: the version to which this program migrates it. If `schema` is not between 1
             and this one, nothing more was read.
         members: processors that are alive.

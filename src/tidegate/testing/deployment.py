@@ -21,10 +21,10 @@ from tidegate.processor.leases.renewer import TaskLeaseRenewer
 from tidegate.processor.observer import NullObserver, Observer
 from tidegate.processor.service import Processor
 from tidegate.processor.settings import Settings
+from tidegate.pubsub.base import WORK, PubSub, batch_topic
+from tidegate.pubsub.memory import MemoryPubSub
 from tidegate.runtime.clock import Clock
 from tidegate.runtime.ids import SeededIds
-from tidegate.signals.base import WORK, Signals, batch_topic
-from tidegate.signals.memory import MemorySignals
 from tidegate.stores.base import Store
 from tidegate.stores.memory import MemoryStore
 from tidegate.testing.loop import LoopClock
@@ -95,7 +95,7 @@ class Deployment:
 
     store: Store
     blobs: BlobStore
-    signals: Signals
+    pubsub: PubSub
     clock: Clock
     ids: SeededIds
     begins: bool = False
@@ -107,7 +107,7 @@ class Deployment:
         return cls(
             MemoryStore(clock),
             MemoryBlobs(appends=True),
-            SilentSignals() if deaf else MemorySignals(),
+            SilentSignals() if deaf else MemoryPubSub(),
             clock,
             SeededIds(random.Random(0)),
             begins=not deaf,
@@ -147,7 +147,7 @@ class Deployment:
                 expires_at=now + window_seconds,
             )
         )
-        self.signals.notify(WORK)
+        self.pubsub.publish(WORK)
         return batch
 
     async def submit(self, lines: Sequence[bytes], *, window_seconds: float = 86_400.0) -> Batch:
@@ -157,7 +157,7 @@ class Deployment:
     async def cancel(self, batch_id: str) -> Batch:
         """Cancel a batch as a user does."""
         batch = await self.store.cancel_batch(TENANT, batch_id, at=self.clock.now())
-        self.signals.notify(batch_topic(batch_id))
+        self.pubsub.publish(batch_topic(batch_id))
         return batch
 
     async def get(self, batch_id: str) -> Batch:
@@ -167,7 +167,7 @@ class Deployment:
     async def end_of(self, batch_id: str, *, within_seconds: float = 86_400.0) -> Batch:
         """Wait until a batch is terminal."""
         async with asyncio.timeout(within_seconds):
-            with self.signals.listen(("batch/",)) as listener:
+            with self.pubsub.listen(("batch/",)) as listener:
                 while not (batch := await self.get(batch_id)).is_terminal:
                     await listener.wait(0.25)
         return batch
@@ -213,7 +213,7 @@ class Deployment:
                 settings=chosen,
                 store=self.store,
                 blobs=self.blobs,
-                signals=self.signals,
+                pubsub=self.pubsub,
                 routes=chosen_routes,
                 clock=self.clock,
                 ids=self.ids,

@@ -6,14 +6,14 @@ from contextlib import AbstractContextManager, contextmanager
 
 from typing_extensions import override
 
-from tidegate.signals.base import Listener, Signals
+from tidegate.pubsub.base import Listener, PubSub
 
 
-class SilentSignals(Signals):
+class SilentSignals(PubSub):
     """Loses every announcement."""
 
     @override
-    def notify(self, topic: str) -> None:
+    def publish(self, topic: str) -> None:
         return
 
     @override

@@ -7,14 +7,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import BinaryIO
 
 from tidegate.application.context import Application
-from tidegate.config import BlobsKind, Settings, StoreKind
+from tidegate.config import Settings
+from tidegate.config.kinds import FILESYSTEM, SQLITE
 from tidegate.offline.input import WINDOW_SECONDS
 from tidegate.offline.job import OfflineJob
 from tidegate.offline.progress import Progress
 from tidegate.offline.run import OfflineRun, ProgressView, RunContext, RunOutcome
 from tidegate.offline.state import RunState
 from tidegate.runtime.services import ShutdownRequest
-from tidegate.wiring.rooms import (
+from tidegate.wiring.context import (
     SCRATCH_FOLDER,
     catalogue,
     make_processor,
@@ -26,7 +27,7 @@ from tidegate.wiring.rooms import (
 # An input of ours lies on this machine already: it need not be split as for an upload.
 LINES_MAX = 10_000_000
 INPUT_BYTES_MAX = 64 * 2**30
-# The folder is locked, so nobody else takes over: a run that was killed goes on after this long.
+# The folder is locked against other runs, so a killed run resumes after this long.
 LEASE_SECONDS = 5.0
 # Lines of a shard that was lost twice run one at a time: small shards keep these few.
 SHARD_LINES_MAX = 100
@@ -56,7 +57,7 @@ async def run_offline(settings: Settings, job: OfflineJob, view: ProgressView) -
                 settings=private.batch_api,
                 store=ports.store,
                 blobs=ports.blobs,
-                signals=ports.signals,
+                pubsub=ports.pubsub,
                 models=catalogue(private, endpoints),
                 clock=ports.clock,
                 ids=ports.ids,
@@ -76,7 +77,7 @@ async def run_offline(settings: Settings, job: OfflineJob, view: ProgressView) -
 
 
 def private_settings(settings: Settings, state: RunState) -> Settings:
-    """Return the settings for a ledger that nobody else sees; those of model servers stay."""
+    """Return the settings for a private ledger; those of model servers stay."""
     planning, claims = settings.processor.planning, settings.processor.claims
     processor = dataclasses.replace(
         settings.processor,
@@ -102,8 +103,8 @@ def private_settings(settings: Settings, state: RunState) -> Settings:
     return dataclasses.replace(
         settings,
         data_dir=state.data,
-        store=dataclasses.replace(settings.store, kind=StoreKind.SQLITE),
-        blobs=dataclasses.replace(settings.blobs, kind=BlobsKind.FILES),
+        store=dataclasses.replace(settings.store, kind=SQLITE),
+        blobs=dataclasses.replace(settings.blobs, kind=FILESYSTEM),
         processor=processor,
         batch_api=batch_api,
     )

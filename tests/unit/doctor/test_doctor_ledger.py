@@ -9,14 +9,14 @@ import apsw
 import pytest
 
 from tidegate.config import Settings
-from tidegate.config.settings import StoreKind, StoreSettings
+from tidegate.config.settings import StoreSettings
 from tidegate.doctor.finding import Finding, Level
 from tidegate.doctor.ledger import examine_storage, judge_ledger
 from tidegate.domain.batch import Batch, Status
 from tidegate.domain.errors import StorageBroken
 from tidegate.runtime.ids import SeededIds
-from tidegate.stores.executor import ThreadExecutor
 from tidegate.stores.health import OldestBatch, Remark, StoreHealth
+from tidegate.stores.lanes import ThreadExecutor
 from tidegate.stores.sqlite import SqliteStore
 from tidegate.stores.sqlite.health import look
 from tidegate.testing.contract.stores import ManualClock
@@ -69,7 +69,7 @@ async def test_a_ledger_in_use_and_one_at_rest_are_read_and_left_as_they_are(
     async with store:
         first = await store.create_batch(batch(1, clock.now()))
         await store.create_batch(batch(2, clock.now() + 1))
-        await store.beat("processor_1", lease_seconds=15.0)
+        await store.renew_membership("processor_1", lease_seconds=15.0)
         before = contents(tmp_path)
         in_use = look(path, now=clock.now() + 60)
         assert contents(tmp_path) == before
@@ -136,7 +136,7 @@ def test_no_ledger_is_fine_and_none_is_made(tmp_path: Path) -> None:
 
 
 def test_a_ledger_in_memory_is_told_of(tmp_path: Path) -> None:
-    settings = Settings(data_dir=tmp_path, store=StoreSettings(kind=StoreKind.MEMORY))
+    settings = Settings(data_dir=tmp_path, store=StoreSettings(kind="memory"))
     assert [item.level for item in examined(settings)] == [Level.WARN]
 
 

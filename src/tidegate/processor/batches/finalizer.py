@@ -3,11 +3,11 @@
 from contextlib import suppress
 
 from tidegate.domain.errors import ClaimLost, StorageFull
+from tidegate.domain.ledger.values import ClaimedBatch
 from tidegate.processor.context import ProcessorContext
 from tidegate.processor.retrying import retry_until_answered
 from tidegate.processor.write_gate import WriteGate
-from tidegate.signals.base import batch_topic
-from tidegate.stores.base import ClaimedBatch
+from tidegate.pubsub.base import batch_topic
 
 
 class Finalizer:
@@ -29,7 +29,7 @@ class Finalizer:
             context.observer.on_claim_lost("finalizing")
             return
         context.observer.on_batch_ended(batch)
-        context.signals.notify(batch_topic(batch.id))
+        context.pubsub.publish(batch_topic(batch.id))
         if batch.plan_blob is not None:
             # Some file systems need room to remove a file. What stays is the collector's.
             with suppress(StorageFull):

@@ -11,6 +11,7 @@ from tidegate.domain.errors import (
     StorageFull,
     StoreUnavailable,
 )
+from tidegate.domain.ledger.values import ClaimedBatch
 from tidegate.processor.batches.finalizer import Finalizer
 from tidegate.processor.batches.planner import Planner
 from tidegate.processor.context import ProcessorContext
@@ -21,8 +22,7 @@ from tidegate.processor.leases.renewer import LeaseRenewer
 from tidegate.processor.stop_deadline import StopDeadline
 from tidegate.processor.wakeups import Wakeups
 from tidegate.processor.write_gate import WriteGate
-from tidegate.signals.base import WORK, batch_topic
-from tidegate.stores.base import ClaimedBatch
+from tidegate.pubsub.base import WORK, batch_topic
 
 FULL_DISK_SECONDS = 5.0
 # After this many polls without an answer a loop asks for itself.
@@ -159,8 +159,8 @@ class BatchLoops:
             context.observer.on_planned(batch, loop.time() - started)
             if batch.is_terminal:
                 context.observer.on_batch_ended(batch)
-            context.signals.notify(batch_topic(batch.id))
-            context.signals.notify(WORK)
+            context.pubsub.publish(batch_topic(batch.id))
+            context.pubsub.publish(WORK)
             return
         await self._hand_back(held, wait_seconds=wait_seconds, reason=reason)
 
@@ -196,4 +196,4 @@ class BatchLoops:
             await store.hand_back([held.claim], wait_seconds=wait_seconds)
             if reason is not None and reason != held.batch.waiting_for:
                 await store.note_waiting(held.batch.id, reason)
-        self._context.signals.notify(WORK)
+        self._context.pubsub.publish(WORK)

@@ -12,6 +12,7 @@ from tidegate.domain.batch import Batch, Problem
 from tidegate.domain.blob_names import PlanBlob
 from tidegate.domain.errors import ClaimLost, SandboxDied, UpstreamFault
 from tidegate.domain.file import Part
+from tidegate.domain.ledger.values import ClaimedBatch, Plan
 from tidegate.domain.shard import CRASHES_TO_QUARANTINE, ShardPlan
 from tidegate.planning.cut_shards import ShardSlice, cut_shards
 from tidegate.planning.input_file import InputFile
@@ -24,7 +25,6 @@ from tidegate.processor.context import ProcessorContext
 from tidegate.processor.retrying import retry_until_answered
 from tidegate.processor.write_gate import WriteGate
 from tidegate.sandbox.base import Sandbox
-from tidegate.stores.base import ClaimedBatch, Plan
 
 
 class Planner:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final, Protocol
 
+from tidegate.domain.ledger.values import ClaimedShard
 from tidegate.domain.shard import DEATHS_TO_BLAME, Shard, is_done
 from tidegate.endpoints.endpoint import Endpoint
-from tidegate.stores.base import ClaimedShard
 from tidegate.wire.plan_format import PlanLine
 
 

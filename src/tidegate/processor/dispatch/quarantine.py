@@ -108,7 +108,7 @@ class Quarantine:
         self._observer.on_line_sandboxed()
         self._observer.on_sandbox_death(shard.claim.unit.batch_id, shard.lines[index].number, death)
         try:
-            count = await self._insist(lambda: self._store.record_death(shard.claim, index))
+            count = await self._insist(lambda: self._store.record_sandbox_death(shard.claim, index))
         except ClaimLost:
             self._on_lost(shard.claim)
             return None

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tidegate.domain.claim import Claim
+from tidegate.domain.ledger.values import Want
 from tidegate.domain.share import Offer
 from tidegate.endpoints.endpoint import Endpoint
 from tidegate.processor.batches.waiting import WaitingReasons
@@ -17,7 +18,6 @@ from tidegate.processor.dispatch.quarantine import SANDBOX_WAIT_SECONDS
 from tidegate.processor.leases.opener import ShardOpener
 from tidegate.processor.leases.poller import OFFERS_MAX, LedgerPoller
 from tidegate.processor.stop_deadline import StopDeadline
-from tidegate.stores.base import Want
 
 ENDING_SHARDS_AT_ONCE = 4
 LINES_AHEAD_SECONDS = 0.5

@@ -4,12 +4,12 @@ import asyncio
 from contextlib import suppress
 
 from tidegate.domain.errors import StorageFull, StoreUnavailable
+from tidegate.domain.ledger.values import Poll
 from tidegate.processor.context import ProcessorContext
-from tidegate.stores.base import Poll
 
 
 class Membership:
-    """Counts the living, and gives every endpoint the part that is ours.
+    """Counts the members, and gives every endpoint this processor's part of its limit.
 
     Whoever joins is counted before it claims anything; the others make room within one poll, as
     what they have in flight lands. Who dies is counted for one lease more; who leaves, no more.
@@ -34,7 +34,7 @@ class Membership:
             StoreUnavailable: the ledger did not answer.
             StorageFull: there is no room to be recorded.
         """
-        await self._context.store.beat(
+        await self._context.store.renew_membership(
             self._context.owner, lease_seconds=self._context.settings.claims.lease_seconds
         )
 

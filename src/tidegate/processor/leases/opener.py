@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from tidegate.domain.batch import Batch
 from tidegate.domain.claim import Claim
 from tidegate.domain.errors import BlobMissing, StorageFull
+from tidegate.domain.ledger.values import ClaimedShard, ClaimedShards
 from tidegate.processor.committer import Committers
 from tidegate.processor.context import ProcessorContext
 from tidegate.processor.dispatch.dispatcher import Dispatcher
@@ -17,7 +18,6 @@ from tidegate.processor.dispatch.quarantine import Quarantine
 from tidegate.processor.leases.ledger_clock import LedgerClock
 from tidegate.processor.leases.renewer import LeaseRenewer
 from tidegate.processor.stop_deadline import StopDeadline
-from tidegate.stores.base import ClaimedShard, ClaimedShards
 from tidegate.wire.plan_format import unpack_all
 
 MISSING_PLAN_SECONDS = 30.0

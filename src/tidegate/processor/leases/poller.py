@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Collection, Mapping
 
 from tidegate.domain.batch import Status
+from tidegate.domain.ledger.values import Poll
 from tidegate.processor.batches.deadlines import DeadlineWatcher
 from tidegate.processor.context import ProcessorContext
 from tidegate.processor.dispatch.open_batches import OpenBatches
@@ -11,7 +12,6 @@ from tidegate.processor.leases.ledger_clock import LedgerClock
 from tidegate.processor.leases.membership import Membership
 from tidegate.processor.stop_deadline import StopDeadline
 from tidegate.processor.wakeups import Wakeups
-from tidegate.stores.base import Poll
 
 OFFERS_MAX = 256
 

@@ -3,7 +3,7 @@
 In production it is a thread with a loop and a ledger connection of its own, so that a busy event
 loop can't starve it; in a simulation it is a task. Either way it renews only while the main loop
 marks progress: a dead-locked process must not hold its claims for ever. As often, and on the same
-condition, it counts its owner among the living, who share the limits of the model servers.
+condition, it renews its owner's membership; the members share the limits of the model servers.
 """
 
 import asyncio
@@ -69,12 +69,12 @@ class LeaseRenewer(ABC):
         return now - self._stamp > self._settings.stall_seconds
 
     async def _keep_once(self, store: Store, now: float) -> list[Claim]:
-        """Renew and beat once, unless the main loop is stuck; return the claims that are lost."""
+        """Renew claims and membership, unless the main loop is stuck; return the lost claims."""
         self._refusal = None
         if self._is_stalled(now):
             return []
         lost = await self._renew(store, list(self._held.values()))
-        await self._beat(store)
+        await self._renew_membership(store)
         return lost
 
     async def _renew(self, store: Store, claims: list[Claim]) -> list[Claim]:
@@ -90,11 +90,13 @@ class LeaseRenewer(ABC):
             return []
         return [claim for claim in claims if claim.unit in lost]
 
-    async def _beat(self, store: Store) -> None:
-        """Count the owner among the living. No answer means: try again next time."""
+    async def _renew_membership(self, store: Store) -> None:
+        """Renew the membership of the owner. No answer means: try again next time."""
         if self._member is not None:
             try:
-                await store.beat(self._member, lease_seconds=self._settings.lease_seconds)
+                await store.renew_membership(
+                    self._member, lease_seconds=self._settings.lease_seconds
+                )
             except StoreUnavailable:
                 pass
             except StorageFull as error:

@@ -8,7 +8,7 @@ from tidegate.processor.dispatch.open_shard import OpenShard, OpenShardState
 from tidegate.processor.leases.renewer import LeaseRenewer
 from tidegate.processor.retrying import retry_until_answered
 from tidegate.processor.write_gate import WriteGate
-from tidegate.signals.base import WORK
+from tidegate.pubsub.base import WORK
 
 
 class ShardReturner:
@@ -53,7 +53,7 @@ class ShardReturner:
                     await self._return(shard)
                     # Only now: a claim that expires meanwhile would count as lost by a crash.
                     self._renewer.remove(shard.claim)
-                    self._context.signals.notify(WORK)
+                    self._context.pubsub.publish(WORK)
 
     async def _return(self, shard: OpenShard) -> None:
         endpoint = shard.endpoint

@@ -9,8 +9,9 @@ import msgspec
 from tidegate.domain.batch import TERMINAL, Batch, Status, ask_cancel
 from tidegate.domain.claim import Kind, Unit
 from tidegate.domain.file import Part
-from tidegate.stores import ledger, sql
-from tidegate.stores.base import Page, States
+from tidegate.domain.ledger import batches as batch_rules, files as file_rules
+from tidegate.domain.ledger.values import Page, States
+from tidegate.stores import sql
 from tidegate.stores.sqlite import files, units
 from tidegate.stores.sqlite.rows import (
     BatchRow,
@@ -33,7 +34,7 @@ class _StateRow(msgspec.Struct, frozen=True, array_like=True):
 
 def create_batch(connection: apsw.Connection, batch: Batch, now: float) -> Batch:
     """Record a new batch, or return the one that answers it; see `Store.create_batch`."""
-    ledger.check_new(batch)
+    batch_rules.check_new(batch)
     known = _by_key(connection, batch) or get_row(connection, batch.id)
     if known is not None:
         return known.batch()
@@ -41,7 +42,7 @@ def create_batch(connection: apsw.Connection, batch: Batch, now: float) -> Batch
     holds_input = (
         file is not None
         and file.tenant == batch.tenant
-        and ledger.is_visible(file.file(), now, deleted=bool(file.deleted))
+        and file_rules.is_visible(file.file(), now, deleted=bool(file.deleted))
     )
     write(connection, SQL["insert_batch"], {**batch_values(batch), "holds_input": holds_input})
     units.open_unit(connection, batch, Unit(batch_id=batch.id, kind=Kind.PLANNING))
@@ -49,7 +50,7 @@ def create_batch(connection: apsw.Connection, batch: Batch, now: float) -> Batch
 
 
 def get_row(connection: apsw.Connection, batch_id: str) -> BatchRow | None:
-    """Return a batch's row whoever asks."""
+    """Return a batch's row, of any tenant."""
     return select_one(connection, SQL["get_batch"], {"id": batch_id}, BatchRow)
 
 
@@ -59,7 +60,7 @@ def get_batch(
     """Return a batch of the tenant, or raise `NotFound`."""
     row = get_row(connection, batch_id)
     if row is None or row.tenant != tenant:
-        raise ledger.no_batch(batch_id, param=param)
+        raise batch_rules.no_batch(batch_id, param=param)
     return row.batch()
 
 
@@ -72,7 +73,7 @@ def list_batches(
         "tenant": tenant,
         "created_at": math.inf,
         "id": "",
-        "limit": limit + 1,  # One more tells whether anything follows.
+        "limit": limit + 1,  # One more shows whether anything follows.
     }
     if after is not None:
         mark = get_batch(connection, tenant, after, param="after")
@@ -100,7 +101,7 @@ def get_states(connection: apsw.Connection, batch_ids: Sequence[str], *, now: fl
 
 
 def note_waiting(connection: apsw.Connection, batch_id: str, reason: str | None) -> None:
-    """Record why a live batch does not get on."""
+    """Record why a live batch makes no progress."""
     values = {"id": batch_id, "reason": reason, "terminal": _TERMINAL}
     write(connection, SQL["note_waiting"], values)
 

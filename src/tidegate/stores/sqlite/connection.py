@@ -21,7 +21,7 @@ from tidegate.domain.errors import (
     TidegateError,
 )
 from tidegate.stores import sql
-from tidegate.stores.executor import Step, Worker
+from tidegate.stores.lanes import Step, Worker
 
 SQL = sql.load("tidegate.stores.sqlite", "connection.sql")
 MIGRATIONS: tuple[LiteralString, ...] = (
@@ -35,9 +35,9 @@ _FLUSH_FAILURES = frozenset({apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYN
 
 
 def translated(error: BaseException, path: Path, *, committing: bool = False) -> BaseException:
-    """Return our name for an error of SQLite; whatever is none stays as it is.
+    """Return our error for an error of SQLite; any other error is returned unchanged.
 
-    An input/output error is final where it may have cost durability: in a flush, or while
+    An input/output error is final if it may have cost durability: in a flush, or while
     committing (PROTOCOL 13).
     """
     ours: TidegateError
@@ -120,7 +120,7 @@ class _Session(Worker):
         try:
             if self._broken:
                 raise StorageBroken(
-                    f"The ledger '{self._path}' failed before and can't be trusted now; "
+                    f"The ledger '{self._path}' failed before and can't be trusted; "
                     "end this process."
                 )
             if self._connection is None:
@@ -151,7 +151,7 @@ class _Session(Worker):
                 self._path.touch(mode=0o600)
         connection = apsw.Connection(str(self._path), flags=flags, vfs=self._vfs)
         connection.set_busy_timeout(self._busy_ms)
-        # Otherwise SQLite plans some statements anew each time that something is bound to them,
+        # Otherwise SQLite plans some statements again each time that a value is bound to them,
         # among them one of each commit: that costs several times what running it does.
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         connection.execute(SQL["settings"]).fetchall()
@@ -160,7 +160,7 @@ class _Session(Worker):
     def _attempt(self, step: Step) -> None:
         try:
             step.run()
-        except Exception as error:  # noqa: BLE001 -- whatever it is, it is the caller's outcome, and the lane serves others
+        except Exception as error:  # noqa: BLE001 -- any error is the caller's outcome, and the lane serves others
             self._note(step, error)
 
     def _note(self, step: Step, error: BaseException, *, committing: bool = False) -> None:
@@ -252,7 +252,7 @@ class Reader(_Session):
         try:
             self._attempt(step)
         finally:
-            if connection.in_transaction:  # Where reading failed SQLite has rolled back by itself.
+            if connection.in_transaction:  # If reading failed, SQLite has rolled back by itself.
                 connection.execute(SQL["roll_back"])
 
 

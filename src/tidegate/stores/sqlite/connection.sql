@@ -38,7 +38,7 @@ ROLLBACK TO step;
 -- end_step --
 RELEASE step;
 
--- beat --
+-- write_pulse --
 INSERT INTO pulse (id, at) VALUES (1, :at)
 ON CONFLICT (id) DO UPDATE SET at = excluded.at;
 

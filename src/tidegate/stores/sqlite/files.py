@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import apsw
 import msgspec
 
+from tidegate.domain.batch import TERMINAL
 from tidegate.domain.file import File, Part, Purpose, merged
-from tidegate.stores import ledger, sql
-from tidegate.stores.base import Page
+from tidegate.domain.ledger import files as file_rules
+from tidegate.domain.ledger.values import Fragmented, Page
+from tidegate.stores import sql
 from tidegate.stores.sqlite.rows import (
     FileRow,
     PartRow,
@@ -21,6 +23,7 @@ from tidegate.stores.sqlite.rows import (
 )
 
 SQL = sql.load("tidegate.stores.sqlite", "files.sql")
+_TERMINAL = msgspec.json.encode(sorted(TERMINAL)).decode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,12 +59,12 @@ def finish_upload(
     """Turn a pending upload into a file; see `Store.finish_upload`."""
     upload = get_upload(connection, upload_id)
     if upload is None or upload.state == "abandoned":
-        raise ledger.upload_lost(upload_id)
+        raise file_rules.upload_lost(upload_id)
     if upload.file_id is not None:
         known = get_row(connection, upload.file_id)
         assert known is not None, upload.file_id
         return known.file()
-    ledger.check_upload(file, parts, tenant=upload.tenant)
+    file_rules.check_upload(file, parts, tenant=upload.tenant)
     put_file(connection, file)
     append_parts(connection, file, parts)
     mark_finished(connection, upload_id, file.id)
@@ -69,7 +72,7 @@ def finish_upload(
 
 
 def mark_finished(connection: apsw.Connection, upload_id: str, file_id: str) -> None:
-    """Let a pending upload name the file that its bytes belong to."""
+    """Mark a pending upload as finished, with the file that its bytes belong to."""
     changed = write(connection, SQL["finish_upload"], {"id": upload_id, "file_id": file_id})
     assert changed == 1, upload_id
 
@@ -82,7 +85,7 @@ def abandon_upload(connection: apsw.Connection, upload_id: str) -> bool:
 
 
 def get_row(connection: apsw.Connection, file_id: str | None) -> FileRow | None:
-    """Return a file's row whoever asks, also a deleted one's."""
+    """Return a file's row, of any tenant, also a deleted one's."""
     return select_one(connection, SQL["get_file"], {"id": file_id}, FileRow)
 
 
@@ -92,9 +95,9 @@ def get_visible(connection: apsw.Connection, tenant: str, file_id: str, now: flo
     if (
         row is None
         or row.tenant != tenant
-        or not ledger.is_visible(row.file(), now, deleted=bool(row.deleted))
+        or not file_rules.is_visible(row.file(), now, deleted=bool(row.deleted))
     ):
-        raise ledger.no_file(file_id)
+        raise file_rules.no_file(file_id)
     return row.file()
 
 
@@ -109,12 +112,12 @@ def list_files(
         "id": "",
         "now": now,
         "purpose": listing.purpose,
-        "limit": listing.limit + 1,  # One more tells whether anything follows.
+        "limit": listing.limit + 1,  # One more shows whether anything follows.
     }
     if listing.after is not None:
         mark = get_row(connection, listing.after)
         if mark is None or mark.tenant != tenant:
-            raise ledger.no_file(listing.after, param="after")
+            raise file_rules.no_file(listing.after, param="after")
         values |= {"created_at": mark.created_at, "id": mark.id}
     statement = SQL["list_files_up"] if listing.ascending else SQL["list_files_down"]
     rows = select(connection, statement, values, FileRow)
@@ -124,21 +127,21 @@ def list_files(
 
 def delete_file(connection: apsw.Connection, tenant: str, file_id: str, now: float) -> None:
     """Hide a file; see `Store.delete_file`."""
-    ledger.check_deletable(get_visible(connection, tenant, file_id, now))
+    file_rules.check_deletable(get_visible(connection, tenant, file_id, now))
     write(connection, SQL["delete_file"], {"id": file_id})
 
 
 def put_file(connection: apsw.Connection, file: File) -> None:
-    """Write a file, or its new length, expiry and growth where it is known."""
+    """Write a file, or its new length, expiry and growth if it exists."""
     write(connection, SQL["put_file"], file_values(file))
 
 
 def get_parts(connection: apsw.Connection, file_id: str) -> tuple[Part, ...]:
     """Return a file's parts in their order."""
-    # Checked all at once: there may be thousands.
+    # Decoded in one call, because there may be thousands.
     found = connection.execute(SQL["get_parts"], {"file_id": file_id}).fetchall()
     rows = msgspec.convert(found, list[PartRow])
-    # Most lie in a few blobs: downloads that go on for long would each keep every name many times.
+    # Parts share one copy of each name: a long download would otherwise keep thousands.
     names = {row.blob: row.blob for row in rows}
     return tuple([Part(blob=names[row.blob], offset=row.offset, length=row.length) for row in rows])
 
@@ -171,3 +174,71 @@ def set_parts(connection: apsw.Connection, file: File, parts: Iterable[Part]) ->
 def get_upload(connection: apsw.Connection, upload_id: str) -> UploadRow | None:
     """Return an upload's row."""
     return select_one(connection, SQL["get_upload"], {"id": upload_id}, UploadRow)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Swap:
+    """The arguments of `Store.swap_parts`."""
+
+    upload_id: str
+    file_id: str
+    old: Sequence[Part]
+    new: Sequence[Part]
+    keep_seconds: float
+
+
+class _FragmentedRow(msgspec.Struct, frozen=True, array_like=True):
+    id: str
+    tenant: str
+    bytes: int
+    parts: int
+
+
+class _FlagRow(msgspec.Struct, frozen=True, array_like=True):
+    flag: int
+
+
+def list_fragmented(
+    connection: apsw.Connection, *, parts_min: int, limit: int, now: float
+) -> list[Fragmented]:
+    """Return visible files of many parts; see `Store.list_fragmented`."""
+    assert parts_min > 0, parts_min
+    assert limit > 0, limit
+    values: dict[str, Value] = {"parts_min": parts_min, "limit": limit, "now": now}
+    rows = select(connection, SQL["list_fragmented"], values, _FragmentedRow)
+    return [
+        Fragmented(file_id=row.id, tenant=row.tenant, parts=row.parts, bytes=row.bytes)
+        for row in rows
+    ]
+
+
+def swap_parts(connection: apsw.Connection, swap: Swap, now: float) -> bool:
+    """Replace the first parts of a file by others of the same bytes; see `Store.swap_parts`."""
+    upload = get_upload(connection, swap.upload_id)
+    if upload is not None and upload.file_id is not None:
+        return upload.file_id == swap.file_id
+    row = get_row(connection, swap.file_id)
+    if upload is None or upload.state == "abandoned" or row is None:
+        return False
+    file_rules.check_swap(swap.old, swap.new, upload.blob)
+    if not file_rules.is_visible(row.file(), now, deleted=bool(row.deleted)):
+        return False
+    parts = get_parts(connection, swap.file_id)
+    count = len(swap.old)
+    if parts[:count] != tuple(swap.old):
+        return False
+    assert upload.tenant == row.tenant, "the upload of another tenant"
+    set_parts(connection, row.file(), merged([*swap.new, *parts[count:]]))
+    mark_finished(connection, swap.upload_id, swap.file_id)
+    for blob in sorted({part.blob for part in swap.old}):
+        _retain_unneeded(connection, blob, row.tenant, now + swap.keep_seconds)
+    return True
+
+
+def _retain_unneeded(connection: apsw.Connection, blob: str, tenant: str, until: float) -> None:
+    needed = select_one(
+        connection, SQL["is_needed"], {"blob": blob, "terminal": _TERMINAL}, _FlagRow
+    )
+    if needed is not None and not needed.flag:
+        values: dict[str, Value] = {"blob": blob, "tenant": tenant, "until": until}
+        write(connection, SQL["retain_blob"], values)

@@ -1,4 +1,4 @@
-"""Which blobs no row of the SQLite ledger needs, and fencing whoever might still commit them.
+"""Blobs that no row of the SQLite ledger needs, and fences for writers that might commit them.
 
 Each function runs inside one transaction, so that nothing is committed between the question
 whether a row points to a blob and the fence that keeps rows from ever doing so (PROTOCOL 18).
@@ -12,10 +12,11 @@ import msgspec
 from tidegate.domain.batch import TERMINAL
 from tidegate.domain.blob_names import PlanBlob, ResultBlob, UploadBlob, parse
 from tidegate.domain.claim import Kind, Unit
-from tidegate.stores import fences, ledger, sql
-from tidegate.stores.fences import Fate
-from tidegate.stores.ledger import Hold
-from tidegate.stores.sqlite import batches, units, writers
+from tidegate.domain.ledger import claims as claim_rules, garbage as garbage_rules
+from tidegate.domain.ledger.claims import Hold
+from tidegate.domain.ledger.garbage import Fate
+from tidegate.stores import sql
+from tidegate.stores.sqlite import batches, commits, units
 from tidegate.stores.sqlite.rows import (
     BatchRow,
     Value,
@@ -48,23 +49,23 @@ class _ClaimRow(msgspec.Struct, frozen=True, array_like=True):
     crashes: int
 
 
-def unreferenced(connection: apsw.Connection, names: Sequence[str], now: float) -> list[str]:
-    """Return those blobs that no row needs; see `Upkeep.unreferenced`."""
+def list_unreferenced(connection: apsw.Connection, names: Sequence[str], now: float) -> list[str]:
+    """Return those blobs that no row needs; see `Store.list_unreferenced`."""
     values: dict[str, Value] = {
         "names": msgspec.json.encode(list(dict.fromkeys(names))).decode(),
         "terminal": _TERMINAL,
         "now": now,
     }
-    return [row.name for row in select(connection, SQL["unreferenced"], values, _NameRow)]
+    return [row.name for row in select(connection, SQL["list_unreferenced"], values, _NameRow)]
 
 
-def condemn(
+def fence_and_list_deletable(
     connection: apsw.Connection, names: Sequence[str], *, now: float, idle_seconds: float
 ) -> list[str]:
-    """Fence the writers of unreferenced blobs; see `Upkeep.condemn`."""
+    """Fence the writers of unreferenced blobs; see `Store.fence_and_list_deletable`."""
     return [
         name
-        for name in unreferenced(connection, names, now)
+        for name in list_unreferenced(connection, names, now)
         if _may_go(connection, name, now=now, idle_seconds=idle_seconds)
     ]
 
@@ -88,7 +89,7 @@ def _may_go(connection: apsw.Connection, name: str, *, now: float, idle_seconds:
 
 
 def _upload_goes(connection: apsw.Connection, values: dict[str, Value]) -> bool:
-    # Where nobody began it nobody may begin it now: its bytes are about to go.
+    # An upload that was never begun must not begin now, because its bytes will be deleted.
     write(connection, SQL["bar_upload"], values)
     busy = select_one(connection, SQL["count_busy_uploads"], values, _CountRow)
     if busy is None or busy.count:
@@ -100,7 +101,7 @@ def _upload_goes(connection: apsw.Connection, values: dict[str, Value]) -> bool:
 def _plan_goes(connection: apsw.Connection, batch_id: str, epoch: int, now: float) -> bool:
     unit = Unit(batch_id=batch_id, kind=Kind.PLANNING)
     hold = units.get_hold(connection, unit)
-    fate = fences.plan_fate(hold, epoch, now)
+    fate = garbage_rules.plan_fate(hold, epoch, now)
     if fate is Fate.FENCE:
         assert hold is not None, unit
         fence_unit(connection, unit, hold)
@@ -108,29 +109,29 @@ def _plan_goes(connection: apsw.Connection, batch_id: str, epoch: int, now: floa
 
 
 def _results_go(connection: apsw.Connection, batch_id: str, name: str, now: float) -> bool:
-    writer = writers.get_writer(connection, name)
+    writer = commits.get_writer(connection, name)
     if writer is not None and writer.batch_id != batch_id:
-        return False  # No name of ours: a writer writes for one batch.
+        return False  # Not one of our names: a writer writes for one batch.
     row = batches.get_row(connection, batch_id)
     if row is None or _is_run(row) or (writer is not None and writer.fenced):
         return True
-    # What was written before there were writers carries the name of its owner.
+    # Results that were written before there were writers carry the name of their owner.
     owner = name if writer is None else writer.owner
     found = _open_claims(connection, batch_id, owner)
-    if fences.writer_fate(found.values(), now) is Fate.STAYS:
+    if garbage_rules.writer_fate(found.values(), now) is Fate.STAYS:
         return False
     for unit, hold in found.items():
         fence_unit(connection, unit, hold)
     if writer is None:
-        writers.begin_writer(connection, name, batch_id=batch_id, owner=owner, at=now, fenced=True)
+        commits.begin_writer(connection, name, batch_id=batch_id, owner=owner, at=now, fenced=True)
     else:
-        writers.fence_writer(connection, name)
+        commits.fence_writer(connection, name)
     return True
 
 
 def fence_unit(connection: apsw.Connection, unit: Unit, hold: Hold) -> None:
-    """End the right of whoever held an open unit to write it."""
-    fenced = ledger.fenced(hold)
+    """End the right of the last holder of an open unit to write it."""
+    fenced = claim_rules.fenced(hold)
     values: dict[str, Value] = {
         **unit_values(unit),
         "epoch": fenced.epoch,

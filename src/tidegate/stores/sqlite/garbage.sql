@@ -1,4 +1,4 @@
--- unreferenced --
+-- list_unreferenced --
 SELECT n.value FROM json_each(:names) AS n
 WHERE
     NOT EXISTS (SELECT 1 FROM part AS p WHERE p.blob = n.value)

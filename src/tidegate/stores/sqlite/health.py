@@ -1,4 +1,4 @@
-"""A look at a SQLite ledger that changes nothing in it, whether or not others work on it."""
+"""The health of a SQLite ledger, read without changing it, whether or not others work on it."""
 
 from contextlib import closing, suppress
 from pathlib import Path
@@ -41,10 +41,10 @@ class _OldestRow(msgspec.Struct, frozen=True, array_like=True):
 
 
 def look(path: Path, *, now: float) -> StoreHealth:
-    """Return how the ledger at `path` stands at Unix time `now`; see `Store.health`.
+    """Return the state of the ledger at `path` at Unix time `now`; see `Store.health`.
 
     Not a byte of the ledger or its journal changes; SQLite may only make or refresh the index of
-    its journal (`-shm`) where processes died without closing it.
+    its journal (`-shm`) if processes died without closing it.
 
     Raises:
         StorageBroken: it is damaged, or no SQLite database.
@@ -67,7 +67,7 @@ def _opened(path: Path) -> apsw.Connection:
     size = 0
     with suppress(FileNotFoundError):
         size = wal.stat().st_size
-    # Without a journal nobody writes, and nothing beside the file itself need be touched.
+    # Without a journal nobody writes, and only the file itself is opened.
     quiet = "" if size else "&immutable=1"
     connection = apsw.Connection(
         f"file:{quote(str(path.absolute()))}?mode=ro{quiet}",
@@ -81,7 +81,7 @@ def _opened(path: Path) -> apsw.Connection:
 def _journal(path: Path) -> str:
     """Return the kind of journal that the header of the file names.
 
-    SQLite itself says what it uses, which is none while it takes the file for immutable.
+    SQLite itself would report none while it takes the file for immutable.
     """
     with path.open("rb") as file:
         header = file.read(HEADER_BYTES)
@@ -99,7 +99,9 @@ def _read(connection: apsw.Connection, journal: str, now: float, engine: str) ->
     statuses = select(connection, SQL["count_batches"], {}, _StatusRow)
     oldest = select(connection, SQL["find_oldest"], {}, _OldestRow)
     # The table of members came with the second schema.
-    members = select(connection, SQL["count_living"], {"now": now}, _CountRow) if schema > 1 else []
+    members = (
+        select(connection, SQL["count_members"], {"now": now}, _CountRow) if schema > 1 else []
+    )
     return StoreHealth(
         engine=engine,
         durable=True,

@@ -16,5 +16,5 @@ SELECT count(*)
 FROM batch
 WHERE status IN ('validating', 'in_progress', 'finalizing', 'cancelling') AND expires_at <= :now;
 
--- count_living --
+-- count_members --
 SELECT count(*) FROM living WHERE expires_at > :now;

@@ -10,9 +10,9 @@ import msgspec
 from tidegate.domain.batch import Batch, Counts, Problem, Status
 from tidegate.domain.claim import Claim, Unit
 from tidegate.domain.file import File, Part, Purpose
+from tidegate.domain.ledger.claims import Hold
 from tidegate.domain.shard import Shard, ShardPlan
 from tidegate.domain.usage import Usage
-from tidegate.stores.ledger import Hold
 
 Row = TypeVar("Row", bound=msgspec.Struct)
 Value = str | int | float | bytes | None

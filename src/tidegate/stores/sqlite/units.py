@@ -1,4 +1,4 @@
-"""Units in the SQLite ledger: opening one, holding it, letting it go."""
+"""Units in the SQLite ledger: open, claim, renew and hand back."""
 
 from collections.abc import Sequence
 
@@ -6,8 +6,9 @@ import apsw
 
 from tidegate.domain.batch import Batch
 from tidegate.domain.claim import Claim, Unit
-from tidegate.stores import ledger, sql
-from tidegate.stores.ledger import Hold
+from tidegate.domain.ledger import claims as claim_rules
+from tidegate.domain.ledger.claims import Hold
+from tidegate.stores import sql
 from tidegate.stores.sqlite.rows import (
     HoldRow,
     Value,
@@ -35,7 +36,7 @@ def open_unit(
 
 
 def get_hold(connection: apsw.Connection, unit: Unit) -> Hold | None:
-    """Return the hold on a unit; None where no such unit exists."""
+    """Return the hold on a unit; None if no such unit exists."""
     row = select_one(connection, SQL["get_hold"], unit_values(unit), HoldRow)
     return None if row is None else row.hold()
 
@@ -52,7 +53,7 @@ def renew(connection: apsw.Connection, claims: Sequence[Claim], expires_at: floa
 def hand_back(
     connection: apsw.Connection, claims: Sequence[Claim], not_before: float | None
 ) -> None:
-    """Give up the claims that are kept; others may take them at once, or from `not_before` on."""
+    """Give up the claims that are kept; others may take them from `not_before` on."""
     for claim in claims:
         values = {**claim_values(claim), "not_before": not_before}
         write(connection, SQL["hand_back"], values)
@@ -62,7 +63,7 @@ def take(connection: apsw.Connection, unit: Unit, owner: str, expires_at: float)
     """Claim a unit that is known to be claimable."""
     before = get_hold(connection, unit)
     assert before is not None, unit
-    hold = ledger.taken(before, owner, expires_at)
+    hold = claim_rules.taken(before, owner, expires_at)
     values: dict[str, Value] = {
         **unit_values(unit),
         "owner": owner,

@@ -11,7 +11,7 @@ from tidegate.access.base import CREDENTIAL_CHARACTERS_MAX, Authenticator, Unaut
 
 
 class AuthenticatorContract:
-    """What `authenticate` promises of known and unknown credentials."""
+    """The contract of `authenticate` of known and unknown credentials."""
 
     async def test_a_known_credential_gives_its_tenant(
         self, authenticator: Authenticator, credentials: Mapping[str, str]

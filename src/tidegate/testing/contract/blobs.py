@@ -28,7 +28,7 @@ async def expect_missing(blobs: BlobStore, name: str, offset: int = 0, length: i
 
 
 class WriterContract:
-    """What `writer` promises."""
+    """The contract of `writer`."""
 
     async def test_many_small_writes_make_one_blob(self, blobs: BlobStore) -> None:
         async with blobs.writer("uploads/one") as writer:
@@ -91,9 +91,9 @@ class WriterContract:
 
 
 class PutContract:
-    """What `put` promises."""
+    """The contract of `put`."""
 
-    async def test_a_put_blob_is_readable_at_once(self, blobs: BlobStore) -> None:
+    async def test_a_put_blob_is_readable_immediately(self, blobs: BlobStore) -> None:
         await blobs.put("plans/batch_1/3", b"lines")
         assert await blobs.read("plans/batch_1/3", 0, 5) == b"lines"
 
@@ -103,7 +103,7 @@ class PutContract:
         assert await blobs.read("same", 0, 5) == b"bytes"
         assert await blobs.list_names("") == ["same"]
 
-    async def test_many_puts_at_a_time_all_land(self, blobs: BlobStore) -> None:
+    async def test_many_concurrent_puts_are_all_stored(self, blobs: BlobStore) -> None:
         names = [f"many/{number:02d}" for number in range(30)]
         async with asyncio.TaskGroup() as group:
             for name in names:
@@ -114,7 +114,7 @@ class PutContract:
 
 
 class AppendContract:
-    """What `append` promises of a store that can."""
+    """The contract of `append` of a store that can."""
 
     async def test_offsets_follow_one_another(self, blobs: BlobStore) -> None:
         assert blobs.appends, "run this contract with a store that appends"
@@ -123,12 +123,12 @@ class AppendContract:
         assert await blobs.append("results/1", b"h", after=0) == 7
         assert await blobs.read("results/1", 2, 5) == b"cdefg"
 
-    async def test_a_large_append_lands_whole(self, blobs: BlobStore) -> None:
+    async def test_a_large_append_is_stored_whole(self, blobs: BlobStore) -> None:
         await blobs.append("results/1", b"x", after=0)
         assert await blobs.append("results/1", LARGE, after=0) == 1
         assert await blobs.read("results/1", 1, len(LARGE)) == LARGE
 
-    async def test_many_names_grow_at_a_time(self, blobs: BlobStore) -> None:
+    async def test_many_names_grow_concurrently(self, blobs: BlobStore) -> None:
         names = [f"results/{number}" for number in range(100)]
         for turn in range(3):
             async with asyncio.TaskGroup() as group:
@@ -166,7 +166,7 @@ class AppendContract:
         await _expect_lost(blobs, after=4)
         assert await blobs.append("results/1", b"d", after=3) == 3
 
-    async def test_a_deleted_blob_begins_anew(self, blobs: BlobStore) -> None:
+    async def test_a_deleted_blob_starts_at_offset_zero(self, blobs: BlobStore) -> None:
         await blobs.append("results/1", b"abc", after=0)
         await blobs.delete("results/1")
         assert await blobs.append("results/1", b"de", after=0) == 0
@@ -194,7 +194,7 @@ async def _expect_lost(blobs: BlobStore, *, after: int) -> None:
 class NoAppendContract:
     """What a store says that can't append."""
 
-    async def test_it_says_so_and_refuses(self, blobs: BlobStore) -> None:
+    async def test_append_is_declared_missing_and_refused(self, blobs: BlobStore) -> None:
         assert not blobs.appends, "run this contract with a store that does not append"
         try:
             await blobs.append("results/1", b"abc", after=0)
@@ -205,7 +205,7 @@ class NoAppendContract:
 
 
 class ReadContract:
-    """What `read` promises."""
+    """The contract of `read`."""
 
     async def test_a_slice_is_exact(self, blobs: BlobStore) -> None:
         await blobs.put("blob", b"0123456789")
@@ -230,7 +230,7 @@ class ReadContract:
         assert await blobs.read_parts(parts[:1]) == b"ij"
         assert await blobs.read_parts([]) == b""
 
-    async def test_no_slice_is_read_where_one_is_missing(self, blobs: BlobStore) -> None:
+    async def test_no_slice_is_read_if_one_is_missing(self, blobs: BlobStore) -> None:
         await blobs.put("blob", b"0123456789")
         there = Part(blob="blob", offset=0, length=10)
         for gone in (
@@ -252,7 +252,7 @@ class ReadContract:
         assert await blobs.read_ranges("blob", ranges) == expected
         assert await blobs.read_ranges("blob", []) == []
 
-    async def test_no_range_is_read_where_one_is_missing(self, blobs: BlobStore) -> None:
+    async def test_no_range_is_read_if_one_is_missing(self, blobs: BlobStore) -> None:
         await blobs.put("blob", b"0123456789")
         for name, gone in (("nothing", (0, 1)), ("blob", (9, 2)), ("blob", (11, 1))):
             for ranges in ([(0, 10), gone], [gone, (0, 10)]):
@@ -266,14 +266,16 @@ class ReadContract:
         await expect_missing(blobs, "nothing")
         await expect_missing(blobs, "no/such/place", 0, 0)
 
-    async def test_neither_below_nor_above_a_blob_is_one(self, blobs: BlobStore) -> None:
+    async def test_prefixes_and_extensions_of_a_blob_name_are_missing(
+        self, blobs: BlobStore
+    ) -> None:
         await blobs.put("above/blob", b"0")
         await expect_missing(blobs, "above")
         await expect_missing(blobs, "above/blob/below")
 
 
 class LengthContract:
-    """What `length` promises."""
+    """The contract of `length`."""
 
     async def test_it_counts_the_bytes(self, blobs: BlobStore) -> None:
         await blobs.put("a/blob", LARGE)
@@ -281,7 +283,7 @@ class LengthContract:
         assert await blobs.length("a/blob") == len(LARGE)
         assert await blobs.length("a/empty") == 0
 
-    async def test_what_is_no_blob_is_missing(self, blobs: BlobStore) -> None:
+    async def test_the_length_of_an_unknown_name_is_missing(self, blobs: BlobStore) -> None:
         await blobs.put("above/blob", b"0")
         async with blobs.writer("unfinished") as writer:
             await writer.write(LARGE)
@@ -294,9 +296,9 @@ class LengthContract:
 
 
 class LeftoversContract:
-    """What `remove_leftovers` promises in one process. What a dead one leaves is each store's."""
+    """The contract of `remove_leftovers` in one process. What a dead one leaves is each store's."""
 
-    async def test_a_writer_at_work_keeps_its_bytes(self, blobs: BlobStore) -> None:
+    async def test_bytes_of_a_live_writer_are_no_leftovers(self, blobs: BlobStore) -> None:
         await blobs.put("a/finished", b"0")
         async with blobs.writer("a/blob") as first, blobs.writer("b") as second:
             await first.write(LARGE)
@@ -309,13 +311,13 @@ class LeftoversContract:
         assert await blobs.remove_leftovers() == 0
         assert await blobs.list_names("") == ["a/blob", "a/finished"]
 
-    async def test_of_nothing_nothing_is_left(self, blobs: BlobStore) -> None:
+    async def test_an_empty_store_has_no_leftovers(self, blobs: BlobStore) -> None:
         assert await blobs.count_leftovers() == 0
         assert await blobs.remove_leftovers() == 0
 
 
 class DeleteContract:
-    """What `delete` promises."""
+    """The contract of `delete`."""
 
     async def test_a_deleted_blob_is_missing(self, blobs: BlobStore) -> None:
         await blobs.put("a/gone", b"0")
@@ -342,7 +344,7 @@ class DeleteContract:
 
 
 class ListContract:
-    """What `list_names` promises."""
+    """The contract of `list_names`."""
 
     async def test_names_are_sorted_and_begin_with_the_prefix(self, blobs: BlobStore) -> None:
         for name in ("b/2", "a/x", "b/10", "a/x.y/z", "c-c", "b2/1"):
@@ -396,7 +398,7 @@ class NameContract:
 
 
 class LifeContract:
-    """What `check` and `aclose` promise."""
+    """The contract of `check` and `aclose`."""
 
     async def test_check_passes_and_leaves_nothing(self, blobs: BlobStore) -> None:
         await blobs.check()

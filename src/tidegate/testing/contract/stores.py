@@ -1,7 +1,7 @@
-"""What the contract of every ledger is made with: a clock to turn, and small true values.
+"""Building blocks of the ledger's contract: a manual clock, and small valid values.
 
-The contract itself is in `stores_files`, `stores_batches`, `stores_claims`, `stores_holds`,
-`stores_commits` and `stores_ends`.
+The contract itself is in `stores_files`, `stores_batches`, `stores_claims`, `stores_renewals`,
+`stores_commits` and `stores_batch_ends`.
 Subclass each class there in a test module that has the fixtures `clock`, a `ManualClock`, and
 `store`, a fresh, empty, open ledger that was given this clock.
 """
@@ -12,9 +12,17 @@ from typing import TypeVar
 from tidegate.domain.batch import Batch, Status
 from tidegate.domain.errors import TidegateError
 from tidegate.domain.file import File, Part, Purpose
+from tidegate.domain.ledger.values import (
+    ClaimedBatch,
+    ClaimedShard,
+    Commit,
+    Plan,
+    ShardCommit,
+    Want,
+)
 from tidegate.domain.shard import ShardPlan, Tally
 from tidegate.domain.share import Offer
-from tidegate.stores.base import ClaimedBatch, ClaimedShard, Commit, Plan, ShardCommit, Store, Want
+from tidegate.stores.base import Store
 
 E = TypeVar("E", bound=TidegateError)
 

@@ -4,7 +4,7 @@ Claims are drawn from all that were ever given, so stale holders, repeats and la
 kind happen often; a call that one ledger refuses the other must refuse in the same words.
 """
 
-# ruff: noqa: D102 -- the rules are the verbs of a ledger, whose promises are told there
+# ruff: noqa: D102 -- the rules are the verbs of a ledger, which `Store` documents
 
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable
@@ -20,8 +20,9 @@ from tidegate.domain.blob_names import PlanBlob, ResultBlob, UploadBlob
 from tidegate.domain.claim import Claim, Kind
 from tidegate.domain.errors import TidegateError
 from tidegate.domain.file import File, Part, Purpose
+from tidegate.domain.ledger.values import Commit, Plan, ShardCommit, Want
 from tidegate.domain.shard import Tally, is_done
-from tidegate.stores.base import Commit, Plan, ShardCommit, Store, Want
+from tidegate.stores.base import Store
 from tidegate.stores.memory import MemoryStore
 from tidegate.testing.contract.stores import START, ManualClock, a_batch, a_plan
 

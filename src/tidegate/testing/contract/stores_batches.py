@@ -1,4 +1,4 @@
-"""The contract of every ledger: batches as users see them. See `stores` for how to use it."""
+"""The contract of every ledger: batches as users see them. See `stores` for use."""
 
 # ruff: noqa: D102, PLR2004 -- these are tests: their names are sentences, their numbers plain
 
@@ -25,7 +25,7 @@ from tidegate.testing.contract.stores import (
 
 
 class CreateBatchContract:
-    """What `create_batch` promises."""
+    """The contract of `create_batch`."""
 
     async def test_every_field_of_a_batch_comes_back(self, store: Store) -> None:
         batch = replace(
@@ -110,9 +110,9 @@ class GetInputContract:
         await upload(store, "file-deleted")
         await store.delete_file(TENANT, "file-deleted")
         await upload(store, "file-expired", expires_at=START + 1)
-        await upload(store, "file-strange", tenant="tenant-two")
+        await upload(store, "file-unknown", tenant="tenant-two")
         clock.turn(1)
-        for number, name in enumerate(["file-deleted", "file-expired", "file-strange", "file-no"]):
+        for number, name in enumerate(["file-deleted", "file-expired", "file-unknown", "file-no"]):
             await store.create_batch(a_batch(f"batch_{number}", input_file_id=name))
             assert await store.get_input(f"batch_{number}") is None, name
 
@@ -127,13 +127,13 @@ class GetInputContract:
 
 
 class GetBatchContract:
-    """What `get_batch` and `get_states` promise."""
+    """The contract of `get_batch` and `get_states`."""
 
     async def test_an_unknown_batch_is_named_in_the_error(self, store: Store) -> None:
         error = await refusal(store.get_batch(TENANT, "batch_x"), NotFound)
         assert error.message == "No batch found with id 'batch_x'."
 
-    async def test_a_stranger_sees_nothing(self, store: Store) -> None:
+    async def test_another_tenant_sees_nothing(self, store: Store) -> None:
         await store.create_batch(a_batch())
         await refusal(store.get_batch("tenant-two", "batch_1"), NotFound)
         await refusal(store.cancel_batch("tenant-two", "batch_1", at=START), NotFound)
@@ -157,7 +157,7 @@ class GetBatchContract:
 
 
 class ListBatchesContract:
-    """What `list_batches` promises."""
+    """The contract of `list_batches`."""
 
     async def test_pages_join_without_gap_or_repeat(self, store: Store) -> None:
         for number in range(5):
@@ -182,13 +182,13 @@ class ListBatchesContract:
             assert error.param == "after"
             assert after in error.message
 
-    async def test_a_stranger_sees_nothing(self, store: Store) -> None:
+    async def test_another_tenant_sees_nothing(self, store: Store) -> None:
         await store.create_batch(a_batch())
         assert (await store.list_batches("tenant-two", after=None, limit=1)).items == ()
 
 
 class CancelBatchContract:
-    """What `cancel_batch` promises (PROTOCOL 16)."""
+    """The contract of `cancel_batch` (PROTOCOL 16)."""
 
     async def test_a_live_batch_is_cancelling(self, store: Store) -> None:
         await store.create_batch(a_batch())
@@ -228,7 +228,7 @@ class CancelBatchContract:
 
 
 class NoteWaitingContract:
-    """What `note_waiting` promises."""
+    """The contract of `note_waiting`."""
 
     async def test_a_reason_is_kept_and_taken_back(self, store: Store) -> None:
         before = await store.create_batch(a_batch())

@@ -1,4 +1,4 @@
-"""The contract of every ledger: claims (PROTOCOL 1 to 4). See `stores` for how to use it."""
+"""The contract of every ledger: claims (PROTOCOL 1 to 4). See `stores` for use."""
 
 # ruff: noqa: D102, PLR2004 -- these are tests: their names are sentences, their numbers plain
 
@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from tidegate.domain.batch import Status
 from tidegate.domain.claim import Claim, Kind, Unit
+from tidegate.domain.ledger.values import ClaimedBatch, Want
 from tidegate.domain.shard import is_done
 from tidegate.domain.share import Offer, in_order
-from tidegate.stores.base import ClaimedBatch, Store, Want
+from tidegate.stores.base import Store
 from tidegate.testing.contract.stores import (
     LEASE,
     START,
@@ -31,7 +32,7 @@ from tidegate.testing.contract.stores import (
 
 
 class ClaimPlanningContract:
-    """What `claim_planning` promises."""
+    """The contract of `claim_planning`."""
 
     async def test_the_oldest_batch_comes_first(self, store: Store) -> None:
         for batch_id, age in [("b", 1), ("c", 0), ("a", 1)]:
@@ -121,7 +122,7 @@ async def lines_at_work(store: Store) -> dict[str, tuple[int, int]]:
 
 
 class PollContract:
-    """What `poll` promises beside its offers."""
+    """The contract of `poll` beside its offers."""
 
     async def test_it_tells_time_members_and_the_rank_of_the_owner(
         self, store: Store, clock: ManualClock
@@ -130,7 +131,7 @@ class PollContract:
         assert (nothing.now, nothing.members, nothing.rank) == (START, 0, None)
         assert (nothing.statuses, nothing.offers) == ({}, ())
         for owner in ("cleo", "bert"):
-            await store.beat(owner, lease_seconds=LEASE)
+            await store.renew_membership(owner, lease_seconds=LEASE)
         clock.turn(1.5)
         assert [(await store.poll(owner, offers_max=9)).rank for owner in ("bert", "cleo")] == [
             0,
@@ -305,7 +306,7 @@ class OffersContract:
 
 
 class ClaimShardsContract:
-    """What `claim_shards` promises."""
+    """The contract of `claim_shards`."""
 
     async def test_the_lowest_numbers_come_first(self, store: Store) -> None:
         batch = await planned(store, shards=[("m", 1), ("n", 1), ("m", 2), ("m", 3)])

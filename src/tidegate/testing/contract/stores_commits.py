@@ -1,4 +1,4 @@
-"""The contract of every ledger: commits (PROTOCOL 8 to 12). See `stores` for how to use it."""
+"""The contract of every ledger: commits (PROTOCOL 8 to 12). See `stores` for use."""
 
 # ruff: noqa: D102, PLR2004 -- these are tests: their names are sentences, their numbers plain
 
@@ -30,7 +30,7 @@ ERRORS = "file-batch_1-error"
 
 
 class CommitContract:
-    """What `commit` promises about lines (PROTOCOL 8)."""
+    """The contract of `commit` about lines (PROTOCOL 8)."""
 
     async def test_lines_counts_and_usage_add_up(self, store: Store) -> None:
         before = await planned(store, shards=[("m", 4), ("m", 3)])
@@ -206,7 +206,7 @@ class CommitContract:
 
 
 class CommitPartsContract:
-    """What `commit` promises about the files it lengthens (PROTOCOL 12)."""
+    """The contract of `commit` about the files it lengthens (PROTOCOL 12)."""
 
     async def test_a_file_is_created_with_its_first_part(self, store: Store) -> None:
         await planned(store)

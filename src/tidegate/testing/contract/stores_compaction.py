@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tidegate.domain.file import Part
+from tidegate.domain.ledger.values import ClaimedShard, Fragmented
 from tidegate.domain.shard import Verdict
-from tidegate.stores.base import ClaimedShard, Store
-from tidegate.stores.upkeep import Fragmented
+from tidegate.stores.base import Store
 from tidegate.testing.contract.stores import (
     INPUT,
     START,
@@ -50,7 +50,7 @@ async def append(store: Store, claimed: ClaimedShard, number: int, part: Part) -
 
 
 async def fragmented(store: Store, count: int, batch_id: str = "batch_1") -> ClaimedShard:
-    """Make a growing result file of so many parts, each in a blob of its own."""
+    """Make a growing result file of `count` parts, each in its own blob."""
     await planned(store, a_batch(batch_id), shards=[("m", LINES)])
     claimed = await claim_shard(store, batch_id=batch_id)
     for number in range(count):
@@ -64,7 +64,7 @@ async def parts_of(store: Store, file_id: str = OUTPUT) -> list[Part]:
 
 
 class ListFragmentedContract:
-    """What `list_fragmented` promises."""
+    """The contract of `list_fragmented`."""
 
     async def test_files_of_many_parts_come_with_the_most_first(self, store: Store) -> None:
         await upload(store)
@@ -102,7 +102,7 @@ class ListFragmentedContract:
 
 
 class SwapPartsContract:
-    """What `swap_parts` promises."""
+    """The contract of `swap_parts`."""
 
     async def test_the_first_parts_are_replaced(self, store: Store) -> None:
         claimed = await fragmented(store, 5)
@@ -124,9 +124,9 @@ class SwapPartsContract:
         assert await store.swap_parts("u", OUTPUT, old=old, new=new, keep_seconds=KEEP_SECONDS)
         assert await parts_of(store) == new
         blobs = [part.blob for part in old]
-        assert await store.unreferenced(blobs) == []
+        assert await store.list_unreferenced(blobs) == []
         await store.forget_retained(blobs)
-        assert await store.unreferenced(blobs) == blobs[1:3]
+        assert await store.list_unreferenced(blobs) == blobs[1:3]
 
     async def test_touching_new_parts_merge(self, store: Store) -> None:
         await fragmented(store, 3)
@@ -155,10 +155,10 @@ class SwapPartsContract:
         await store.swap_parts("u", OUTPUT, old=old, new=new, keep_seconds=KEEP_SECONDS)
         blobs = [part.blob for part in old]
         clock.turn(59)
-        assert await store.unreferenced([*blobs, new[0].blob]) == []
+        assert await store.list_unreferenced([*blobs, new[0].blob]) == []
         assert await store.list_retained(limit=9) == []
         clock.turn(1)
-        assert await store.unreferenced([*blobs, new[0].blob]) == blobs
+        assert await store.list_unreferenced([*blobs, new[0].blob]) == blobs
         assert await store.list_retained(limit=9) == blobs
 
     async def test_blobs_that_others_need_are_not_retained(
@@ -224,7 +224,7 @@ class SwapPartsContract:
         assert not await store.swap_parts(
             "never", OUTPUT, old=old, new=new, keep_seconds=KEEP_SECONDS
         )
-        assert await store.condemn([name], idle_seconds=0) == [name]
+        assert await store.fence_and_list_deletable([name], idle_seconds=0) == [name]
         for upload_id in ("u", "upload-file-in"):
             assert not await store.swap_parts(
                 upload_id, OUTPUT, old=old, new=new, keep_seconds=KEEP_SECONDS
@@ -251,7 +251,7 @@ class SwapPartsContract:
         winner = names[answers.index(True)]
         assert await parts_of(store) == one_part(winner, old)
         losers = [name for name in names if name != winner]
-        assert await store.condemn(names, idle_seconds=0) == losers
+        assert await store.fence_and_list_deletable(names, idle_seconds=0) == losers
 
     async def test_a_thousand_parts_become_one(self, store: Store) -> None:
         parts = [

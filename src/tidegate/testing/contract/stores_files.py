@@ -1,11 +1,12 @@
-"""The contract of every ledger: uploads and files. See `stores` for how to use it."""
+"""The contract of every ledger: uploads and files. See `stores` for use."""
 
 # ruff: noqa: D102, PLR2004 -- these are tests: their names are sentences, their numbers plain
 
 from tidegate.domain.errors import ClaimLost, Conflict, NotFound
 from tidegate.domain.file import File, Part, Purpose
+from tidegate.domain.ledger.values import Page
 from tidegate.domain.shard import Verdict
-from tidegate.stores.base import Page, Store
+from tidegate.stores.base import Store
 from tidegate.testing.contract.stores import (
     INPUT,
     START,
@@ -23,13 +24,13 @@ from tidegate.testing.contract.stores import (
 class OpenContract:
     """What every open ledger can say of itself."""
 
-    async def test_it_proves_that_it_reads_and_writes(self, store: Store) -> None:
+    async def test_check_passes_on_a_working_ledger(self, store: Store) -> None:
         await store.check()
         await store.check()
 
 
 class UploadContract:
-    """What `begin_upload`, `finish_upload` and `abandon_upload` promise."""
+    """The contract of `begin_upload`, `finish_upload` and `abandon_upload`."""
 
     async def test_a_finished_upload_is_a_file_with_its_parts(self, store: Store) -> None:
         file = await upload(store)
@@ -100,7 +101,7 @@ class UploadContract:
         file = await upload(store)
         await refusal(store.finish_upload("unknown", file, [INPUT]), ClaimLost)
 
-    async def test_an_abandoned_upload_is_fenced_for_good(self, store: Store) -> None:
+    async def test_an_abandoned_upload_stays_fenced(self, store: Store) -> None:
         await store.begin_upload("upload-file-in", tenant=TENANT, blob=INPUT.blob, at=START)
         assert await store.abandon_upload("upload-file-in")
         assert await store.abandon_upload("upload-file-in")
@@ -112,12 +113,12 @@ class UploadContract:
         assert not await store.abandon_upload("upload-file-in")
         assert await store.get_file(TENANT, file.id) == file
 
-    async def test_an_unknown_upload_is_as_good_as_abandoned(self, store: Store) -> None:
+    async def test_an_unknown_upload_counts_as_abandoned(self, store: Store) -> None:
         assert await store.abandon_upload("never-begun")
 
 
 class GetFileContract:
-    """What `get_file` and `get_parts` promise."""
+    """The contract of `get_file` and `get_parts`."""
 
     async def test_an_unknown_file_is_named_in_the_error(self, store: Store) -> None:
         error = await refusal(store.get_file(TENANT, "file-xyz"), NotFound)
@@ -125,7 +126,7 @@ class GetFileContract:
         assert error.param == "id"
         await refusal(store.get_parts(TENANT, "file-xyz"), NotFound)
 
-    async def test_a_stranger_sees_nothing(self, store: Store) -> None:
+    async def test_another_tenant_sees_nothing(self, store: Store) -> None:
         file = await upload(store)
         await refusal(store.get_file("tenant-two", file.id), NotFound)
         await refusal(store.get_parts("tenant-two", file.id), NotFound)
@@ -146,9 +147,9 @@ class GetFileContract:
 
 
 class DeleteFileContract:
-    """What `delete_file` promises."""
+    """The contract of `delete_file`."""
 
-    async def test_a_deleted_file_is_hidden_at_once(self, store: Store) -> None:
+    async def test_a_deleted_file_is_hidden_immediately(self, store: Store) -> None:
         file = await upload(store)
         await store.delete_file(TENANT, file.id)
         await refusal(store.get_file(TENANT, file.id), NotFound)
@@ -167,7 +168,7 @@ class DeleteFileContract:
 
 
 class ListFilesContract:
-    """What `list_files` promises."""
+    """The contract of `list_files`."""
 
     async def test_nothing_is_an_empty_page(self, store: Store) -> None:
         page = await everything(store)
@@ -217,7 +218,7 @@ class ListFilesContract:
         assert error.param == "after"
         assert "file-unknown" in error.message
 
-    async def test_a_stranger_neither_sees_nor_points(self, store: Store) -> None:
+    async def test_another_tenant_can_neither_list_nor_use_the_cursor(self, store: Store) -> None:
         await upload(store)
         assert (await everything(store, tenant="tenant-two")).items == ()
         await refusal(everything(store, tenant="tenant-two", after="file-in"), NotFound)

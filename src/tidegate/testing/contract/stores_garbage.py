@@ -1,4 +1,4 @@
-"""The contract of every ledger: blobs that nobody needs (PROTOCOL 18). See `stores`."""
+"""The contract of every ledger: garbage: unreferenced blobs (PROTOCOL 18). See `stores`."""
 
 # ruff: noqa: D102, PLR2004 -- these are tests: their names are sentences, their numbers plain
 
@@ -9,7 +9,8 @@ from tidegate.domain.blob_names import PlanBlob, UploadBlob
 from tidegate.domain.claim import Claim
 from tidegate.domain.errors import ClaimLost, TidegateError
 from tidegate.domain.file import File, Part, Purpose
-from tidegate.stores.base import Plan, Store
+from tidegate.domain.ledger.values import Plan
+from tidegate.stores.base import Store
 from tidegate.testing.contract.stores import (
     INPUT,
     LEASE,
@@ -23,7 +24,7 @@ from tidegate.testing.contract.stores import (
     refusal,
     upload,
 )
-from tidegate.testing.contract.stores_upkeep import run_to_end
+from tidegate.testing.contract.stores_retention import run_to_end
 
 
 def a_file(upload_id: str, length: int = 10) -> tuple[File, list[Part]]:
@@ -54,48 +55,48 @@ def plan_of(claim: Claim) -> Plan:
 
 
 class UnreferencedContract:
-    """What `unreferenced` promises."""
+    """The contract of `list_unreferenced`."""
 
     async def test_names_come_back_in_their_order_and_once(self, store: Store) -> None:
         names = ["b", "uploads/x", "a", "b", "plans/batch_1/1", "results/batch_1/w.x", "ü'\""]
-        assert await store.unreferenced(names) == list(dict.fromkeys(names))
-        assert await store.unreferenced([]) == []
+        assert await store.list_unreferenced(names) == list(dict.fromkeys(names))
+        assert await store.list_unreferenced([]) == []
 
-    async def test_a_blob_is_needed_until_its_last_file_lets_go(self, store: Store) -> None:
+    async def test_a_blob_is_needed_until_its_last_file_is_released(self, store: Store) -> None:
         await upload(store, "file-a")
         await upload(store, "file-b")
         for file_id in ("file-a", "file-b"):
             await store.delete_file(TENANT, file_id)
-            assert await store.unreferenced([INPUT.blob]) == []
+            assert await store.list_unreferenced([INPUT.blob]) == []
         await store.release_files(["file-a"], keep_seconds=0)
-        assert await store.unreferenced([INPUT.blob]) == []
+        assert await store.list_unreferenced([INPUT.blob]) == []
         await store.release_files(["file-b"], keep_seconds=0)
-        assert await store.unreferenced([INPUT.blob]) == [INPUT.blob]
+        assert await store.list_unreferenced([INPUT.blob]) == [INPUT.blob]
 
-    async def test_results_are_needed_though_their_batch_is_gone(self, store: Store) -> None:
+    async def test_results_are_needed_after_their_batch_was_dropped(self, store: Store) -> None:
         await planned(store)
         await run_to_end(store)
         await store.drop_batches(["batch_1"])
-        assert await store.unreferenced(["results/batch_1"]) == []
+        assert await store.list_unreferenced(["results/batch_1"]) == []
 
-    async def test_a_plan_is_needed_while_its_batch_lives(self, store: Store) -> None:
+    async def test_a_plan_is_needed_until_its_batch_is_terminal(self, store: Store) -> None:
         await planned(store)
         blob = a_plan("batch_1", []).blob
-        assert await store.unreferenced([blob, "plans/other"]) == ["plans/other"]
+        assert await store.list_unreferenced([blob, "plans/other"]) == ["plans/other"]
         await run_to_end(store)
-        assert await store.unreferenced([blob]) == [blob]
+        assert await store.list_unreferenced([blob]) == [blob]
 
-    async def test_an_upload_under_way_needs_nothing_yet(self, store: Store) -> None:
+    async def test_a_pending_upload_references_no_blob(self, store: Store) -> None:
         name = await begin(store, "u")
-        assert await store.unreferenced([name]) == [name]
+        assert await store.list_unreferenced([name]) == [name]
         await store.finish_upload("u", *a_file("u"))
-        assert await store.unreferenced([name]) == []
+        assert await store.list_unreferenced([name]) == []
 
 
 class RetainedContract:
-    """What `list_retained` and `forget_retained` promise."""
+    """The contract of `list_retained` and `forget_retained`."""
 
-    async def test_those_whose_time_is_over_come_in_the_order_of_time(
+    async def test_retentions_that_are_over_are_listed_in_the_order_of_their_end(
         self, store: Store, clock: ManualClock
     ) -> None:
         until = {"a": 30, "b": 10, "c": 20, "d": 40, "e": 20}
@@ -113,16 +114,16 @@ class RetainedContract:
         await store.forget_retained([])
         assert await store.list_retained(limit=9) == [blobs[1], blobs[3]]
 
-    async def test_a_forgotten_blob_is_kept_for_nobody(self, store: Store) -> None:
+    async def test_a_forgotten_blob_is_no_longer_retained(self, store: Store) -> None:
         name = await begin(store, "u")
         file = await store.finish_upload("u", *a_file("u"))
         await store.delete_file(TENANT, file.id)
         await store.release_files([file.id], keep_seconds=60)
-        assert await store.condemn([name], idle_seconds=0) == []
+        assert await store.fence_and_list_deletable([name], idle_seconds=0) == []
         await store.forget_retained([name])
-        assert await store.condemn([name], idle_seconds=0) == [name]
+        assert await store.fence_and_list_deletable([name], idle_seconds=0) == [name]
 
-    async def test_what_is_needed_again_is_listed_but_not_condemned(self, store: Store) -> None:
+    async def test_a_blob_needed_again_is_listed_but_not_deletable(self, store: Store) -> None:
         await begin(store, "u")
         file, parts = a_file("u")
         await store.finish_upload("u", file, parts)
@@ -131,84 +132,93 @@ class RetainedContract:
         await store.delete_file(TENANT, file.id)
         await store.release_files([file.id], keep_seconds=0)
         assert await store.list_retained(limit=9) == [parts[0].blob]
-        assert await store.condemn([parts[0].blob], idle_seconds=0) == []
+        assert await store.fence_and_list_deletable([parts[0].blob], idle_seconds=0) == []
 
 
-class CondemnUploadsContract:
-    """What `condemn` promises of the blobs of uploads."""
+class DeletableUploadsContract:
+    """The contract of `fence_and_list_deletable` of the blobs of uploads."""
 
-    async def test_a_young_upload_stays(self, store: Store, clock: ManualClock) -> None:
+    async def test_a_young_pending_upload_is_not_deletable(
+        self, store: Store, clock: ManualClock
+    ) -> None:
         name = await begin(store, "u")
         clock.turn(59.75)
-        assert await store.condemn([name], idle_seconds=60) == []
+        assert await store.fence_and_list_deletable([name], idle_seconds=60) == []
         file, parts = a_file("u")
         assert await store.finish_upload("u", file, parts) == file
 
-    async def test_one_pending_for_long_is_abandoned(
+    async def test_a_long_pending_upload_is_abandoned(
         self, store: Store, clock: ManualClock
     ) -> None:
         name = await begin(store, "u")
         clock.turn(60)
         for _ in range(2):
-            assert await store.condemn([name], idle_seconds=60) == [name]
+            assert await store.fence_and_list_deletable([name], idle_seconds=60) == [name]
         await refusal(store.finish_upload("u", *a_file("u")), ClaimLost)
         await begin(store, "u")
         await refusal(store.finish_upload("u", *a_file("u")), ClaimLost)
-        assert await store.condemn([name], idle_seconds=1) == [name]
+        assert await store.fence_and_list_deletable([name], idle_seconds=1) == [name]
 
     async def test_a_file_keeps_its_blob(self, store: Store) -> None:
         name = await begin(store, "u")
         file = await store.finish_upload("u", *a_file("u"))
-        assert await store.condemn([name], idle_seconds=0) == []
+        assert await store.fence_and_list_deletable([name], idle_seconds=0) == []
         await store.delete_file(TENANT, file.id)
-        assert await store.condemn([name], idle_seconds=0) == []
+        assert await store.fence_and_list_deletable([name], idle_seconds=0) == []
         await store.release_files([file.id], keep_seconds=0)
-        assert await store.condemn([name], idle_seconds=1) == [name]
+        assert await store.fence_and_list_deletable([name], idle_seconds=1) == [name]
 
-    async def test_bytes_that_a_finished_upload_left_out_go(self, store: Store) -> None:
+    async def test_a_blob_that_a_finished_upload_does_not_use_is_deletable(
+        self, store: Store
+    ) -> None:
         name = await begin(store, "u")
         await store.finish_upload("u", *a_file("u", 0))
-        assert await store.condemn([name], idle_seconds=1) == [name]
+        assert await store.fence_and_list_deletable([name], idle_seconds=1) == [name]
 
-    async def test_an_abandoned_upload_goes(self, store: Store) -> None:
+    async def test_the_blob_of_an_abandoned_upload_is_deletable(self, store: Store) -> None:
         name = await begin(store, "u")
         await store.abandon_upload("u")
-        assert await store.condemn([name], idle_seconds=1) == [name]
+        assert await store.fence_and_list_deletable([name], idle_seconds=1) == [name]
 
-    async def test_one_that_was_never_begun_goes_and_never_begins(self, store: Store) -> None:
+    async def test_the_blob_of_an_unknown_upload_is_deletable_and_it_can_not_begin(
+        self, store: Store
+    ) -> None:
         name = UploadBlob(upload_id="u").name
-        assert await store.condemn([name], idle_seconds=1) == [name]
+        assert await store.fence_and_list_deletable([name], idle_seconds=1) == [name]
         await begin(store, "u")
         await refusal(store.finish_upload("u", *a_file("u")), ClaimLost)
-        assert await store.condemn([name], idle_seconds=1) == [name]
+        assert await store.fence_and_list_deletable([name], idle_seconds=1) == [name]
 
-    async def test_one_that_was_purged_goes(self, store: Store) -> None:
+    async def test_the_blob_of_a_purged_upload_is_deletable(self, store: Store) -> None:
         name = await begin(store, "u")
         await store.abandon_upload("u")
         await store.purge(age_seconds=0, limit=9)
-        assert await store.condemn([name], idle_seconds=1) == [name]
+        assert await store.fence_and_list_deletable([name], idle_seconds=1) == [name]
 
-    async def test_whoever_writes_this_blob_is_asked(self, store: Store) -> None:
+    async def test_every_upload_of_the_blob_counts(self, store: Store) -> None:
         name = UploadBlob(upload_id="u").name
         await store.begin_upload("other", tenant=TENANT, blob=name, at=START)
-        assert await store.condemn([name], idle_seconds=1) == []
-        assert await store.condemn([name], idle_seconds=0) == [name]
+        assert await store.fence_and_list_deletable([name], idle_seconds=1) == []
+        assert await store.fence_and_list_deletable([name], idle_seconds=0) == [name]
         file, parts = a_file("u")
         await refusal(store.finish_upload("other", file, parts), ClaimLost)
 
-    async def test_names_of_others_never_go(self, store: Store) -> None:
+    async def test_unknown_names_are_never_deletable(self, store: Store) -> None:
         await planned(store)
         names = ["", "a", "uploads/", "uploads/a/b", "plans/batch_9", "results/batch_9/w"]
-        assert await store.unreferenced(names) == names
-        assert await store.condemn(names, idle_seconds=0) == []
-        assert await store.condemn([], idle_seconds=0) == []
+        assert await store.list_unreferenced(names) == names
+        assert await store.fence_and_list_deletable(names, idle_seconds=0) == []
+        assert await store.fence_and_list_deletable([], idle_seconds=0) == []
 
-    async def test_those_that_may_go_come_in_their_order_and_once(self, store: Store) -> None:
+    async def test_deletable_names_keep_their_order_and_are_unique(self, store: Store) -> None:
         names = [f"uploads/{letter}" for letter in "cabc"]
         await begin(store, "b")
-        assert await store.condemn(names, idle_seconds=1) == ["uploads/c", "uploads/a"]
+        assert await store.fence_and_list_deletable(names, idle_seconds=1) == [
+            "uploads/c",
+            "uploads/a",
+        ]
 
-    async def test_of_an_end_and_a_fence_at_once_one_wins(self, store: Store) -> None:
+    async def test_one_of_a_concurrent_finish_and_fence_wins(self, store: Store) -> None:
         names = [await begin(store, f"u{number}") for number in range(20)]
 
         async def finish(number: int) -> bool:
@@ -218,14 +228,16 @@ class CondemnUploadsContract:
                 return False
             return True
 
-        async def condemn(name: str) -> bool:
-            return await store.condemn([name], idle_seconds=0) == [name]
+        async def fence_and_list_deletable(name: str) -> bool:
+            return await store.fence_and_list_deletable([name], idle_seconds=0) == [name]
 
         calls = [
             call
             for number, name in enumerate(names)
             for call in (
-                (finish(number), condemn(name)) if number % 2 else (condemn(name), finish(number))
+                (finish(number), fence_and_list_deletable(name))
+                if number % 2
+                else (fence_and_list_deletable(name), finish(number))
             )
         ]
         answers = await asyncio.gather(*calls)
@@ -234,17 +246,17 @@ class CondemnUploadsContract:
         )
 
 
-class CondemnPlansContract:
-    """What `condemn` promises of plans."""
+class DeletablePlansContract:
+    """The contract of `fence_and_list_deletable` of plans."""
 
-    async def test_a_plan_that_is_being_written_stays(
+    async def test_a_plan_that_is_being_written_is_not_deletable(
         self, store: Store, clock: ManualClock
     ) -> None:
         await store.create_batch(a_batch())
         claim = (await claim_planning(store)).claim
         plan = plan_of(claim)
         clock.turn(LEASE - 1)
-        assert await store.condemn([plan.blob], idle_seconds=0) == []
+        assert await store.fence_and_list_deletable([plan.blob], idle_seconds=0) == []
         assert (await store.plan_batch(claim, plan, at=START)).is_planned
 
     async def test_an_expired_claim_is_fenced(self, store: Store, clock: ManualClock) -> None:
@@ -253,7 +265,7 @@ class CondemnPlansContract:
         plan = plan_of(claim)
         clock.turn(LEASE)
         for _ in range(2):
-            assert await store.condemn([plan.blob], idle_seconds=0) == [plan.blob]
+            assert await store.fence_and_list_deletable([plan.blob], idle_seconds=0) == [plan.blob]
         await refusal(store.plan_batch(claim, plan, at=START), ClaimLost)
         await refusal(store.end_unplanned(claim, problems=[], at=START), ClaimLost)
         assert await store.renew([claim], lease_seconds=LEASE) == [claim.unit]
@@ -266,11 +278,11 @@ class CondemnPlansContract:
         claim = (await claim_planning(store)).claim
         plan = plan_of(claim)
         await store.hand_back([claim], wait_seconds=5)
-        assert await store.condemn([plan.blob], idle_seconds=0) == [plan.blob]
+        assert await store.fence_and_list_deletable([plan.blob], idle_seconds=0) == [plan.blob]
         await refusal(store.plan_batch(claim, plan, at=START), ClaimLost)
         assert await store.claim_planning("bert", lease_seconds=LEASE) is None, "it must wait"
 
-    async def test_a_superseded_plan_goes_and_the_new_one_stays(
+    async def test_a_superseded_plan_is_deletable_and_the_new_one_is_not(
         self, store: Store, clock: ManualClock
     ) -> None:
         await store.create_batch(a_batch())
@@ -278,11 +290,15 @@ class CondemnPlansContract:
         clock.turn(LEASE)
         claim = (await claim_planning(store, "bert")).claim
         new = plan_of(claim)
-        assert await store.condemn([old.blob, new.blob], idle_seconds=0) == [old.blob]
+        assert await store.fence_and_list_deletable([old.blob, new.blob], idle_seconds=0) == [
+            old.blob
+        ]
         await store.plan_batch(claim, new, at=START)
-        assert await store.condemn([old.blob, new.blob], idle_seconds=0) == [old.blob]
+        assert await store.fence_and_list_deletable([old.blob, new.blob], idle_seconds=0) == [
+            old.blob
+        ]
 
-    async def test_the_plan_of_a_batch_stays_until_it_ends(
+    async def test_the_plan_of_a_batch_is_not_deletable_until_it_ends(
         self, store: Store, clock: ManualClock
     ) -> None:
         await store.create_batch(a_batch())
@@ -291,27 +307,29 @@ class CondemnPlansContract:
         await store.plan_batch(claim, plan, at=START)
         clock.turn(LEASE * 9)
         other = replace(plan, blob=PlanBlob(batch_id="batch_1", epoch=9).name)
-        assert await store.condemn([plan.blob, other.blob], idle_seconds=0) == [other.blob]
+        assert await store.fence_and_list_deletable([plan.blob, other.blob], idle_seconds=0) == [
+            other.blob
+        ]
         await run_to_end(store)
-        assert await store.condemn([plan.blob], idle_seconds=0) == [plan.blob]
+        assert await store.fence_and_list_deletable([plan.blob], idle_seconds=0) == [plan.blob]
         await store.drop_batches(["batch_1"])
-        assert await store.condemn([plan.blob], idle_seconds=0) == [plan.blob]
+        assert await store.fence_and_list_deletable([plan.blob], idle_seconds=0) == [plan.blob]
 
-    async def test_a_name_that_somebody_will_write_stays(
+    async def test_a_plan_of_a_future_epoch_is_not_deletable(
         self, store: Store, clock: ManualClock
     ) -> None:
         await store.create_batch(a_batch())
         name = PlanBlob(batch_id="batch_1", epoch=2).name
         await claim_planning(store)
         clock.turn(LEASE)
-        assert await store.condemn([name], idle_seconds=0) == []
+        assert await store.fence_and_list_deletable([name], idle_seconds=0) == []
         assert (await claim_planning(store)).claim.epoch == 2
 
-    async def test_the_plan_of_an_unknown_batch_goes(self, store: Store) -> None:
+    async def test_the_plan_of_an_unknown_batch_is_deletable(self, store: Store) -> None:
         name = PlanBlob(batch_id="batch_x", epoch=1).name
-        assert await store.condemn([name], idle_seconds=0) == [name]
+        assert await store.fence_and_list_deletable([name], idle_seconds=0) == [name]
 
-    async def test_of_a_plan_and_a_fence_at_once_one_wins(
+    async def test_one_of_a_concurrent_plan_and_fence_wins(
         self, store: Store, clock: ManualClock
     ) -> None:
         claims: list[Claim] = []
@@ -327,12 +345,12 @@ class CondemnPlansContract:
                 return False
             return True
 
-        async def condemn(claim: Claim) -> bool:
-            return bool(await store.condemn([plan_of(claim).blob], idle_seconds=0))
+        async def fence_and_list_deletable(claim: Claim) -> bool:
+            return bool(await store.fence_and_list_deletable([plan_of(claim).blob], idle_seconds=0))
 
         answers = await asyncio.gather(
-            *(call(claim) for claim in claims[:5] for call in (plan, condemn)),
-            *(call(claim) for claim in claims[5:] for call in (condemn, plan)),
+            *(call(claim) for claim in claims[:5] for call in (plan, fence_and_list_deletable)),
+            *(call(claim) for claim in claims[5:] for call in (fence_and_list_deletable, plan)),
         )
         assert all(
             first != second for first, second in zip(answers[::2], answers[1::2], strict=True)

@@ -1,4 +1,4 @@
-"""The contract of every ledger: writers of results (PROTOCOL 18). See `stores` for its use."""
+"""The contract of every ledger: writers of results (PROTOCOL 18). See `stores` for use."""
 
 # ruff: noqa: D102 -- these are tests: their names are sentences, their numbers plain
 
@@ -36,11 +36,11 @@ async def fence(store: Store, clock: ManualClock, batch_id: str = "batch_1") -> 
     """Let every claim expire, and fence the writer of a batch over bytes that no row needs."""
     clock.turn(LEASE)
     name = a_blob("unused", batch_id=batch_id)
-    assert await store.condemn([name], idle_seconds=0) == [name]
+    assert await store.fence_and_list_deletable([name], idle_seconds=0) == [name]
 
 
 class BeginWriterContract:
-    """What `begin_writer` promises, and what a commit makes of it."""
+    """The contract of `begin_writer`, and of commits under its writer."""
 
     async def test_a_writer_that_was_never_begun_is_stale(self, store: Store) -> None:
         await planned(store, shards=[("m", 1), ("m", 1)])
@@ -100,7 +100,7 @@ class BeginWriterContract:
         commit = a_commit(result(claimed, [0]), writer="writer_new")
         assert await store.commit(commit) == [Verdict.ACCEPTED]
 
-    async def test_a_fenced_writer_still_hears_its_first_answer(
+    async def test_a_repeat_by_a_fenced_writer_gets_its_first_answer(
         self, store: Store, clock: ManualClock
     ) -> None:
         await planned(store, shards=[("m", 1), ("m", 2), ("m", 2), ("m", 2)])
@@ -121,7 +121,7 @@ class BeginWriterContract:
         assert await store.commit(a_commit(result(ended, [0]), segment="3")) == [Verdict.STALE]
         assert await store.get_batch(TENANT, "batch_1") == once
 
-    async def test_a_fence_is_for_one_writer(self, store: Store, clock: ManualClock) -> None:
+    async def test_a_fence_affects_one_writer_only(self, store: Store, clock: ManualClock) -> None:
         await planned(store)
         await store.begin_writer("writer_bert", batch_id="batch_1", owner="bert", at=START)
         await fence(store, clock)

@@ -44,7 +44,7 @@ async def expect_fault(upstream: Upstream, call: Call, kind: type[UpstreamFault]
 
 
 class SendContract:
-    """What `send` promises of calls and replies."""
+    """The contract of `send` of calls and replies."""
 
     async def test_the_handler_sees_the_call(self, open_upstream: OpenUpstream) -> None:
         seen: list[Call] = []
@@ -202,7 +202,7 @@ class CancelContract:
 
 
 class CloseContract:
-    """What `aclose` promises."""
+    """The contract of `aclose`."""
 
     async def test_closing_twice_is_harmless(self, open_upstream: OpenUpstream) -> None:
         upstream = await open_upstream(echo)

@@ -28,7 +28,7 @@ CREATE TABLE writer (
 
 CREATE INDEX writer_by_batch ON writer (batch_id);
 
--- Blobs that no row needs any more, kept for whoever is reading them.
+-- Blobs that no row needs any more, kept for readers.
 CREATE TABLE retained (
     blob TEXT NOT NULL PRIMARY KEY,
     tenant TEXT NOT NULL,
