@@ -22,6 +22,9 @@ from tidegate.stores.lanes import InlineExecutor
 from tidegate.stores.sqlite import SqliteStore, connection
 from tidegate.testing.contract.stores import ManualClock
 
+pytestmark = pytest.mark.slow
+
+
 NUMBERS = itertools.count()
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
 from typing_extensions import override
 
 from testkit.power.store_machine import examples, run
@@ -11,6 +12,8 @@ from tidegate.stores.lanes import InlineExecutor
 from tidegate.stores.sqlite import SqliteStore
 from tidegate.testing.contract.stores_agreement import Agreement
 from tidegate.testing.contract.stores_agreement_collector import CollectorAgreement
+
+pytestmark = pytest.mark.slow
 
 
 class WithSqlite(Agreement):
