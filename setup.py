@@ -31,7 +31,6 @@ HOT = (
     "processor/dispatch/attempt",
     "processor/dispatch/dispatcher",
     "processor/dispatch/open_batch",
-    "processor/dispatch/open_batches",
     "processor/dispatch/open_shard",
     "processor/dispatch/quarantine",
     "processor/dispatch/settle",

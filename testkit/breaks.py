@@ -4,7 +4,6 @@ A simulation that never fails proves nothing. Each break takes one guard away by
 function of the product; with it some seed must fail soon (`./run simulate --break NAME`).
 """
 
-import random
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -32,10 +31,9 @@ from tidegate.domain.ledger.values import ClaimedBatch, ShardRepair
 from tidegate.domain.shard import Shard, Verdict
 from tidegate.endpoints import endpoint
 from tidegate.processor import committer
-from tidegate.processor.batches import deadlines, planner
+from tidegate.processor.batches import deadlines
 from tidegate.processor.dispatch import open_batch, open_shard, settle
 from tidegate.processor.leases import opener, renewer
-from tidegate.processor.retrying import retry_until_answered
 from tidegate.processor.write_gate import WriteGate
 from tidegate.sorting import external_sort
 from tidegate.stores.base import Store
@@ -161,12 +159,18 @@ def _repeat_refused(patches: Patches) -> None:
     patches.put(commit_rules, "judge", judge)
 
 
+def _is_of_committer(ask: Callable[[], object]) -> bool:
+    return getattr(ask, "__module__", None) == committer.__name__
+
+
 def _resent_after_silence(patches: Patches) -> None:
     """Without an answer, take the results for lost, and send their lines again."""
     record = committer.Committer._record
 
-    async def once(ask: Callable[[], Awaitable[T]], *_how: object) -> T:
-        return await ask()
+    retry = WriteGate.retry_until_answered
+
+    async def once(self: WriteGate, ask: Callable[[], Awaitable[T]]) -> T:
+        return await (ask() if _is_of_committer(ask) else retry(self, ask))
 
     async def impatient(self: committer.Committer, entries: list[open_batch.ResultLine]) -> None:
         try:
@@ -177,7 +181,7 @@ def _resent_after_silence(patches: Patches) -> None:
                 entry.shard.uncommitted -= 1
                 entry.shard.put_back(entry.index)
 
-    patches.put(committer, "retry_until_answered", once)
+    patches.put(WriteGate, "retry_until_answered", once)
     patches.put(committer.Committer, "_record", impatient)
 
 
@@ -195,35 +199,34 @@ def _ledger_first(patches: Patches) -> None:
 
 def _flush_again(patches: Patches) -> None:
     """Take a failed flush for storage that is away for a while."""
+    retry = WriteGate.retry_until_answered
 
-    async def stubborn(
-        ask: Callable[[], Awaitable[T]], chance: random.Random, storage: WriteGate
-    ) -> T:
+    async def stubborn(self: WriteGate, ask: Callable[[], Awaitable[T]]) -> T:
         async def again() -> T:
             try:
                 return await ask()
             except StorageBroken as error:
                 raise StoreUnavailable(str(error)) from error
 
-        return await retry_until_answered(again, chance, storage)
+        return await retry(self, again)
 
-    for module in (committer, planner):
-        patches.put(module, "retry_until_answered", stubborn)
+    patches.put(WriteGate, "retry_until_answered", stubborn)
     patches.put(collector, "StorageFull", TidegateError)
 
 
 def _never_due(patches: Patches) -> None:
     async def due(self: committer.Committer) -> None:
         while not (
-            (open_batch := self._run).is_idle or len(open_batch.entries) >= self._settings.lines_max
+            (open_batch := self._open_batch).is_idle
+            or len(open_batch.results) >= self._settings.lines_max
         ):
             open_batch.changed.clear()
             await open_batch.changed.wait()
-        while not open_batch.entries and open_batch.shards:
+        while not open_batch.results and open_batch.shards:
             open_batch.changed.clear()
             await open_batch.changed.wait()
 
-    patches.put(committer.Committer, "_due", due)
+    patches.put(committer.Committer, "_wait_until_due", due)
 
 
 def _parts_in_front(patches: Patches) -> None:
@@ -251,7 +254,7 @@ def _host_clock(patches: Patches) -> None:
     end_expired = deadlines.DeadlineWatcher._end_expired
 
     def by_host(self: deadlines.DeadlineWatcher, now: float) -> None:
-        self._ledger_clock.hear(self._context.clock.now(), asked_at=now, answered_at=now)
+        self._ledger_clock.record(self._context.clock.now(), asked_at=now, answered_at=now)
         end_expired(self, now)
 
     patches.put(deadlines.DeadlineWatcher, "_end_expired", by_host)
@@ -302,7 +305,7 @@ def _version_stays(patches: Patches) -> None:
 
 def _runs_forgotten(patches: Patches) -> None:
     def sorted_blocks(self: external_sort.ExternalSorter) -> Iterator[list[tuple[bytes, bytes]]]:
-        yield sorted(self._held)
+        yield sorted(self._buffer)
 
     patches.put(external_sort.ExternalSorter, "sorted_blocks", sorted_blocks)
 

@@ -39,7 +39,7 @@ class Told(Observer):
 
     def __init__(self) -> None:
         self.damages: list[str] = []
-        self.strangers: list[str] = []
+        self.unknown_blobs: list[str] = []
         self.overdue_batches: list[str] = []
         self.errors: list[TidegateError] = []
         self.drifting: list[int] = []
@@ -53,7 +53,7 @@ class Told(Observer):
 
     @override
     def on_unknown_blob(self, name: str) -> None:
-        self.strangers.append(name)
+        self.unknown_blobs.append(name)
 
     @override
     def on_batches_overdue(self, batch_ids: Sequence[str]) -> None:
@@ -83,7 +83,7 @@ def collector_of(
             blobs=deployment.blobs,
             clock=deployment.clock,
             ids=deployment.ids,
-            ender=ender_of(deployment),
+            orphan_finalizer=ender_of(deployment),
             observer=observer or NullObserver(),
         ),
     )
@@ -106,7 +106,7 @@ def ender_of(
             ids=deployment.ids,
             rng=random.Random(2),
             owner=OWNER_PREFIX,
-            make_renewer=partial(TaskLeaseRenewer, chosen.claims, deployment.store),
+            make_renewer=partial(TaskLeaseRenewer, chosen.claims, lambda: deployment.store),
             observer=observer or NullProcessorObserver(),
         )
     )

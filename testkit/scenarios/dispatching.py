@@ -15,8 +15,7 @@ from tidegate.domain.shard import Shard, ShardPlan, no_lines_done
 from tidegate.endpoints.endpoint import Endpoint
 from tidegate.endpoints.limiters.aimd import AimdSettings
 from tidegate.processor.dispatch.dispatcher import Dispatcher
-from tidegate.processor.dispatch.open_batch import Budget, OpenBatch
-from tidegate.processor.dispatch.open_batches import OpenBatches
+from tidegate.processor.dispatch.open_batch import Budget, OpenBatch, OpenBatches
 from tidegate.processor.dispatch.open_shard import OpenShard
 from tidegate.processor.dispatch.quarantine import Quarantine
 from tidegate.processor.observer import Observer
@@ -114,7 +113,9 @@ class DispatcherBench:
         self.observer = Counting()
         store = MemoryStore(ManualClock())
         wakeups = Wakeups()
-        storage = WriteGate(store, MemoryBlobs(appends=True), self.observer, wakeups)
+        storage = WriteGate(
+            store, MemoryBlobs(appends=True), self.observer, wakeups, random.Random(0)
+        )
         budget = Budget(chosen.in_flight_bytes_max, chosen.uncommitted_lines_max, wakeups)
         self.held = OpenBatches(budget, storage, self.observer)
         rng = random.Random(0)
@@ -124,7 +125,7 @@ class DispatcherBench:
             rng=rng,
             observer=self.observer,
             quarantine=Quarantine(
-                store, rng, storage, self.observer, cells_max=1, on_lost=self.held.lose
+                store, storage, self.observer, sandboxes_max=1, on_lost=self.held.lose
             ),
             wakeups=wakeups,
         )
@@ -170,7 +171,7 @@ class DispatcherBench:
     @property
     def run(self) -> OpenBatch:
         """Return the run of the batch."""
-        return self.held.runs[self.batch.id]
+        return self.held.by_id[self.batch.id]
 
 
 async def turn() -> None:
@@ -181,8 +182,8 @@ async def turn() -> None:
 class Running:
     """Runs a dispatcher inside a block, by turns that the test takes."""
 
-    def __init__(self, tower: DispatcherBench) -> None:
-        self._dispatcher = tower.dispatcher
+    def __init__(self, listener: DispatcherBench) -> None:
+        self._dispatcher = listener.dispatcher
         self._group = asyncio.TaskGroup()
         self._task: asyncio.Task[None] | None = None
 

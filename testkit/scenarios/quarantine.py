@@ -9,7 +9,7 @@ from typing_extensions import override
 from tidegate.domain.errors import SandboxDied
 from tidegate.domain.ledger.values import Want
 from tidegate.endpoints.endpoint import Endpoint, Routes
-from tidegate.planning.sandboxed import InProcessPlanSandbox, PlanningTask, SandboxedPlanner
+from tidegate.planning.sandboxed import PlanningTask, SandboxedPlanner
 from tidegate.processor.context import OpenPlanSandbox
 from tidegate.processor.settings import Settings
 from tidegate.sandbox.base import Sandbox
@@ -92,12 +92,12 @@ class PlanCells:
         """Open a cell."""
         self.opened += 1
         self.open += 1
-        return _MortalPlanCell(SandboxedPlanner(task, io.BytesIO), self)
+        return _MortalPlanCell(task, self)
 
 
-class _MortalPlanCell(InProcessPlanSandbox):
-    def __init__(self, door: SandboxedPlanner, sandbox: PlanCells) -> None:
-        super().__init__(door)
+class _MortalPlanCell(SandboxedPlanner):
+    def __init__(self, task: PlanningTask, sandbox: PlanCells) -> None:
+        super().__init__(task, io.BytesIO)
         self._cells = sandbox
 
     @override

@@ -88,14 +88,14 @@ class Checks:
                 blobs=ground.blobs,
                 clock=ground.clock,
                 ids=ground.ids,
-                ender=_NothingLeft(),
+                orphan_finalizer=_NothingLeft(),
             ),
         )
         for _ in range(2):
             await asyncio.sleep(LONG_SECONDS)
             report = await collector.collect()
             lost = ground.holdings.vanished & ground.holdings.needed()
-            if {damage.blob for damage in report.damages} != lost or report.strangers:
+            if {damage.blob for damage in report.damages} != lost or report.unknown_blobs:
                 raise Broken(f"the collector finds damage: {report}")
         needed = ground.holdings.needed()
         left = set(await ground.blobs.list_names("")) - needed

@@ -35,7 +35,7 @@ class Exposure:
         self._account = account
         self._owner = owner
         self._lines_max = lines_max
-        self._flying: set[Sent] = set()
+        self._in_flight: set[Sent] = set()
         self._landed: dict[Line, Sent] = {}
         self.most = 0
 
@@ -51,7 +51,7 @@ class Exposure:
         sent = Sent(line, right.epoch, right.owner, asyncio.get_running_loop().time())
         if right.owner == self._owner and not right.fenced and self._has_result(sent):
             raise Broken(f"{line} was sent again, though its result is here")
-        self._flying.add(sent)
+        self._in_flight.add(sent)
         self._check_bound()
         if calm_since is not None:
             self._check_calm(sent, calm_since, now)
@@ -67,14 +67,14 @@ class Exposure:
 
     def land(self, sent: Sent, *, final: bool) -> None:
         """Record that a line came back, with its result or without one."""
-        self._flying.discard(sent)
+        self._in_flight.discard(sent)
         if final:
             now = asyncio.get_running_loop().time()
             self._landed[sent.line] = Sent(sent.line, sent.epoch, sent.owner, now)
 
     def _check_bound(self) -> None:
         self._landed = {line: sent for line, sent in self._landed.items() if self._waits(sent)}
-        count = len(self._landed) + sum(1 for sent in self._flying if self._counts(sent))
+        count = len(self._landed) + sum(1 for sent in self._in_flight if self._counts(sent))
         self.most = max(self.most, count)
         if count > self._lines_max:
             raise Broken(

@@ -131,7 +131,7 @@ class Machines:
                 blobs=HostBlobs(ground.blobs, host, appends=ground.blobs.appends),
                 clock=host.clock,
                 ids=ground.ids,
-                ender=self._ender(host, drawn),
+                orphan_finalizer=self._ender(host, drawn),
             ),
         )
 
@@ -149,7 +149,7 @@ class Machines:
                 ids=_Named(ground.ids, host, self._hosts),
                 rng=rng,
                 owner=OWNER_PREFIX,
-                make_renewer=partial(TaskLeaseRenewer, settings.claims, store),
+                make_renewer=partial(TaskLeaseRenewer, settings.claims, lambda: store),
                 observer=_Tally(ground.report),
             )
         )
@@ -211,7 +211,7 @@ class Machines:
                 clock=host.clock,
                 ids=ground.ids,
                 rng=ground.fork(),
-                make_renewer=partial(TaskLeaseRenewer, settings.claims, store),
+                make_renewer=partial(TaskLeaseRenewer, settings.claims, lambda: store),
                 owner=owner,
                 open_plan_sandbox=partial(SimulatedPlanCell, host, ground),
             ),

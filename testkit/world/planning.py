@@ -8,18 +8,18 @@ from typing_extensions import override
 from testkit.world.environment import Environment
 from testkit.world.host import Host
 from tidegate.domain.errors import SandboxDied, SandboxNotStarted
-from tidegate.planning.sandboxed import LINE, InProcessPlanSandbox, PlanningTask, SandboxedPlanner
+from tidegate.planning.sandboxed import LINE, PlanningTask, SandboxedPlanner
 from tidegate.upstreams.base import Call, Reply
 
 # Fewer than it takes to give a batch up: in these worlds no file is deadly.
 DEATHS_MAX = 5
 
 
-class SimulatedPlanCell(InProcessPlanSandbox):
+class SimulatedPlanCell(SandboxedPlanner):
     """A child process: it dies of some lines, though of each one once at most."""
 
     def __init__(self, host: Host, ground: Environment, task: PlanningTask) -> None:
-        super().__init__(SandboxedPlanner(task, io.BytesIO))
+        super().__init__(task, io.BytesIO)
         self._host = host
         self._ground = ground
         self._started = False

@@ -67,7 +67,7 @@ async def test_a_batch_that_was_never_planned_expires_without_files(world: Deplo
     later(world, WINDOW_SECONDS - 1.0)
     assert (await collector.collect()).batches_ended == 0
     later(world, 1.0)
-    assert (await collector.look()).batches_ended == 1
+    assert (await collector.preview()).batches_ended == 1
     assert (await world.get(batch.id)).status is Status.VALIDATING, "looking changed it"
     report = await collector.collect()
     assert (report.batches_ended, report.overdue) == (1, ())
@@ -154,7 +154,7 @@ async def test_what_processors_can_do_is_left_to_them(world: Deployment) -> None
     await world.cancel(batch.id)
     await world.store.renew_membership("proc", lease_seconds=LEASE_SECONDS)
     collector = collector_of(world)
-    for report in (await collector.look(), await collector.collect()):
+    for report in (await collector.preview(), await collector.collect()):
         assert (report.batches_left, report.batches_ended) == (1, 0)
     assert (await world.get(batch.id)).status is Status.CANCELLING
     await asyncio.sleep(LEASE_SECONDS)

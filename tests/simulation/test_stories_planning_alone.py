@@ -13,7 +13,7 @@ from tidegate.domain.batch import Batch, Problem, Status
 from tidegate.domain.errors import SandboxNotStarted
 from tidegate.domain.shard import CRASHES_TO_QUARANTINE, DEATHS_TO_BLAME
 from tidegate.planning import validate
-from tidegate.planning.sandboxed import JUDGE, LINE, SLICE
+from tidegate.planning.sandboxed import CHECK, LINE, SLICE
 from tidegate.planning.session import PLANNING_DEATHS_MAX
 from tidegate.planning.settings import Planning
 from tidegate.processor.context import OpenPlanSandbox
@@ -185,7 +185,7 @@ async def test_a_child_is_told_no_more_lines_than_a_file_may_have(
         assert f"{count} requests" in batch.problems[0].message
 
 
-@pytest.mark.parametrize("path", [JUDGE, SLICE])
+@pytest.mark.parametrize("path", [CHECK, SLICE])
 @scenario
 async def test_a_batch_that_kills_wherever_it_is_planned_fails_in_the_end(
     world: Deployment, path: str

@@ -108,7 +108,7 @@ async def work(data: Path, batch_id: str) -> None:
                 ids=ids,
                 rng=random.Random(),
                 make_renewer=partial(ThreadLeaseRenewer, SETTINGS.claims, lambda: open_store(data)),
-                make_scratch=tempfile.TemporaryFile,
+                open_spill_file=tempfile.TemporaryFile,
                 owner=ids.make("processor_"),
                 open_plan_sandbox=lambda task: open_plan_sandbox(task, data),
             ),

@@ -66,7 +66,7 @@ def test_space_is_reclaimed_beside_a_server_and_nothing_else_is_touched(tmp_path
         assert (look["dry_run"], look["files_released"], look["leftovers_removed"]) == (True, 1, 1)
         done = gc(tmp_path)
         assert (done["dry_run"], done["files_released"], done["blobs_deleted"]) == (False, 1, 1)
-        assert (done["leftovers_removed"], done["stranger_names"]) == (1, ["notes.txt"])
+        assert (done["leftovers_removed"], done["unknown_blob_names"]) == (1, ["notes.txt"])
         kept = blobs(tmp_path)
         assert "notes.txt" in kept
         assert [name.partition("/")[0] for name in kept if name != "notes.txt"] == ["results"]

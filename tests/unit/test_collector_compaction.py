@@ -80,8 +80,8 @@ async def test_many_parts_become_few_and_the_old_blob_goes_in_time(deployment: D
     file_id = await scattered(deployment, [bytes([65 + n]) * 8 for n in range(20)])
     [old] = await deployment.blobs.list_names("")
     collector = collector_of(deployment, SMALL)
-    look = await collector.look()
-    assert (look.files_compacted, look.parts_merged) == (1, 17)
+    preview = await collector.preview()
+    assert (preview.files_compacted, preview.parts_merged) == (1, 17)
     report = await collector.collect()
     assert (report.files_compacted, report.parts_merged) == (1, 17)
     assert [part.length for part in await parts_of(deployment, file_id)] == [64, 64, 32]
@@ -142,7 +142,7 @@ async def test_a_growing_file_is_compacted_while_it_grows(deployment: Deployment
                     seen["output"] = content
                 await asyncio.sleep(0.2)
         await asyncio.sleep(2.0)
-        report = await collector.look()
+        report = await collector.preview()
     assert now.counts.completed == 400
     assert len(await deployment.results(now)) == 400
     assert (report.drift, told_by.errors) == (0, [])

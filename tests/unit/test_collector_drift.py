@@ -65,8 +65,8 @@ async def finished(deployment: Deployment, batch: Batch) -> None:
     results = await deployment.results(batch)
     assert sorted(results) == sorted(f"line-{n}" for n in range(COUNT))
     assert batch.usage.input_tokens == sum(n for n in range(COUNT) if n % 10)
-    look = await collector_of(deployment, SETTINGS).look()
-    assert (look.drift, look.damages) == (0, ())
+    preview = await collector_of(deployment, SETTINGS).preview()
+    assert (preview.drift, preview.damages) == (0, ())
 
 
 async def delete(deployment: Deployment, *kinds: str) -> list[str]:
@@ -90,12 +90,12 @@ async def test_lines_whose_results_are_gone_run_again(
     gone = await delete(deployment, *kinds)
     observer = Told()
     collector = collector_of(deployment, SETTINGS, observer)
-    look = await collector.look()
-    assert (look.drift, look.lines_rerun) == (len(gone), 0)
-    assert {damage.batches for damage in look.damages} == {(batch.id,)}
+    preview = await collector.preview()
+    assert (preview.drift, preview.lines_rerun) == (len(gone), 0)
+    assert {damage.batches for damage in preview.damages} == {(batch.id,)}
     report = await collector.collect()
     assert (report.drift, report.lines_rerun) == (0, lost)
-    assert {damage.mended for damage in report.damages} == {True}
+    assert {damage.repaired for damage in report.damages} == {True}
     assert observer.rerun == {batch.id: lost}
     assert (observer.damages, observer.drifting) == ([], [0])
     now = await deployment.get(batch.id)

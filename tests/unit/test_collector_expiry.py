@@ -26,7 +26,7 @@ async def test_a_deleted_file_keeps_its_bytes_for_whoever_reads_them(
     file_id = await deployment.upload(b"0123456789")
     assert (await collector.collect()).files_released == 0
     await deployment.store.delete_file(TENANT, file_id)
-    assert await collector.look() == await collector.look()
+    assert await collector.preview() == await collector.preview()
     report = await collector.collect()
     assert (report.files_released, report.bytes_released) == (1, 10)
     assert (report.blobs_deleted, report.drift) == (0, 0)
@@ -67,14 +67,14 @@ async def test_results_go_when_their_time_is_over_and_the_batch_when_its_own_is(
     later(deployment, 30 * DAY - HOUR)
     assert (await collector.collect()).batches_dropped == 0
     later(deployment, 2 * HOUR)
-    assert (await collector.look()).batches_dropped == 1
+    assert (await collector.preview()).batches_dropped == 1
     assert (await collector.collect()).batches_dropped == 1
     with pytest.raises(NotFound):
         await deployment.get(batch.id)
     # It said nothing of an expiry, so its results stay for good.
     assert len(await deployment.results(batch)) == 3
     report = await collector.collect()
-    assert (report.batches_dropped, report.drift, report.strangers) == (0, 0, 0)
+    assert (report.batches_dropped, report.drift, report.unknown_blobs) == (0, 0, 0)
 
 
 @scenario
@@ -106,7 +106,7 @@ async def test_a_thousand_files_go_in_pieces(deployment: Deployment) -> None:
     collector = collector_of(deployment, Settings(download_seconds_max=0))
     for _ in range(401):
         await deployment.store.delete_file(TENANT, await deployment.upload(b"0"))
-    assert (await collector.look()).files_released == 401
+    assert (await collector.preview()).files_released == 401
     report = await collector.collect()
     assert (report.files_released, report.blobs_deleted) == (401, 401)
     assert await deployment.blobs.list_names("") == []

@@ -55,7 +55,7 @@ async def test_an_upload_in_flight_stays_and_one_that_was_given_up_bounces(
     assert (await collector.collect()).blobs_deleted == 0, "its time is just not over"
     await deployment.store.finish_upload(quick, file_of(deployment, part), [part])
     await asyncio.sleep(0.25)
-    assert (await collector.look()).blobs_deleted == 1
+    assert (await collector.preview()).blobs_deleted == 1
     report = await collector.collect()
     assert (report.blobs_deleted, report.bytes_deleted) == (1, 4)
     with pytest.raises(ClaimLost):
@@ -88,7 +88,7 @@ async def test_a_writer_that_was_stopped_bounces_off_a_sweep(deployment: Deploym
 async def holds(deployment: Deployment, batch: Batch, count: int) -> None:
     """Assert that every line has its one result, and that no row points to nothing."""
     assert len(await deployment.results(batch)) == count
-    report = await collector_of(deployment, QUICK).look()
+    report = await collector_of(deployment, QUICK).preview()
     assert (report.drift, report.damages) == (0, ())
 
 
@@ -136,11 +136,11 @@ async def test_a_name_of_no_known_form_is_told_and_stays(deployment: Deployment)
     names = ["backup.tar", "plans/b", "results/b/noform", "uploads/a/b"]
     for name in names:
         await deployment.blobs.put(name, b"0")
-    for report in (await collector.look(), await collector.collect()):
-        assert report.strangers == 4
-        assert report.stranger_names == tuple(names)
+    for report in (await collector.preview(), await collector.collect()):
+        assert report.unknown_blobs == 4
+        assert report.unknown_blob_names == tuple(names)
         assert report.blobs_deleted == 0
-    assert observer.strangers == names
+    assert observer.unknown_blobs == names
     assert await deployment.blobs.list_names("") == names
 
 
@@ -171,7 +171,7 @@ async def test_looking_changes_nothing(deployment: Deployment) -> None:
         await deployment.end_of(batch.id)
     await asyncio.sleep(3_000_000.0)
     before = repr(vars(deployment.store)), repr(vars(deployment.blobs))
-    report = await collector.look()
+    report = await collector.preview()
     assert (repr(vars(deployment.store)), repr(vars(deployment.blobs))) == before
     assert report.files_released == report.blobs_deleted == report.batches_dropped == 1
     done = await collector.collect()
@@ -197,8 +197,8 @@ async def test_a_name_that_no_blob_can_have_is_told_and_stays(deployment: Deploy
     deployment.blobs = Littered(appends=True)
     observer = Told()
     collector = collector_of(deployment, QUICK, observer)
-    for report in (await collector.look(), await collector.collect()):
-        assert report.stranger_names == Littered.names
+    for report in (await collector.preview(), await collector.collect()):
+        assert report.unknown_blob_names == Littered.names
         assert report.blobs_deleted == 0
         "\n".join(summary(report, dry=True)).encode()
-    assert observer.strangers == list(Littered.names)
+    assert observer.unknown_blobs == list(Littered.names)

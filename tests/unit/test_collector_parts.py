@@ -48,12 +48,16 @@ def test_settings_at_their_bounds_are_right() -> None:
 
 def test_reports_add_up_and_keep_so_many_names() -> None:
     damage = Damage(blob="plans/b/1", needed=3, found=None)
-    one = Report(files_released=1, bytes_deleted=5, strangers=99, stranger_names=("a",) * 99)
-    two = Report(files_released=2, strangers=2, stranger_names=("b", "c"), damages=(damage,))
+    one = Report(
+        files_released=1, bytes_deleted=5, unknown_blobs=99, unknown_blob_names=("a",) * 99
+    )
+    two = Report(
+        files_released=2, unknown_blobs=2, unknown_blob_names=("b", "c"), damages=(damage,)
+    )
     both = one + two
-    assert (both.files_released, both.bytes_deleted, both.strangers) == (3, 5, 101)
-    assert both.stranger_names == ("a",) * 99 + ("b",)
-    assert len(both.stranger_names) == NAMES_MAX
+    assert (both.files_released, both.bytes_deleted, both.unknown_blobs) == (3, 5, 101)
+    assert both.unknown_blob_names == ("a",) * 99 + ("b",)
+    assert len(both.unknown_blob_names) == NAMES_MAX
     assert both.damages == (damage,)
     assert one + Report() == one
 

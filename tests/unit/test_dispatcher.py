@@ -8,11 +8,11 @@ from testkit.scenarios.dispatching import REPLY, DispatcherBench, ManualUpstream
 from tidegate.domain.errors import ConnectFailed
 from tidegate.endpoints.limiters.aimd import AimdSettings
 from tidegate.processor.dispatch.dispatcher import (
-    BYTES_AT_ONCE,
-    BYTES_WAIT_SECONDS,
-    BYTES_WAITS,
-    LANDINGS_AT_ONCE,
-    STARTS_AT_ONCE,
+    BYTES_PER_TURN,
+    SETTLED_PER_TURN,
+    STARTS_PER_TURN,
+    STARVED_SECONDS,
+    STARVED_WAIT_FACTOR,
 )
 from tidegate.processor.dispatch.open_shard import OpenShardState
 from tidegate.processor.settings import InFlightLimits
@@ -22,27 +22,27 @@ from tidegate.upstreams.base import Reply, StaleConnection
 
 @in_virtual_time
 async def test_one_turn_starts_and_takes_in_no_more_than_its_bounds() -> None:
-    tower, doors = DispatcherBench(), ManualUpstream()
-    tower.open(doors, [b"{}"] * 1_000)
-    async with Running(tower):
+    listener, doors = DispatcherBench(), ManualUpstream()
+    listener.open(doors, [b"{}"] * 1_000)
+    async with Running(listener):
         await turn()
-        assert len(doors.begun) == STARTS_AT_ONCE
+        assert len(doors.begun) == STARTS_PER_TURN
         for _ in range(20):
             await turn()
         assert len(doors.begun) == 1_000
         doors.answer_all(REPLY)
         for _ in range(20):
             await turn()
-    assert tower.observer.turns == [LANDINGS_AT_ONCE] * 10
-    assert tower.dispatcher.in_flight == 0
+    assert listener.observer.turns == [SETTLED_PER_TURN] * 10
+    assert listener.dispatcher.in_flight == 0
 
 
 @pytest.mark.parametrize(("extra", "started"), [(0, 4), (-1, 5)])
 @in_virtual_time
 async def test_one_turn_starts_only_so_many_bytes(extra: int, started: int) -> None:
-    tower, doors = DispatcherBench(), ManualUpstream()
-    tower.open(doors, [b"x" * (BYTES_AT_ONCE // 4 + extra)] * 12)
-    async with Running(tower):
+    listener, doors = DispatcherBench(), ManualUpstream()
+    listener.open(doors, [b"x" * (BYTES_PER_TURN // 4 + extra)] * 12)
+    async with Running(listener):
         await turn()
         assert len(doors.begun) == started
         for _ in range(4):
@@ -53,25 +53,25 @@ async def test_one_turn_starts_only_so_many_bytes(extra: int, started: int) -> N
 @pytest.mark.parametrize(("extra", "landed"), [(0, 4), (-1, 5)])
 @in_virtual_time
 async def test_one_turn_takes_in_only_so_many_bytes(extra: int, landed: int) -> None:
-    tower, doors = DispatcherBench(), ManualUpstream()
-    _, shard = tower.open(doors, [b""] * 12)
-    async with Running(tower):
+    listener, doors = DispatcherBench(), ManualUpstream()
+    _, shard = listener.open(doors, [b""] * 12)
+    async with Running(listener):
         for _ in range(3):
             await turn()
-        doors.answer_all(Reply(status=200, headers={}, body=b" " * (BYTES_AT_ONCE // 4 + extra)))
+        doors.answer_all(Reply(status=200, headers={}, body=b" " * (BYTES_PER_TURN // 4 + extra)))
         for _ in range(5):
             await turn()
-    assert tower.observer.turns[0] == landed
-    assert sum(tower.observer.turns) == 12
-    assert not shard.flights
+    assert listener.observer.turns[0] == landed
+    assert sum(listener.observer.turns) == 12
+    assert not shard.in_flight
 
 
 @in_virtual_time
 async def test_a_limit_of_one_grows_when_lines_are_served() -> None:
-    tower, doors = DispatcherBench(), ManualUpstream()
-    _, shard = tower.open(doors, [b"{}"] * 100, limits=AimdSettings(start=1, max=100))
+    listener, doors = DispatcherBench(), ManualUpstream()
+    _, shard = listener.open(doors, [b"{}"] * 100, limits=AimdSettings(start=1, max=100))
     assert shard.endpoint is not None
-    async with Running(tower):
+    async with Running(listener):
         rounds = 0
         while shard.undecided:
             await turn()
@@ -86,50 +86,50 @@ async def test_lines_too_large_for_the_room_that_others_leave_get_their_turn_in_
     limits = InFlightLimits(
         in_flight_max=10_000, in_flight_bytes_max=4 * 2**20, uncommitted_lines_max=100_000
     )
-    tower, small, large = DispatcherBench(limits), ManualUpstream(), ManualUpstream()
-    _, others = tower.open(small, [b"{}"] * 20_000, model="small")
+    listener, small, large = DispatcherBench(limits), ManualUpstream(), ManualUpstream()
+    _, others = listener.open(small, [b"{}"] * 20_000, model="small")
     started: list[float] = []
 
     async def go_on() -> None:
         # Some end all the time, in whose place other small ones fit.
         await asyncio.sleep(0.1)
         small.answer_some(20, REPLY)
-        budget, run = tower.held.budget, tower.run
-        budget.bytes_held -= sum(len(entry.line) for entry in run.entries)
-        budget.lines_held -= len(run.entries)
-        run.entries.clear()
+        budget, run = listener.held.budget, listener.run
+        budget.bytes_held -= sum(len(entry.line) for entry in run.results)
+        budget.lines_held -= len(run.results)
+        run.results.clear()
         if large.begun:
             started.append(asyncio.get_running_loop().time())
             large.answer_all(REPLY)
 
-    async with Running(tower):
+    async with Running(listener):
         for _ in range(20):
             await go_on()
         waits: list[float] = []
         for _ in range(2):  # A round of lines that are too large.
             opened = asyncio.get_running_loop().time()
-            _, shard = tower.open(large, [b"x" * 3 * 2**20], model="large")
+            _, shard = listener.open(large, [b"x" * 3 * 2**20], model="large")
             while shard.undecided:
                 await go_on()
                 assert others.fresh, "it waits until all others are gone"
             waits.append(started[-1] - opened)
             for _ in range(20):
                 await go_on()
-    room_took = waits[0] - BYTES_WAIT_SECONDS
+    room_took = waits[0] - STARVED_SECONDS
     assert room_took > 0.0, "all that fits goes before"
-    assert waits[1] >= BYTES_WAITS * room_took - 1.0, "others lose little to large ones"
+    assert waits[1] >= STARVED_WAIT_FACTOR * room_took - 1.0, "others lose little to large ones"
 
 
 @in_virtual_time
 async def test_room_kept_for_a_model_without_more_lines_is_given_to_others_at_once() -> None:
-    tower, few, many = (
+    listener, few, many = (
         DispatcherBench(InFlightLimits(in_flight_max=8)),
         ManualUpstream(),
         ManualUpstream(),
     )
-    tower.open(few, [b"{}"] * 3, model="few")
-    tower.open(many, [b"{}"] * 50, model="many")
-    async with Running(tower):
+    listener.open(few, [b"{}"] * 3, model="few")
+    listener.open(many, [b"{}"] * 50, model="many")
+    async with Running(listener):
         for _ in range(3):
             await turn()
         assert (len(few.begun), len(many.begun)) == (3, 5)
@@ -138,9 +138,9 @@ async def test_room_kept_for_a_model_without_more_lines_is_given_to_others_at_on
 @pytest.mark.parametrize("over", ["deadline", "cancelled", "returning"])
 @in_virtual_time
 async def test_what_stayed_unanswered_is_not_sent_again_once_nothing_may_be_sent(over: str) -> None:
-    tower, doors = DispatcherBench(), ManualUpstream()
-    run, shard = tower.open(doors, [b"{}"] * 3)
-    async with Running(tower):
+    listener, doors = DispatcherBench(), ManualUpstream()
+    run, shard = listener.open(doors, [b"{}"] * 3)
+    async with Running(listener):
         await turn()
         assert len(doors.begun) == 3
         match over:
@@ -154,16 +154,16 @@ async def test_what_stayed_unanswered_is_not_sent_again_once_nothing_may_be_sent
         for _ in range(3):
             await turn()
         assert doors.afresh == 0
-        assert not shard.flights
+        assert not shard.in_flight
 
 
 @in_virtual_time
 async def test_nothing_is_sent_again_while_a_dispatcher_ends() -> None:
-    tower, doors = DispatcherBench(), ManualUpstream()
+    listener, doors = DispatcherBench(), ManualUpstream()
     doors.gate = asyncio.Event()
-    tower.open(doors, [b"{}"] * 3)
+    listener.open(doors, [b"{}"] * 3)
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(tower.dispatcher.run(), name="dispatcher")
+        task = group.create_task(listener.dispatcher.run(), name="dispatcher")
         await turn()
         await turn()
         doors.begun.pop().on_reply(StaleConnection("Closed."))
@@ -179,11 +179,11 @@ async def test_nothing_is_sent_again_while_a_dispatcher_ends() -> None:
 @in_virtual_time
 async def test_shards_of_one_model_may_know_it_by_different_endpoints() -> None:
     # A gateway with many models forgets those that were not served lately.
-    tower, doors = DispatcherBench(), ManualUpstream()
-    _, one = tower.open(doors, [b"{}"] * 3)
-    _, other = tower.open(doors, [b"{}"] * 3)
+    listener, doors = DispatcherBench(), ManualUpstream()
+    _, one = listener.open(doors, [b"{}"] * 3)
+    _, other = listener.open(doors, [b"{}"] * 3)
     assert one.endpoint is not other.endpoint
-    async with Running(tower):
+    async with Running(listener):
         await turn()
         assert len(doors.begun) == 6
         doors.answer_all(REPLY)
@@ -194,37 +194,37 @@ async def test_shards_of_one_model_may_know_it_by_different_endpoints() -> None:
 
 @in_virtual_time
 async def test_what_stayed_unanswered_is_sent_once_more() -> None:
-    tower, doors = DispatcherBench(), ManualUpstream()
-    run, _ = tower.open(doors, [b"{}"] * 3)
-    async with Running(tower):
+    listener, doors = DispatcherBench(), ManualUpstream()
+    run, _ = listener.open(doors, [b"{}"] * 3)
+    async with Running(listener):
         await turn()
         doors.answer_all(StaleConnection("Closed."))
         for _ in range(5):
             await turn()
-    assert (doors.afresh, len(run.entries), run.in_flight) == (3, 3, 0)
+    assert (doors.afresh, len(run.results), run.in_flight) == (3, 3, 0)
 
 
 @in_virtual_time
 async def test_a_call_that_could_not_begin_for_a_fault_of_the_server_is_no_crash_of_ours() -> None:
-    tower, doors = DispatcherBench(), ManualUpstream()
+    listener, doors = DispatcherBench(), ManualUpstream()
     doors.fault = ConnectFailed("Nobody there.")
-    _, shard = tower.open(doors, [b"{}"])
-    async with Running(tower):
+    _, shard = listener.open(doors, [b"{}"])
+    async with Running(listener):
         for _ in range(3):
             await turn()
         assert shard.endpoint is not None
         assert shard.endpoint.is_paused(asyncio.get_running_loop().time())
-    assert (tower.observer.outcomes, tower.observer.crashes) == (["endpoint_error"], 0)
+    assert (listener.observer.outcomes, listener.observer.crashes) == (["endpoint_error"], 0)
 
 
 def test_a_mistake_of_ours_at_a_turn_ends_the_dispatcher() -> None:
     async def story() -> None:
-        tower, doors = DispatcherBench(), ManualUpstream()
-        _, shard = tower.open(doors, [b"{}"])
-        async with Running(tower):
+        listener, doors = DispatcherBench(), ManualUpstream()
+        _, shard = listener.open(doors, [b"{}"])
+        async with Running(listener):
             await turn()
             doors.answer_all(REPLY)
-            shard.flights.clear()
+            shard.in_flight.clear()
             for _ in range(4):
                 await turn()
 

@@ -20,8 +20,8 @@ def test_a_sick_endpoint_rests_and_is_then_tried_by_one() -> None:
     endpoint = an_endpoint(seconds_min=1.0, seconds_max=4.0)
     endpoint.on_start(0.0)
     endpoint.on_start(0.0)
-    endpoint.on_sick(reason="refused", sent_at=0.0, now=1.0)
-    endpoint.on_sick(reason="refused", sent_at=0.0, now=1.1)
+    endpoint.on_fault(reason="refused", sent_at=0.0, now=1.0)
+    endpoint.on_fault(reason="refused", sent_at=0.0, now=1.1)
     endpoint.limiter.finish()
     assert (endpoint.reason, endpoint.is_paused(1.9), endpoint.is_paused(2.0)) == (
         "refused",
@@ -41,7 +41,7 @@ def test_pauses_double_up_to_the_bound() -> None:
     endpoint = an_endpoint(seconds_min=1.0, seconds_max=4.0)
     now, lengths = 0.0, []
     for _ in range(5):
-        endpoint.on_sick(reason="refused", sent_at=now, now=now)
+        endpoint.on_fault(reason="refused", sent_at=now, now=now)
         lengths.append(endpoint.pause_left(now))
         now += lengths[-1]
     assert lengths == [1.0, 2.0, 4.0, 4.0, 4.0]

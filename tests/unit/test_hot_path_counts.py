@@ -21,7 +21,7 @@ from typing_extensions import TypeVarTuple, Unpack, override
 
 from testkit.scenarios.journey import Roads, Stopwatch, lines_of, travel
 from tidegate.processor.dispatch import dispatcher
-from tidegate.processor.dispatch.dispatcher import LANDINGS_AT_ONCE
+from tidegate.processor.dispatch.dispatcher import SETTLED_PER_TURN
 from tidegate.runtime.clock import Clock
 from tidegate.stores.lanes import InlineExecutor
 from tidegate.stores.sqlite import SqliteStore
@@ -191,7 +191,7 @@ def test_a_task_for_each_line_is_found(tmp_path: Path) -> None:
 
 def settled_at_one_turn() -> int:
     watch = Watch()
-    roads = Roads(watch=watch, in_flight=3 * LANDINGS_AT_ONCE)
+    roads = Roads(watch=watch, in_flight=3 * SETTLED_PER_TURN)
     with capture_logs(), asyncio.Runner(loop_factory=VirtualLoop) as runner:
         runner.run(travel(lines_of(SHORT), roads))
     assert watch.settled.total() == SHORT
@@ -199,9 +199,9 @@ def settled_at_one_turn() -> int:
 
 
 def test_one_turn_of_the_loop_settles_so_many_lines_and_no_more() -> None:
-    assert settled_at_one_turn() == LANDINGS_AT_ONCE
+    assert settled_at_one_turn() == SETTLED_PER_TURN
 
 
 def test_a_turn_that_settles_all_at_once_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatcher, "LANDINGS_AT_ONCE", SHORT)
-    assert settled_at_one_turn() == 3 * LANDINGS_AT_ONCE
+    monkeypatch.setattr(dispatcher, "SETTLED_PER_TURN", SHORT)
+    assert settled_at_one_turn() == 3 * SETTLED_PER_TURN

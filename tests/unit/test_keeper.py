@@ -112,7 +112,7 @@ async def test_what_is_held_is_renewed_from_another_thread(bench: Bench) -> None
         await until(bench.renewed)
     assert threading.current_thread().name not in bench.threads
     assert await list_offers(bench.store) == [], "the claim lives on"
-    assert "tidegate keeper" not in {thread.name for thread in threading.enumerate()}
+    assert "tidegate lease renewer" not in {thread.name for thread in threading.enumerate()}
 
 
 async def test_a_claim_that_another_took_is_told_of_once(bench: Bench) -> None:
@@ -130,7 +130,7 @@ async def test_a_claim_that_another_took_is_told_of_once(bench: Bench) -> None:
         keeper.add([held.claim])
         await until(told)
         bench.renewed.clear()
-        assert keeper._held == {}
+        assert keeper._claims == {}
     assert lost == [held.claim]
 
 
@@ -139,18 +139,18 @@ async def test_a_loop_that_makes_no_progress_holds_nothing(bench: Bench) -> None
     async with bench.keeper() as keeper:
         keeper.add([held.claim])
         now = asyncio.get_running_loop().time()
-        keeper._stamp = now - QUICK.stall_seconds
+        keeper._progress_at = now - QUICK.stall_seconds
         assert not keeper._is_stalled(now)
-        keeper._stamp = now - QUICK.stall_seconds - 0.001
+        keeper._progress_at = now - QUICK.stall_seconds - 0.001
         assert keeper._is_stalled(now)
 
 
 async def test_a_loop_that_makes_no_progress_is_not_counted(bench: Bench) -> None:
     async with bench.keeper(member="anna") as keeper:
         now = asyncio.get_running_loop().time()
-        assert await keeper._keep_once(bench.store, now + QUICK.stall_seconds + 1.0) == []
+        assert await keeper._renew_all(bench.store, now + QUICK.stall_seconds + 1.0) == []
         assert await bench.store.list_members() == ()
-        assert await keeper._keep_once(bench.store, now) == []
+        assert await keeper._renew_all(bench.store, now) == []
         assert await bench.store.list_members() == ("anna",)
 
 
@@ -182,7 +182,7 @@ async def test_what_found_no_room_is_tried_again_soon(verb: str) -> None:
     heard: list[float] = []
     keeper = TaskLeaseRenewer(
         Claims(lease_seconds=15.0),
-        store,
+        lambda: store,
         member="anna",
         on_lost=ignore,
         on_full=lambda _: heard.append(now()),
@@ -216,6 +216,6 @@ async def test_a_keeper_that_dies_says_why() -> None:
     def broken() -> Store:
         raise ValueError("a bug")
 
-    with pytest.raises(RuntimeError, match="keeper of claims has died") as caught:
+    with pytest.raises(RuntimeError, match="lease renewer has died") as caught:
         await ThreadLeaseRenewer(QUICK, broken, member=None, on_lost=ignore, on_full=ignore).run()
     assert isinstance(caught.value.__cause__, ValueError)

@@ -60,13 +60,13 @@ async def planned(
     settings = settings or Planning(shard_lines_max=3, run_lines_max=2)
     problems = FirstProblems(10)
     with ExitStack() as stack:
-        scan = InputValidation(
+        validation = InputValidation(
             settings, io.BytesIO, stack, endpoint=CHAT, problems=problems, source=source
         )
-        await scan.read(once(data) if source is None else source.pieces())
-        assert await scan.judge() is None
+        await validation.read(once(data) if source is None else source.pieces())
+        assert await validation.check_file() is None
         assert problems.listed() == []
-        return [piece async for piece in cut_shards(scan, settings)]
+        return [piece async for piece in cut_shards(validation, settings)]
 
 
 def request(number: int, text: str, order: Sequence[str], note: str, *, spaced: bool) -> bytes:
@@ -152,14 +152,14 @@ async def test_an_input_that_gets_lost_in_between_is_missing() -> None:
     await blobs.put("blob", data)
     source = InputFile(blobs, [Part(blob="blob", offset=0, length=len(data))])
     with ExitStack() as stack:
-        scan = InputValidation(
+        validation = InputValidation(
             Planning(), io.BytesIO, stack, endpoint=CHAT, problems=FirstProblems(1), source=source
         )
-        await scan.read(source.pieces())
-        assert await scan.judge() is None
+        await validation.read(source.pieces())
+        assert await validation.check_file() is None
         await blobs.delete("blob")
         with pytest.raises(BlobMissing):
-            await anext(cut_shards(scan, Planning()))
+            await anext(cut_shards(validation, Planning()))
 
 
 async def test_a_source_is_read_in_pieces_of_a_bounded_size() -> None:

@@ -18,32 +18,32 @@ def test_before_the_first_answer_nothing_may_be_sent_and_nothing_ended() -> None
 
 def test_one_answer_bounds_the_time_by_how_long_it_took() -> None:
     time = LedgerClock()
-    time.hear(1_000.0, asked_at=10.0, answered_at=13.0)
+    time.record(1_000.0, asked_at=10.0, answered_at=13.0)
     assert (time.at_least(13.0), time.at_most(13.0)) == (1_000.0, 1_003.0)
     assert (time.at_least(20.0), time.at_most(20.0)) == (1_007.0, 1_010.0)
 
 
 def test_a_slow_answer_does_not_blur_what_a_quick_one_told() -> None:
     time = LedgerClock()
-    time.hear(1_000.0, asked_at=10.0, answered_at=10.0)
-    time.hear(1_002.0, asked_at=11.0, answered_at=19.0)
+    time.record(1_000.0, asked_at=10.0, answered_at=10.0)
+    time.record(1_002.0, asked_at=11.0, answered_at=19.0)
     assert (time.at_least(19.0), time.at_most(19.0)) == (1_009.0, 1_009.0)
 
 
 def test_a_clock_that_was_set_is_believed_at_once() -> None:
     time = LedgerClock()
     for instant in (1_000.0, 9_000.0, 10.0):
-        time.hear(instant, asked_at=10.0, answered_at=10.0)
+        time.record(instant, asked_at=10.0, answered_at=10.0)
         assert (time.at_least(10.0), time.at_most(10.0)) == (instant, instant)
 
 
 def test_a_clock_that_was_set_by_little_is_believed_after_a_few_answers() -> None:
     time = LedgerClock()
-    time.hear(1_000.0, asked_at=0.0, answered_at=0.0)
+    time.record(1_000.0, asked_at=0.0, answered_at=0.0)
     for now in range(1, ANSWERS_KEPT + 1):
         assert time.at_most(now) == 1_000.0 + now, "no answer contradicts it"
         # A tenth of a second later than before, and told within bounds of twice that.
-        time.hear(1_000.125 + now, asked_at=now - 0.25, answered_at=now + 0.25)
+        time.record(1_000.125 + now, asked_at=now - 0.25, answered_at=now + 0.25)
     assert time.at_most(0.0) == 1_000.375
     assert time.at_least(0.0) == 999.875
 
@@ -56,7 +56,7 @@ def test_a_steady_clock_always_lies_between_the_bounds(
     now = 0.0
     for before, after, pause in answers:
         asked_at, now = now, now + before + after
-        time.hear(ahead + asked_at + before, asked_at=asked_at, answered_at=now)
+        time.record(ahead + asked_at + before, asked_at=asked_at, answered_at=now)
         now += pause
         assert time.at_least(now) <= ahead + now + GRAIN_SECONDS
         assert time.at_most(now) >= ahead + now - GRAIN_SECONDS

@@ -15,7 +15,7 @@ from tidegate.domain.batch import Problem
 from tidegate.domain.errors import SandboxDied, StorageFull
 from tidegate.planning.cut_shards import ShardSlice, cut_shards
 from tidegate.planning.problems import FirstProblems
-from tidegate.planning.sandboxed import JUDGE, LINE, PlanningTask
+from tidegate.planning.sandboxed import CHECK, LINE, PlanningTask
 from tidegate.planning.session import PlanningSession
 from tidegate.planning.settings import Planning
 from tidegate.planning.validate import InputValidation
@@ -58,7 +58,7 @@ async def planned_here(
 ) -> list[Problem | ShardSlice]:
     with ExitStack() as stack:
         found = FirstProblems(SETTINGS.errors_max)
-        scan = InputValidation(
+        validation = InputValidation(
             SETTINGS,
             tempfile.TemporaryFile,
             stack,
@@ -66,11 +66,11 @@ async def planned_here(
             problems=found,
             served=served,
         )
-        await scan.read(pieces(data))
-        whole = await scan.judge()
+        await validation.read(pieces(data))
+        whole = await validation.check_file()
         if whole is not None:
             return [whole]
-        return [*found.listed()] or [piece async for piece in cut_shards(scan, SETTINGS)]
+        return [*found.listed()] or [piece async for piece in cut_shards(validation, SETTINGS)]
 
 
 async def planned_alone(attempt: PlanningSession, data: bytes) -> list[Problem | ShardSlice]:
@@ -164,8 +164,8 @@ async def test_a_door_answers_only_to_who_told_it_all(tmp_path: Path) -> None:
     line = Call(path=LINE, body=request_line("a"), headers={"step": "0", "number": "1"})
     assert (await door.send(line)).status == 200
     assert (await door.send(line)).status == 409
-    assert (await door.send(Call(path=JUDGE, body=b"", headers={"step": "2"}))).status == 409
-    assert (await door.send(Call(path=JUDGE, body=b"", headers={"step": "1"}))).status == 200
+    assert (await door.send(Call(path=CHECK, body=b"", headers={"step": "2"}))).status == 409
+    assert (await door.send(Call(path=CHECK, body=b"", headers={"step": "1"}))).status == 200
     await door.aclose()
 
 

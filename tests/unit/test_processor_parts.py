@@ -9,9 +9,8 @@ from tidegate.domain.batch import Problem
 from tidegate.domain.errors import ClaimLost, SettingsInvalid, StorageFull, StoreUnavailable
 from tidegate.planning.problems import FirstProblems
 from tidegate.planning.settings import Planning
-from tidegate.processor.dispatch.open_batch import GATHERED_PART, Budget
+from tidegate.processor.dispatch.open_batch import COMMIT_DUE_SHARE, Budget
 from tidegate.processor.observer import NullObserver
-from tidegate.processor.retrying import retry_until_answered
 from tidegate.processor.settings import Claims, Commits, Drain, InFlightLimits, SandboxLimits
 from tidegate.processor.wakeups import Wakeups
 from tidegate.processor.write_gate import WriteGate
@@ -51,7 +50,9 @@ def test_the_first_problems_are_kept_in_whatever_order_they_come(
 
 def storage() -> WriteGate:
     clock = ManualClock()
-    return WriteGate(MemoryStore(clock), MemoryBlobs(appends=True), NullObserver(), Wakeups())
+    return WriteGate(
+        MemoryStore(clock), MemoryBlobs(appends=True), NullObserver(), Wakeups(), random.Random(0)
+    )
 
 
 def test_a_question_is_repeated_until_it_is_answered() -> None:
@@ -64,7 +65,7 @@ def test_a_question_is_repeated_until_it_is_answered() -> None:
             raise (StoreUnavailable("away") if asked % 2 else StorageFull("full"))
         return "answer"
 
-    assert run_virtual(retry_until_answered(ask, random.Random(0), storage())) == "answer"
+    assert run_virtual(storage().retry_until_answered(ask)) == "answer"
     assert asked == 4
 
 
@@ -73,35 +74,35 @@ def test_a_refusal_is_an_answer() -> None:
         raise ClaimLost("gone")
 
     with pytest.raises(ClaimLost):
-        run_virtual(retry_until_answered(ask, random.Random(0), storage()))
+        run_virtual(storage().retry_until_answered(ask))
 
 
 def test_the_budget_takes_what_fits_and_one_larger_thing_alone() -> None:
     budget = Budget(100, 2, Wakeups())
-    assert budget.takes(100)
-    assert budget.takes(1_000), "nothing else is held"
+    assert budget.has_room_for(100)
+    assert budget.has_room_for(1_000), "nothing else is held"
     budget.bytes_held = 1
-    assert budget.takes(99)
-    assert not budget.takes(100)
+    assert budget.has_room_for(99)
+    assert not budget.has_room_for(100)
     budget.lines_held = 2
-    assert not budget.takes(1)
+    assert not budget.has_room_for(1)
 
 
 def test_a_commit_is_due_before_the_budget_is_full_and_makes_room() -> None:
     heard: list[int] = []
     wakeups = Wakeups()
-    gathered = int(8 * GATHERED_PART)
+    gathered = int(8 * COMMIT_DUE_SHARE)
     before = Budget(100, 8, wakeups, lines_held=gathered - 1)
     assert not before.is_commit_due
-    cut = Budget(100, 8, wakeups, lines_held=8, lines_cut=8 - gathered + 1)
+    cut = Budget(100, 8, wakeups, lines_held=8, lines_committing=8 - gathered + 1)
     assert not cut.is_commit_due, "what is being written waits no more"
     budget = Budget(100, 8, wakeups, bytes_held=30, lines_held=gathered)
     assert budget.is_commit_due
     assert not budget.is_full_of_lines
     wakeups.call_on_room(lambda: heard.append(budget.lines_held))
-    budget.lines_cut = gathered
-    budget.committed(gathered, 30)
-    assert (heard, budget.lines_cut, budget.bytes_held) == ([0], 0, 0)
+    budget.lines_committing = gathered
+    budget.release(gathered, 30)
+    assert (heard, budget.lines_committing, budget.bytes_held) == ([0], 0, 0)
 
 
 def test_a_program_that_can_never_go_on_is_reported() -> None:

@@ -49,10 +49,10 @@ async def turns_while_reading(data: bytes) -> int:
             await asyncio.sleep(0)
 
     with ExitStack() as stack:
-        scan = scan_of(stack, Planning())
+        validation = scan_of(stack, Planning())
         async with asyncio.TaskGroup() as group:
             group.create_task(count(), name="others")
-            await scan.read(once(data))
+            await validation.read(once(data))
             done = True
     return turns
 
@@ -76,8 +76,8 @@ async def test_others_have_their_turn_after_so_many_lines_however_short() -> Non
 
 async def test_others_have_their_turn_after_a_run_was_written() -> None:
     with ExitStack() as stack:
-        scan = scan_of(stack, Planning(run_lines_max=3))
-        assert [scan.take(number, request(number, "x")) for number in range(1, 8)] == [
+        validation = scan_of(stack, Planning(run_lines_max=3))
+        assert [validation.take(number, request(number, "x")) for number in range(1, 8)] == [
             False, False, True, False, False, True, False,
         ]  # fmt: skip
 
@@ -93,13 +93,15 @@ async def test_a_scan_lets_go_of_all_its_scratch(monkeypatch: pytest.MonkeyPatch
 
     with ExitStack() as stack:
         settings = Planning(run_lines_max=2)
-        scan = InputValidation(settings, make, stack, endpoint=CHAT, problems=FirstProblems(10))
-        await scan.read(once(b"\n".join(request(number, "x") for number in range(9))))
-        assert await scan.judge() is None
-        assert len([piece async for piece in cut_shards(scan, settings)]) == 1
+        validation = InputValidation(
+            settings, make, stack, endpoint=CHAT, problems=FirstProblems(10)
+        )
+        await validation.read(once(b"\n".join(request(number, "x") for number in range(9))))
+        assert await validation.check_file() is None
+        assert len([piece async for piece in cut_shards(validation, settings)]) == 1
         assert len(opened) == 3
         assert all(file.getvalue() for file in opened)
-        await scan.let_go()
+        await validation.free_space()
         assert not any(file.getvalue() for file in opened)
 
 
@@ -122,13 +124,13 @@ async def test_a_plan_equals_a_sort_in_memory(
     assert len(lines) == len(raw)
     settings = Planning(run_lines_max=run_lines, shard_lines_max=shard_lines)
     with ExitStack() as stack:
-        scan = scan_of(stack, settings)
-        await scan.read(once(b"\n".join(raw)))
+        validation = scan_of(stack, settings)
+        await validation.read(once(b"\n".join(raw)))
         if not raw:
-            assert await scan.judge() == scanning._EMPTY
+            assert await validation.check_file() == scanning._EMPTY
             return
-        assert await scan.judge() is None
-        found = [piece async for piece in cut_shards(scan, settings)]
+        assert await validation.check_file() is None
+        found = [piece async for piece in cut_shards(validation, settings)]
     planned = [(piece.model, line.number) for piece in found for line in unpack_all(piece.data)]
     lines.sort(key=lambda line: (line.model, line.prompt, line.number))
     assert planned == [(line.model, line.number) for line in lines]

@@ -134,7 +134,7 @@ def test_a_model_seen_later_falls_to_the_same_processor_as_one_seen_before() -> 
 
 def test_without_a_part_nothing_is_tried_out_either() -> None:
     endpoint = Endpoint("e", MemoryUpstream(at_once), limits=AimdSettings(start=1, min=1, max=1))
-    endpoint.on_sick(reason="away", sent_at=0.0, now=0.0)
+    endpoint.on_fault(reason="away", sent_at=0.0, now=0.0)
     assert endpoint.has_room(1_000.0)
     endpoint.share(rank=1, count=2, now=1_000.0)
     assert not endpoint.has_room(1_000.0)

@@ -24,7 +24,7 @@ def test_it_equals_a_sort_in_memory(
     with ExternalSorter(io.BytesIO, run_bytes_max=size, run_items_max=items) as sorter:
         for key, record in pairs:
             sorter.add(key, record)
-            assert len(sorter._held) < items, "a run grew past its bound"
+            assert len(sorter._buffer) < items, "a run grew past its bound"
         assert list(sorter.merged()) == sorted(pairs)
 
 

@@ -10,7 +10,6 @@ from testkit.scenarios.scenario import fails, now
 from tidegate.blobs.memory import MemoryBlobs
 from tidegate.domain.errors import ClaimLost, StorageFull
 from tidegate.processor.observer import Observer
-from tidegate.processor.retrying import retry_until_answered
 from tidegate.processor.wakeups import Wakeups
 from tidegate.processor.write_gate import HOLDERS_FIRST_SECONDS, PROBE_SECONDS, WriteGate
 from tidegate.stores.memory import MemoryStore
@@ -38,7 +37,7 @@ class Bench:
         self.blobs = MemoryBlobs(appends=True)
         self.told = Told()
         wakeups = Wakeups()
-        self.storage = WriteGate(self.store, self.blobs, self.told, wakeups)
+        self.storage = WriteGate(self.store, self.blobs, self.told, wakeups, random.Random(0))
         self.pumped = 0
         wakeups.call_on_room(self._pump)
 
@@ -52,7 +51,7 @@ class Bench:
             if then is not None:
                 raise then
 
-        await retry_until_answered(ask, random.Random(0), self.storage)
+        await self.storage.retry_until_answered(ask)
 
 
 @in_virtual_time

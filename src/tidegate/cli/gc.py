@@ -51,10 +51,10 @@ def summary(report: Report, *, dry: bool) -> Iterator[str]:
     yield "This is what a round would do now:" if dry else "Done:"
     found = [text for count, text in _counts(report) if count]
     yield from (f"  {text}" for text in found or ["nothing to do"])
-    for name in report.stranger_names:
+    for name in report.unknown_blob_names:
         yield f"  left alone: {name!r} is not a name of ours; move it away if it is not needed"
     for damage in report.damages:
-        yield f"  {'repaired' if damage.mended else 'LOST'}: {damage.sentence}"
+        yield f"  {'repaired' if damage.repaired else 'LOST'}: {damage.sentence}"
     if report.batches_left:
         yield (
             f"  left to the processors that are alive: {report.batches_left} batches to end (a "
@@ -96,7 +96,7 @@ def _counts(report: Report) -> list[tuple[int, str]]:
             f"{report.lines_rerun} lines run again because their results were lost",
         ),
         (
-            report.strangers,
-            f"{report.strangers} blobs left alone that are not ours",
+            report.unknown_blobs,
+            f"{report.unknown_blobs} blobs left alone that are not ours",
         ),
     ]

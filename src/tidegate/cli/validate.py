@@ -44,7 +44,7 @@ def validate(
     """Check a batch file as `serve` would, and send nothing; exit code 1 if it has a problem."""
     settings = load(file=config, flags=flags_of(assignments)).settings
     planning = settings.processor.planning
-    with Validation(settings.batch_api, planning, _make_scratch) as validation:
+    with Validation(settings.batch_api, planning, _open_spill_file) as validation:
         try:
             path = None if endpoint is None else endpoint_of(endpoint)
             report = asyncio.run(validation.read(source, path))
@@ -93,5 +93,5 @@ def _as_json(problem: Problem) -> str:
     return json.dumps(asdict(problem))
 
 
-def _make_scratch() -> BinaryIO:
+def _open_spill_file() -> BinaryIO:
     return tempfile.TemporaryFile(buffering=0)

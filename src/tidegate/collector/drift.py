@@ -1,12 +1,11 @@
-"""Every blob that the ledger needs is compared with what is there (PROTOCOL 19)."""
+"""Compares every blob that the ledger needs with the blob store (PROTOCOL 19)."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
 from typing_extensions import override
 
-from tidegate.collector.duty import Duty
-from tidegate.collector.pace import PIECE
+from tidegate.collector.duty import PIECE, Duty
 from tidegate.collector.repair import repair
 from tidegate.collector.report import NAMES_MAX, Damage, Report
 from tidegate.collector.survivors import Unclear
@@ -18,10 +17,10 @@ _RUNNING = frozenset({Status.IN_PROGRESS, Status.CANCELLING})
 
 
 class Drift(Duty):
-    """Finds blobs that are missing or too short. What a running batch lost runs again.
+    """Finds blobs that are missing or too short. Lines that a running batch lost run again.
 
-    Whatever can't be mended is reported, on every pass anew: bytes of a batch that has ended, of an
-    input, of a plan, and those that are there but can't be read.
+    Damage that can't be repaired is reported on every pass: to results of a batch that has ended,
+    to an input or a plan, and bytes that exist but can't be read.
     """
 
     @override
@@ -33,41 +32,44 @@ class Drift(Duty):
 
     @override
     async def act(self) -> Report:
-        tools = self._tools
+        context = self._context
         done = Report()
-        mended: dict[str, int] = {}
+        repaired: dict[str, int] = {}
         async for damage, batches in self._damages():
-            told = damage
+            reported = damage
             if damage.readable and len(batches) == 1 and _is_running(batches[0], damage.blob):
                 batch = batches[0]
-                if batch.id not in mended:
-                    mended[batch.id] = await self._mend(batch)
-                told = replace(damage, mended=mended[batch.id] > 0)
-            if not told.mended:
-                tools.observer.on_blob_damaged(
-                    told.blob, needed=told.needed, found=told.found, batches=told.batches
+                if batch.id not in repaired:
+                    repaired[batch.id] = await self._repair(batch)
+                reported = replace(damage, repaired=repaired[batch.id] > 0)
+            if not reported.repaired:
+                context.observer.on_blob_damaged(
+                    reported.blob,
+                    needed=reported.needed,
+                    found=reported.found,
+                    batches=reported.batches,
                 )
-            done += _report(told)
-        tools.observer.on_drift(done.drift)
-        return done + Report(lines_rerun=sum(mended.values()))
+            done += _report(reported)
+        context.observer.on_drift(done.drift)
+        return done + Report(lines_rerun=sum(repaired.values()))
 
-    async def _mend(self, batch: Batch) -> int:
-        """Return how many lines run again; 0 where that can't be told for certain."""
+    async def _repair(self, batch: Batch) -> int:
+        """Return how many lines run again; 0 if the damage is not clear."""
         try:
-            lines = await repair(self._tools.store, self._tools.blobs, batch)
+            lines = await repair(self._context.store, self._context.blobs, batch)
         except Unclear:
             return 0
-        self._tools.observer.on_lines_rerun(batch.id, lines)
+        self._context.observer.on_lines_rerun(batch.id, lines)
         return lines
 
     async def _damages(self) -> AsyncIterator[tuple[Damage, list[Batch]]]:
-        store = self._tools.store
+        store = self._context.store
         after = ""
         while True:
             await self._pace.turn()
             references = await store.list_references(after=after, limit=PIECE)
             for reference in references:
-                damage = await self._judge(reference)
+                damage = await self._check(reference)
                 if damage is not None:
                     batches = await store.list_batches_of(reference.blob)
                     names = tuple(batch.id for batch in batches[:NAMES_MAX])
@@ -76,9 +78,9 @@ class Drift(Duty):
                 return
             after = references[-1].blob
 
-    async def _judge(self, reference: Reference) -> Damage | None:
-        """Return what is wrong with a blob, unless nobody needs it any more."""
-        store, blobs, name = self._tools.store, self._tools.blobs, reference.blob
+    async def _check(self, reference: Reference) -> Damage | None:
+        """Return the damage of a blob; None if it is whole, or not needed any more."""
+        store, blobs, name = self._context.store, self._context.blobs, reference.blob
         found: int | None = None
         readable = True
         try:
@@ -86,7 +88,7 @@ class Drift(Duty):
         except BlobUnreadable:
             readable = False
         except BlobMissing:
-            # One that is listed all the same is no file that was lost.
+            # A blob that is listed all the same is not lost, but unreadable.
             readable = name not in await blobs.list_names(name, limit=1)
         if found is not None and found >= reference.bytes_needed:
             return None
@@ -100,4 +102,4 @@ def _is_running(batch: Batch, blob: str) -> bool:
 
 
 def _report(damage: Damage) -> Report:
-    return Report(drift=int(not damage.mended), damages=(damage,))
+    return Report(drift=int(not damage.repaired), damages=(damage,))

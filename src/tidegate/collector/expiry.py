@@ -1,11 +1,10 @@
-"""Files that are deleted or expired, and held by no live batch, let go of their bytes."""
+"""Releases the bytes of files that are deleted or expired and not used by a running batch."""
 
 from collections.abc import Sequence
 
 from typing_extensions import override
 
-from tidegate.collector.duty import Duty
-from tidegate.collector.pace import LOOK_MAX, PIECE
+from tidegate.collector.duty import PIECE, PREVIEW_MAX, Duty
 from tidegate.collector.report import Report
 from tidegate.domain.ledger.values import UnusedFile
 
@@ -15,24 +14,26 @@ class Expiry(Duty):
 
     @override
     async def plan(self) -> Report:
-        return _report(await self._tools.store.list_unused_files(limit=LOOK_MAX))
+        return _report(await self._context.store.list_unused_files(limit=PREVIEW_MAX))
 
     @override
     async def act(self) -> Report:
-        tools = self._tools
+        context = self._context
         done = Report()
         while True:
             await self._pace.turn()
-            found = await tools.store.list_unused_files(limit=PIECE)
+            found = await context.store.list_unused_files(limit=PIECE)
             keep_seconds = self._settings.download_seconds_max
             ids = [file.file_id for file in found]
             gone = (
-                set(await tools.store.release_files(ids, keep_seconds=keep_seconds)) if ids else ()
+                set(await context.store.release_files(ids, keep_seconds=keep_seconds))
+                if ids
+                else ()
             )
             piece = _report([file for file in found if file.file_id in gone])
-            tools.observer.on_files_released(piece.files_released)
+            context.observer.on_files_released(piece.files_released)
             done += piece
-            # Others that were not let go may be used again meanwhile, or are another collector's.
+            # Files that were not released are used again, or another collector released them.
             if len(found) < PIECE or not gone:
                 return done
 

@@ -1,6 +1,6 @@
-"""What a collector reports while it works. Telemetry counts and logs it."""
+"""The events that a collector reports. Telemetry counts and logs them."""
 
-# ruff: noqa: ARG002 -- what is not overridden ignores what it is given
+# ruff: noqa: ARG002 -- a method that is not overridden ignores its arguments
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -11,11 +11,11 @@ from tidegate.domain.errors import TidegateError
 class Observer(Protocol):
     """Is called on the event loop; every method returns immediately and never raises.
 
-    A class that inherits from this one may leave out what it does not want to know.
+    A subclass may override only the methods that it needs.
     """
 
     def on_files_released(self, files: int) -> None:
-        """Files that nobody can see were let go."""
+        """The bytes of deleted or expired files were released."""
         return
 
     def on_batches_removed(self, batches: int) -> None:
@@ -23,7 +23,7 @@ class Observer(Protocol):
         return
 
     def on_blobs_deleted(self, blobs: int, size: int) -> None:
-        """Blobs that nobody needs were deleted, `size` bytes in all."""
+        """Unneeded blobs were deleted, `size` bytes in all."""
         return
 
     def on_file_compacted(self, file_id: str, before: int, after: int) -> None:
@@ -31,13 +31,13 @@ class Observer(Protocol):
         return
 
     def on_unknown_blob(self, name: str) -> None:
-        """A blob has a name that is none of ours; it stays."""
+        """A blob has an unknown name; it is not deleted."""
         return
 
     def on_blob_damaged(
         self, blob: str, *, needed: int, found: int | None, batches: tuple[str, ...]
     ) -> None:
-        """A blob holds fewer bytes than the ledger needs of it; None: it can't be read at all."""
+        """A blob holds fewer bytes than the ledger needs; `found` is None if it can't be read."""
         return
 
     def on_drift(self, blobs: int) -> None:
@@ -49,7 +49,7 @@ class Observer(Protocol):
         return
 
     def on_batches_overdue(self, batch_ids: Sequence[str]) -> None:
-        """Batches have to be ended, no processor is alive, and it could not be done here."""
+        """Batches have to be ended, no processor is alive, and they could not be ended here."""
         return
 
     def on_interrupted(self, error: TidegateError) -> None:
@@ -57,7 +57,7 @@ class Observer(Protocol):
         return
 
     def on_round_done(self, *, files: int, batches: int, blobs: int, size: int) -> None:
-        """A round has ended; it released files, removed batches, and deleted blobs."""
+        """A round ended, with these numbers of released files, removed batches, deleted blobs."""
         return
 
 

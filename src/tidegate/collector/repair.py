@@ -1,4 +1,4 @@
-"""Lines of a running batch whose results are gone run again (PROTOCOL 19)."""
+"""Runs lines of a running batch again whose results are gone (PROTOCOL 19)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ TRIES_MAX = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Seen:
+class _Snapshot:
     """A batch with its shards and files as they were at one instant."""
 
     batch: Batch
@@ -27,22 +27,22 @@ class _Seen:
 
 
 async def repair(store: Store, blobs: BlobStore, batch: Batch) -> int:
-    """Let the lines of a batch whose results are gone run again; return how many these are.
+    """Let the lines of a batch whose results are gone run again; return their number.
 
-    Whoever holds their shards is fenced by the ledger, and so is this: where a shard or a file
-    changed meanwhile it refuses, and what was added is read as well before it is asked again.
+    The ledger fences the holders of their shards. If a shard or a file changed meanwhile, the
+    ledger refuses the repair; then the added results are read, and the repair is tried again.
 
     Raises:
-        Unclear: it can't be told what is lost, or the batch did not hold still long enough.
+        Unclear: it is not certain what is lost, or the batch changed at every try.
     """
     assert batch.plan_blob is not None, "no plan, no results"
     places = await read_places(blobs, batch.plan_blob, await store.get_shards(batch.id))
     survivors = Survivors(blobs, places)
     for _ in range(TRIES_MAX):
-        seen = await _look(store, batch)
-        if seen is None:
+        snapshot = await _take_snapshot(store, batch)
+        if snapshot is None:
             continue
-        repair = await _repair(seen, survivors)
+        repair = await _repair(snapshot, survivors)
         lines = repair.lost.completed + repair.lost.failed
         if not repair.files:
             return 0
@@ -51,8 +51,8 @@ async def repair(store: Store, blobs: BlobStore, batch: Batch) -> int:
     raise Unclear("it changes too fast, or its last line has just been done")
 
 
-async def _look(store: Store, batch: Batch) -> _Seen | None:
-    """Return the batch as of one instant; None where a result came in between."""
+async def _take_snapshot(store: Store, batch: Batch) -> _Snapshot | None:
+    """Return the batch as of one instant; None if a result was committed meanwhile."""
     shards = await store.get_shards(batch.id)
     output = await _parts(store, batch.tenant, batch.output_file_id)
     errors = await _parts(store, batch.tenant, batch.error_file_id)
@@ -63,7 +63,7 @@ async def _look(store: Store, batch: Batch) -> _Seen | None:
     after = await store.get_shards(batch.id)
     if [shard.done for shard in shards] != [shard.done for shard in after]:
         return None
-    return _Seen(batch=now, shards=tuple(after), output=output, errors=errors)
+    return _Snapshot(batch=now, shards=tuple(after), output=output, errors=errors)
 
 
 async def _parts(store: Store, tenant: str, file_id: str | None) -> tuple[Part, ...]:
@@ -76,20 +76,20 @@ async def _parts(store: Store, tenant: str, file_id: str | None) -> tuple[Part, 
     return parts
 
 
-async def _repair(seen: _Seen, survivors: Survivors) -> Repair:
-    output, good, completed = await survivors.read(seen.output, is_error=False)
-    errors, bad, failed = await survivors.read(seen.errors, is_error=True)
-    shards = _shards(seen.shards, [*good, *bad])
-    lost = _lost(seen.batch, completed + failed)
-    lines = sum(count_done(shard.done) for shard in seen.shards) - len(good) - len(bad)
+async def _repair(snapshot: _Snapshot, survivors: Survivors) -> Repair:
+    output, good, completed = await survivors.read(snapshot.output, is_error=False)
+    errors, bad, failed = await survivors.read(snapshot.errors, is_error=True)
+    shards = _shards(snapshot.shards, [*good, *bad])
+    lost = _lost(snapshot.batch, completed + failed)
+    lines = sum(count_done(shard.done) for shard in snapshot.shards) - len(good) - len(bad)
     if lost.completed + lost.failed != lines:
         raise Unclear("its counts are not those of its lines")
     files = (
-        _file(seen.batch.output_file_id, seen.output, output),
-        _file(seen.batch.error_file_id, seen.errors, errors),
+        _file(snapshot.batch.output_file_id, snapshot.output, output),
+        _file(snapshot.batch.error_file_id, snapshot.errors, errors),
     )
     return Repair(
-        batch_id=seen.batch.id,
+        batch_id=snapshot.batch.id,
         shards=shards,
         files=tuple(file for file in files if file is not None),
         lost=lost,
@@ -126,10 +126,10 @@ def _shards(shards: Sequence[Shard], kept: Sequence[Place]) -> tuple[ShardRepair
 
 
 def _lost(batch: Batch, kept: Tally) -> Tally:
-    """Return the counts of the batch less those of the lines that are left.
+    """Return the counts of the batch minus those of the remaining lines.
 
     Raises:
-        Unclear: there is more left than there ever was.
+        Unclear: more is left than was ever counted.
     """
     counts, usage = batch.counts, batch.usage
     numbers = (
@@ -142,7 +142,7 @@ def _lost(batch: Batch, kept: Tally) -> Tally:
         usage.reasoning_tokens - kept.usage.reasoning_tokens,
     )
     if min(numbers) < 0:
-        raise Unclear("more is left of it than it ever had")
+        raise Unclear("more results are left than were ever counted")
     completed, failed, expired, *tokens = numbers
     rest = Counts(total=completed + failed, completed=completed, failed=failed, expired=expired)
     return Tally(

@@ -1,9 +1,8 @@
-"""Batches that ended long ago go, and rows that nobody can ask for any more."""
+"""Removes batches that ended long ago, and rows that are no longer needed."""
 
 from typing_extensions import override
 
-from tidegate.collector.duty import Duty
-from tidegate.collector.pace import LOOK_MAX, PIECE
+from tidegate.collector.duty import PIECE, PREVIEW_MAX, Duty
 from tidegate.collector.report import Report
 
 
@@ -12,8 +11,8 @@ class Retention(Duty):
 
     @override
     async def plan(self) -> Report:
-        old = await self._tools.store.list_old_batches(
-            ended_seconds=self._settings.retention_seconds, limit=LOOK_MAX
+        old = await self._context.store.list_old_batches(
+            ended_seconds=self._settings.retention_seconds, limit=PREVIEW_MAX
         )
         return Report(batches_dropped=len(old))
 
@@ -22,7 +21,7 @@ class Retention(Duty):
         return await self._drop() + await self._purge()
 
     async def _drop(self) -> Report:
-        store = self._tools.store
+        store = self._context.store
         done = Report()
         while True:
             await self._pace.turn()
@@ -30,7 +29,7 @@ class Retention(Duty):
                 ended_seconds=self._settings.retention_seconds, limit=PIECE
             )
             count = await store.drop_batches([batch.batch_id for batch in old]) if old else 0
-            self._tools.observer.on_batches_removed(count)
+            self._context.observer.on_batches_removed(count)
             done += Report(batches_dropped=count)
             if len(old) < PIECE or not count:
                 return done
@@ -39,7 +38,7 @@ class Retention(Duty):
         done = Report()
         while True:
             await self._pace.turn()
-            gone = await self._tools.store.purge(
+            gone = await self._context.store.purge(
                 age_seconds=self._settings.retention_seconds, limit=PIECE
             )
             count = gone.files + gone.uploads

@@ -5,11 +5,10 @@ from collections.abc import Callable, Sequence
 
 from tidegate.collector.compaction import Compaction
 from tidegate.collector.drift import Drift
-from tidegate.collector.duty import CollectorContext, Duty
+from tidegate.collector.duty import CollectorContext, Duty, Pace, Stopped
 from tidegate.collector.expiry import Expiry
 from tidegate.collector.garbage import Retained, Sweep
 from tidegate.collector.orphans import FinalizeOrphans
-from tidegate.collector.pace import Pace, Stopped
 from tidegate.collector.report import Report
 from tidegate.collector.retention import Retention
 from tidegate.collector.settings import Settings
@@ -26,23 +25,23 @@ _SWEEP: tuple[Callable[[Settings, CollectorContext, Pace], Duty], ...] = (Sweep,
 
 
 class Collector:
-    """Keeps ledger and blobs clean. Any number of them may run, in any processes.
+    """Keeps ledger and blobs clean. Any number of collectors may run, in any processes.
 
-    `stop` ends after the piece of work at hand, `abort` at once; both may come before `run`, and
-    twice. Nothing that is cut off does harm: the next round, of whomever, goes on with it.
+    `stop` ends it after the current piece of work, `abort` immediately; both may be called before
+    `run`, and twice. Interrupted work is safe: the next round of any collector continues it.
     """
 
-    def __init__(self, settings: Settings, tools: CollectorContext) -> None:
+    def __init__(self, settings: Settings, context: CollectorContext) -> None:
         self._settings = settings
-        self._tools = tools
+        self._context = context
         self._pace = Pace()
         self._stopped = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._duties = [make(settings, tools, self._pace) for make in _ROUND]
-        self._sweeps = [make(settings, tools, self._pace) for make in _SWEEP]
+        self._duties = [make(settings, context, self._pace) for make in _ROUND]
+        self._sweeps = [make(settings, context, self._pace) for make in _SWEEP]
 
     async def run(self) -> None:
-        """Do a round every interval, and one with everything every sweep interval, until stopped.
+        """Do a round every interval, and a full one every sweep interval, until stopped.
 
         Raises:
             StorageBroken: the disk can't be trusted any more.
@@ -51,7 +50,7 @@ class Collector:
             self._task = group.create_task(self._rounds(), name="collector rounds")
 
     def stop(self) -> None:
-        """Begin no further piece of work, and end `run`."""
+        """Start no further piece of work, and end `run`."""
         self._pace.stopping = True
         self._stopped.set()
 
@@ -62,7 +61,7 @@ class Collector:
             self._task.cancel()
 
     async def collect(self, *, everything: bool = True) -> Report:
-        """Do one round, and return what was done. What is held up waits for the next.
+        """Do one round, and return what was done. Duties that failed wait for the next round.
 
         Raises:
             StorageBroken: the disk can't be trusted any more.
@@ -72,9 +71,9 @@ class Collector:
             try:
                 report += await duty.act()
             except (StoreUnavailable, StorageFull) as error:
-                self._tools.observer.on_interrupted(error)
+                self._context.observer.on_interrupted(error)
                 report += Report(held_up=(str(error),))
-        self._tools.observer.on_round_done(
+        self._context.observer.on_round_done(
             files=report.files_released,
             batches=report.batches_dropped,
             blobs=report.blobs_deleted,
@@ -82,8 +81,8 @@ class Collector:
         )
         return report
 
-    async def look(self) -> Report:
-        """Return what a round with everything would do now, and change nothing."""
+    async def preview(self) -> Report:
+        """Return what a full round would do now, without changing anything."""
         report = Report()
         for duty in self._chosen(everything=True):
             try:
@@ -97,7 +96,7 @@ class Collector:
 
     async def _rounds(self) -> None:
         loop = asyncio.get_running_loop()
-        # Everything soon after the start as well: a process may never live for a whole interval.
+        # The first round is a full one: a process may end before a sweep interval has passed.
         sweep_at = loop.time()
         while await self._is_due(self._settings.interval_seconds):
             everything = loop.time() >= sweep_at

@@ -1,4 +1,4 @@
-"""When the collector works, and how long it keeps what nobody asks for any more."""
+"""When the collector works, and how long it keeps unneeded data."""
 
 from dataclasses import dataclass
 
@@ -11,11 +11,11 @@ COMPACT_PARTS_LEAST = 2
 class Settings:
     """The rules of the collector. Times are seconds.
 
-    A round comes every `interval_seconds`; one in `sweep_seconds` also compares all blobs with the
-    ledger. Batches that ended go after `retention_seconds`. Bytes that a file no longer needs stay
-    `download_seconds_max` for downloads under way, and an upload that is not finished after
-    `upload_seconds_max` is given up. A file of `compact_parts_min` parts is written anew, in blobs
-    of at most `compact_bytes_max`.
+    A round starts every `interval_seconds`; one in `sweep_seconds` also compares all blobs with the
+    ledger. Ended batches are removed after `retention_seconds`. Bytes that a file no longer needs
+    are kept for `download_seconds_max`, for downloads under way. An upload that is not finished
+    after `upload_seconds_max` is abandoned. A file of at least `compact_parts_min` parts is
+    rewritten, in blobs of at most `compact_bytes_max`.
     """
 
     enabled: bool = True
@@ -28,20 +28,21 @@ class Settings:
     compact_bytes_max: int = 64 * 2**20
 
     def __post_init__(self) -> None:
-        for name, value in (
-            ("interval_seconds", self.interval_seconds),
-            ("sweep_seconds", self.sweep_seconds),
-            ("upload_seconds_max", self.upload_seconds_max),
-            ("compact_bytes_max", self.compact_bytes_max),
+        for name in (
+            "interval_seconds",
+            "sweep_seconds",
+            "upload_seconds_max",
+            "compact_bytes_max",
         ):
-            if value <= 0:
-                raise SettingsInvalid(f"collector.{name} must be above 0, not {value}.")
-        for name, value in (
-            ("retention_seconds", self.retention_seconds),
-            ("download_seconds_max", self.download_seconds_max),
-        ):
-            if value < 0:
-                raise SettingsInvalid(f"collector.{name} must be 0 or more, not {value}.")
+            if getattr(self, name) <= 0:
+                raise SettingsInvalid(
+                    f"collector.{name} must be above 0, not {getattr(self, name)}."
+                )
+        for name in ("retention_seconds", "download_seconds_max"):
+            if getattr(self, name) < 0:
+                raise SettingsInvalid(
+                    f"collector.{name} must be 0 or more, not {getattr(self, name)}."
+                )
         if self.sweep_seconds < self.interval_seconds:
             raise SettingsInvalid(
                 "collector.sweep_seconds must be at least collector.interval_seconds."

@@ -1,4 +1,4 @@
-"""What is left of a batch's result files: which lines, and what they had added to the counts."""
+"""Reads which lines of a batch's result files are left, and what they add to its counts."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -16,12 +16,12 @@ SLICE_LINES = 100
 
 
 class Unclear(Exception):
-    """It can't be told for certain what is left; says why. Never leaves the room."""
+    """It is not certain what is left; the message is the reason. Raised only inside this room."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a line of the batch stands: its shard, and its index there."""
+    """The place of a line in the batch: its shard, and its index there."""
 
     shard: int
     index: int
@@ -30,7 +30,7 @@ class Place:
 
 @dataclass(slots=True)
 class _Slice:
-    """What was read of one part so far: `length` bytes of whole lines."""
+    """What has been read of one part: `length` bytes of whole lines."""
 
     length: int = 0
     broken: bool = False
@@ -46,19 +46,19 @@ async def read_places(blobs: BlobStore, plan: str, shards: Sequence[Shard]) -> d
     """
     found: dict[int, Place] = {}
     for shard in shards:
-        cut = shard.plan
+        plan_slice = shard.plan
         try:
-            data = await blobs.read(plan, cut.offset, cut.length)
+            data = await blobs.read(plan, plan_slice.offset, plan_slice.length)
         except BlobMissing as error:
             raise Unclear("its plan can't be read") from error
         for index, line in enumerate(unpack_all(data)):
-            found[line.number] = Place(cut.number, index, line.custom_id)
+            found[line.number] = Place(plan_slice.number, index, line.custom_id)
         await asyncio.sleep(0)
     return found
 
 
 class Survivors:
-    """Reads surviving lines. Asked again, it only reads what was added meanwhile."""
+    """Reads the remaining lines. A second call reads only what was added meanwhile."""
 
     def __init__(self, blobs: BlobStore, places: Mapping[int, Place]) -> None:
         self._blobs = blobs
@@ -71,8 +71,7 @@ class Survivors:
         """Return what is left of these parts, cut after their last whole line, and the lines.
 
         Raises:
-            Unclear: a line is there that is none of the batch's, or bytes that are there could not
-                be read.
+            Unclear: a line does not belong to the batch, or existing bytes can't be read.
         """
         left: list[Part] = []
         places: list[Place] = []
@@ -93,7 +92,7 @@ class Survivors:
             try:
                 data = await self._read(part, start)
             except BlobUnreadable as error:
-                raise Unclear("results that are there can't be read") from error
+                raise Unclear("existing results can't be read") from error
             except BlobMissing:
                 piece.broken = True
                 return piece
@@ -114,7 +113,7 @@ class Survivors:
             place = self._places.get(number_of(line) or 0)
             tally = None if place is None else tally_of(line, place.custom_id, is_error=is_error)
             if place is None or tally is None:
-                raise Unclear("a result is there that answers none of its lines")
+                raise Unclear("a result belongs to none of its lines")
             piece.places.append(place)
             piece.tally += tally
             piece.length += len(line) + 1

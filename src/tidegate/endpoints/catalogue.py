@@ -1,4 +1,4 @@
-"""The models that the configured servers offer: the answer to `/v1/models`."""
+"""The models of the configured servers: the answer to `/v1/models`."""
 
 import asyncio
 from collections.abc import Mapping, Sequence

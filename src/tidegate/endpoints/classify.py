@@ -1,4 +1,4 @@
-"""What a reply or a fault means for the line and for its endpoint."""
+"""Classifies a reply or fault: what it means for the line and for its endpoint."""
 
 from tidegate.domain.errors import (
     ConnectFailed,
@@ -17,14 +17,14 @@ NOT_FOUND = 404
 
 
 class ClassifiedAttempt:
-    """What an attempt was. `line` is the line's result if this attempt is its last.
+    """The meaning of an attempt. `line` is the line's result if this attempt is its last.
 
-    `reason` says in words what is wrong with the endpoint; `after` is its Retry-After in seconds.
+    `reason` describes what is wrong with the endpoint; `after` is its Retry-After in seconds.
     """
 
     __slots__ = ("after", "is_error", "line", "outcome", "overload", "reason", "usage")
 
-    def __init__(  # noqa: PLR0913 -- all that is to be known of it, given once
+    def __init__(  # noqa: PLR0913 -- its facts, given once
         self,
         outcome: AttemptOutcome,
         line: bytes,
@@ -44,7 +44,7 @@ class ClassifiedAttempt:
         self.after = after
 
 
-def classify(  # noqa: PLR0913 -- a reply or fault, and what is known beside it
+def classify(  # noqa: PLR0913 -- a reply or fault, and its circumstances
     result: Reply | UpstreamFault,
     request_id: str,
     custom_id: bytes,
@@ -147,7 +147,7 @@ def _code(fault: UpstreamFault) -> str:
 
 
 def _reason(reply: Reply) -> str:
-    # The body is not quoted: it may name our key, and it changes with each reply.
+    # The body is not quoted: it may contain our key, and differs in each reply.
     match reply.status:
         case 401 | 403 | 407:
             return f"the upstream refuses our key ({reply.status}): check its api_key"
@@ -166,7 +166,7 @@ def _is_about_model(body: bytes) -> bool:
 
 
 def _seconds(value: str | None) -> float | None:
-    # The other form, a date, is not used by model servers; without it our own back-off applies.
+    # Model servers do not use the other form, a date; our own backoff applies then.
     if value is None or not value.isascii() or not value.isdigit():
         return None
     return float(value[:9])

@@ -1,4 +1,4 @@
-"""The model servers as the dispatcher sees them: how much they take, and whether they are well."""
+"""The state of each model server: its limit, its pauses, and the models that it serves."""
 
 import zlib
 from collections.abc import Callable, Iterable, Mapping
@@ -20,14 +20,13 @@ MODELS_MAX = 256
 LATELY_SECONDS = 15.0
 
 
-@mypyc_attr(native_class=False)  # the settings build it from what it says of itself
+@mypyc_attr(native_class=False)  # the settings are built from its annotations
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackoffSettings:
-    """How long a sick endpoint is left alone: doubling from `seconds_min` to `seconds_max`.
+    """How long a failing endpoint is paused: doubling from `seconds_min` to `seconds_max`.
 
-    A `Retry-After` is obeyed up to `retry_after_seconds_max`. While an endpoint that has not yet
-    served a model answers that it does not know it, it counts as still starting for
-    `starting_seconds`.
+    A `Retry-After` is obeyed up to `retry_after_seconds_max`. An endpoint that answers that it does
+    not know a model, and has never served it, counts as still starting for `starting_seconds`.
     """
 
     seconds_min: float = 0.5
@@ -45,13 +44,13 @@ class BackoffSettings:
 
 
 class Endpoint:
-    """One model server: its door, its limit, and its pauses. Times are seconds of the event loop.
+    """One model server: its upstream, limit and pauses. Times are seconds of the event loop.
 
     A paused endpoint gets nothing until the pause is over, then one request at a time until one is
-    served: a server that comes back is not met by the whole crowd.
+    served, so that a server that recovers is not overloaded immediately.
 
-    `open_sandbox` opens a cell in front of the same server, for lines that must run alone; without
-    one they run in this process.
+    `open_sandbox` opens a sandbox that calls the same server, for lines that must run alone;
+    without it they run in this process.
     """
 
     def __init__(
@@ -75,7 +74,7 @@ class Endpoint:
         self.served_models: set[str] = set()
         self.reason: str | None = None
         self.reply_bytes_expected = float(REPLY_BYTES_EXPECTED_START)
-        self._pauses = backoff or BackoffSettings()
+        self._backoff = backoff or BackoffSettings()
         self._paused_until = float("-inf")
         self._failures = 0
         self._refused_line: tuple[Unit, int] | None = None
@@ -87,8 +86,8 @@ class Endpoint:
     def share(self, *, rank: int, count: int, now: float) -> None:
         """Use the part of number `rank` of `count` processors of what this endpoint takes.
 
-        Whose part is the larger one, where there is not the same for all, goes by the endpoint's
-        name: else all servers that take less than one request for each would fall to the first.
+        If the limit can't be divided evenly, the endpoint's name decides which processors get the
+        larger parts; otherwise the first would get every endpoint with a small limit.
         """
         self._rank, self._count = rank, count
         for endpoint in (self, *self._models.values()):
@@ -96,7 +95,7 @@ class Endpoint:
             endpoint.limiter.share(rank=place, count=count, now=now)
 
     def has_room(self, now: float) -> bool:
-        """Say whether one more request may be sent now."""
+        """Return whether one more request may be sent now."""
         if now < self._paused_until:
             return False
         if self._failures:
@@ -104,33 +103,33 @@ class Endpoint:
         return self.limiter.has_room
 
     def is_paused(self, now: float) -> bool:
-        """Say whether the endpoint is being left alone."""
+        """Return whether the endpoint is paused."""
         return now < self._paused_until
 
     def pause_left(self, now: float) -> float:
-        """Return the seconds for which it is still left alone; 0 when it is not."""
+        """Return how many seconds of the pause are left; 0 if it is not paused."""
         return max(0.0, self._paused_until - now)
 
     def was_paused_lately(self, now: float) -> bool:
-        """Say whether it still has a reason to rest, and rested within `LATELY_SECONDS`.
+        """Return whether it is failing, and was paused within `LATELY_SECONDS`.
 
-        Between two pauses it is tried out: whoever waits for it still waits for the same reason.
+        It is tried between two pauses; batches that wait for it still wait for the same reason.
         """
         return self.reason is not None and now < self._paused_until + LATELY_SECONDS
 
     @property
     def is_on_trial(self) -> bool:
-        """Say whether it failed lately and is now tried with one request at a time."""
+        """Whether it failed, and is now tried with one request at a time."""
         return self._failures > 0
 
     @property
     def has_part(self) -> bool:
-        """Say whether any of its limit is ours: if not, other processors run its lines."""
+        """Whether this processor has a part of its limit; if not, others run its lines."""
         return self.limiter.limit > 0
 
     @property
     def window(self) -> int:
-        """Return how many requests it can hold: one while it is being tried out."""
+        """How many requests may be in flight: one while it is on trial."""
         return min(1, self.limiter.limit) if self._failures else self.limiter.limit
 
     def on_start(self, now: float) -> int:
@@ -140,58 +139,58 @@ class Endpoint:
         return self.limiter.start()
 
     def on_served(self, model: str, now: float, reply_bytes: int, in_flight: int) -> None:
-        """Record a proper answer to a request that was sent when `in_flight` were in flight."""
+        """Record a successful reply to a request that was sent when `in_flight` were in flight."""
         self.served_at = now
         if model not in self.served_models and len(self.served_models) < SERVED_MODELS_MAX:
             self.served_models.add(model)
         self._failures = 0
         self.reason = None
         self.limiter.on_success(in_flight)
-        # Twice the size is expected; quick to learn of longer replies, slow to forget them.
+        # Twice the size is expected; the estimate rises quickly and falls slowly.
         target = max(REPLY_BYTES_EXPECTED_MIN, 2 * reply_bytes)
         weight = 0.5 if target > self.reply_bytes_expected else 0.05
         self.reply_bytes_expected += weight * (target - self.reply_bytes_expected)
 
     def on_answered(self) -> None:
-        """Hear that the endpoint answered, though not well: it is there, so it is not paused."""
+        """Record a reply that is an error of the line: the endpoint works, so it is not paused."""
         self._failures = 0
         self.reason = None
 
     def on_refused(self, line: tuple[Unit, int], now: float) -> float:
-        """Hear that a line was refused; return since when no other line was."""
+        """Record that a line was refused; return since when no other line was."""
         if line != self._refused_line:
             self._refused_line = line
             self._refused_since = now
         return self._refused_since
 
     def is_starting(self, model: str, now: float) -> bool:
-        """Say whether an unknown model may just not be loaded yet."""
+        """Return whether an unknown model may not be loaded yet."""
         first = self._first_sent_at if self._first_sent_at is not None else now
-        return model not in self.served_models and now - first < self._pauses.starting_seconds
+        return model not in self.served_models and now - first < self._backoff.starting_seconds
 
     def on_overload(self, *, reason: str, sent_at: float, now: float, after: float | None) -> None:
-        """Hear a refusal for lack of capacity.
+        """Record a refusal for lack of capacity.
 
-        The limit goes down; the endpoint is paused when it names a time, or when it refuses
-        although nothing was served since the request was sent.
+        The limit is lowered. The endpoint is paused if the reply has a Retry-After, or if nothing
+        was served since the request was sent.
         """
         lowered = self.limiter.on_overload(sent_at, now)
         if after is not None or (lowered and self.served_at < sent_at):
             self._pause(reason, now, after)
 
-    def on_sick(
+    def on_fault(
         self, *, reason: str, sent_at: float, now: float, after: float | None = None
     ) -> None:
-        """Hear a fault of the endpoint. Of those sent before the last pause ended, one counts."""
+        """Record a fault, unless the request was sent before the last pause ended."""
         if sent_at >= self._paused_until:
             self._pause(reason, now, after)
 
     def for_model(self, model: str) -> "Endpoint":
-        """Return the endpoint that stands for one model behind this gateway.
+        """Return the endpoint for one model behind this gateway.
 
-        A gateway serves its models by different engines: each has a limit and pauses of its own, so
-        that a slow model takes nothing from a fast one. At most `MODELS_MAX` are remembered: the
-        one that was served least lately makes room.
+        A gateway serves its models by different engines. Each has a separate limit and pauses, so
+        that a slow model takes nothing from a fast one. At most `MODELS_MAX` are kept; the least
+        recently served one is dropped.
         """
         found = self._models.get(model)
         if found is None:
@@ -201,7 +200,7 @@ class Endpoint:
                 f"{self.name}/{model}",
                 self.upstream,
                 limits=self._limits,
-                backoff=self._pauses,
+                backoff=self._backoff,
                 open_sandbox=self.open_sandbox,
             )
             found.share(rank=self._rank, count=self._count, now=float("-inf"))
@@ -212,13 +211,13 @@ class Endpoint:
         endpoint = self._models[model]
         return endpoint.limiter.in_flight > 0, endpoint.served_at
 
-    def siblings(self) -> list["Endpoint"]:
-        """Return the endpoints of single models behind this one."""
+    def model_endpoints(self) -> list["Endpoint"]:
+        """Return the endpoints of single models behind this gateway."""
         return list(self._models.values())
 
     def _pause(self, reason: str, now: float, after: float | None) -> None:
         self._failures += 1
-        settings = self._pauses
+        settings = self._backoff
         seconds = min(
             settings.seconds_max, settings.seconds_min * 2.0 ** min(self._failures - 1, 32)
         )
@@ -240,7 +239,7 @@ class Routes:
             raise SettingsInvalid("No upstream is configured: set upstream.url or upstreams.")
 
     def find(self, model: str) -> Endpoint | None:
-        """Return the endpoint of a model, or None when none serves it."""
+        """Return the endpoint of a model, or None if none serves it."""
         named = self.by_model.get(model)
         if named is not None or self.default is None:
             return named
@@ -257,14 +256,14 @@ class Routes:
         """Return every endpoint that requests may be sent to, once."""
         found = list({id(endpoint): endpoint for endpoint in self.by_model.values()}.values())
         if self.default is not None:
-            found += self.default.siblings()
+            found += self.default.model_endpoints()
         return found
 
 
 class NoRoutes(Routes):
-    """Leads nowhere: for whoever ends batches and sends nothing."""
+    """No endpoints: for a processor that only ends batches."""
 
     @override
     def __post_init__(self) -> None:
-        assert not self.by_model, "leads somewhere"
-        assert self.default is None, "leads somewhere"
+        assert not self.by_model, "has an endpoint"
+        assert self.default is None, "has an endpoint"

@@ -29,7 +29,7 @@ class WriteTimeout:
             self._arm()
 
     def stop(self) -> None:
-        """Stop the timer. Twice is harmless."""
+        """Stop the timer. May be called twice."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -33,7 +33,7 @@ class Exporter:
 
     app: Application
     job: OfflineJob
-    make_scratch: OpenSpillFile
+    open_spill_file: OpenSpillFile
 
     async def export(self, batch: Batch) -> None:
         """Write the failed lines first, then the output, each in one step.
@@ -62,7 +62,7 @@ class Exporter:
                 file.write(piece)
             return
         with ExitStack() as stack:
-            results = _Results(self.make_scratch, stack)
+            results = _Results(self.open_spill_file, stack)
             await self._gather(results, file_id, length)
             for index, line in enumerate(results.in_order()):
                 file.write(line + b"\n")
@@ -71,7 +71,7 @@ class Exporter:
 
     async def _write_table(self, file: BinaryIO, batch: Batch) -> None:
         with ExitStack() as stack:
-            results = _Results(self.make_scratch, stack)
+            results = _Results(self.open_spill_file, stack)
             await self._gather(results, batch.output_file_id, batch.output_bytes)
             await self._gather(results, batch.error_file_id, batch.error_bytes)
             for index, _ in enumerate(write_table(self.job, file, results.numbered())):
@@ -98,10 +98,12 @@ class Exporter:
 class _Results:
     """Result lines on scratch, found by the number of their request: only places are sorted."""
 
-    def __init__(self, make_scratch: OpenSpillFile, stack: ExitStack) -> None:
-        self._records = stack.enter_context(RecordFile(make_scratch))
+    def __init__(self, open_spill_file: OpenSpillFile, stack: ExitStack) -> None:
+        self._records = stack.enter_context(RecordFile(open_spill_file))
         self._places = stack.enter_context(
-            ExternalSorter(make_scratch, run_bytes_max=RUN_BYTES_MAX, run_items_max=RUN_LINES_MAX)
+            ExternalSorter(
+                open_spill_file, run_bytes_max=RUN_BYTES_MAX, run_items_max=RUN_LINES_MAX
+            )
         )
 
     def add(self, line: bytes) -> None:

@@ -50,7 +50,7 @@ class RunContext:
     app: Application
     processor: Service
     servers: Mapping[str, Upstream]
-    make_scratch: OpenSpillFile
+    open_spill_file: OpenSpillFile
 
 
 class RunEnd(StrEnum):
@@ -187,7 +187,7 @@ class OfflineRun:
     async def _export(self, context: RunContext, batch: Batch, sha256: str) -> Finished:
         if self._job.file_format is not FileFormat.JSONL and await sha256_of(self._job) != sha256:
             raise Refused(f"{self._job.source} was changed meanwhile: restore it to continue.")
-        exporter = Exporter(app=context.app, job=self._job, make_scratch=context.make_scratch)
+        exporter = Exporter(app=context.app, job=self._job, open_spill_file=context.open_spill_file)
         await exporter.export(batch)
         errors = self._job.errors_file
         return Finished(

@@ -90,16 +90,18 @@ class Validation:
     All problems are kept, on scratch, so memory is bounded for any file.
     """
 
-    def __init__(self, app: DeskSettings, planning: Planning, make_scratch: OpenSpillFile) -> None:
+    def __init__(
+        self, app: DeskSettings, planning: Planning, open_spill_file: OpenSpillFile
+    ) -> None:
         self._rules = app
         self._planning = planning
-        self._make_scratch = make_scratch
+        self._open_spill_file = open_spill_file
         self._stack = ExitStack()
         self._count = 0
         self._is_foreign = False
         self._problems = self._stack.enter_context(
             ExternalSorter(
-                make_scratch,
+                open_spill_file,
                 run_bytes_max=planning.run_bytes_max,
                 run_items_max=planning.run_lines_max,
             )
@@ -140,20 +142,20 @@ class Validation:
             endpoint = found if found in self._rules.endpoints else ENDPOINTS["chat"]
         report = ValidationReport(endpoint=endpoint)
         with ExitStack() as stack:
-            scan = InputValidation(
+            validation = InputValidation(
                 self._planning,
-                self._make_scratch,
+                self._open_spill_file,
                 stack,
                 endpoint=endpoint,
                 problems=self,
                 on_line=lambda _number, raw, line: _note(report, raw, line),
             )
-            await scan.read(self._pieces(path))
-            whole = await scan.judge()
+            await validation.read(self._pieces(path))
+            whole = await validation.check_file()
             if whole is not None:
                 self.add(whole)
-            await _compare(report, scan)
-        report.lines = scan.found
+            await _compare(report, validation)
+        report.lines = validation.found
         report.problems = self._count
         return report
 
@@ -236,27 +238,27 @@ def note_name(counts: dict[str, int], name: str | None) -> None:
     counts[name] = counts.get(name, 0) + 1
 
 
-async def _compare(report: ValidationReport, scan: InputValidation) -> None:
+async def _compare(report: ValidationReport, validation: InputValidation) -> None:
     """Compare each prompt with the one that would run before it."""
     last_model, last, last_place = b"", b"", b""
-    for index, (key, place) in enumerate(scan.lines.merged()):
+    for index, (key, place) in enumerate(validation.lines.merged()):
         model, _, rest = key.partition(b"\0")
         prompt = rest[:-_PLACE_BYTES]
         report.prompt_bytes += prompt_bytes_covered(len(prompt))
         if index and model == last_model:
             report.shared_bytes += prompt_bytes_covered(common_prefix(last, prompt))
-            if prompt == last and await _same(scan, prompt, last_place, place):
+            if prompt == last and await _same(validation, prompt, last_place, place):
                 report.duplicate_prompts += 1
         last_model, last, last_place = model, prompt, place
         if index % SLICE_LINES == 0:
             await asyncio.sleep(0)
 
 
-async def _same(scan: InputValidation, prompt: bytes, one: bytes, other: bytes) -> bool:
+async def _same(validation: InputValidation, prompt: bytes, one: bytes, other: bytes) -> bool:
     """Return whether equal keys mean equal prompts; for long prompts compare the bodies."""
     if len(prompt) <= PLAIN_BYTES:
         return True
-    first, second = unpack_all(await scan.records.get_all([one, other]))
+    first, second = unpack_all(await validation.records.get_all([one, other]))
     return first.body == second.body
 
 

@@ -1,4 +1,4 @@
-"""The input of a batch: read once from its start, and then again from any place."""
+"""The input of a batch, read from its start or at any offset."""
 
 from collections.abc import AsyncIterator, Sequence
 
@@ -9,9 +9,9 @@ READ_BYTES = 2**20
 
 
 class InputFile:
-    """The bytes of a file, which lie in parts.
+    """The bytes of a file, which is stored in parts.
 
-    Every method raises what `BlobStore.read` raises.
+    Every method raises the errors of `BlobStore.read`.
     """
 
     def __init__(self, blobs: BlobStore, parts: Sequence[Part]) -> None:
@@ -19,16 +19,16 @@ class InputFile:
         self._parts = parts
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """Yield all of them in order, at most `READ_BYTES` at a time."""
+        """Yield all bytes in order, at most `READ_BYTES` at a time."""
         for part in self._parts:
             for start in range(0, part.length, READ_BYTES):
                 length = min(READ_BYTES, part.length - start)
                 yield await self._blobs.read(part.blob, part.offset + start, length)
 
     async def read(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        """Return the bytes of many places, each an offset in the file and a length above zero."""
+        """Return the bytes of many ranges, each an offset in the file and a length above zero."""
         if len(self._parts) == 1 and self._parts[0].offset == 0:
-            # As uploads lie: the blob is the file.
+            # The form of an upload: one blob holds the whole file.
             return await self._blobs.read_ranges(self._parts[0].blob, ranges)
         return [
             await self._blobs.read_parts(cut(self._parts, offset, length))

@@ -1,10 +1,10 @@
-"""The first problems of a file by line, and how many there are in all."""
+"""The first problems of a file by line, and their total number."""
 
 from tidegate.domain.batch import Problem
 
 
 class FirstProblems:
-    """Keeps the `errors_max` problems with the lowest line numbers, whatever order they come in."""
+    """Keeps the `errors_max` problems with the lowest line numbers, added in any order."""
 
     def __init__(self, errors_max: int) -> None:
         self._errors_max = errors_max
@@ -12,14 +12,14 @@ class FirstProblems:
         self._total = 0
 
     def add(self, problem: Problem) -> None:
-        """Take one problem of one line."""
+        """Add a problem of one line."""
         self._total += 1
         self._kept.append(problem)
         if len(self._kept) >= 2 * self._errors_max:
             self._trim()
 
     def listed(self) -> list[Problem]:
-        """Return the kept ones by line; where more were found, a last entry gives the total."""
+        """Return the kept problems by line; if more were found, a last entry gives the total."""
         self._trim()
         if self._total <= self._errors_max:
             return list(self._kept)

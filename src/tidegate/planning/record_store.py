@@ -1,4 +1,4 @@
-"""Where the records of lines wait between the first pass over a file and their turn in the plan."""
+"""Keeps the records of lines between the first pass over a file and the writing of the plan."""
 
 import struct
 from abc import ABC, abstractmethod
@@ -13,23 +13,23 @@ from tidegate.sorting.spill_file import OpenSpillFile
 from tidegate.wire.lines import Line
 from tidegate.wire.plan_format import HEAD_BYTES, pack_head, pack_heads
 
-# What lies between two things that are wanted is read with them where it is no more than that: a
-# read costs as much as to pass over so many bytes, and the memory of all gaps is bounded.
+# Bytes between two wanted ranges are read with them up to this size: a read costs about as much as
+# skipping that many bytes, and the memory of all gaps stays bounded.
 GAP_BYTES_MAX = 1_024
 READ_BYTES_MAX = 2**20
 
 
 class RecordStore(ABC):
-    """Keeps what the plan will say of each line, and finds it again by its place.
+    """Keeps the plan record of each line, and finds it by its place.
 
-    A place is a few bytes; `length_of` reads from it how long the record is.
+    A place is a few bytes; `length_of` returns the length of its record.
     """
 
     @abstractmethod
     def keep(self, line: Line, raw: bytes, offset: int) -> bytes:
-        """Take a sound line, and the bytes that it was read from; return its place.
+        """Add a valid line, and the bytes `raw` that it was read from; return its place.
 
-        `offset` is where these bytes lie in the file.
+        `offset` is the place of these bytes in the file.
 
         Raises:
             StorageFull: the scratch directory has no room.
@@ -40,20 +40,20 @@ class RecordStore(ABC):
         """Return the records of these places one after the other.
 
         Raises:
-            StorageFull: scratch found no room for the last ones, or there is no descriptor left.
+            StorageFull: there is no room for buffered records, or no file descriptor left.
             BlobMissing: the bytes of the input can't be read.
         """
 
     @abstractmethod
     def shrink(self) -> bool:
-        """Give back some scratch space; no record can be read any more. False at its end."""
+        """Free some scratch space; return False if none is left. No record can be read any more."""
 
 
 class SpilledRecords(RecordStore):
-    """Writes each record to scratch: for lines that can't be read again from where they came."""
+    """Writes each record to a spill file: for input that can't be read again."""
 
-    def __init__(self, make_scratch: OpenSpillFile, stack: ExitStack) -> None:
-        self._records = stack.enter_context(RecordFile(make_scratch))
+    def __init__(self, open_spill_file: OpenSpillFile, stack: ExitStack) -> None:
+        self._records = stack.enter_context(RecordFile(open_spill_file))
 
     @override
     def keep(self, line: Line, raw: bytes, offset: int) -> bytes:
@@ -69,13 +69,12 @@ class SpilledRecords(RecordStore):
         return self._records.shrink()
 
 
-# Where the body lies, how long the record is, where the custom_id lies and how long it is, and the
-# number of the line.
+# Offset of the body, length of the record, offset and length of the custom_id, number of the line.
 _PLACE = struct.Struct(">QIQII")
 
 
 class SourceRecords(RecordStore):
-    """Notes where each line lies in the file, and reads it there again: nothing is written."""
+    """Keeps the offsets of each line in the file, and reads it there again: nothing is written."""
 
     def __init__(self, source: InputFile) -> None:
         self._source = source
@@ -85,7 +84,7 @@ class SourceRecords(RecordStore):
         custom_id, body = line.custom_id, line.body
         at = len(raw) - len(body) - 1
         if not raw.startswith(body, at):
-            # Something comes behind it. Wherever else the same bytes stand, they are the same.
+            # The body is not the last member. Any earlier occurrence of its bytes is as good.
             at = raw.index(body)
         return _PLACE.pack(
             offset + at,
@@ -112,7 +111,7 @@ class SourceRecords(RecordStore):
         return b"".join(pieces)
 
     async def _texts(self, wanted: Sequence[tuple[int, int]]) -> list[bytes]:
-        """Return the bytes of many places; what lies close together is read at once."""
+        """Return the bytes of many ranges; ranges close to each other are read together."""
         ranges: list[tuple[int, int]] = []
         found: list[tuple[int, int, int]] = []
         start = end = wanted[0][0]

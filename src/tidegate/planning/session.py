@@ -1,7 +1,7 @@
-"""Planning a batch in a child process, where planning it may kill (PROTOCOL 20).
+"""Plans a batch in a child process, because planning it may kill the process (PROTOCOL 20).
 
-The child gets the file line by line, so that it is known which line it died of. Every child begins
-with the first line: what another one knew died with it.
+The child gets the file line by line, so that it is known which line it died of. Every child starts
+with the first line, because a child that dies loses its state.
 """
 
 from collections import Counter
@@ -12,12 +12,12 @@ from tidegate.domain.errors import SandboxDied, StorageFull, UpstreamFault
 from tidegate.domain.shard import DEATHS_TO_BLAME
 from tidegate.planning.cut_shards import ShardSlice
 from tidegate.planning.sandboxed import (
-    FORGOTTEN,
-    JUDGE,
+    CHECK,
     LINE,
     NO_MORE,
     NO_ROOM,
     SLICE,
+    WRONG_STEP,
     problems_of,
     slice_of,
 )
@@ -27,9 +27,9 @@ from tidegate.sandbox.base import Sandbox
 from tidegate.upstreams.base import Call, Reply
 from tidegate.wire.jsonl import LineSplitter
 
-# So many children die of one batch at most, wherever in it: no two lines, but all of them together.
+# How many children may die of one batch, at any of its lines.
 PLANNING_DEATHS_MAX = 10
-# Until the next child begins: one bad moment of the machine must not take two of them.
+# Pause before the next child, so that a short trouble of the machine does not end two.
 PAUSE_SECONDS = 1.0
 
 
@@ -37,12 +37,12 @@ class PlanningSession:
     """One child that plans one batch: `read` it first, then take its `slices`.
 
     Attributes:
-        place: what the child is doing, in words; a line by its number.
-        line: the number of the line that it is reading, if it is.
+        place: what the child is doing, as text.
+        line: the number of the line that it is reading, if any.
     """
 
-    def __init__(self, cell: Sandbox, settings: Planning) -> None:
-        self._cell = cell
+    def __init__(self, sandbox: Sandbox, settings: Planning) -> None:
+        self._sandbox = sandbox
         self._settings = settings
         self._steps = 0
         self._lines = 0
@@ -50,30 +50,30 @@ class PlanningSession:
         self.line: int | None = None
 
     async def read(self, pieces: AsyncIterator[bytes]) -> list[Problem]:
-        """Let the child read the whole input; return what is wrong with it.
+        """Let the child read the whole input; return its problems.
 
         Raises:
-            CellDied: the child died, and what it knew with it.
-            CellNotStarted: there is none.
-            StorageFull: it found no room to sort.
+            SandboxDied: the child died; begin again with another session.
+            SandboxNotStarted: no child could be started.
+            StorageFull: the child found no room to sort.
         """
         splitter = LineSplitter(self._settings.line_bytes_max)
         async for piece in pieces:
             for number, raw in splitter.feed(piece):
-                await self._tell(number, raw)
+                await self._send_line(number, raw)
         for number, raw in splitter.finish():
-            await self._tell(number, raw)
+            await self._send_line(number, raw)
         if self._lines > self._settings.lines_max:
             return [too_many(self._lines, self._settings.lines_max)]
-        self.place, self.line = "judging all lines", None
-        return problems_of(await self._ask(JUDGE))
+        self.place, self.line = "checking all lines", None
+        return problems_of(await self._ask(CHECK))
 
     async def slices(self) -> AsyncGenerator[ShardSlice, None]:
         """Yield the plan of an input without problems.
 
         Raises:
-            CellDied: the child died, or its plan has other lines than it was told.
-            StorageFull: it found no room.
+            SandboxDied: the child died, or its plan has another number of lines than the input.
+            StorageFull: the child found no room.
         """
         lines = 0
         while True:
@@ -89,9 +89,9 @@ class PlanningSession:
 
     async def aclose(self) -> None:
         """End the child."""
-        await self._cell.aclose()
+        await self._sandbox.aclose()
 
-    async def _tell(self, number: int, raw: bytes | None) -> None:
+    async def _send_line(self, number: int, raw: bytes | None) -> None:
         self._lines += 1
         if self._lines > self._settings.lines_max:
             return
@@ -107,14 +107,14 @@ class PlanningSession:
         step = str(self._steps)
         self._steps += 1
         try:
-            reply = await self._cell.send(
+            reply = await self._sandbox.send(
                 Call(path=path, body=body, headers={**(headers or {}), "step": step})
             )
         except UpstreamFault as fault:
-            # An error that nobody foresaw: in a processor it would have ended all of it.
+            # An unexpected error, which would have ended a whole processor.
             raise SandboxDied(str(fault)) from fault
-        if reply.status == FORGOTTEN:
-            # The child idled when it ended: that is nobody's fault.
+        if reply.status == WRONG_STEP:
+            # The child ended between two calls, so no line is the cause.
             self.place, self.line = "between two lines", None
             raise SandboxDied("The child process was replaced by another one.")
         if reply.status == NO_ROOM:
@@ -123,13 +123,13 @@ class PlanningSession:
 
 
 class CrashCounter:
-    """How often children died of the planning of one batch, and where."""
+    """Counts how often children died of planning one batch, and where."""
 
     def __init__(self) -> None:
         self._at: Counter[str] = Counter()
 
     def record(self, attempt: PlanningSession) -> Problem | None:
-        """Take a death; return what is wrong with the file, once that is certain."""
+        """Record a death; return the problem of the file, once it is certain."""
         self._at[attempt.place] += 1
         if attempt.line is not None and self._at[attempt.place] >= DEATHS_TO_BLAME:
             return Problem(

@@ -7,15 +7,16 @@ from tidegate.domain.errors import SettingsInvalid
 
 
 class UnknownModel(StrEnum):
-    """What becomes of a line whose model no upstream serves."""
+    """What happens to a line whose model no upstream serves."""
 
     REJECT_LINE = "reject_line"  # The line gets the error `model_not_found`, the others run.
     REJECT_BATCH = "reject_batch"  # The batch fails its validation.
 
 
-def require_above_zero(group: str, **values: float) -> None:
+def require_above_zero(group: str, settings: object, *names: str) -> None:
     """Raise SettingsInvalid if one of these settings of a group is not above 0."""
-    for name, value in values.items():
+    for name in names:
+        value = getattr(settings, name)
         if value <= 0:
             raise SettingsInvalid(f"{group}.{name} must be above 0, not {value}.")
 
@@ -40,12 +41,13 @@ class Planning:
     def __post_init__(self) -> None:
         require_above_zero(
             "planning",
-            lines_max=self.lines_max,
-            models_max=self.models_max,
-            line_bytes_max=self.line_bytes_max,
-            errors_max=self.errors_max,
-            shard_lines_max=self.shard_lines_max,
-            shard_bytes_max=self.shard_bytes_max,
-            run_bytes_max=self.run_bytes_max,
-            run_lines_max=self.run_lines_max,
+            self,
+            "lines_max",
+            "models_max",
+            "line_bytes_max",
+            "errors_max",
+            "shard_lines_max",
+            "shard_bytes_max",
+            "run_bytes_max",
+            "run_lines_max",
         )

@@ -1,7 +1,7 @@
-"""The first pass over a batch file: every line is judged, and sound ones are made ready to sort.
+"""The first pass over a batch file: validates every line, and collects the valid ones for sorting.
 
-The planner runs it on an uploaded file; `tidegate validate` on a file that was never uploaded. So
-there is one set of rules (PROTOCOL 6). Memory is bounded whatever the size of the file.
+The planner runs it on an uploaded file, and `tidegate validate` on a local file, so that there is
+one set of rules (PROTOCOL 6). Memory is bounded for files of any size.
 """
 
 import asyncio
@@ -20,38 +20,37 @@ from tidegate.wire.jsonl import LineSplitter, oversize_problem, read_line
 from tidegate.wire.lines import Line
 
 SLICE_LINES = 256
-# Others have their turn after as much, of which each line counts `LINE_WEIGHT` and its bytes: what
-# is done at a time takes two milliseconds or three.
+# Other tasks may run after this much work, about 3 ms. A line weighs `LINE_WEIGHT` plus its bytes.
 SLICE_WEIGHT = 2**20
 LINE_WEIGHT = 2**12
-# Ends the model at the start of a key; neither models nor prompts hold one.
+# Ends the model at the start of a key; models and prompts contain no such byte.
 MODEL_END = b"\0"
 _NUMBER_BYTES = 4
 
-# Hears of every line that is not blank: its number, its bytes (None: too long), what it is.
+# Gets every line that is not blank: its number, its bytes (None: too long), its content or problem.
 LineListener = Callable[[int, bytes | None, Line | Problem], None]
 
 
 class ProblemSink(Protocol):
-    """Takes what is wrong with single lines."""
+    """Collects the problems of single lines."""
 
     def add(self, problem: Problem) -> None:
-        """Take one problem of one line; they do not come in the order of lines."""
+        """Add a problem of one line, not in the order of lines."""
         ...
 
 
 class InputValidation:
-    """One reading of one file for one endpoint; what it opens, `stack` closes.
+    """Validates one file for one endpoint; `stack` closes the files that this opens.
 
-    `lines` holds a key (model, prompt and number) and the place of each sound line in `records`.
-    Where `served` is given, lines for other models are problems. What is read may be given as its
-    `source` too: then it is read there again, and no line is written to scratch.
+    `lines` holds a key (model, prompt and number) and the place in `records` of each valid line. If
+    `served` is given, lines for other models are problems. If `source` is given, valid lines are
+    read from it again, and none is written to a spill file.
     """
 
-    def __init__(  # noqa: PLR0913 -- what it judges by, all given once
+    def __init__(  # noqa: PLR0913 -- its rules, given once
         self,
         settings: Planning,
-        make_scratch: OpenSpillFile,
+        open_spill_file: OpenSpillFile,
         stack: ExitStack,
         *,
         endpoint: str,
@@ -61,7 +60,7 @@ class InputValidation:
         on_line: LineListener | None = None,
     ) -> None:
         self._settings = settings
-        self._make_scratch = make_scratch
+        self._open_spill_file = open_spill_file
         self._endpoint = endpoint
         self._problems = problems
         self._served = served
@@ -70,25 +69,25 @@ class InputValidation:
         self._models: dict[str, bytes] = {}
         # Only keys and places are sorted: the lines themselves may be large.
         self.records: RecordStore = (
-            SpilledRecords(make_scratch, stack) if source is None else SourceRecords(source)
+            SpilledRecords(open_spill_file, stack) if source is None else SourceRecords(source)
         )
         self.lines = stack.enter_context(self._sorter())
-        self._names = DuplicateIdFinder(stack.enter_context(self._sorter()), make_scratch, stack)
+        self._names = DuplicateIdFinder(stack.enter_context(self._sorter()), open_spill_file, stack)
 
     def _sorter(self) -> ExternalSorter:
         return ExternalSorter(
-            self._make_scratch,
+            self._open_spill_file,
             run_bytes_max=self._settings.run_bytes_max,
             run_items_max=self._settings.run_lines_max,
         )
 
     @property
     def found(self) -> int:
-        """Return how many lines were found that are not blank."""
+        """How many lines were found that are not blank."""
         return self._found
 
     async def read(self, pieces: AsyncIterator[bytes]) -> None:
-        """Judge every line of the input, which comes in pieces of any size."""
+        """Validate every line of the input, which comes in pieces of any size."""
         splitter = LineSplitter(self._settings.line_bytes_max)
         async for piece in pieces:
             await self._take(splitter, splitter.feed(piece))
@@ -106,10 +105,10 @@ class InputValidation:
         await asyncio.sleep(0)
 
     def take(self, number: int, raw: bytes | None, offset: int = 0) -> bool:
-        """Judge one line that is not blank; None stands for one that is too long.
+        """Validate one line that is not blank; `raw` is None if it is too long.
 
-        `offset` tells where it begins in the source, if there is one. Return True where that was a
-        slow moment: something was written.
+        `offset` is where it begins in the source, if there is one. Return True if this wrote
+        sorted lines to disk, which is slow.
         """
         self._found += 1
         if self._found > self._settings.lines_max:
@@ -125,11 +124,11 @@ class InputValidation:
         if isinstance(line, Problem):
             self._problems.add(line)
             return False
-        assert raw is not None, "a sound line without bytes"
+        assert raw is not None, "a valid line without bytes"
         return self._keep(line, raw, offset)
 
     def _keep(self, line: Line, raw: bytes, offset: int) -> bool:
-        """Take a sound line; return True where a run was written."""
+        """Add a valid line; return True if sorted lines were written."""
         self._names.add(line.number, line.name)
         model = self._models.get(line.model)
         if model is None:
@@ -137,8 +136,8 @@ class InputValidation:
         key = b"%b%b\0%b" % (model, line.prompt, line.number.to_bytes(_NUMBER_BYTES, "big"))
         return self.lines.add(key, self.records.keep(line, raw, offset))
 
-    async def judge(self) -> Problem | None:
-        """Return what is wrong with the file as a whole; else look for duplicates among its lines.
+    async def check_file(self) -> Problem | None:
+        """Return the problem of the file as a whole; if there is none, find duplicate custom_ids.
 
         Call it once, after `read` or the last `take`.
         """
@@ -151,13 +150,13 @@ class InputValidation:
         await self._find_duplicates()
         return None
 
-    async def let_go(self) -> None:
-        """Give scratch space back piece by piece; call it last.
+    async def free_space(self) -> None:
+        """Free scratch space piece by piece; call it last.
 
-        To close files of hundreds of megabytes takes the system tens of milliseconds.
+        Closing a file of hundreds of megabytes would block for tens of milliseconds.
         """
         for part in (self.records, self.lines, self._names):
-            while part.shrink():  # noqa: ASYNC110 -- others have their turn; nothing is waited for
+            while part.shrink():  # noqa: ASYNC110 -- lets other tasks run; waits for nothing
                 await asyncio.sleep(0)
 
     async def _find_duplicates(self) -> None:
@@ -181,7 +180,7 @@ _EMPTY = Problem(
 
 
 def too_many(found: int, lines_max: int) -> Problem:
-    """Return what is said of a file of too many lines."""
+    """Return the problem of a file with too many lines."""
     return Problem(
         code="too_many_tasks",
         message=f"The file has {found} requests; a batch takes {lines_max} at most. Split it.",
@@ -209,7 +208,7 @@ def _duplicate(number: int) -> Problem:
         code="duplicate_custom_id",
         message=(
             "The custom_id for this request is a duplicate of another request. "
-            "Each request of a batch needs a custom_id of its own."
+            "Each request of a batch needs a different custom_id."
         ),
         line=number,
         param="custom_id",

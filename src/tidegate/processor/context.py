@@ -35,7 +35,7 @@ class MakeRenewer(Protocol):
         on_lost: Callable[[Claim], None],
         on_full: Callable[[StorageFull], None],
     ) -> LeaseRenewer:
-        """Return a lease renewer that does not run yet; see `LeaseRenewer` for the arguments."""
+        """Return a lease renewer that is not running yet; see `LeaseRenewer` for the arguments."""
         ...
 
 
@@ -44,10 +44,10 @@ class ProcessorContext:
     """Settings and ports of one processor.
 
     Attributes:
-        owner: the name of this process start in the ledger; no other one ever had it.
+        owner: the name of this process start in the ledger, never used before.
         rng: spreads retries.
-        open_plan_cell: opens the child process in which a batch that may kill its planner is
-            planned; None plans every batch in this process.
+        open_plan_sandbox: opens the child process that plans a batch whose planning killed
+            processors; None plans every batch in this process.
         ends_only: claim only planning and shards of batches that are cancelled or expired, and
             finalizing. Such a processor sends nothing, needs no routes, and is no member.
     """
@@ -64,6 +64,6 @@ class ProcessorContext:
     observer: Observer = field(default_factory=NullObserver)
     routes: Routes = field(default_factory=NoRoutes)
     models: ModelLister = field(default_factory=lambda: Catalogue({}, None))
-    make_scratch: OpenSpillFile = io.BytesIO
+    open_spill_file: OpenSpillFile = io.BytesIO
     open_plan_sandbox: OpenPlanSandbox | None = None
     ends_only: bool = False

@@ -1,8 +1,8 @@
-"""Ends batches where no processor lives: the processor's own way, without a model server.
+"""Ends batches while no processor is alive, by a processor that needs no model server.
 
-Whatever is cancelled or past its window needs no model any more, only an end line for each line
-without a result. A processor for ends alone claims it, as any other would, under claims and epochs:
-one that comes alive meanwhile is no danger to it, nor it to that one.
+A batch that is cancelled or past its window needs no model any more, only an end line for each line
+without a result. A processor with `ends_only` claims it like any other processor, so another one
+that starts meanwhile does no harm.
 """
 
 import asyncio
@@ -16,29 +16,29 @@ from tidegate.processor.service import Processor
 
 # What the names of its processors begin with.
 OWNER_PREFIX = "ender_"
-# The oldest so many batches are watched for signs of progress.
+# How many batches, the oldest first, are watched for progress.
 WATCHED_MAX = 100
-# How long beyond a lease nothing may change: claims of the dead expire within that time.
+# Give up if nothing changes for a lease and this long: claims of dead processors expire before.
 PATIENCE_SECONDS = 5.0
 
 
 class FallbackFinalizer:
-    """Ends what is left to be ended, whenever it is asked to.
+    """Ends all batches that have to end.
 
-    The owner of the context is what the names of its processors begin with: `OWNER_PREFIX`.
+    The owner in the context is the prefix of its processors' names: `OWNER_PREFIX`.
     """
 
     def __init__(self, context: ProcessorContext) -> None:
         self._context = context
 
     async def end_all(self, is_stopping: Callable[[], bool]) -> None:
-        """Work until nothing is left to end, a processor lives, or `is_stopping` says so.
+        """Work until nothing is left to end, a processor is alive, or `is_stopping` returns True.
 
-        What is held by the dead is waited for. It gives up where nothing has changed for a lease
-        and `PATIENCE_SECONDS` more, and leaves what it holds within another lease.
+        Claims of dead processors are waited for. If nothing changes for a lease and
+        `PATIENCE_SECONDS`, give up, and release all claims within another lease.
 
         Raises:
-            TidegateError: what ends a processor, such as `StorageBroken`.
+            TidegateError: an error that ends a processor, such as `StorageBroken`.
         """
         processor = self._processor()
         try:
@@ -49,7 +49,7 @@ class FallbackFinalizer:
                 else:
                     processor.abort()
         except BaseExceptionGroup as died:
-            reason = _ours(died)
+            reason = _known_error(died)
             if reason is None:
                 raise
             raise reason from died
@@ -77,7 +77,7 @@ class FallbackFinalizer:
                 return False
 
     async def _left(self) -> Sequence[Batch]:
-        """Return the oldest batches that are ours to end: none where a processor lives."""
+        """Return the oldest batches that have to end; none if a processor is alive."""
         if await self._context.store.list_members():
             return ()
         return await self._context.store.list_ending(limit=WATCHED_MAX)
@@ -87,8 +87,8 @@ class FallbackFinalizer:
         return Processor(replace(self._context, owner=owner, ends_only=True))
 
 
-def _ours(died: BaseExceptionGroup[BaseException]) -> BaseException | None:
-    """Return the error of ours that ended a processor; None if a bug had a part in it."""
+def _known_error(died: BaseExceptionGroup[BaseException]) -> BaseException | None:
+    """Return the `TidegateError` that ended a processor; None if another error was raised too."""
     known, other = died.split(TidegateError)
     if known is None or other is not None:
         return None

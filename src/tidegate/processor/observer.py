@@ -1,6 +1,6 @@
-"""What a processor reports while it works. Telemetry counts and logs it."""
+"""The events that a processor reports. Telemetry counts and logs them."""
 
-# ruff: noqa: ARG002 -- what is not overridden ignores what it is given
+# ruff: noqa: ARG002 -- a method that is not overridden ignores its arguments
 
 from typing import Protocol
 
@@ -12,7 +12,7 @@ from tidegate.domain.usage import Usage
 class Observer(Protocol):
     """Is called on the event loop; every method returns immediately and never raises.
 
-    A class that inherits from this one may leave out what it does not want to know.
+    A subclass may override only the methods that it needs.
     """
 
     def on_attempts(self, endpoint: str, outcome: str, count: int) -> None:
@@ -32,7 +32,7 @@ class Observer(Protocol):
         return
 
     def on_lines_repeated(self, count: int) -> None:
-        """Lines came back whose shard another processor holds now: it runs them again."""
+        """Replies came back for lines that another processor holds now and runs again."""
         return
 
     def on_commit(self, lines: int, seconds: float) -> None:
@@ -44,11 +44,11 @@ class Observer(Protocol):
         return
 
     def on_planning_sandboxed(self, batch_id: str) -> None:
-        """A batch is being planned in a child process, since processors died while they did."""
+        """A batch is being planned in a child process, because processors died of planning it."""
         return
 
     def on_planning_death(self, batch_id: str, place: str, death: SandboxDied) -> None:
-        """A child process died while it planned a batch; `place` says what it was doing."""
+        """A child process died while it planned a batch; `place` is the step that it was doing."""
         return
 
     def on_plan_missing(self, batch: Batch) -> None:
@@ -68,11 +68,11 @@ class Observer(Protocol):
         return
 
     def on_disk_full(self, reason: str | None) -> None:
-        """No room to write was found, for this reason; or there is room again."""
+        """A write found no room, for this reason; None if there is room again."""
         return
 
     def on_upstream_crash(self, error: Exception) -> None:
-        """A call to an upstream raised what no upstream should raise."""
+        """A call to an upstream raised an error other than `UpstreamFault`."""
         return
 
     def on_shard_quarantined(self, batch_id: str, shard: int) -> None:
@@ -92,7 +92,7 @@ class Observer(Protocol):
         return
 
     def on_poison_line(self, batch_id: str, line: int) -> None:
-        """A line failed for the child processes that died of it."""
+        """A line failed because too many child processes died of it."""
         return
 
     def on_quarantine_size(self, shards: int) -> None:
@@ -100,13 +100,13 @@ class Observer(Protocol):
         return
 
     def on_load(self, *, in_flight: int, open_shards: int, uncommitted: int) -> None:
-        """What is held now; called at least once for each poll interval."""
+        """The current load; called at least once for each poll interval."""
         return
 
     def on_endpoint_state(
         self, name: str, *, limit: int, in_flight: int, reason: str | None
     ) -> None:
-        """One endpoint as it stands now, and why it is paused; called like `on_load`."""
+        """The state of one endpoint, and why it is paused; called like `on_load`."""
         return
 
 

@@ -1,4 +1,4 @@
-"""A processor: owns every task between a claim and its end, and stops in two steps."""
+"""A processor: it owns the tasks that work on claims, and stops in two steps."""
 
 import asyncio
 from contextlib import suppress
@@ -6,15 +6,13 @@ from contextlib import suppress
 from tidegate.domain.claim import Claim
 from tidegate.domain.errors import StorageFull, StoreUnavailable
 from tidegate.processor.batches.deadlines import DeadlineWatcher
-from tidegate.processor.batches.finalizer import Finalizer
 from tidegate.processor.batches.loops import BatchLoops
 from tidegate.processor.batches.planner import Planner
 from tidegate.processor.batches.waiting import WaitingReasons
 from tidegate.processor.committer import Committers
 from tidegate.processor.context import ProcessorContext
 from tidegate.processor.dispatch.dispatcher import Dispatcher
-from tidegate.processor.dispatch.open_batch import Budget
-from tidegate.processor.dispatch.open_batches import OpenBatches
+from tidegate.processor.dispatch.open_batch import Budget, OpenBatches
 from tidegate.processor.dispatch.quarantine import Quarantine
 from tidegate.processor.leases.claimer import Claimer
 from tidegate.processor.leases.ledger_clock import LedgerClock
@@ -30,15 +28,15 @@ from tidegate.pubsub.base import WORK
 PLANNERS = 2
 
 # If at least this many times the global limit is ready to be sent, poll the ledger less often.
-FED_WINDOWS = 4
-FED_PAUSE_SECONDS = 0.05
+ENOUGH_WINDOWS = 4
+ENOUGH_PAUSE_SECONDS = 0.05
 
 
 class Processor:
     """Works on batches until it is stopped.
 
-    `stop` takes no more work, lets what is in flight land within the grace time, commits, and
-    hands claims back. `abort` does the same without grace. Both may come before `run`, and twice.
+    `stop` takes no more work, waits up to the grace time for attempts in flight, commits, and hands
+    claims back. `abort` does the same without grace. Both may be called before `run`, and twice.
     """
 
     def __init__(self, context: ProcessorContext) -> None:
@@ -46,7 +44,7 @@ class Processor:
         self._settings = settings = context.settings
         self._wakeups = wakeups = Wakeups()
         self._stop = StopDeadline()
-        self._gate = WriteGate(context.store, context.blobs, context.observer, wakeups)
+        self._gate = WriteGate(context.store, context.blobs, context.observer, wakeups, context.rng)
         ledger_clock = LedgerClock()
         limits = settings.limits
         self._open_batches = OpenBatches(
@@ -61,10 +59,9 @@ class Processor:
         )
         self._quarantine = Quarantine(
             context.store,
-            context.rng,
             self._gate,
             context.observer,
-            cells_max=settings.sandbox.count_max,
+            sandboxes_max=settings.sandbox.count_max,
             on_lost=self._lose,
         )
         self._dispatcher = Dispatcher(
@@ -79,17 +76,16 @@ class Processor:
             context, self._open_batches, self._renewer, self._gate, wakeups
         )
         self._reasons = WaitingReasons(context, self._open_batches)
-        self._census = Membership(context)
+        self._membership = Membership(context)
         self._poller = self._make_poller(ledger_clock)
         self._claimer = self._make_claimer(ledger_clock)
         self._returner = ShardReturner(context, self._open_batches, self._renewer, self._gate)
-        self._whole = BatchLoops(
+        self._batch_loops = BatchLoops(
             context,
             planner=Planner(context, self._gate),
-            finalizer=Finalizer(context, self._gate),
             renewer=self._renewer,
             gate=self._gate,
-            census=self._census,
+            membership=self._membership,
             poller=self._poller,
             wakeups=wakeups,
             stop=self._stop,
@@ -99,7 +95,7 @@ class Processor:
         return LedgerPoller(
             self._context,
             open_batches=self._open_batches,
-            census=self._census,
+            membership=self._membership,
             deadlines=DeadlineWatcher(
                 self._context, self._open_batches, self._dispatcher, ledger_clock
             ),
@@ -134,8 +130,7 @@ class Processor:
         """Work until stopped; every claim is handed back or ended by then.
 
         Raises:
-            ExceptionGroup: something broke that can't be mended here, such as `StorageBroken`.
-                Claims then expire by themselves.
+            ExceptionGroup: an error such as `StorageBroken` ended it; its claims expire.
         """
         self._renewer.mark_progress()
         self._wakeups.work_available.set()
@@ -151,8 +146,8 @@ class Processor:
                 tasks.append(helpers.create_task(self._dispatcher.run(), name="dispatcher"))
             tasks.append(helpers.create_task(self._listen(), name="listener"))
             try:
-                # With the ledger or the disk away, commits are asked for without end: one lease
-                # after the cut we leave all the same, and the claims expire by themselves.
+                # Without ledger or disk, commits are retried indefinitely. End one lease after the
+                # deadline all the same, and let the claims expire.
                 async with self._stop.bounds(after=self._settings.claims.lease_seconds):
                     await self._work()
             except TimeoutError:
@@ -161,34 +156,34 @@ class Processor:
                 )
             for task in tasks:
                 task.cancel()
-        # After the keeper, which would count us again.
-        await self._census.leave()
+        # After the lease renewer has ended, which would make us a member again.
+        await self._membership.leave()
 
     async def _work(self) -> None:
-        async with self._committers, asyncio.TaskGroup() as workers:
-            workers.create_task(self._shards(), name="shards")
-            workers.create_task(self._whole.finalizing(), name="finalizing")
+        async with self._committers.tasks, asyncio.TaskGroup() as workers:
+            workers.create_task(self._shard_loop(), name="shards")
+            workers.create_task(self._batch_loops.finalizing(), name="finalizing")
             for number in range(PLANNERS):
-                workers.create_task(self._whole.planning(), name=f"planning {number}")
+                workers.create_task(self._batch_loops.planning(), name=f"planning {number}")
 
     @property
     def storage_reason(self) -> str | None:
-        """Return why nothing new is sent, while the storage is full."""
+        """Why no line is sent, while the storage is full; else None."""
         return self._gate.reason
 
     def stop(self) -> None:
-        """Take no more work, and end `run` once what is in flight has landed and is committed."""
+        """Take no more work, and end `run` once every result is committed."""
         self._end_within(self._settings.drain.stop_grace_seconds)
 
     def abort(self) -> None:
-        """Cut what is in flight, commit what is there, and end `run`."""
+        """Cancel the attempts in flight, commit the results, and end `run`."""
         self._end_within(0.0)
 
     def _end_within(self, grace_seconds: float) -> None:
-        """Stop; a later call may only bring the cut nearer."""
-        cut_at = self._stop.set(grace_seconds)
-        self._census.give_up()
-        self._returner.return_all(cut_at)
+        """Stop; a later call may only make the deadline earlier."""
+        deadline = self._stop.set(grace_seconds)
+        self._membership.give_up()
+        self._returner.return_all(deadline)
         self._wakeups.report_stop()
 
     # Loops
@@ -200,31 +195,30 @@ class Processor:
                 await listener.wait(self._settings.claims.poll_seconds)
                 self._wakeups.work_available.set()
 
-    async def _shards(self) -> None:
-        while not (self._stop.is_set() and not self._open_batches.runs):
+    async def _shard_loop(self) -> None:
+        while not (self._stop.is_set() and not self._open_batches.by_id):
             await self._wakeups.work_available.wait()
             self._wakeups.work_available.clear()
             self._renewer.mark_progress()
             try:
                 await self._step()
             except StoreUnavailable as error:
-                # Whatever was not answered is asked again at the next poll.
                 self._context.observer.on_store_unavailable(error)
             except StorageFull as error:
                 self._gate.refused(error)
-            await self._digest()
+            await self._pause_if_enough()
 
-    async def _digest(self) -> None:
-        """Where lines for more than a while lie ready, let the next look wait until they run low.
+    async def _pause_if_enough(self) -> None:
+        """If enough lines are ready to be sent, delay the next poll until they run low.
 
-        A look asks the ledger several questions, and at full speed each shard would cause two.
+        Each finished shard wakes this loop twice, which would load the ledger at full speed.
         """
-        lines = sum(run.all_fresh for run in self._open_batches.runs.values())
-        if lines < FED_WINDOWS * self._settings.limits.in_flight_max or self._stop.is_set():
+        lines = sum(open_batch.all_fresh for open_batch in self._open_batches.by_id.values())
+        if lines < ENOUGH_WINDOWS * self._settings.limits.in_flight_max or self._stop.is_set():
             return
         self._wakeups.lines_low.clear()
         with suppress(TimeoutError):
-            async with asyncio.timeout(FED_PAUSE_SECONDS):
+            async with asyncio.timeout(ENOUGH_PAUSE_SECONDS):
                 await self._wakeups.lines_low.wait()
 
     async def _step(self) -> None:

@@ -6,9 +6,9 @@ from tidegate.domain.errors import SettingsInvalid
 from tidegate.domain.retry import Retry
 from tidegate.planning.settings import Planning, require_above_zero
 
-# What the child process of a cell needs by itself, with room to spare.
+# What the child process of a sandbox needs to start, with room to spare.
 SANDBOX_MEMORY_BYTES_MIN = 256 * 2**20
-# How often the largest reply or line may lie in its memory while it is read, judged and passed on.
+# How many copies of the largest reply or line its memory must hold.
 SANDBOX_MEMORY_FOR_EACH_BYTE = 16
 
 
@@ -16,8 +16,8 @@ SANDBOX_MEMORY_FOR_EACH_BYTE = 16
 class Claims:
     """How claims are held. A dead processor is replaced after `lease_seconds`.
 
-    The keeper renews at a third of the lease, and only while the event loop made progress within
-    `stall_seconds`.
+    The lease renewer renews claims at a third of the lease, but only if the event loop made
+    progress within `stall_seconds`.
     """
 
     lease_seconds: float = 15.0
@@ -25,22 +25,17 @@ class Claims:
     poll_seconds: float = 0.6
 
     def __post_init__(self) -> None:
-        require_above_zero(
-            "claims",
-            lease_seconds=self.lease_seconds,
-            stall_seconds=self.stall_seconds,
-            poll_seconds=self.poll_seconds,
-        )
+        require_above_zero("claims", self, "lease_seconds", "stall_seconds", "poll_seconds")
         if self.poll_seconds > self.lease_seconds / 3:
             raise SettingsInvalid("claims.poll_seconds must be at most a third of the lease.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InFlightLimits:
-    """What may be open at once in one processor: shards, lines in flight, bytes, uncommitted lines.
+    """Limits of one processor: open shards, lines in flight, bytes, uncommitted lines.
 
-    `in_flight_bytes_max` covers requests in flight, what their replies are expected to need, and
-    results not yet committed; one item larger than all of it runs alone.
+    `in_flight_bytes_max` covers requests in flight, the expected size of their replies, and results
+    not yet committed; one line larger than that runs alone.
     """
 
     open_shards_max: int = 12
@@ -52,17 +47,18 @@ class InFlightLimits:
     def __post_init__(self) -> None:
         require_above_zero(
             "limits",
-            open_shards_max=self.open_shards_max,
-            in_flight_max=self.in_flight_max,
-            in_flight_bytes_max=self.in_flight_bytes_max,
-            uncommitted_lines_max=self.uncommitted_lines_max,
-            turn_seconds=self.turn_seconds,
+            self,
+            "open_shards_max",
+            "in_flight_max",
+            "in_flight_bytes_max",
+            "uncommitted_lines_max",
+            "turn_seconds",
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxLimits:
-    """Child processes for lines in quarantine: how many at once, and what each may cost.
+    """Child processes for lines in quarantine: how many, and what each may cost.
 
     `memory_bytes_max` bounds the address space of one child; one that is not ready within
     `start_seconds` counts as not started.
@@ -73,20 +69,20 @@ class SandboxLimits:
     start_seconds: float = 30.0
 
     def __post_init__(self) -> None:
-        require_above_zero("sandbox", count_max=self.count_max, start_seconds=self.start_seconds)
+        require_above_zero("sandbox", self, "count_max", "start_seconds")
         if self.memory_bytes_max < SANDBOX_MEMORY_BYTES_MIN:
             raise SettingsInvalid(
                 f"sandbox.memory_bytes_max must be at least {SANDBOX_MEMORY_BYTES_MIN}: "
-                "a child process needs as much to start."
+                "a child process needs that much to start."
             )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commits:
-    """When results are cut into a commit: after a time, a number of lines or of bytes.
+    """When results are committed: after a time, a number of lines or of bytes.
 
-    `append_seconds` stands where the blob store appends locally, `put_seconds` where each commit is
-    an object of its own.
+    `append_seconds` applies if the blob store can append, `put_seconds` if each commit writes a new
+    object.
     """
 
     append_seconds: float = 0.02
@@ -96,17 +92,13 @@ class Commits:
 
     def __post_init__(self) -> None:
         require_above_zero(
-            "commits",
-            append_seconds=self.append_seconds,
-            put_seconds=self.put_seconds,
-            lines_max=self.lines_max,
-            bytes_max=self.bytes_max,
+            "commits", self, "append_seconds", "put_seconds", "lines_max", "bytes_max"
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drain:
-    """How long lines in flight may still land: after cancel or expiry, and after a stop signal."""
+    """How long attempts in flight may still finish: after cancel or expiry, and after a stop."""
 
     drain_seconds: float = 30.0
     stop_grace_seconds: float = 30.0

@@ -1,4 +1,4 @@
-"""When a stop cuts what still runs: one moment that every wait of a processor can be bound to."""
+"""When a stopping processor cancels its remaining work: a deadline that bounds its waits."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,18 +6,18 @@ from contextlib import asynccontextmanager
 
 
 class StopDeadline:
-    """Not set at first; once set it may only come nearer. Times are seconds of the event loop."""
+    """Not set at first; may only become earlier. Times are seconds of the event loop."""
 
     def __init__(self) -> None:
         self.at: float | None = None
         self._scopes: dict[asyncio.Timeout, float] = {}
 
     def is_set(self) -> bool:
-        """Say whether a stop was asked for: no more work is taken."""
+        """Return whether a stop was asked for: no more work is taken."""
         return self.at is not None
 
     def set(self, grace_seconds: float) -> float:
-        """Cut after this time, or when it was already meant to be, if that is earlier."""
+        """Set the deadline to this long from now, unless it is earlier already; return it."""
         at = asyncio.get_running_loop().time() + grace_seconds
         self.at = at = at if self.at is None else min(self.at, at)
         for scope, after in self._scopes.items():
@@ -27,7 +27,7 @@ class StopDeadline:
 
     @asynccontextmanager
     async def bounds(self, *, after: float = 0.0) -> AsyncIterator[None]:
-        """Raise TimeoutError in the block `after` seconds after the cut, whenever that is set."""
+        """Raise TimeoutError in the block `after` seconds after the deadline, once that is set."""
         async with asyncio.timeout_at(None if self.at is None else self.at + after) as scope:
             self._scopes[scope] = after
             try:

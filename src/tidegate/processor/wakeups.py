@@ -1,14 +1,14 @@
-"""How the parts of a processor wake each other: one value that every constructor gets."""
+"""How the parts of a processor wake each other."""
 
 import asyncio
 from collections.abc import Callable
 
 
 class Wakeups:
-    """What may have become possible since somebody looked last. A wake-up too many is harmless.
+    """Events for work that may have become possible. A wake-up too many is harmless.
 
     Attributes:
-        work_available: set when the shard loop should look for something to do.
+        work_available: set when the shard loop should poll for work.
         lines_low: set when a model has few lines left that could be sent.
         planning_due, finalizing_due: set when a batch could be claimed for it.
     """
@@ -26,16 +26,16 @@ class Wakeups:
         self.work_available.set()
 
     def report_stop(self) -> None:
-        """Wake every loop: it may have to end."""
+        """Wake every loop, because it may have to end."""
         self.report_lines_low()
         self.planning_due.set()
         self.finalizing_due.set()
 
     def report_room(self) -> None:
-        """Call whoever waits for room: on the disk, in memory, or for uncommitted lines."""
+        """Call the callbacks: there is room on the disk, in memory, or for more lines."""
         for call in self._on_room:
             call()
 
     def call_on_room(self, call: Callable[[], None]) -> None:
-        """Call this whenever room was freed; it must return immediately."""
+        """Register a callback for freed room; it must return immediately."""
         self._on_room.append(call)

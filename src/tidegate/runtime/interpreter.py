@@ -27,7 +27,7 @@ def set_switch_interval() -> None:
 def tune_gc() -> None:
     """Exclude all existing objects from garbage collection, and collect the others rarely.
 
-    The hot path creates no reference cycles: reference counts free nearly everything.
+    The hot path creates no reference cycles: reference counts free almost all objects.
     """
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
@@ -39,7 +39,7 @@ def raise_open_file_limit() -> None:
     unlimited = resource.RLIM_INFINITY
     wanted = OPEN_FILES_MAX if hard == unlimited else min(hard, OPEN_FILES_MAX)
     if soft != unlimited and soft < wanted:
-        # Some systems refuse the value of their own hard limit; then the old limit stays.
+        # Some systems refuse their hard limit as a value; then the old limit stays.
         with suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 

@@ -31,7 +31,7 @@ class Service(Protocol):
 
 
 class EndedEarly(RuntimeError):
-    """A service returned although nobody had stopped it: a bug in Tidegate."""
+    """A service returned without being stopped: a bug in Tidegate."""
 
 
 class ShutdownRequest:
@@ -124,7 +124,7 @@ async def run_together(
 async def _watch(name: str, service: Service, shutdown: ShutdownRequest) -> None:
     await service.run()
     if not shutdown.requested.is_set():
-        raise EndedEarly(f"The {name} ended although nobody had stopped it.")
+        raise EndedEarly(f"The {name} ended without being stopped.")
 
 
 async def _propagate_shutdown(

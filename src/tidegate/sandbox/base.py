@@ -16,25 +16,25 @@ class Sandbox(ABC):
 
     @abstractmethod
     async def send(self, call: Call) -> Reply:
-        """Send a call and read its whole reply, whatever its status.
+        """Send a call and read its whole reply, of any status.
 
         Cancelling it ends the child process; the next call starts a new one.
 
         Raises:
-            CellNotStarted: the call was not sent.
-            CellDied: the child process died, and its answer is lost.
+            SandboxNotStarted: the call was not sent.
+            SandboxDied: the child process died, and its answer is lost.
             UpstreamFault: as from any upstream.
         """
 
     @abstractmethod
     async def aclose(self) -> None:
-        """End the child process and wait until it is gone. Twice is harmless."""
+        """End the child process and wait until it is gone. May be called twice."""
 
 
 class InProcessSandbox(Sandbox):
-    """Sends calls from this very process, which a poison line kills.
+    """Sends calls from this process, which a poison line kills.
 
-    For endpoints that have no sandbox of their own.
+    For endpoints without child processes.
     """
 
     def __init__(self, upstream: Upstream) -> None:

@@ -139,7 +139,7 @@ def _reply(message: ChildMessage) -> Reply:
 
     Raises:
         UpstreamFault: the call failed.
-        CellDied: the child reported that it ends.
+        SandboxDied: the child reported that it ends.
         InvalidFrame: the message is no answer to a call.
     """
     if isinstance(message, ChildReply):
@@ -194,7 +194,7 @@ class _Child(asyncio.SubprocessProtocol):
         """Send a frame and return the child's answer.
 
         Raises:
-            CellDied: it ended, or did not answer within `seconds`.
+            SandboxDied: it ended, or did not answer within `seconds`.
             InvalidFrame: its answer can't be decoded.
         """
         if self._error is not None:

@@ -1,8 +1,7 @@
-"""Records on scratch: written once, and read back by their place in any order."""
+"""Records in a spill file: written once, and read by their place in any order."""
 
 import struct
 from collections.abc import Iterator, Sequence
-from types import TracebackType
 from typing import Self
 
 from tidegate.sorting.spill_file import OpenSpillFile, SpillFile
@@ -13,16 +12,16 @@ _PLACE = struct.Struct(">QI")
 
 
 class RecordFile:
-    """Only places are kept in memory, and what was not written yet. Use it with `with`."""
+    """Keeps only the last records in memory, until they are written. Use it with `with`."""
 
-    def __init__(self, make_scratch: OpenSpillFile) -> None:
-        """Open scratch at once: who can't, should hear of it before all the work.
+    def __init__(self, open_spill_file: OpenSpillFile) -> None:
+        """Open the file now, so that an error comes before all the work.
 
         Raises:
             StorageFull: there is no room for it.
         """
-        self._scratch = SpillFile(make_scratch, "lines")
-        self._scratch.open()
+        self._spill = SpillFile(open_spill_file, "lines")
+        self._spill.open()
         self._buffer: list[bytes] = []
         self._buffered = 0
         self._end = 0
@@ -30,17 +29,12 @@ class RecordFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._buffer = []
-        self._scratch.__exit__(kind, error, trace)
+        self._spill.__exit__()
 
     def add(self, *pieces: bytes) -> bytes:
-        """Take a record in pieces; return its place, which sorts as the records came.
+        """Add a record in pieces; return its place. Places sort in the order of records.
 
         Raises:
             StorageFull: the scratch directory has no room.
@@ -58,36 +52,36 @@ class RecordFile:
         """Return one record.
 
         Raises:
-            StorageFull: the last ones, still in memory, found no room.
+            StorageFull: there is no room for the records still in memory.
         """
         return self.get_all([place])
 
     def get_all(self, places: Sequence[bytes]) -> bytes:
-        """Return records one after the other; neighbours on scratch are read at once.
+        """Return records one after the other; neighbours in the file are read together.
 
         Raises:
-            StorageFull: the last ones, still in memory, found no room.
+            StorageFull: there is no room for the records still in memory.
         """
         self._flush()
-        found = b"".join(self._scratch.read_all(_stretches(places)))
-        assert len(found) == sum(map(length_of, places)), "scratch lost bytes"
+        found = b"".join(self._spill.read_all(_ranges(places)))
+        assert len(found) == sum(map(length_of, places)), "the spill file lost bytes"
         return found
 
     def shrink(self) -> bool:
-        """Give back some of the scratch space; no record can be read any more. False at its end."""
+        """Free some scratch space; return False if none is left. No record can be read any more."""
         self._buffer = []
-        return self._scratch.shrink()
+        return self._spill.shrink()
 
     def _flush(self) -> None:
         if self._buffer:
             data = b"".join(self._buffer)
             self._buffer = []
             self._buffered = 0
-            self._scratch.append(data)
+            self._spill.append(data)
 
 
-def _stretches(places: Sequence[bytes]) -> Iterator[tuple[int, int]]:
-    """Yield where to read, with what lies together as one."""
+def _ranges(places: Sequence[bytes]) -> Iterator[tuple[int, int]]:
+    """Yield the ranges to read; neighbouring records are one range."""
     start = end = 0
     for offset, length in _PLACE.iter_unpack(b"".join(places)):
         if offset != end:
@@ -99,5 +93,5 @@ def _stretches(places: Sequence[bytes]) -> Iterator[tuple[int, int]]:
 
 
 def length_of(place: bytes) -> int:
-    """Return how many bytes the record at a place has; what follows in a place is not looked at."""
+    """Return the length of the record at a place; a place may have further bytes."""
     return int.from_bytes(place[8:12], "big")

@@ -1,4 +1,4 @@
-"""Sorted runs of pairs on scratch, merged block by block (Knuth, 5.4)."""
+"""Sorted runs of pairs in a spill file, merged block by block (Knuth, volume 3, 5.4)."""
 
 import heapq
 import struct
@@ -12,39 +12,39 @@ from tidegate.sorting.spill_file import SpillFile
 
 Pair = tuple[bytes, bytes]
 
-# Blocks of all runs together hold about as much while they are merged, so that a stretch of them is
-# sorted in a millisecond or two; one block is never smaller than its own bound, or than one pair.
+# Bounds of the blocks of all runs together during a merge, so that one step takes about 2 ms. A
+# single block is never smaller than its own bound, or than one pair.
 MERGE_BYTES_MAX = 2 * 2**20
 MERGE_PAIRS_MAX = 2**11
 BLOCK_BYTES_MIN = 2**12
 BLOCK_BYTES_MAX = 2**18
 BLOCK_PAIRS_MIN = 2**4
 
-# Of a run, so many are written at a time: it lies in memory once already.
+# Pairs are written this many at a time, because joining them copies them once more.
 PAIRS_AT_ONCE = 256
 _HEAD = struct.Struct(">II")
 
 
-def write_run(scratch: SpillFile, pairs: Sequence[Pair]) -> "FileRun":
-    """Add sorted pairs at the end of scratch.
+def write_run(spill: SpillFile, pairs: Sequence[Pair]) -> "FileRun":
+    """Append sorted pairs to the spill file; return their run.
 
     Raises:
         StorageFull: the scratch directory has no room.
     """
-    start, head = scratch.length, _HEAD.pack
+    start, head = spill.length, _HEAD.pack
     for first in range(0, len(pairs), PAIRS_AT_ONCE):
         pieces = [
             piece
             for key, record in pairs[first : first + PAIRS_AT_ONCE]
             for piece in (head(len(key), len(record)), key, record)
         ]
-        scratch.append(b"".join(pieces))
-    return FileRun(scratch, start, scratch.length - start, len(pairs))
+        spill.append(b"".join(pieces))
+    return FileRun(spill, start, spill.length - start, len(pairs))
 
 
 @dataclass(frozen=True, slots=True)
 class BlockSize:
-    """How much of a run is read at a time: as many bytes, and about as many pairs."""
+    """How much of a run is read at a time: a number of bytes, and about a number of pairs."""
 
     bytes: int
     pairs: int
@@ -54,20 +54,20 @@ class MemoryRun:
     """A run in memory.
 
     Attributes:
-        block: the pairs at hand, in order; empty only after the last one.
+        block: the next pairs, in order; empty only after the last one.
     """
 
     def __init__(self, pairs: Sequence[Pair]) -> None:
         self.block = pairs
 
     def begin(self, size: BlockSize) -> None:
-        """Make the first block ready, of about that size where there are several."""
+        """Read the first block, of about that size if there are several."""
 
     def take(self, last: Pair) -> Sequence[Pair]:
-        """Return the pairs at hand up to `last`, and drop them; go on to the next block if need be.
+        """Remove and return the pairs up to `last`; read the next block if none are left.
 
         Raises:
-            StorageFull: what was written last found no room.
+            StorageFull: there is no room for bytes still in memory.
         """
         block = self.block
         if block[-1] <= last:
@@ -82,12 +82,12 @@ class MemoryRun:
 
 
 class FileRun(MemoryRun):
-    """A run on scratch, of which one block at a time is in memory."""
+    """A run in a spill file, of which one block at a time is in memory."""
 
-    def __init__(self, scratch: SpillFile, offset: int, length: int, pairs: int) -> None:
+    def __init__(self, spill: SpillFile, offset: int, length: int, pairs: int) -> None:
         super().__init__([])
         self._pair_bytes = -(-length // pairs)
-        self._scratch = scratch
+        self._spill = spill
         self._offset = offset
         self._end = offset + length
         self._block_bytes = BLOCK_BYTES_MAX
@@ -108,11 +108,11 @@ class FileRun(MemoryRun):
         self._offset += sum(_HEAD.size + len(key) + len(record) for key, record in pairs)
 
     def _read(self, length: int) -> bytes:
-        return self._scratch.read(self._offset, min(length, self._end - self._offset))
+        return self._spill.read(self._offset, min(length, self._end - self._offset))
 
 
 def block_size(runs: int) -> BlockSize:
-    """Return how large each block may be while so many runs are merged."""
+    """Return how large each block may be when this number of runs is merged."""
     share = MERGE_BYTES_MAX // max(runs, 1)
     return BlockSize(
         bytes=min(max(share, BLOCK_BYTES_MIN), BLOCK_BYTES_MAX),
@@ -123,7 +123,7 @@ def block_size(runs: int) -> BlockSize:
 def merged(runs: Sequence[MemoryRun], size: BlockSize) -> Iterator[Sequence[Pair]]:
     """Yield the pairs of all runs in order, many at a time, reading blocks of about that size.
 
-    Whole stretches of blocks are sorted at a time, which costs a fraction of a heap of pairs.
+    Whole blocks are sorted at a time, which is much cheaper than a heap of single pairs.
     """
     waiting: list[tuple[Pair, int]] = []
     for index, run in enumerate(runs):
@@ -135,7 +135,7 @@ def merged(runs: Sequence[MemoryRun], size: BlockSize) -> Iterator[Sequence[Pair
         _, index = heapq.heappop(waiting)
         found = [index]
         last = runs[index].block[-1]
-        # No run that begins after the first block to end can hold anything that comes before.
+        # A run that begins after `last` holds no pair that belongs before it.
         while waiting and waiting[0][0] <= last:
             _, index = heapq.heappop(waiting)
             found.append(index)

@@ -1,28 +1,27 @@
-"""One temporary file: bytes are added at its end and read back from any place."""
+"""A temporary file: bytes are appended, and read at any offset."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
-from types import TracebackType
 from typing import BinaryIO, Self
 
 from tidegate.domain.errors import StorageFull
 
 OpenSpillFile = Callable[[], BinaryIO]
 
-# To give back so much takes the system a millisecond or two.
+# Freeing this many bytes takes the system about 2 ms.
 FREED_AT_ONCE = 8 * 2**20
 
 
 class SpillFile:
-    """A file that `make_scratch` opens with the first bytes, and that vanishes when it is closed.
+    """A file that `open_spill_file` opens when it is first used; closing it deletes it.
 
-    Use it with `with`. `purpose` says in errors what found no room.
+    Use it with `with`. `purpose` names the use of the file in errors.
     """
 
-    def __init__(self, make_scratch: OpenSpillFile, purpose: str) -> None:
-        self._make_scratch = make_scratch
+    def __init__(self, open_spill_file: OpenSpillFile, purpose: str) -> None:
+        self._open_spill_file = open_spill_file
         self._purpose = purpose
         self._file: BinaryIO | None = None
         self._descriptor: int | None = None
@@ -31,14 +30,9 @@ class SpillFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         file, self._file = self._file, None
-        # What is thrown away may find no room for what it still meant to write.
+        # Closing may flush bytes for which there is no room; they are not needed any more.
         with suppress(OSError):
             if file is not None:
                 file.close()
@@ -53,7 +47,7 @@ class SpillFile:
             self._opened()
 
     def append(self, data: bytes) -> None:
-        """Add bytes at the end.
+        """Append bytes.
 
         Raises:
             StorageFull: the scratch directory has no room.
@@ -63,24 +57,24 @@ class SpillFile:
             file.seek(self.length)
             written = file.write(data)
             while written < len(data):
-                # A file without a buffer may take less at a time.
+                # An unbuffered file may write less than it is given.
                 written += file.write(data[written:])
         self.length += len(data)
 
     def read(self, offset: int, length: int) -> bytes:
-        """Return so many bytes from a place, fewer only where they end.
+        """Return `length` bytes at an offset, fewer only at the end of the file.
 
         Raises:
-            StorageFull: what was added last, still in memory, found no room.
+            StorageFull: there is no room for bytes still in memory.
         """
         return self.read_all([(offset, length)])[0]
 
     def read_all(self, ranges: Iterable[tuple[int, int]]) -> list[bytes]:
-        """Return the bytes of many places, each an offset and a length; raises as `read` does."""
+        """Return the bytes of many ranges, each an offset and a length; raises like `read`."""
         with self._room():
             file = self._opened()
             if self._descriptor is not None:
-                # Half the cost of a seek and a read; small records are read by the thousand.
+                # Half the cost of a seek and a read, and thousands of small records are read.
                 number = self._descriptor
                 return [os.pread(number, length, offset) for offset, length in ranges]
             found: list[bytes] = []
@@ -90,9 +84,9 @@ class SpillFile:
             return found
 
     def shrink(self) -> bool:
-        """Give back some of the space, of what was added last; return False once none is left."""
+        """Truncate the file by up to `FREED_AT_ONCE`; return False if nothing is left."""
         left = max(self.length - FREED_AT_ONCE, 0)
-        # What can't be given back now goes with the file.
+        # If truncating fails, closing the file frees the space.
         with suppress(OSError):
             if self._file is not None:
                 self._file.truncate(left)
@@ -101,8 +95,8 @@ class SpillFile:
 
     def _opened(self) -> BinaryIO:
         if self._file is None:
-            self._file = self._make_scratch()
-            # A file with a buffer of its own may hold back what was written.
+            self._file = self._open_spill_file()
+            # Only an unbuffered file can be read through its descriptor.
             self._descriptor = self._file.fileno() if isinstance(self._file, FileIO) else None
         return self._file
 

@@ -1,8 +1,8 @@
 """How a parent controls its child process: through the pipe on the child's standard input.
 
-It is a pipe and no signal for two reasons. The child ends by itself when its parent dies for any
-reason; and if a service manager sends one signal to parent and child at the same time, the child
-does not count it as two requests.
+It is a pipe and no signal for two reasons. The child ends when its parent dies for any reason; and
+if a service manager sends one signal to parent and child at the same time, the child does not count
+it as two requests.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ def read_first_line(descriptor: int) -> str:
 def listen_to_parent(shutdown: ShutdownRequest, descriptor: int) -> Iterator[None]:
     """Obey the parent while the block runs: its first request stops, its second one aborts.
 
-    The end of the pipe stops too, because without its parent nobody would end this process.
+    The end of the pipe stops too, because without its parent no process would end this one.
     Requests of the parent and signals are counted separately: one of each does not abort.
     """
     loop = asyncio.get_running_loop()

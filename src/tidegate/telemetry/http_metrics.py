@@ -8,7 +8,7 @@ _REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 
 
 
 class HttpMetrics:
-    """What the API answered."""
+    """Counts and times the requests of the API."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._requests = Counter(

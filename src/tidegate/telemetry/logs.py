@@ -1,7 +1,7 @@
 """How the product logs, and the name of every event that it logs.
 
-One event is one line on standard error, either JSON or for the eye. What other libraries log by the
-standard module comes out in the same form. Bodies, keys and prompts are never logged.
+One event is one line on standard error, as JSON or as text for people. Other libraries' records of
+the standard `logging` module get the same form. Bodies, keys and prompts are never logged.
 """
 
 import io
@@ -15,38 +15,38 @@ import structlog
 from structlog.typing import FilteringBoundLogger, Processor
 from typing_extensions import override
 
-PROCESS_STARTED = "process_started"  # A process is open for work; says which and where.
-PROCESS_STOPPING = "process_stopping"  # It takes no new work; says why.
+PROCESS_STARTED = "process_started"  # A process is ready for work; which and where.
+PROCESS_STOPPING = "process_stopping"  # It takes no new work; why.
 PROCESS_STOPPED = "process_stopped"  # Everything is closed.
-PROCESSOR_STARTED = "processor_started"  # A child of `serve --processors` works; says its pid.
-PROCESSOR_ENDED = "processor_ended"  # Such a child ended unasked; says why, and when another comes.
-PROCESSOR_OVERDUE = "processor_overdue"  # Such a child did not end in time; says what was done.
-OPEN_WITHOUT_KEYS = "open_without_keys"  # Whoever reaches the address may use it.
-REQUEST_CRASHED = "request_crashed"  # A bug of ours made an API call fail; carries the trace.
+PROCESSOR_STARTED = "processor_started"  # A child of `serve --processors` works; its pid.
+PROCESSOR_ENDED = "processor_ended"  # Such a child ended unasked; why, and when it restarts.
+PROCESSOR_OVERDUE = "processor_overdue"  # Such a child did not end in time; what was done.
+OPEN_WITHOUT_KEYS = "open_without_keys"  # Every client that reaches the address may use it.
+REQUEST_CRASHED = "request_crashed"  # A bug made an API call fail; with the traceback.
 BATCH_PLANNED = "batch_planned"  # Its lines were validated and cut into shards.
-BATCH_ENDED = "batch_ended"  # It came to a terminal status; carries the counts.
-CLAIM_LOST = "claim_lost"  # Another process took over a unit that this one held.
-ENDPOINT_PAUSED = "endpoint_paused"  # A model server rests after faults of its own; says why.
-ENDPOINT_RESUMED = "endpoint_resumed"  # It answers again.
+BATCH_ENDED = "batch_ended"  # It reached a terminal status; with its counts.
+CLAIM_LOST = "claim_lost"  # Another process took over a unit of this one.
+ENDPOINT_PAUSED = "endpoint_paused"  # A model server is paused after faults; why.
+ENDPOINT_RESUMED = "endpoint_resumed"  # It serves again.
 STORE_UNAVAILABLE = "store_unavailable"  # The ledger does not answer; work waits.
-STORAGE_FULL = "storage_full"  # The disk takes no more bytes; work waits.
-STORAGE_FREED = "storage_freed"  # It takes bytes again; work goes on.
+STORAGE_FULL = "storage_full"  # The disk is full; work waits.
+STORAGE_FREED = "storage_freed"  # There is room again; work continues.
 STORAGE_BROKEN = "storage_broken"  # A flush failed; the process ends.
 PLAN_MISSING = "plan_missing"  # A plan can't be read; its batch waits until it is restored.
 INPUT_MISSING = "input_missing"  # An input can't be read; its batch waits unplanned.
-SHARD_QUARANTINED = "shard_quarantined"  # It was lost twice by a crash: its lines run alone.
-PLANNING_QUARANTINED = "planning_quarantined"  # Two processors died of it: a child process plans.
-PLANNING_DIED = "planning_died"  # A child process died while it planned; says of what, and how.
-SANDBOX_DIED = "sandbox_died"  # A child process died while it carried a line; says which and how.
+SHARD_QUARANTINED = "shard_quarantined"  # It was lost twice by a crash; its lines run alone.
+PLANNING_QUARANTINED = "planning_quarantined"  # Two processors died of it; a child process plans.
+PLANNING_DIED = "planning_died"  # A child process died while it planned; of what, and how.
+SANDBOX_DIED = "sandbox_died"  # A child process died of a line; which, and how.
 SANDBOX_NOT_STARTED = "sandbox_not_started"  # No child process could be started; its work waits.
-POISON_LINE_FAILED = "poison_line_failed"  # A line got the error processor_crashed; says which.
-SPACE_RECLAIMED = "space_reclaimed"  # A round of the collector removed something; says how much.
-FILE_COMPACTED = "file_compacted"  # A file of many parts was written anew in few.
-UNKNOWN_BLOB = "unknown_blob"  # A blob has a name that is none of ours; it stays.
-BLOB_DAMAGED = "blob_damaged"  # Bytes that the ledger needs are gone, and nothing can mend that.
+POISON_LINE_FAILED = "poison_line_failed"  # A line got the error processor_crashed; which.
+SPACE_RECLAIMED = "space_reclaimed"  # A round of the collector removed data; how much.
+FILE_COMPACTED = "file_compacted"  # A file of many parts was rewritten in few.
+UNKNOWN_BLOB = "unknown_blob"  # A blob has an unknown name; it is not deleted.
+BLOB_DAMAGED = "blob_damaged"  # Bytes that the ledger needs are gone and can't be repaired.
 LINES_RERUN = "lines_rerun"  # Results of a running batch were gone, so their lines run again.
-BATCHES_OVERDUE = "batches_overdue"  # They have to end, and nobody here can.
-UPSTREAM_CRASHED = "upstream_crashed"  # A bug of ours made a call to a model server fail.
+BATCHES_OVERDUE = "batches_overdue"  # They have to be ended, and could not be ended here.
+UPSTREAM_CRASHED = "upstream_crashed"  # A bug made a call to a model server fail.
 
 EVENTS = frozenset(
     value for name, value in list(globals().items()) if name.isupper() and isinstance(value, str)
@@ -54,16 +54,16 @@ EVENTS = frozenset(
 
 
 class LogFormat(StrEnum):
-    """How a line looks."""
+    """The form of a line."""
 
     JSON = "json"  # One JSON object: for collectors.
     CONSOLE = "console"  # Aligned words, coloured on a terminal: for people.
 
 
 class _Lossy(io.TextIOBase):
-    """Passes text on, and loses what can't be written.
+    """Passes text on, and drops what can't be written.
 
-    Logs often go to a file on the very disk that is full: saying so must not end the process.
+    Logs often go to a file on the disk that is full; to log that must not end the process.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -89,7 +89,7 @@ def configure(log_format: LogFormat, *, level: str = "info", stream: TextIO | No
         level: the lowest level that is written: debug, info, warning or error.
         stream: where lines go; standard error if None.
     """
-    # They tell of each form and request that a client wrote badly; the client is told already.
+    # They log each malformed form and request, for which the client gets an error already.
     for name in ("python_multipart", "uvicorn.error"):
         logging.getLogger(name).setLevel(logging.ERROR)
     inner = stream or sys.stderr
@@ -100,11 +100,11 @@ def configure(log_format: LogFormat, *, level: str = "info", stream: TextIO | No
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    endings = _endings(log_format, coloured=inner.isatty())
+    final_processors = _final_processors(log_format, coloured=inner.isatty())
     structlog.configure(
-        processors=[*shared, *endings],
+        processors=[*shared, *final_processors],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        # One write for each line, so that processes that share a stream do not mix theirs.
+        # One write for each line, so that processes that share a stream do not mix their lines.
         logger_factory=structlog.WriteLoggerFactory(target),
         cache_logger_on_first_use=False,
     )
@@ -112,24 +112,27 @@ def configure(log_format: LogFormat, *, level: str = "info", stream: TextIO | No
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *endings],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *final_processors,
+            ],
         )
     )
     logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
 
 
 def name_process(name: str) -> None:
-    """Let every line of this process say which of several it is. Called before its loop runs."""
+    """Add the name of this process to all its lines. Called before its event loop runs."""
     structlog.contextvars.bind_contextvars(process=name)
 
 
 def get_logger(room: str) -> FilteringBoundLogger:
-    """Return the logger of a room; each of its lines says so."""
+    """Return the logger of a room, whose name is in each line."""
     logger: FilteringBoundLogger = structlog.get_logger(room=room)
     return logger
 
 
-def _endings(log_format: LogFormat, *, coloured: bool) -> list[Processor]:
+def _final_processors(log_format: LogFormat, *, coloured: bool) -> list[Processor]:
     if log_format is LogFormat.CONSOLE:
         return [structlog.dev.ConsoleRenderer(colors=coloured)]
     return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]

@@ -1,37 +1,19 @@
 """The metrics and log events of a processor.
 
-What is counted with each line or commit finds its child in a dictionary, because looking it up by
-label costs four times as much. Labels whose values come from outside are bounded: beyond
-`MODELS_MAX` models and `ENDPOINTS_MAX` endpoints the rest share the value `other`.
+Metrics that are counted with each line or commit keep their children in a dictionary, because a
+lookup by label costs four times as much. Labels with values from outside are bounded: beyond
+`MODELS_MAX` models and `ENDPOINTS_MAX` endpoints all others share the value `other`.
 """
 
 import copy
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from tidegate.domain.batch import Batch
 from tidegate.domain.errors import BlobMissing, SandboxDied, SandboxNotStarted, TidegateError
 from tidegate.domain.usage import Usage
-from tidegate.telemetry.logs import (
-    BATCH_ENDED,
-    BATCH_PLANNED,
-    CLAIM_LOST,
-    ENDPOINT_PAUSED,
-    ENDPOINT_RESUMED,
-    INPUT_MISSING,
-    PLAN_MISSING,
-    PLANNING_DIED,
-    PLANNING_QUARANTINED,
-    POISON_LINE_FAILED,
-    SANDBOX_DIED,
-    SANDBOX_NOT_STARTED,
-    SHARD_QUARANTINED,
-    STORAGE_FREED,
-    STORAGE_FULL,
-    STORE_UNAVAILABLE,
-    UPSTREAM_CRASHED,
-    get_logger,
-)
+from tidegate.telemetry import logs
 
 MODELS_MAX = 200
 ENDPOINTS_MAX = 200
@@ -41,20 +23,20 @@ _COMMIT_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 _COMMIT_LINES = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 _PLANNING_SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300)
 _ENDPOINT_STATE = (
-    ("tidegate_in_flight", "Calls to a model server that are under way."),
-    ("tidegate_limit", "How many calls the adaptive limiter lets be under way."),
-    ("tidegate_endpoint_paused", "1 while an endpoint rests after faults of its own, else 0."),
+    ("tidegate_in_flight", "Calls to a model server that are in flight."),
+    ("tidegate_limit", "How many calls the adaptive limiter allows in flight."),
+    ("tidegate_endpoint_paused", "1 while an endpoint is paused after faults, else 0."),
 )
 
 
 class ProcessorMetrics:
-    """Counts what a processor reports, keeps its latest state, and logs what a person should know.
+    """Counts the events of a processor, keeps its state, and logs what operators should know.
 
     This is the `Observer` of the room `processor`. Every call is cheap, and never blocks or raises.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._log = get_logger("processor")
+        self._log = logs.get_logger("processor")
         self._has_state = True
         self.is_storage_full = False
         self._declare_lines(registry)
@@ -63,46 +45,39 @@ class ProcessorMetrics:
         self._declare_commits(registry)
 
     def _declare_lines(self, registry: CollectorRegistry) -> None:
-        self._lines = Counter(
+        counter = partial(Counter, registry=registry)
+        self._lines = counter(
             "tidegate_lines_total",
             "Lines whose result was committed, by model and outcome (completed, failed).",
             ["model", "outcome"],
-            registry=registry,
         )
-        self._tokens = Counter(
+        self._tokens = counter(
             "tidegate_tokens_total",
             "Tokens of committed lines (input, cached, output, reasoning); "
             "cached is a part of input, reasoning of output.",
             ["model", "direction"],
-            registry=registry,
         )
-        self._repeated = Counter(
+        self._repeated = counter(
             "tidegate_repeated_lines_total",
             "Lines whose results were dropped because another process had taken over their shard.",
-            registry=registry,
         )
-        self._batches = Counter(
-            "tidegate_batches_total",
-            "Batches that ended, by terminal status.",
-            ["status"],
-            registry=registry,
+        self._batches = counter(
+            "tidegate_batches_total", "Batches that ended, by terminal status.", ["status"]
         )
         self._by_model: dict[str, tuple[Counter, ...]] = {}
-        self._sandboxed = Counter(
+        self._sandboxed = counter(
             "tidegate_quarantined_lines_total",
             "Lines that were sent one at a time through a child process.",
-            registry=registry,
         )
-        self._sandbox_deaths = Counter(
+        self._sandbox_deaths = counter(
             "tidegate_sandbox_deaths_total",
             "Child processes that died while they carried a line or planned a batch.",
-            registry=registry,
         )
 
     def _declare_endpoints(self, registry: CollectorRegistry) -> None:
         self._attempts = Counter(
             "tidegate_attempts_total",
-            "Calls to a model server, by what became of them.",
+            "Calls to a model server, by outcome.",
             ["endpoint", "outcome"],
             registry=registry,
         )
@@ -116,48 +91,41 @@ class ProcessorMetrics:
         self._paused: set[str] = set()
 
     def _declare_claims(self, registry: CollectorRegistry) -> None:
-        self._claims = Counter(
+        counter = partial(Counter, registry=registry)
+        gauge = partial(Gauge, registry=registry)
+        self._claims = counter(
             "tidegate_claims_total",
             "Units claimed by this process (planning, shard, finalizing).",
             ["kind"],
-            registry=registry,
         )
-        self._claims_lost = Counter(
+        self._claims_lost = counter(
             "tidegate_claims_lost_total",
             "Units that another process took over from this one.",
             ["kind"],
-            registry=registry,
         )
-        self._open_shards = Gauge(
-            "tidegate_open_shards", "Shards that this process holds.", registry=registry
-        )
+        self._open_shards = gauge("tidegate_open_shards", "Shards that this process holds.")
         self._planning_seconds = Histogram(
             "tidegate_planning_seconds",
             "Time that validating and planning one batch took.",
             buckets=_PLANNING_SECONDS,
             registry=registry,
         )
-        self._quarantined_shards = Gauge(
-            "tidegate_quarantined_shards",
-            "Open shards whose lines run one at a time.",
-            registry=registry,
+        self._quarantined_shards = gauge(
+            "tidegate_quarantined_shards", "Open shards whose lines run one at a time."
         )
 
     def _declare_commits(self, registry: CollectorRegistry) -> None:
+        histogram = partial(Histogram, registry=registry)
         self._commits = Counter(
             "tidegate_commits_total", "Commits of results to the ledger.", registry=registry
         )
-        self._commit_seconds = Histogram(
+        self._commit_seconds = histogram(
             "tidegate_commit_seconds",
             "Time that one commit took: its bytes, then its transaction.",
             buckets=_COMMIT_SECONDS,
-            registry=registry,
         )
-        self._commit_lines = Histogram(
-            "tidegate_commit_lines",
-            "Lines in one commit.",
-            buckets=_COMMIT_LINES,
-            registry=registry,
+        self._commit_lines = histogram(
+            "tidegate_commit_lines", "Lines in one commit.", buckets=_COMMIT_LINES
         )
         self._uncommitted = Gauge(
             "tidegate_uncommitted_lines",
@@ -166,12 +134,12 @@ class ProcessorMetrics:
         )
 
     def logged_as(self, room: str) -> "ProcessorMetrics":
-        """Return an observer that counts here, keeps no state, and logs under another room.
+        """Return an observer that counts here, keeps no state, and logs as another room.
 
         It is for a second processor in the same process, which ends batches for the collector.
         """
         other = copy.copy(self)
-        other._log = get_logger(room)  # noqa: SLF001 -- a copy of this very class
+        other._log = logs.get_logger(room)  # noqa: SLF001 -- a copy of this class
         other._has_state = False  # noqa: SLF001 -- as above
         return other
 
@@ -233,14 +201,14 @@ class ProcessorMetrics:
     def on_claim_lost(self, kind: str) -> None:
         """Count and log a claim that another processor took over."""
         self._claims_lost.labels(kind).inc()
-        self._log.warning(CLAIM_LOST, kind=kind)
+        self._log.warning(logs.CLAIM_LOST, kind=kind)
 
     def on_planned(self, batch: Batch, seconds: float) -> None:
         """Record how long validating and planning a batch took."""
         self._planning_seconds.observe(seconds)
         if not batch.is_terminal:
             self._log.info(
-                BATCH_PLANNED,
+                logs.BATCH_PLANNED,
                 batch=batch.id,
                 lines=batch.counts.total,
                 models=len(batch.models),
@@ -252,7 +220,7 @@ class ProcessorMetrics:
         self._batches.labels(batch.status.value).inc()
         counts = batch.counts
         self._log.info(
-            BATCH_ENDED,
+            logs.BATCH_ENDED,
             batch=batch.id,
             status=batch.status.value,
             completed=counts.completed,
@@ -261,26 +229,28 @@ class ProcessorMetrics:
 
     def on_plan_missing(self, batch: Batch) -> None:
         """Log a plan that can't be read."""
-        self._log.error(PLAN_MISSING, batch=batch.id, blob=batch.plan_blob)
+        self._log.error(logs.PLAN_MISSING, batch=batch.id, blob=batch.plan_blob)
 
     def on_input_missing(self, batch: Batch, error: BlobMissing) -> None:
         """Log an input that can't be read."""
-        self._log.error(INPUT_MISSING, batch=batch.id, file=batch.input_file_id, reason=str(error))
+        self._log.error(
+            logs.INPUT_MISSING, batch=batch.id, file=batch.input_file_id, reason=str(error)
+        )
 
     # Sandboxes
 
     def on_planning_sandboxed(self, batch_id: str) -> None:
         """Log a batch that is planned in a child process."""
-        self._log.warning(PLANNING_QUARANTINED, batch=batch_id)
+        self._log.warning(logs.PLANNING_QUARANTINED, batch=batch_id)
 
     def on_planning_death(self, batch_id: str, place: str, death: SandboxDied) -> None:
         """Count and log a child process that died while it planned."""
         self._sandbox_deaths.inc()
-        self._log.warning(PLANNING_DIED, batch=batch_id, place=place, reason=str(death))
+        self._log.warning(logs.PLANNING_DIED, batch=batch_id, place=place, reason=str(death))
 
     def on_shard_quarantined(self, batch_id: str, shard: int) -> None:
         """Log a shard whose lines run one at a time."""
-        self._log.warning(SHARD_QUARANTINED, batch=batch_id, shard=shard)
+        self._log.warning(logs.SHARD_QUARANTINED, batch=batch_id, shard=shard)
 
     def on_line_sandboxed(self) -> None:
         """Count a line that was sent through a child process."""
@@ -289,52 +259,52 @@ class ProcessorMetrics:
     def on_sandbox_death(self, batch_id: str, line: int, death: SandboxDied) -> None:
         """Count and log a child process that died of a line."""
         self._sandbox_deaths.inc()
-        self._log.warning(SANDBOX_DIED, batch=batch_id, line=line, reason=str(death))
+        self._log.warning(logs.SANDBOX_DIED, batch=batch_id, line=line, reason=str(death))
 
     def on_sandbox_not_started(self, error: SandboxNotStarted) -> None:
         """Log a child process that could not be started."""
-        self._log.warning(SANDBOX_NOT_STARTED, reason=str(error))
+        self._log.warning(logs.SANDBOX_NOT_STARTED, reason=str(error))
 
     def on_poison_line(self, batch_id: str, line: int) -> None:
-        """Log a line that failed for the child processes that died of it."""
-        self._log.warning(POISON_LINE_FAILED, batch=batch_id, line=line)
+        """Log a line that failed because too many child processes died of it."""
+        self._log.warning(logs.POISON_LINE_FAILED, batch=batch_id, line=line)
 
-    # Troubles
+    # Errors
 
     def on_store_unavailable(self, error: TidegateError) -> None:
         """Log that the ledger did not answer."""
-        self._log.warning(STORE_UNAVAILABLE, reason=str(error))
+        self._log.warning(logs.STORE_UNAVAILABLE, reason=str(error))
 
     def on_disk_full(self, reason: str | None) -> None:
-        """Log that there is no room to write, or again some."""
+        """Log that there is no room to write, or room again."""
         if self._has_state:
             self.is_storage_full = reason is not None
         if reason is None:
-            self._log.info(STORAGE_FREED)
+            self._log.info(logs.STORAGE_FREED)
         else:
-            self._log.warning(STORAGE_FULL, reason=reason)
+            self._log.warning(logs.STORAGE_FULL, reason=reason)
 
     def on_upstream_crash(self, error: Exception) -> None:
         """Log an error that no upstream should raise."""
-        self._log.error(UPSTREAM_CRASHED, exc_info=error)
+        self._log.error(logs.UPSTREAM_CRASHED, exc_info=error)
 
     # State
 
     def on_load(self, *, in_flight: int, open_shards: int, uncommitted: int) -> None:  # noqa: ARG002 -- shown for each endpoint
-        """Show what is held now."""
+        """Set the gauges of the load."""
         if self._has_state:
             self._open_shards.set(open_shards)
             self._uncommitted.set(uncommitted)
 
     def on_quarantine_size(self, shards: int) -> None:
-        """Show how many shards are in quarantine now."""
+        """Set the number of shards in quarantine."""
         if self._has_state:
             self._quarantined_shards.set(shards)
 
     def on_endpoint_state(
         self, name: str, *, limit: int, in_flight: int, reason: str | None
     ) -> None:
-        """Show the state of an endpoint; log when it is paused, and when it is no more."""
+        """Set the state of an endpoint; log when it is paused or resumed."""
         if not (self._has_state and self._is_known(name)):
             return
         gauges = self._states.get(name)
@@ -345,10 +315,10 @@ class ProcessorMetrics:
             gauge.set(value)
         if is_paused and name not in self._paused:
             self._paused.add(name)
-            self._log.warning(ENDPOINT_PAUSED, endpoint=name, reason=reason)
+            self._log.warning(logs.ENDPOINT_PAUSED, endpoint=name, reason=reason)
         elif not is_paused and name in self._paused:
             self._paused.discard(name)
-            self._log.info(ENDPOINT_RESUMED, endpoint=name)
+            self._log.info(logs.ENDPOINT_RESUMED, endpoint=name)
 
     def _is_known(self, endpoint: str) -> bool:
         if endpoint not in self._names:

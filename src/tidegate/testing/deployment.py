@@ -218,7 +218,7 @@ class Deployment:
                 clock=self.clock,
                 ids=self.ids,
                 rng=random.Random(1),
-                make_renewer=partial(TaskLeaseRenewer, chosen.claims, self.store),
+                make_renewer=partial(TaskLeaseRenewer, chosen.claims, lambda: self.store),
                 observer=observer or NullObserver(),
                 models=Catalogue({}, gateway),
                 owner=self.ids.make("proc_"),

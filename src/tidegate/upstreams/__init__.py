@@ -1,1 +1,1 @@
-"""The family of doors to model servers."""
+"""The family of upstreams, through which model servers are called."""

@@ -67,7 +67,7 @@ class Upstream(ABC):
 
     @abstractmethod
     async def send(self, call: Call) -> Reply:
-        """Send a call and read its whole reply, whatever its status.
+        """Send a call and read its whole reply, of any status.
 
         Raises:
             ConnectFailed: no byte was sent.
@@ -99,4 +99,4 @@ class Upstream(ABC):
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Close every connection. Twice is harmless."""
+        """Close every connection. May be called twice."""

@@ -1,6 +1,6 @@
 """Which headers may be sent to a model server, and which values are allowed.
 
-No header of a user's request is forwarded by itself. `CALL_HEADERS` lists the headers that a call
+No header of a user's request is forwarded. `CALL_HEADERS` lists the headers that a call
 may have; the settings may add any header that does not affect the framing.
 """
 
@@ -76,7 +76,7 @@ def check_configured(headers: Mapping[str, str], api_key: str | None) -> None:
 
 def is_value(value: str) -> bool:
     """Return whether text can be a header's value: Latin-1 without control characters."""
-    # The first two checks are faster and suffice for nearly every value.
+    # The first two checks are faster and suffice for most values.
     return (value.isascii() and value.isprintable()) or _VALUE.fullmatch(value) is not None
 
 

@@ -48,5 +48,5 @@ class MemoryUpstream(Upstream):
 
     @override
     async def aclose(self) -> None:
-        """Take no more calls. Twice is harmless."""
+        """Take no more calls. May be called twice."""
         self._closed = True

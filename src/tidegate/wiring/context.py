@@ -243,7 +243,7 @@ def processor_context(
     """Return what a processor is made of, with an owner's name that no other one ever had."""
     scratch = settings.data_dir / SCRATCH_FOLDER
 
-    def make_scratch() -> BinaryIO:
+    def open_spill_file() -> BinaryIO:
         return tempfile.TemporaryFile(dir=scratch, buffering=0)
 
     routes = _routes(settings, endpoints)
@@ -258,7 +258,7 @@ def processor_context(
         rng=random.Random(),  # noqa: S311 -- spreads retries; nothing secret hangs on it
         make_renewer=_renewer(settings, ports),
         observer=observer or ports.metrics.processor,
-        make_scratch=make_scratch,
+        open_spill_file=open_spill_file,
         models=_catalogue(routes),
         owner=ports.ids.make("processor_"),
         open_plan_sandbox=partial(
@@ -308,5 +308,5 @@ def _catalogue(routes: Routes) -> Catalogue:
 def _renewer(settings: Settings, ports: Ports) -> MakeRenewer:
     claims = settings.processor.claims
     if settings.store.kind == MEMORY:
-        return partial(TaskLeaseRenewer, claims, ports.store)
+        return partial(TaskLeaseRenewer, claims, lambda: ports.store)
     return partial(ThreadLeaseRenewer, claims, lambda: open_store(settings, ports.clock))

@@ -21,7 +21,7 @@ def make_collector(settings: Settings, ports: Ports) -> Collector:
             blobs=ports.blobs,
             clock=ports.clock,
             ids=ports.ids,
-            ender=make_ender(settings, ports),
+            orphan_finalizer=make_ender(settings, ports),
             observer=ports.metrics.collector,
         ),
     )
@@ -48,4 +48,4 @@ async def run_collection(settings: Settings, *, dry: bool) -> Report:
     async with AsyncExitStack() as stack:
         ports = await open_ports(settings, stack, check=not dry)
         collector = make_collector(settings, ports)
-        return await (collector.look() if dry else collector.collect())
+        return await (collector.preview() if dry else collector.collect())

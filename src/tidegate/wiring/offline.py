@@ -47,7 +47,7 @@ async def run_offline(settings: Settings, job: OfflineJob, view: ProgressView) -
         private = private_settings(settings, state)
         scratch = private.data_dir / SCRATCH_FOLDER
 
-        def make_scratch() -> BinaryIO:
+        def open_spill_file() -> BinaryIO:
             return tempfile.TemporaryFile(dir=scratch, buffering=0)
 
         async with AsyncExitStack() as stack:
@@ -69,7 +69,7 @@ async def run_offline(settings: Settings, job: OfflineJob, view: ProgressView) -
                 app=batch_api,
                 processor=processor,
                 servers=dict(zip(addresses, servers, strict=True)),
-                make_scratch=make_scratch,
+                open_spill_file=open_spill_file,
             )
 
     with stops.listen_to_signals():

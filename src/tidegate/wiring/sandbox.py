@@ -71,10 +71,10 @@ def open_planning(detail: bytes) -> SandboxedPlanner:
     """Open the planner that `planning_sandbox` described."""
     task, scratch = msgspec.msgpack.decode(detail, type=tuple[PlanningTask, str])
 
-    def make_scratch() -> BinaryIO:
+    def open_spill_file() -> BinaryIO:
         return tempfile.TemporaryFile(dir=scratch, buffering=0)
 
-    return SandboxedPlanner(task, make_scratch)
+    return SandboxedPlanner(task, open_spill_file)
 
 
 def open_upstream(settings: HttpSettings) -> Upstream:

@@ -1,11 +1,11 @@
-"""How much may be in flight at once at one endpoint: additive increase, multiplicative decrease.
+"""Limits the requests in flight at one endpoint: additive increase, multiplicative decrease.
 
-The design is the one of TCP's congestion avoidance (Chiu and Jain, 1989; RFC 5681): up by `step`
-for each full window of successes, down by `factor` on overload, and down at most once for each
-round trip: a refusal only counts if its request was sent after the last decrease.
+The design is TCP's congestion avoidance (Chiu and Jain, 1989; RFC 5681): the limit rises by `step`
+for each full window of successes and is multiplied by `factor` on overload, at most once per round
+trip: a refusal counts only if its request was sent after the last decrease.
 
-Settings and what is learned are meant for all processes together; each uses its part. No part is
-larger than that of the highest limit, so that the parts of all never sum to more than that.
+Settings and the learned limit are for all processes together; each uses its part. No part is larger
+than its part of the highest limit, so all parts never sum to more than that.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from tidegate.domain.share import part_of
 NOTHING_SECONDS = 10.0
 
 
-@mypyc_attr(native_class=False)  # the settings build it from what it says of itself
+@mypyc_attr(native_class=False)  # the settings are built from its annotations
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AimdSettings:
     """Bounds and gains of one endpoint's limit, in requests in flight of all processes together.
@@ -40,11 +40,11 @@ class AimdSettings:
 
 
 class Aimd:
-    """One adaptive limit, and the part of it that is ours. Times are seconds of the event loop.
+    """One adaptive limit, and this process's part of it. Times are seconds of the event loop.
 
     Attributes:
-        limit: how many requests may be in flight here; 0 where others may use it all.
-        in_flight: how many are.
+        limit: how many requests may be in flight here; 0 if other processes have all of it.
+        in_flight: how many are in flight here.
     """
 
     def __init__(self, settings: AimdSettings) -> None:
@@ -58,15 +58,15 @@ class Aimd:
         self._set(self._limit)
 
     def _set(self, limit: float) -> None:
-        # Worked out here, since it is asked for with every line and seldom changes.
+        # Computed here, because it is read with every line and seldom changes.
         self._limit = limit
         self.limit = part_of(int(limit), rank=self._rank, count=self._count)
 
     def share(self, *, rank: int, count: int, now: float) -> None:
-        """Use the part of number `rank` of `count` from now on. Called again and again.
+        """Use the part of number `rank` of `count` from now on. Called at every poll.
 
-        Who has no part learns nothing by which its limit could grow. So it tries one request again
-        `NOTHING_SECONDS` after the last decrease, if the highest limit has a part for it.
+        A process without a part sends nothing, so its limit could never rise. It gets one request
+        again `NOTHING_SECONDS` after the last decrease, if the highest limit has a part for it.
         """
         self._rank, self._count = rank, count
         enough = float(rank + 1)
@@ -78,7 +78,7 @@ class Aimd:
 
     @property
     def has_room(self) -> bool:
-        """Say whether one more request may start."""
+        """Whether one more request may start."""
         return self.in_flight < self.limit
 
     def start(self) -> int:
@@ -94,10 +94,10 @@ class Aimd:
     def on_success(self, in_flight: int) -> None:
         """Record a served request, sent when `in_flight` were in flight, itself included.
 
-        The limit grows only if at least half of it was in use then. How many are in flight when
-        the reply is handled does not count: the slot may have been given back by that time.
+        The limit rises only if at least half of it was in use then. The number in flight when the
+        reply is handled does not count, because the slot may be free already.
 
-        A full window of ours stands for one of each process: with several the limit grows as fast.
+        A full window here counts for one of each process, so the limit rises as fast with several.
         """
         if in_flight * 2 >= self.limit:
             if self._limit >= self._settings.max:
@@ -106,7 +106,7 @@ class Aimd:
             self._set(min(float(self._settings.max), grown))
 
     def on_overload(self, sent_at: float, now: float) -> bool:
-        """Hear that a request sent at `sent_at` was refused; say whether the limit went down."""
+        """Record a refusal of a request sent at `sent_at`; return whether the limit was lowered."""
         if sent_at <= self._decreased_at:
             return False
         self._decreased_at = now

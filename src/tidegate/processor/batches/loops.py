@@ -1,4 +1,4 @@
-"""Work on a whole batch under one claim: planning it, and closing its books."""
+"""Work on a whole batch under one claim: planning and finalizing (PROTOCOL 15)."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -12,7 +12,6 @@ from tidegate.domain.errors import (
     StoreUnavailable,
 )
 from tidegate.domain.ledger.values import ClaimedBatch
-from tidegate.processor.batches.finalizer import Finalizer
 from tidegate.processor.batches.planner import Planner
 from tidegate.processor.context import ProcessorContext
 from tidegate.processor.dispatch.quarantine import SANDBOX_WAIT_SECONDS
@@ -25,26 +24,25 @@ from tidegate.processor.write_gate import WriteGate
 from tidegate.pubsub.base import WORK, batch_topic
 
 FULL_DISK_SECONDS = 5.0
-# After this many polls without an answer a loop asks for itself.
+# After this many poll intervals without an answer, a loop claims without being woken.
 MISSED_POLLS = 2.0
 MISSING_INPUT_SECONDS = 30.0
-# Unix seconds as a float are no finer: sums and differences of them may be off by less than that.
+# Sums and differences of Unix seconds as floats may be off by less than this.
 CLOCK_GRAIN_SECONDS = 1e-6
-INPUT_MISSING = "the input of this batch can't be read: its operator has to restore it"
+INPUT_MISSING = "the input of this batch can't be read: the operator has to restore it"
 
 
 class BatchLoops:
-    """Takes one batch after the other, until stopped."""
+    """Claims and works on one batch after the other, until stopped."""
 
     def __init__(  # noqa: PLR0913 -- what the loops depend on, given once
         self,
         context: ProcessorContext,
         *,
         planner: Planner,
-        finalizer: Finalizer,
         renewer: LeaseRenewer,
         gate: WriteGate,
-        census: Membership,
+        membership: Membership,
         poller: LedgerPoller,
         wakeups: Wakeups,
         stop: StopDeadline,
@@ -52,16 +50,15 @@ class BatchLoops:
         self._context = context
         self._settings = context.settings.claims
         self._planner = planner
-        self._finalizer = finalizer
         self._renewer = renewer
         self._gate = gate
-        self._census = census
+        self._membership = membership
         self._poller = poller
         self._wakeups = wakeups
         self._stop = stop
 
     async def planning(self) -> None:
-        """Plan batches. While storage is full none is begun: a plan needs the room of its input."""
+        """Plan batches; begin none while storage is full, because a plan needs room."""
         store, owner = self._context.store, self._context.owner
         lease_seconds = self._settings.lease_seconds
 
@@ -75,14 +72,14 @@ class BatchLoops:
         await self._each("planning", self._wakeups.planning_due, claim, self._plan)
 
     async def finalizing(self) -> None:
-        """Close the books of batches, also while storage is full: it frees the room of a plan."""
+        """Finalize batches, also while storage is full: it deletes their plans."""
         store, owner = self._context.store, self._context.owner
         lease_seconds = self._settings.lease_seconds
         await self._each(
             "finalizing",
             self._wakeups.finalizing_due,
             lambda: store.claim_finalizing(owner, lease_seconds=lease_seconds),
-            self._finalizer.finish,
+            self._finalize,
         )
 
     async def _each(
@@ -92,39 +89,39 @@ class BatchLoops:
         claim: Callable[[], Awaitable[ClaimedBatch | None]],
         work: Callable[[ClaimedBatch], Awaitable[None]],
     ) -> None:
-        """Claim one batch of a kind after the other and work on it, until stopped."""
-        await self._census.wait_until_member()
+        """Claim one batch after the other and work on it, until stopped."""
+        await self._membership.wait_until_member()
         while True:
-            await self._until(due)
+            await self._wait_until_due(due)
             if self._stop.is_set():
                 return
             due.clear()
             try:
-                held = await claim()
+                claimed = await claim()
             except StoreUnavailable:
                 continue
             except StorageFull as error:
                 self._gate.refused(error)
                 continue
-            if held is None:
+            if claimed is None:
                 continue
-            # There may be more of them: another of these loops, or this one, claims again.
+            # There may be more of them: wake another of these loops, or this one again.
             due.set()
             self._context.observer.on_claim(kind)
             if self._stop.is_set():
                 # Stopped while the ledger answered: another processor can go on immediately.
-                await self._hand_back(held)
+                await self._hand_back(claimed)
                 return
-            self._renewer.add([held.claim])
+            self._renewer.add([claimed.claim])
             try:
-                await work(held)
+                await work(claimed)
             finally:
-                self._renewer.remove(held.claim)
+                self._renewer.remove(claimed.claim)
 
-    async def _until(self, due: asyncio.Event) -> None:
+    async def _wait_until_due(self, due: asyncio.Event) -> None:
         """Wait until there is something to claim, or no poll was answered for a while.
 
-        The loop that polls may be waiting for a write, or the ledger may be away.
+        The loop that polls may be waiting for a write, or the ledger may be unavailable.
         """
         seconds = self._settings.poll_seconds
         while not due.is_set():
@@ -136,24 +133,24 @@ class BatchLoops:
                 if now - self._poller.answered_at > MISSED_POLLS * seconds:
                     return
 
-    async def _plan(self, held: ClaimedBatch) -> None:
+    async def _plan(self, claimed: ClaimedBatch) -> None:
         context = self._context
         loop = asyncio.get_running_loop()
         started = loop.time()
         wait_seconds, reason = 0.0, None
         try:
             async with self._stop.bounds():
-                if context.ends_only or self._is_late(held):
-                    batch = await self._planner.end(held)
+                if context.ends_only or self._is_late(claimed):
+                    batch = await self._planner.end(claimed)
                 else:
-                    batch = await self._planner.plan(held)
+                    batch = await self._planner.plan(claimed)
         except TimeoutError:
-            # Stopped, and not done within the grace time: another processor begins anew, at once.
+            # Stopped, and not done within the grace time: another processor can begin immediately.
             pass
         except (StorageFull, SandboxNotStarted, BlobMissing) as error:
-            wait_seconds, reason = self._held_up(held, error)
+            wait_seconds, reason = self._obstacle(claimed, error)
         except ClaimLost:
-            # Cancelled meanwhile (then it is claimed again and ended), or planned by another.
+            # Cancelled meanwhile (it is claimed again and ended), or claimed by another processor.
             context.observer.on_claim_lost("planning")
         else:
             context.observer.on_planned(batch, loop.time() - started)
@@ -162,19 +159,37 @@ class BatchLoops:
             context.pubsub.publish(batch_topic(batch.id))
             context.pubsub.publish(WORK)
             return
-        await self._hand_back(held, wait_seconds=wait_seconds, reason=reason)
+        await self._hand_back(claimed, wait_seconds=wait_seconds, reason=reason)
 
-    def _is_late(self, held: ClaimedBatch) -> bool:
-        """Say whether the window had closed when the claim was taken, by the ledger's clock."""
-        claimed_at = held.claim.expires_at - self._settings.lease_seconds
-        return claimed_at + CLOCK_GRAIN_SECONDS >= held.batch.expires_at
+    async def _finalize(self, claimed: ClaimedBatch) -> None:
+        """Give a batch its terminal status and delete its plan, unless the claim was lost."""
+        context = self._context
+        at = context.clock.now()
+        try:
+            batch = await self._gate.retry_until_answered(
+                lambda: context.store.finish_batch(claimed.claim, at=at)
+            )
+        except ClaimLost:
+            context.observer.on_claim_lost("finalizing")
+            return
+        context.observer.on_batch_ended(batch)
+        context.pubsub.publish(batch_topic(batch.id))
+        if batch.plan_blob is not None:
+            # Some file systems need room to remove a file. The collector deletes what stays.
+            with suppress(StorageFull):
+                await context.blobs.delete(batch.plan_blob)
 
-    def _held_up(
-        self, held: ClaimedBatch, error: StorageFull | SandboxNotStarted | BlobMissing
+    def _is_late(self, claimed: ClaimedBatch) -> bool:
+        """Return whether the window had closed when the claim was taken, by the ledger's clock."""
+        claimed_at = claimed.claim.expires_at - self._settings.lease_seconds
+        return claimed_at + CLOCK_GRAIN_SECONDS >= claimed.batch.expires_at
+
+    def _obstacle(
+        self, claimed: ClaimedBatch, error: StorageFull | SandboxNotStarted | BlobMissing
     ) -> tuple[float, str | None]:
-        """Tell what keeps a batch from being planned.
+        """Report why a batch can't be planned now.
 
-        Return the seconds until the next try, and why the batch waits in the words that it shows.
+        Return the seconds until the next try, and the reason that users see, if any.
         """
         match error:
             case StorageFull():
@@ -184,16 +199,16 @@ class BatchLoops:
                 self._context.observer.on_sandbox_not_started(error)
                 return SANDBOX_WAIT_SECONDS, None
             case BlobMissing():
-                self._context.observer.on_input_missing(held.batch, error)
+                self._context.observer.on_input_missing(claimed.batch, error)
                 return MISSING_INPUT_SECONDS, INPUT_MISSING
 
     async def _hand_back(
-        self, held: ClaimedBatch, *, wait_seconds: float = 0.0, reason: str | None = None
+        self, claimed: ClaimedBatch, *, wait_seconds: float = 0.0, reason: str | None = None
     ) -> None:
-        """Let others claim it. Without an answer the claim expires by itself."""
+        """Let other processors claim it. If the ledger does not answer, the claim expires."""
         store = self._context.store
         with suppress(StoreUnavailable, StorageFull):
-            await store.hand_back([held.claim], wait_seconds=wait_seconds)
-            if reason is not None and reason != held.batch.waiting_for:
-                await store.note_waiting(held.batch.id, reason)
+            await store.hand_back([claimed.claim], wait_seconds=wait_seconds)
+            if reason is not None and reason != claimed.batch.waiting_for:
+                await store.note_waiting(claimed.batch.id, reason)
         self._context.pubsub.publish(WORK)

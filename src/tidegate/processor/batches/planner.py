@@ -1,7 +1,7 @@
-"""From a file of lines to a plan: validate all, sort by model and prompt, cut into shards.
+"""Plans a batch: validate all lines, sort them by model and prompt, cut them into shards.
 
-One pass over the input and one over the sorted lines; memory is bounded whatever the size
-(PROTOCOL 5 and 6). Between slices of work the event loop gets its turn.
+One pass reads the input and one the sorted lines, in bounded memory (PROTOCOL 5 and 6). Between
+pieces of work other tasks of the event loop run.
 """
 
 import asyncio
@@ -17,12 +17,11 @@ from tidegate.domain.shard import CRASHES_TO_QUARANTINE, ShardPlan
 from tidegate.planning.cut_shards import ShardSlice, cut_shards
 from tidegate.planning.input_file import InputFile
 from tidegate.planning.problems import FirstProblems
-from tidegate.planning.sandboxed import InProcessPlanSandbox, PlanningTask, SandboxedPlanner
+from tidegate.planning.sandboxed import PlanningTask, SandboxedPlanner
 from tidegate.planning.session import PAUSE_SECONDS, CrashCounter, PlanningSession
 from tidegate.planning.settings import UnknownModel
 from tidegate.planning.validate import InputValidation
 from tidegate.processor.context import ProcessorContext
-from tidegate.processor.retrying import retry_until_answered
 from tidegate.processor.write_gate import WriteGate
 from tidegate.sandbox.base import Sandbox
 
@@ -35,58 +34,56 @@ class Planner:
         self._gate = gate
         self._settings = context.settings.planning
 
-    async def plan(self, held: ClaimedBatch) -> Batch:
-        """Bring a batch whose window is open from validating to in progress, or to its end.
+    async def plan(self, claimed: ClaimedBatch) -> Batch:
+        """Move a batch whose window is open from validating to in progress, or to its end.
 
         Raises:
             ClaimLost: another processor plans it now, or the user cancelled it meanwhile.
-            StorageFull: the plan or the scratch files found no room.
-            CellNotStarted: it is to be planned in a child process, and there is none to be had.
-            BlobMissing: the bytes of the input can't be read, though the ledger holds them.
+            StorageFull: there is no room for the plan or the scratch files.
+            SandboxNotStarted: it has to be planned in a child process, which can't be started.
+            BlobMissing: the bytes of the input can't be read.
         """
-        context, batch = self._context, held.batch
+        context, batch = self._context, claimed.batch
         if batch.is_cancelling:
-            return await self.end(held)
-        parts = await retry_until_answered(
-            lambda: context.store.get_input(batch.id), context.rng, self._gate
-        )
+            return await self.end(claimed)
+        parts = await self._gate.retry_until_answered(lambda: context.store.get_input(batch.id))
         if parts is None:
-            return await self._end(held, [_no_file(batch)])
+            return await self._end(claimed, [_no_file(batch)])
         served = await self._served()
-        if held.crashes >= CRASHES_TO_QUARANTINE:
-            return await self._plan_alone(held, parts, served)
-        return await self._plan_here(held, parts, served)
+        if claimed.crashes >= CRASHES_TO_QUARANTINE:
+            return await self._plan_in_sandbox(claimed, parts, served)
+        return await self._plan_here(claimed, parts, served)
 
     async def _plan_here(
-        self, held: ClaimedBatch, parts: tuple[Part, ...], served: frozenset[str] | None
+        self, claimed: ClaimedBatch, parts: tuple[Part, ...], served: frozenset[str] | None
     ) -> Batch:
-        context, batch = self._context, held.batch
+        context, batch = self._context, claimed.batch
         source = InputFile(context.blobs, parts)
         with ExitStack() as stack:
             found = FirstProblems(self._settings.errors_max)
-            scan = InputValidation(
+            validation = InputValidation(
                 self._settings,
-                context.make_scratch,
+                context.open_spill_file,
                 stack,
                 endpoint=batch.endpoint,
                 problems=found,
                 source=source,
                 served=served,
             )
-            await scan.read(source.pieces())
-            whole = await scan.judge()
-            problems = found.listed() if whole is None else [whole]
+            await validation.read(source.pieces())
+            file_problem = await validation.check_file()
+            problems = found.listed() if file_problem is None else [file_problem]
             if problems:
-                return await self._end(held, problems)
-            planned = await self._write(held, cut_shards(scan, self._settings))
-            await scan.let_go()
+                return await self._end(claimed, problems)
+            planned = await self._write(claimed, cut_shards(validation, self._settings))
+            await validation.free_space()
             return planned
 
-    async def _plan_alone(
-        self, held: ClaimedBatch, parts: tuple[Part, ...], served: frozenset[str] | None
+    async def _plan_in_sandbox(
+        self, claimed: ClaimedBatch, parts: tuple[Part, ...], served: frozenset[str] | None
     ) -> Batch:
-        """Plan in a child process, for planning this batch may kill (PROTOCOL 20)."""
-        context, batch = self._context, held.batch
+        """Plan in a child process, because planning this batch may kill it (PROTOCOL 20)."""
+        context, batch = self._context, claimed.batch
         task = PlanningTask(planning=self._settings, endpoint=batch.endpoint, served=served)
         source = InputFile(context.blobs, parts)
         deaths = CrashCounter()
@@ -96,13 +93,13 @@ class Planner:
             try:
                 problems = await attempt.read(source.pieces())
                 if problems:
-                    return await self._end(held, problems)
-                return await self._write(held, attempt.slices())
+                    return await self._end(claimed, problems)
+                return await self._write(claimed, attempt.slices())
             except SandboxDied as death:
                 context.observer.on_planning_death(batch.id, attempt.place, death)
                 problem = deaths.record(attempt)
                 if problem is not None:
-                    return await self._end(held, [problem])
+                    return await self._end(claimed, [problem])
             finally:
                 await attempt.aclose()
             await asyncio.sleep(PAUSE_SECONDS * (0.5 + context.rng.random()))
@@ -110,21 +107,21 @@ class Planner:
     def _open_sandbox(self, task: PlanningTask) -> Sandbox:
         if self._context.open_plan_sandbox is not None:
             return self._context.open_plan_sandbox(task)
-        return InProcessPlanSandbox(SandboxedPlanner(task, self._context.make_scratch))
+        return SandboxedPlanner(task, self._context.open_spill_file)
 
-    async def end(self, held: ClaimedBatch) -> Batch:
+    async def end(self, claimed: ClaimedBatch) -> Batch:
         """End a batch that is cancelled, or past its window, without a plan.
 
         Raises:
-            ClaimLost: it is another's by now, or has a plan.
+            ClaimLost: another processor holds it now, or it has a plan.
         """
-        return await self._end(held, [])
+        return await self._end(claimed, [])
 
     async def _served(self) -> frozenset[str] | None:
-        """Return the models that are served, where that decides; None where nobody can tell.
+        """Return the served models if unknown models fail the batch; None accepts any model.
 
-        A gateway for any model is asked. One that does not say, or lists nothing, is believed to
-        serve whatever it is sent: its own answer is then the line's result.
+        A default server is asked for its list. If it gives none, it is taken to serve any model,
+        and its own reply becomes the line's result.
         """
         if self._settings.unknown_model is not UnknownModel.REJECT_BATCH:
             return None
@@ -136,18 +133,16 @@ class Planner:
             return None
         return frozenset(found) or None
 
-    async def _end(self, held: ClaimedBatch, problems: list[Problem]) -> Batch:
+    async def _end(self, claimed: ClaimedBatch, problems: list[Problem]) -> Batch:
         context = self._context
         at = context.clock.now()
-        return await retry_until_answered(
-            lambda: context.store.end_unplanned(held.claim, problems=problems, at=at),
-            context.rng,
-            self._gate,
+        return await self._gate.retry_until_answered(
+            lambda: context.store.end_unplanned(claimed.claim, problems=problems, at=at)
         )
 
-    async def _write(self, held: ClaimedBatch, found: AsyncGenerator[ShardSlice, None]) -> Batch:
+    async def _write(self, claimed: ClaimedBatch, found: AsyncGenerator[ShardSlice, None]) -> Batch:
         context = self._context
-        name = plan_blob(held)
+        name = plan_blob(claimed)
         shards: list[ShardPlan] = []
         offset = 0
         async with context.blobs.writer(name) as writer, aclosing(found) as pieces:
@@ -174,18 +169,18 @@ class Planner:
         )
         at = context.clock.now()
         try:
-            return await retry_until_answered(
-                lambda: context.store.plan_batch(held.claim, plan, at=at), context.rng, self._gate
+            return await self._gate.retry_until_answered(
+                lambda: context.store.plan_batch(claimed.claim, plan, at=at)
             )
         except ClaimLost:
-            # The answer is certain: no row will ever point to this plan.
+            # The ledger refused this plan, so no row will ever point to it.
             await context.blobs.delete(name)
             raise
 
 
-def plan_blob(held: ClaimedBatch) -> str:
+def plan_blob(claimed: ClaimedBatch) -> str:
     """Return the name of the plan that this claim may write; the epoch fences it (PROTOCOL 18)."""
-    return PlanBlob(batch_id=held.batch.id, epoch=held.claim.epoch).name
+    return PlanBlob(batch_id=claimed.batch.id, epoch=claimed.claim.epoch).name
 
 
 def _no_file(batch: Batch) -> Problem:

@@ -11,51 +11,68 @@ from tidegate.processor.dispatch.quarantine import SandboxDeath
 from tidegate.upstreams.base import Call, PendingCall, Reply, StaleConnection
 from tidegate.wire.plan_format import PlanLine
 
-# What became of a flight. None: nobody waits for it here any more.
-Landing = Reply | UpstreamFault | SandboxDeath | SandboxNotStarted | None
+# How an attempt ended. None: it was cancelled.
+AttemptResult = Reply | UpstreamFault | SandboxDeath | SandboxNotStarted | None
 
 
 class AttemptListener(Protocol):
-    """Who sent a flight off. Both return at once."""
+    """The sender of an attempt. Both methods return immediately."""
 
-    def landed(self, flight: "Attempt", landing: Landing) -> None:
-        """Hear that it landed: exactly once for each flight."""
+    def on_finished(self, attempt: "Attempt", result: AttemptResult) -> None:
+        """Handle the end of an attempt; called exactly once for each."""
         ...
 
-    def unanswered(self, flight: "Attempt") -> None:
-        """Hear that its call has to be sent once more, on a fresh connection."""
+    def on_stale_connection(self, attempt: "Attempt") -> None:
+        """Send its call again on a new connection."""
         ...
 
 
 class Attempt:
-    """A line under way: by a call that an upstream has begun, or by a task that carries it.
+    """One call for one line: begun by an upstream, or made by a task.
 
-    It lands exactly once, whatever happens, and the tower hears of it.
+    It finishes exactly once, and then calls its listener.
 
     Attributes:
-        endpoint: where it was counted as it began; its shard may name another one by now.
+        endpoint: the endpoint that counts it; its shard may name another one by now.
         sent_at: time of the event loop.
         in_flight_at_send: requests in flight at the endpoint when it was sent, itself included.
         reserved_bytes: what it counts for in the budget.
-        is_fixed: it can't be cut now.
+        pending: the call that an upstream has begun, while its reply is awaited.
+        must_finish: it can't be cancelled now.
     """
 
-    __slots__ = ("_cut_due", "_cut_timer", "_landed", "_tower", "call", "endpoint",
-                 "in_flight_at_send", "index", "is_fixed", "line", "request_id",
-                 "reserved_bytes", "run", "sending", "sent_at", "shard", "task")  # fmt: skip
+    __slots__ = (
+        "_cancel_due",
+        "_cancel_timer",
+        "_is_finished",
+        "_listener",
+        "call",
+        "endpoint",
+        "in_flight_at_send",
+        "index",
+        "line",
+        "must_finish",
+        "open_batch",
+        "pending",
+        "request_id",
+        "reserved_bytes",
+        "sent_at",
+        "shard",
+        "task",
+    )  # fmt: skip
 
-    def __init__(  # noqa: PLR0913 -- all that is to be known of it, given once
+    def __init__(  # noqa: PLR0913 -- its facts, given once
         self,
-        run: OpenBatch,
+        open_batch: OpenBatch,
         shard: OpenShard,
         index: int,
         endpoint: Endpoint,
         *,
         sent_at: float,
         reserved_bytes: int,
-        tower: AttemptListener,
+        listener: AttemptListener,
     ) -> None:
-        self.run = run
+        self.open_batch = open_batch
         self.shard = shard
         self.index = index
         self.line: PlanLine = shard.lines[index]
@@ -63,68 +80,68 @@ class Attempt:
         self.sent_at = sent_at
         self.in_flight_at_send = 0
         self.reserved_bytes = reserved_bytes
-        self.request_id = request_id = run.request_id(self.line.number)
+        self.request_id = request_id = open_batch.request_id(self.line.number)
         self.call = Call(
-            path=run.batch.endpoint,
+            path=open_batch.batch.endpoint,
             body=self.line.body,
             headers={"x-request-id": request_id, "idempotency-key": request_id},
         )
-        self.sending: PendingCall | None = None
-        self.task: asyncio.Task[Landing] | None = None
-        self.is_fixed = False
-        self._tower = tower
-        self._landed = False
-        self._cut_due = 0.0
-        self._cut_timer: asyncio.TimerHandle | None = None
+        self.pending: PendingCall | None = None
+        self.task: asyncio.Task[AttemptResult] | None = None
+        self.must_finish = False
+        self._listener = listener
+        self._is_finished = False
+        self._cancel_due = 0.0
+        self._cancel_timer: asyncio.TimerHandle | None = None
 
     def on_reply(self, result: Reply | UpstreamFault) -> None:
-        """Hear from the upstream what became of the call that it began."""
-        self.sending = None
+        """Handle the reply or fault of the call that the upstream began."""
+        self.pending = None
         if isinstance(result, StaleConnection):
-            self._tower.unanswered(self)
+            self._listener.on_stale_connection(self)
         else:
-            self.land(result)
+            self.finish(result)
 
-    def on_done(self, task: "asyncio.Task[Landing]") -> None:
-        """Hear that the task that carried it has ended.
+    def on_done(self, task: "asyncio.Task[AttemptResult]") -> None:
+        """Handle the end of the task that made the call.
 
-        What it could not make a landing of ends the whole group of tasks, and is not ours.
+        If the task raised, its error ends the whole task group; nothing is left to do here.
         """
         self.task = None
         if task.cancelled():
-            self.land(None)
+            self.finish(None)
         elif task.exception() is None:
-            self.land(task.result())
+            self.finish(task.result())
 
-    def land(self, landing: Landing) -> None:
-        """Land; a second time is a mistake of ours."""
-        assert not self._landed, "a line landed twice"
-        self._landed = True
-        if self._cut_timer is not None:
-            self._cut_timer.cancel()
-            self._cut_timer = None
-        self._tower.landed(self, landing)
+    def finish(self, result: AttemptResult) -> None:
+        """End the attempt with this result; it must not have ended before."""
+        assert not self._is_finished, "an attempt finished twice"
+        self._is_finished = True
+        if self._cancel_timer is not None:
+            self._cancel_timer.cancel()
+            self._cancel_timer = None
+        self._listener.on_finished(self, result)
 
-    def cut_at(self, when: float) -> None:
-        """Give the flight until `when` to land; an earlier limit stays."""
-        if self._landed or (self._cut_timer is not None and self._cut_due <= when):
+    def cancel_at(self, when: float) -> None:
+        """Cancel the attempt at this time of the event loop, unless it is due earlier."""
+        if self._is_finished or (self._cancel_timer is not None and self._cancel_due <= when):
             return
-        if self._cut_timer is not None:
-            self._cut_timer.cancel()
-        self._cut_due = when
-        self._cut_timer = asyncio.get_running_loop().call_at(when, self._cut)
+        if self._cancel_timer is not None:
+            self._cancel_timer.cancel()
+        self._cancel_due = when
+        self._cancel_timer = asyncio.get_running_loop().call_at(when, self._cancel)
 
-    def _cut(self) -> None:
-        if self.is_fixed:
+    def _cancel(self) -> None:
+        if self.must_finish:
             return
-        if self.sending is not None:
+        if self.pending is not None:
             self.abandon()
-            self.land(None)
+            self.finish(None)
         elif self.task is not None:
             self.task.cancel()
 
     def abandon(self) -> None:
-        """End the call that an upstream has begun; nothing is heard of it any more."""
-        sending, self.sending = self.sending, None
-        if sending is not None:
-            sending.abandon(self)
+        """Drop the call that an upstream has begun; its reply is ignored."""
+        pending, self.pending = self.pending, None
+        if pending is not None:
+            pending.abandon(self)

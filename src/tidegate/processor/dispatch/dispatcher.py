@@ -1,7 +1,7 @@
-"""Lines to endpoints and back, under three valves: open shards, one global limit, one per endpoint.
+"""Sends lines to endpoints under a global limit and one limit per endpoint.
 
-Lines are started, and those that landed are taken in, a bounded number at each turn of the event
-loop. A call that its upstream can begin at once costs no task of its own. Nothing here touches the
+At each turn of the event loop a bounded number of attempts is started, and of finished ones
+settled. A call that its upstream can begin immediately needs no task. Only quarantine writes to the
 ledger.
 """
 
@@ -18,9 +18,8 @@ from tidegate.domain.errors import (
 )
 from tidegate.domain.retry import AttemptOutcome
 from tidegate.endpoints.endpoint import Endpoint
-from tidegate.processor.dispatch.attempt import Attempt, Landing
-from tidegate.processor.dispatch.open_batch import OpenBatch
-from tidegate.processor.dispatch.open_batches import OpenBatches
+from tidegate.processor.dispatch.attempt import Attempt, AttemptResult
+from tidegate.processor.dispatch.open_batch import OpenBatch, OpenBatches
 from tidegate.processor.dispatch.open_shard import (
     CLOSED,
     ENDING,
@@ -38,24 +37,23 @@ from tidegate.processor.wakeups import Wakeups
 from tidegate.upstreams.base import Reply
 
 STALE = AttemptOutcome.STALE.value
-# Of either, so many at one turn of the event loop: whatever else waits for it is not held up for
-# more than 5 ms.
-STARTS_AT_ONCE = 100
-LANDINGS_AT_ONCE = 100
-# Of the bodies of both together; the one that passes it is still taken whole.
-BYTES_AT_ONCE = 2 * 2**20
-# Lines too large for the room that smaller ones leave wait so long: then nobody else gets any.
-BYTES_WAIT_SECONDS = 5.0
-# The next of them waits so many times as long as room took to come: others lose no more to it.
-BYTES_WAITS = 4.0
+# Attempts at one turn of the event loop, so that other tasks wait for at most about 5 ms.
+STARTS_PER_TURN = 100
+SETTLED_PER_TURN = 100
+# Bytes of their bodies, both together; the body that exceeds it is still handled.
+BYTES_PER_TURN = 2 * 2**20
+# After this time without enough room, a large line is sent before all smaller ones.
+STARVED_SECONDS = 5.0
+# The next such line waits this many times as long as room took to come.
+STARVED_WAIT_FACTOR = 4.0
 
 
 class Dispatcher:
-    """Keeps lines in flight, and reports when a model's lines run low."""
+    """Keeps lines in flight, and reports when the lines of a model run low."""
 
     def __init__(
         self,
-        held: OpenBatches,
+        open_batches: OpenBatches,
         settings: Settings,
         *,
         rng: random.Random,
@@ -63,8 +61,8 @@ class Dispatcher:
         quarantine: Quarantine,
         wakeups: Wakeups,
     ) -> None:
-        self._held = held
-        self._valves = settings.limits
+        self._open_batches = open_batches
+        self._limits = settings.limits
         self._observer = observer
         self._quarantine = quarantine
         self._settler = AttemptSettler(settings.retry, rng, quarantine)
@@ -74,130 +72,132 @@ class Dispatcher:
         self._broken: asyncio.Future[None] | None = None
         self._is_due = False
         self._bytes_left = 0
-        self._flying: set[Attempt] = set()
-        self._landings: deque[tuple[Attempt, Landing]] = deque()
-        self._ended: dict[tuple[str, str], int] = {}
+        self._in_flight: set[Attempt] = set()
+        self._finished: deque[tuple[Attempt, AttemptResult]] = deque()
+        self._outcomes: dict[tuple[str, str], int] = {}
         self._waiting: list[Endpoint] | None = None
-        self._crowded: tuple[OpenBatch, str] | None = None
-        self._crowded_since = 0.0
-        self._patience = BYTES_WAIT_SECONDS
-        self._carriers: asyncio.TaskGroup | None = None
+        self._starved: tuple[OpenBatch, str] | None = None
+        self._starved_since = 0.0
+        self._starved_wait = STARVED_SECONDS
+        self._tasks: asyncio.TaskGroup | None = None
 
     @property
     def in_flight(self) -> int:
-        """Count the lines under way."""
-        return len(self._flying)
+        """How many attempts are in flight."""
+        return len(self._in_flight)
 
     def pump(self) -> None:
-        """Look for lines to start: something may be ready."""
+        """Schedule a turn: a line may be ready to start."""
         if not self._is_due and self._loop is not None:
             self._is_due = True
             self._loop.call_soon(self._turn)
 
     async def run(self) -> None:
-        """Carry lines until cancelled; then every call under way is abandoned.
+        """Send lines until cancelled; then abandon every call in flight.
 
         Raises:
-            ExceptionGroup: something broke that can't be mended here, such as `StorageBroken`.
+            ExceptionGroup: an error ended it, such as `StorageBroken`.
         """
         try:
-            async with asyncio.TaskGroup() as carriers:
-                self._carriers = carriers
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
                 self._loop = asyncio.get_running_loop()
                 self._broken = self._loop.create_future()
                 self.pump()
                 await self._broken
         finally:
             self._loop = None
-            for flight in self._flying:
-                flight.abandon()
+            for attempt in self._in_flight:
+                attempt.abandon()
 
     def _turn(self) -> None:
-        """Do what is due. No task runs it: waking one up would cost as much as some lines."""
+        """Settle and start attempts. A callback, not a task, because waking a task costs more."""
         self._is_due = False
         if self._loop is None or self._broken is None or self._broken.done():
             return
         try:
             now = self._loop.time()
-            self._bytes_left = BYTES_AT_ONCE
-            self._take_in(now)
-            if self._start_some(now) or self._landings:
+            self._bytes_left = BYTES_PER_TURN
+            self._settle_finished(now)
+            if self._start_some(now) or self._finished:
                 self.pump()
         except BaseException as error:  # noqa: BLE001 - it ends `run`, which raises it
             self._broken.set_exception(error)
 
-    # Taking
+    # Choosing lines
 
     def _start_some(self, now: float) -> bool:
-        """Start what may be started now; say whether there may be more."""
-        for _ in range(STARTS_AT_ONCE):
+        """Start what may be started now; return whether there may be more."""
+        for _ in range(STARTS_PER_TURN):
             if self._bytes_left <= 0:
                 return True
-            flight = self._take(now)
-            if flight is None and self._waiting:
-                # Those for whom room was kept may have sent their last line at this very turn.
+            attempt = self._next_attempt(now)
+            if attempt is None and self._waiting:
+                # Endpoints for which slots were kept may have sent their last line at this turn.
                 self._waiting = None
-                flight = self._take(now)
-            if flight is None:
+                attempt = self._next_attempt(now)
+            if attempt is None:
                 return False
-            self._fly(flight)
+            self._dispatch(attempt)
         return True
 
-    def _take(self, now: float) -> Attempt | None:
+    def _next_attempt(self, now: float) -> Attempt | None:
         if self._is_full:
             return None
-        if self._crowded is not None and self._is_crowded(now):
-            flight = self._take_crowded(now)
-            if flight is not None or self._is_crowded(now):
-                return flight
-        turn = self._held.turn
+        if self._starved is not None and self._is_starving(now):
+            attempt = self._next_starved(now)
+            if attempt is not None or self._is_starving(now):
+                return attempt
+        turn = self._open_batches.turn
         for _ in range(len(turn)):
-            run = turn[0]
+            open_batch = turn[0]
             if len(turn) > 1:
                 turn.rotate(-1)
-            flight = self._take_from(run, now)
-            if flight is not None:
-                return flight
+            attempt = self._next_of_batch(open_batch, now)
+            if attempt is not None:
+                return attempt
         return None
 
     @property
     def _is_full(self) -> bool:
-        """Say whether no line at all may start."""
-        held = self._held
-        if held.storage.is_full or held.budget.is_full_of_lines:
+        """Whether no line at all may start."""
+        open_batches = self._open_batches
+        if open_batches.gate.is_full or open_batches.budget.is_full_of_lines:
             return True
-        return len(self._flying) >= self._valves.in_flight_max
+        return len(self._in_flight) >= self._limits.in_flight_max
 
-    def _is_crowded(self, now: float) -> bool:
-        """Say whether a line has waited for room for so long that it goes before all others."""
-        return self._crowded is not None and now - self._crowded_since >= self._patience
+    def _is_starving(self, now: float) -> bool:
+        """Return whether a line has waited too long for room, and is sent before all others."""
+        return self._starved is not None and now - self._starved_since >= self._starved_wait
 
-    def _take_crowded(self, now: float) -> Attempt | None:
-        assert self._crowded is not None, "nothing waits for room"
-        (run, model), since = self._crowded, self._crowded_since
-        self._crowded = None
-        flight = self._take_of(run, model, now)
-        if flight is not None:
-            self._patience = max(BYTES_WAIT_SECONDS, BYTES_WAITS * (now - since - self._patience))
-        # Where it is crowded still, it has been all along.
-        self._crowded_since = since
-        return flight
+    def _next_starved(self, now: float) -> Attempt | None:
+        assert self._starved is not None, "nothing waits for room"
+        (open_batch, model), since = self._starved, self._starved_since
+        self._starved = None
+        attempt = self._next_of_model(open_batch, model, now)
+        if attempt is not None:
+            self._starved_wait = max(
+                STARVED_SECONDS, STARVED_WAIT_FACTOR * (now - since - self._starved_wait)
+            )
+        # If it could not start, it has been waiting since then.
+        self._starved_since = since
+        return attempt
 
-    def _take_from(self, run: OpenBatch, now: float) -> Attempt | None:
-        turn = run.turn
+    def _next_of_batch(self, open_batch: OpenBatch, now: float) -> Attempt | None:
+        turn = open_batch.turn
         for _ in range(len(turn)):
             model = turn[0]
             if len(turn) > 1:
                 turn.rotate(-1)
-            flight = self._take_of(run, model, now)
-            if flight is not None:
-                return flight
+            attempt = self._next_of_model(open_batch, model, now)
+            if attempt is not None:
+                return attempt
         return None
 
-    def _take_of(self, run: OpenBatch, model: str, now: float) -> Attempt | None:
-        shards = run.by_model.get(model)
+    def _next_of_model(self, open_batch: OpenBatch, model: str, now: float) -> Attempt | None:
+        shards = open_batch.by_model.get(model)
         endpoint = shards[0].endpoint if shards else None
-        if not shards or endpoint is None or now >= run.ends_at:
+        if not shards or endpoint is None or now >= open_batch.ends_at:
             return None
         if not endpoint.has_room(now) or not self._leaves_room(endpoint):
             return None
@@ -206,17 +206,17 @@ class Dispatcher:
             return None
         shard, index = found
         size = len(shard.lines[index].body) + int(endpoint.reply_bytes_expected)
-        if self._held.budget.takes(size):
-            if self._crowded == (run, model):
-                self._crowded = None
-            return self._start(run, shard, index, endpoint, size, now)
-        if self._crowded is None:
-            self._crowded, self._crowded_since = (run, model), now
+        if self._open_batches.budget.has_room_for(size):
+            if self._starved == (open_batch, model):
+                self._starved = None
+            return self._start(open_batch, shard, index, endpoint, size, now)
+        if self._starved is None:
+            self._starved, self._starved_since = (open_batch, model), now
         return None
 
     def _start(
         self,
-        run: OpenBatch,
+        open_batch: OpenBatch,
         shard: OpenShard,
         index: int,
         endpoint: Endpoint,
@@ -224,29 +224,31 @@ class Dispatcher:
         now: float,
     ) -> Attempt:
         shard.take(index)
-        flight = Attempt(run, shard, index, endpoint, sent_at=now, reserved_bytes=size, tower=self)
-        shard.flights[index] = flight
-        run.in_flight += 1
-        self._flying.add(flight)
-        flight.in_flight_at_send = endpoint.on_start(now)
-        self._held.budget.bytes_held += size
-        self._bytes_left -= len(flight.line.body)
+        attempt = Attempt(
+            open_batch, shard, index, endpoint, sent_at=now, reserved_bytes=size, listener=self
+        )
+        shard.in_flight[index] = attempt
+        open_batch.in_flight += 1
+        self._in_flight.add(attempt)
+        attempt.in_flight_at_send = endpoint.on_start(now)
+        self._open_batches.budget.bytes_held += size
+        self._bytes_left -= len(attempt.line.body)
         fresh, window = shard.fresh, endpoint.window
-        if (fresh == window or not fresh) and run.fresh(shard.model) <= window:
+        if (fresh == window or not fresh) and open_batch.fresh(shard.model) <= window:
             self._wakeups.report_lines_low()
-        return flight
+        return attempt
 
     def _leaves_room(self, endpoint: Endpoint) -> bool:
-        """Say whether the global limit still has room when each waiting endpoint keeps its share.
+        """Return whether the global limit has room left when each waiting endpoint keeps its share.
 
         Without this a slow model could hold every slot while a fast one waits.
         """
-        in_flight_max = self._valves.in_flight_max
-        free = in_flight_max - len(self._flying)
+        in_flight_max = self._limits.in_flight_max
+        free = in_flight_max - len(self._in_flight)
         if free * 2 > in_flight_max:
             return True
         if self._waiting is None:
-            # Once for all that start at this turn, and once more before it is given up.
+            # Computed once for all attempts of this turn, and again before the turn gives up.
             self._waiting = self._waiting_endpoints()
         waiting = self._waiting
         if not waiting or waiting == [endpoint]:
@@ -260,11 +262,11 @@ class Dispatcher:
         return free > reserved or endpoint.limiter.in_flight < share
 
     def _waiting_endpoints(self) -> list[Endpoint]:
-        """Return the endpoints for which there are lines that could be sent, each once."""
+        """Return the endpoints that have lines ready to be sent, each once."""
         waiting = {
             id(shard.endpoint): shard.endpoint
-            for run in self._held.runs.values()
-            for shard in run.shards.values()
+            for open_batch in self._open_batches.by_id.values()
+            for shard in open_batch.shards.values()
             if shard.endpoint is not None
             and shard.fresh
             and shard.state is RUNNING
@@ -272,135 +274,138 @@ class Dispatcher:
         }
         return list(waiting.values())
 
-    # Flying
+    # Sending
 
-    def _fly(self, flight: Attempt) -> None:
-        if not flight.shard.is_quarantined:
+    def _dispatch(self, attempt: Attempt) -> None:
+        if not attempt.shard.is_quarantined:
             try:
-                flight.sending = flight.endpoint.upstream.begin(flight.call, flight)
+                attempt.pending = attempt.endpoint.upstream.begin(attempt.call, attempt)
             except UpstreamFault as fault:
-                flight.land(fault)
+                attempt.finish(fault)
                 return
-            except Exception as error:  # noqa: BLE001 - the edge of a call: a fault in a door must not stop every batch
-                flight.land(self._stray(error))
+            except Exception as error:  # noqa: BLE001 - a bug in one upstream must not stop every batch
+                attempt.finish(self._unexpected_error(error))
                 return
-            if flight.sending is not None:
+            if attempt.pending is not None:
                 return
-        self._carry_by_task(flight, afresh=False)
+        self._send_in_task(attempt, on_new_connection=False)
 
-    def _carry_by_task(self, flight: Attempt, *, afresh: bool) -> None:
-        assert self._carriers is not None, "the dispatcher is not running"
-        flight.task = self._carriers.create_task(
-            self._carry(flight, afresh=afresh), name=f"carrier of {flight.request_id}"
+    def _send_in_task(self, attempt: Attempt, *, on_new_connection: bool) -> None:
+        assert self._tasks is not None, "the dispatcher is not running"
+        attempt.task = self._tasks.create_task(
+            self._send_and_catch(attempt, on_new_connection=on_new_connection),
+            name=f"attempt {attempt.request_id}",
         )
-        flight.task.add_done_callback(flight.on_done)
+        attempt.task.add_done_callback(attempt.on_done)
 
-    async def _carry(self, flight: Attempt, *, afresh: bool) -> Landing:
+    async def _send_and_catch(self, attempt: Attempt, *, on_new_connection: bool) -> AttemptResult:
         try:
-            return await self._send(flight, afresh=afresh)
+            return await self._send(attempt, on_new_connection=on_new_connection)
         except UpstreamFault as fault:
             return fault
         except SandboxDied as error:
             death = error
         except StorageBroken:
             raise
-        except Exception as error:  # noqa: BLE001 - the edge of a call: a fault in a door must not stop every batch
-            return self._stray(error)
-        # Not to be cut: the line stays in flight until the ledger knows of the death.
-        flight.is_fixed = True
-        return await self._quarantine.record_sandbox_death(flight.shard, flight.index, death)
+        except Exception as error:  # noqa: BLE001 - a bug in one upstream must not stop every batch
+            return self._unexpected_error(error)
+        # The line must stay in flight until the ledger has recorded the death.
+        attempt.must_finish = True
+        return await self._quarantine.record_sandbox_death(attempt.shard, attempt.index, death)
 
-    async def _send(self, flight: Attempt, *, afresh: bool) -> Reply | SandboxNotStarted | None:
-        if flight.shard.is_quarantined:
-            return await self._send_alone(flight)
-        upstream = flight.endpoint.upstream
-        if afresh:
-            return await upstream.send_on_new_connection(flight.call)
-        return await upstream.send(flight.call)
+    async def _send(
+        self, attempt: Attempt, *, on_new_connection: bool
+    ) -> Reply | SandboxNotStarted | None:
+        if attempt.shard.is_quarantined:
+            return await self._send_in_sandbox(attempt)
+        upstream = attempt.endpoint.upstream
+        if on_new_connection:
+            return await upstream.send_on_new_connection(attempt.call)
+        return await upstream.send(attempt.call)
 
-    async def _send_alone(self, flight: Attempt) -> Reply | SandboxNotStarted | None:
-        shard = flight.shard
-        if not await self._quarantine.record(shard, flight.index):
+    async def _send_in_sandbox(self, attempt: Attempt) -> Reply | SandboxNotStarted | None:
+        shard = attempt.shard
+        if not await self._quarantine.record(shard, attempt.index):
             return None
         now = asyncio.get_running_loop().time()
-        if shard.state is not RUNNING or now >= flight.run.ends_at:
-            # The ledger took its time: until it answers, the line only waits to be sent.
+        if shard.state is not RUNNING or now >= attempt.open_batch.ends_at:
+            # The shard may have ended while the ledger answered; nothing was sent.
             return None
-        return await self._quarantine.send(shard, flight.call)
+        return await self._quarantine.send(shard, attempt.call)
 
-    def _stray(self, error: Exception) -> ReplyBroken:
-        """Take an error that no upstream should raise for a broken reply, and say so."""
+    def _unexpected_error(self, error: Exception) -> ReplyBroken:
+        """Report an error that no upstream should raise, and treat it as a broken reply."""
         self._observer.on_upstream_crash(error)
         return ReplyBroken(f"The call failed in the gateway itself: {type(error).__name__}.")
 
-    def unanswered(self, flight: Attempt) -> None:
-        """Send a call once more whose connection was closed just as it was written.
+    def on_stale_connection(self, attempt: Attempt) -> None:
+        """Send a call again whose connection was closed just as it was written.
 
-        Where nothing may be sent any more, it lands without a reply.
+        If nothing may be sent any more, the attempt ends as cancelled.
         """
         assert self._loop is not None, "the dispatcher is not running"
         assert self._broken is not None, "the dispatcher is not running"
-        is_over = self._broken.done() or self._loop.time() >= flight.run.ends_at
-        if is_over or flight.shard.state is not RUNNING:
-            flight.land(None)
+        is_over = self._broken.done() or self._loop.time() >= attempt.open_batch.ends_at
+        if is_over or attempt.shard.state is not RUNNING:
+            attempt.finish(None)
             return
-        self._carry_by_task(flight, afresh=True)
+        self._send_in_task(attempt, on_new_connection=True)
 
-    # Landing
+    # Settling
 
-    def landed(self, flight: Attempt, landing: Landing) -> None:
-        """Remember a landing for the next turn."""
-        self._landings.append((flight, landing))
+    def on_finished(self, attempt: Attempt, result: AttemptResult) -> None:
+        """Settle this attempt at the next turn."""
+        self._finished.append((attempt, result))
         self.pump()
 
-    def _take_in(self, now: float) -> None:
-        """Settle what has landed, start a line in the place of each, and tell of it.
+    def _settle_finished(self, now: float) -> None:
+        """Settle finished attempts, start a line in the place of each, and report the outcomes.
 
-        One by one, so that a limit in use is seen to be in use, and may grow.
+        One by one, so that the limiter sees its limit in use, and may raise it.
         """
         self._waiting = None
-        landings = self._landings
-        for _ in range(min(len(landings), LANDINGS_AT_ONCE)):
+        finished = self._finished
+        for _ in range(min(len(finished), SETTLED_PER_TURN)):
             if self._bytes_left <= 0:
                 break
-            flight, landing = landings.popleft()
-            if isinstance(landing, Reply):
-                self._bytes_left -= len(landing.body)
-            outcome = self._settle(flight, landing, now)
+            attempt, result = finished.popleft()
+            if isinstance(result, Reply):
+                self._bytes_left -= len(result.body)
+            outcome = self._settle(attempt, result, now)
             if outcome is not None:
-                end = (flight.endpoint.name, outcome)
-                self._ended[end] = self._ended.get(end, 0) + 1
-            following = self._take(now)
+                end = (attempt.endpoint.name, outcome)
+                self._outcomes[end] = self._outcomes.get(end, 0) + 1
+            following = self._next_attempt(now)
             if following is not None:
-                self._fly(following)
-        for (endpoint, outcome), count in self._ended.items():
+                self._dispatch(following)
+        for (endpoint, outcome), count in self._outcomes.items():
             self._observer.on_attempts(endpoint, outcome, count)
-        self._ended.clear()
+        self._outcomes.clear()
 
-    def _settle(self, flight: Attempt, landing: Landing, now: float) -> str | None:
+    def _settle(self, attempt: Attempt, result: AttemptResult, now: float) -> str | None:
         """Give the line its result or another try; return the outcome of the attempt."""
-        run, shard = flight.run, flight.shard
-        self._flying.discard(flight)
-        run.in_flight -= 1
-        flight.endpoint.limiter.finish()
-        self._held.budget.bytes_held -= flight.reserved_bytes
-        del shard.flights[flight.index]
+        open_batch, shard = attempt.open_batch, attempt.shard
+        self._in_flight.discard(attempt)
+        open_batch.in_flight -= 1
+        attempt.endpoint.limiter.finish()
+        self._open_batches.budget.bytes_held -= attempt.reserved_bytes
+        del shard.in_flight[attempt.index]
         if shard.state is LOST or shard.state is CLOSED:
             self._observer.on_lines_repeated(1)
             return STALE
-        outcome = self._settler.settle(flight, landing, now)
+        outcome = self._settler.settle(attempt, result, now)
         if shard.state is ENDING:
-            self.settle_shard(run, shard)
+            self.settle_shard(open_batch, shard)
         elif shard.state is RETURNING and shard.returns_at_once:
             self._wakeups.work_available.set()
-            run.wake_committer_if_due()
-        elif not run.in_flight:
-            # Whoever took a result was told when it was added; else only the last one matters.
-            run.wake_committer_if_due()
+            open_batch.wake_committer_if_due()
+        elif not open_batch.in_flight:
+            # A result that was added has woken the committer; else only the last attempt matters.
+            open_batch.wake_committer_if_due()
         return outcome
 
-    def settle_shard(self, run: OpenBatch, shard: OpenShard) -> None:
+    def settle_shard(self, open_batch: OpenBatch, shard: OpenShard) -> None:
         """Give an ending shard its end lines once nothing of it is in flight."""
-        if shard.state is ENDING and not shard.flights and shard.undecided:
-            run.add_ends(shard)
-        run.wake_committer_if_due()
+        if shard.state is ENDING and not shard.in_flight and shard.undecided:
+            open_batch.add_end_lines(shard)
+        open_batch.wake_committer_if_due()

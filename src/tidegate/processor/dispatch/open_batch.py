@@ -1,4 +1,4 @@
-"""A batch of which this processor holds shards, and the results that wait for their commit."""
+"""The batches of which this processor holds shards, with the results that wait for a commit."""
 
 import asyncio
 import math
@@ -6,10 +6,13 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from tidegate.domain.batch import Batch, Status
+from tidegate.domain.claim import Claim
 from tidegate.domain.usage import NO_USAGE, Usage
 from tidegate.processor.dispatch.open_shard import ENDING, LOST, RUNNING, OpenShard, OpenShardState
+from tidegate.processor.observer import Observer
 from tidegate.processor.settings import Commits
 from tidegate.processor.wakeups import Wakeups
+from tidegate.processor.write_gate import WriteGate
 from tidegate.wire.results import error_line
 
 CANCELLED = (
@@ -45,17 +48,17 @@ class ResultLine:
         self.is_expired = is_expired
 
 
-# Of the lines that may wait for a commit, the part at which one begins. While it is written others
-# come back: were there no room for them, nothing could be sent until it is done. What is being
-# written waits no more: else, while one batch writes much, others would commit line by line.
-GATHERED_PART = 0.75
+# A commit begins when waiting lines reach this share of their limit. The rest is room for lines
+# that come back while it is written; without it, nothing could be sent until the commit is done.
+# Lines being written do not count as waiting, or other batches would commit line by line meanwhile.
+COMMIT_DUE_SHARE = 0.75
 
 
 @dataclass(slots=True)
 class Budget:
-    """Bytes and lines that this processor answers for: in flight, or not yet committed.
+    """Bounds the bytes in flight or uncommitted, and the uncommitted lines, of one processor.
 
-    `lines_cut` of the lines are in a commit that is being written. Each commit reports room
+    `lines_committing` counts the lines in commits that are being written. Each commit reports room
     to `wakeups`.
     """
 
@@ -64,27 +67,27 @@ class Budget:
     wakeups: Wakeups
     bytes_held: int = 0
     lines_held: int = 0
-    lines_cut: int = 0
+    lines_committing: int = 0
 
     @property
     def is_full_of_lines(self) -> bool:
-        """Say whether so many lines wait for their commit that none may start."""
+        """Whether no line may start, because too many wait for their commit."""
         return self.lines_held >= self.lines_max
 
     @property
     def is_commit_due(self) -> bool:
-        """Say whether so many lines wait that the next commit should not wait for more."""
-        return self.lines_held - self.lines_cut >= self.lines_max * GATHERED_PART
+        """Whether enough lines wait for a commit to begin."""
+        return self.lines_held - self.lines_committing >= self.lines_max * COMMIT_DUE_SHARE
 
-    def committed(self, lines: int, size: int) -> None:
-        """Answer no longer for so many results that were cut, and for their bytes."""
+    def release(self, lines: int, size: int) -> None:
+        """Release the lines and bytes of a commit that has been answered."""
         self.lines_held -= lines
-        self.lines_cut -= lines
+        self.lines_committing -= lines
         self.bytes_held -= size
         self.wakeups.report_room()
 
-    def takes(self, size: int) -> bool:
-        """Say whether a line of this size may start; one that is too large for ever runs alone."""
+    def has_room_for(self, size: int) -> bool:
+        """Return whether a line of this size may start; one larger than the bound runs alone."""
         if self.is_full_of_lines:
             return False
         return self.bytes_held + size <= self.bytes_max or self.bytes_held == 0
@@ -92,17 +95,17 @@ class Budget:
 
 @dataclass(slots=True, eq=False)
 class OpenBatch:
-    """One batch as it is being worked on here.
+    """One batch that this processor works on.
 
-    `batching` is set while the committer lets results gather, to what one commit may hold.
-    Nothing of it is sent from `ends_at` on, its deadline in seconds of the event loop: whatever
-    ends it may only come by a little later, or be held up.
+    `batching` is set while the committer gathers results, to the bounds of one commit. `ends_at` is
+    the deadline in seconds of the event loop: no line is sent after it, even if the batch is ended
+    a little later.
     """
 
     batch: Batch
     budget: Budget
-    entries: list[ResultLine] = field(default_factory=list)
-    entries_bytes: int = 0
+    results: list[ResultLine] = field(default_factory=list)
+    results_bytes: int = 0
     shards: dict[int, OpenShard] = field(default_factory=dict)
     by_model: dict[str, list[OpenShard]] = field(default_factory=dict)
     turn: deque[str] = field(default_factory=deque)
@@ -120,12 +123,12 @@ class OpenBatch:
 
     @property
     def id(self) -> str:
-        """Return the batch's id."""
+        """The batch's id."""
         return self.batch.id
 
     @property
     def is_idle(self) -> bool:
-        """Say whether no result can be expected at once: nothing flies, nothing is about to."""
+        """Whether no result is expected soon: no line is in flight or ready to be sent."""
         return not self.in_flight and not any(
             shard.fresh and shard.state is RUNNING for shard in self.shards.values()
         )
@@ -133,29 +136,29 @@ class OpenBatch:
     def wake_committer_if_due(self) -> None:
         """Wake the committer if there is something for it to do now.
 
-        Asked after each line: while results gather for the next commit, most change nothing.
+        Called after each line, most of which do not make a commit due.
         """
         batching = self.batching
         if batching is None or self.is_commit_due(batching) or self.is_idle:
             self.changed.set()
 
     def is_commit_due(self, commits: Commits) -> bool:
-        """Say whether there are results enough for a commit: of its own, or of all batches here."""
+        """Return whether there are enough results for a commit, of this batch or of all batches."""
         return (
             self.budget.is_commit_due
-            or len(self.entries) >= commits.lines_max
-            or self.entries_bytes >= commits.bytes_max
+            or len(self.results) >= commits.lines_max
+            or self.results_bytes >= commits.bytes_max
         )
 
     def update_deadline(self, now: float) -> None:
-        """Learn when the batch ends, where `now` is the time in Unix seconds, by the ledger."""
+        """Set the deadline; `now` is the ledger's time in Unix seconds."""
         self.ends_at = asyncio.get_running_loop().time() + self.batch.expires_at - now
 
     def open(self, shard: OpenShard) -> None:
-        """Take a shard in. Shards of one model go one after the other, models side by side."""
+        """Add a shard. Shards of one model run one after the other, models concurrently."""
         earlier = self.shards.get(shard.number)
         if earlier is not None:
-            # Our own claim had expired and we took it anew: what the old one sent no longer counts.
+            # Our claim expired and we claimed it again: attempts of the old claim no longer count.
             self.close(earlier, LOST)
         self.shards[shard.number] = shard
         if shard.model not in self.by_model:
@@ -163,7 +166,7 @@ class OpenBatch:
         self.by_model.setdefault(shard.model, []).append(shard)
 
     def close(self, shard: OpenShard, state: OpenShardState) -> None:
-        """Let go of a shard, for whatever reason `state` says; its flights are cut."""
+        """Remove a shard, set its final state, and cancel its attempts."""
         shard.state = state
         if self.shards.get(shard.number) is shard:
             del self.shards[shard.number]
@@ -171,20 +174,20 @@ class OpenBatch:
             if not self.by_model[shard.model]:
                 del self.by_model[shard.model]
                 self.turn.remove(shard.model)
-        shard.cut_flights(asyncio.get_running_loop().time())
+        shard.cancel_attempts_at(asyncio.get_running_loop().time())
         self.changed.set()
 
     def add(self, entry: ResultLine) -> None:
-        """Take a result; it counts against the budget until its commit is answered."""
+        """Add a result; it counts against the budget until its commit is answered."""
         entry.shard.decide(entry.index)
-        self.entries.append(entry)
-        self.entries_bytes += len(entry.line)
+        self.results.append(entry)
+        self.results_bytes += len(entry.line)
         self.budget.bytes_held += len(entry.line)
         self.budget.lines_held += 1
         self.wake_committer_if_due()
 
     def fresh(self, model: str) -> int:
-        """Count the lines of a model that could be sent at once, beside those that run alone."""
+        """Return how many lines of a model could be sent now, not counting quarantined shards."""
         return sum(
             shard.fresh
             for shard in self.by_model.get(model, ())
@@ -193,13 +196,13 @@ class OpenBatch:
 
     @property
     def all_fresh(self) -> int:
-        """Count the lines of all models that could be sent at once."""
+        """How many lines of all models could be sent now."""
         return sum(self.fresh(model) for model in self.by_model)
 
-    def add_ends(self, shard: OpenShard) -> None:
+    def add_end_lines(self, shard: OpenShard) -> None:
         """Give every line without a result its end line."""
         assert shard.state is ENDING, shard.state
-        assert not shard.flights, "a line in flight may still land"
+        assert not shard.in_flight, "a line in flight may still get its result"
         code, message = CANCELLED if self.batch.status is Status.CANCELLING else EXPIRED
         is_expired = code == EXPIRED[0]
         for index in sorted(shard.undecided):
@@ -208,11 +211,56 @@ class OpenBatch:
     def add_error(
         self, shard: OpenShard, index: int, *, code: str, message: str, is_expired: bool = False
     ) -> None:
-        """Give a line an error that no HTTP reply stands behind."""
+        """Give a line an error that did not come from a reply."""
         line = shard.lines[index]
         text = error_line(self.request_id(line.number), line.custom_id, code=code, message=message)
         self.add(ResultLine(shard, index, text, is_error=True, is_expired=is_expired))
 
     def request_id(self, number: int) -> str:
-        """Return the id of a request: the same on every attempt, by whatever processor."""
+        """Return the id of a request: the same on every attempt, in every processor."""
         return f"{self._request_prefix}{number}"
+
+
+class OpenBatches:
+    """The open batches by id and in turn, and their common bounds."""
+
+    def __init__(self, budget: Budget, gate: WriteGate, observer: Observer) -> None:
+        self.budget = budget
+        self.gate = gate
+        self._observer = observer
+        self.by_id: dict[str, OpenBatch] = {}
+        self.turn: deque[OpenBatch] = deque()
+
+    @property
+    def open_shards(self) -> int:
+        """How many shards of all batches are open."""
+        return sum(len(open_batch.shards) for open_batch in self.by_id.values())
+
+    def open(self, batch: Batch, shard: OpenShard) -> OpenBatch:
+        """Add a shard, and its batch if that is not open yet."""
+        open_batch = self.by_id.get(batch.id)
+        if open_batch is not None:
+            if batch.version > open_batch.batch.version:
+                open_batch.batch = batch
+            open_batch.open(shard)
+            return open_batch
+        open_batch = OpenBatch(batch, self.budget, noted_reason=batch.waiting_for)
+        open_batch.open(shard)
+        self.by_id[batch.id] = open_batch
+        self.turn.append(open_batch)
+        return open_batch
+
+    def lose(self, claim: Claim) -> None:
+        """Close a shard that another processor holds now; nothing happens if it is not open."""
+        open_batch = self.by_id.get(claim.unit.batch_id)
+        shard = open_batch.shards.get(claim.unit.number) if open_batch else None
+        if open_batch is not None and shard is not None and shard.claim == claim:
+            self._observer.on_claim_lost("shard")
+            open_batch.close(shard, LOST)
+
+    def drop(self, open_batch: OpenBatch) -> None:
+        """Remove a batch without open shards or uncommitted results."""
+        assert not open_batch.shards, open_batch.id
+        assert not open_batch.results, open_batch.id
+        del self.by_id[open_batch.id]
+        self.turn.remove(open_batch)

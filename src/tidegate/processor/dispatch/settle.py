@@ -1,4 +1,4 @@
-"""From what came back for a line to its result, to another try, and to what its endpoint learns."""
+"""Settles attempts: a line gets its result or another try, and its endpoint is updated."""
 
 import asyncio
 import random
@@ -8,14 +8,14 @@ from tidegate.domain.errors import SandboxNotStarted, TimedOut, UpstreamFault
 from tidegate.domain.retry import OK, AttemptOutcome, Retry
 from tidegate.domain.shard import DEATHS_TO_BLAME
 from tidegate.endpoints.classify import ClassifiedAttempt, classify
-from tidegate.processor.dispatch.attempt import Attempt, Landing
+from tidegate.processor.dispatch.attempt import Attempt, AttemptResult
 from tidegate.processor.dispatch.open_batch import ResultLine
 from tidegate.processor.dispatch.quarantine import Quarantine, SandboxDeath
 from tidegate.upstreams.base import Reply
 
-REFUSALS_OF_AN_ODD_ONE = 3
+REFUSALS_OF_OUTLIER = 3
 
-# Values rather than members: one of them is counted with each line.
+# Values, not members, because one of them is counted with each line.
 _OK: Final = AttemptOutcome.OK.value
 _CANCELLED: Final = AttemptOutcome.CANCELLED.value
 _SANDBOX_DIED: Final = AttemptOutcome.SANDBOX_DIED.value
@@ -29,123 +29,125 @@ class AttemptSettler:
         self._rng = rng
         self._quarantine = quarantine
 
-    def settle(self, flight: Attempt, landing: Landing, now: float) -> str | None:
+    def settle(self, attempt: Attempt, result: AttemptResult, now: float) -> str | None:
         """Give the line its result or another try; return the value of its `AttemptOutcome`.
 
         None if nothing was sent, because no sandbox could be started.
         """
-        match landing:
+        match result:
             case Reply() | UpstreamFault():
-                return self._settle_result(flight, landing, now)
+                return self._settle_result(attempt, result, now)
             case None:
-                flight.shard.put_back(flight.index)
+                attempt.shard.put_back(attempt.index)
                 return _CANCELLED
             case SandboxNotStarted():
-                self._back_off(flight)
+                self._back_off(attempt)
                 return None
             case SandboxDeath():
-                self._on_sandbox_death(flight, landing)
+                self._on_sandbox_death(attempt, result)
                 return _SANDBOX_DIED
 
     # In a sandbox
 
-    def _on_sandbox_death(self, flight: Attempt, death: SandboxDeath) -> None:
-        """Fail a line that killed often enough; else let it wait until all others have gone."""
-        shard, index = flight.shard, flight.index
+    def _on_sandbox_death(self, attempt: Attempt, death: SandboxDeath) -> None:
+        """Fail a line that killed enough processes; else run it again after all others."""
+        shard, index = attempt.shard, attempt.index
         if death.count >= DEATHS_TO_BLAME:
-            self._quarantine.fail_poison_line(flight.run, shard, index)
+            self._quarantine.fail_poison_line(attempt.open_batch, shard, index)
             return
         delay = self._retry.delay(max(1, death.count), self._rng.random())
-        shard.sleep_until(index, asyncio.get_running_loop().time() + delay)
+        shard.retry_at(index, asyncio.get_running_loop().time() + delay)
 
-    def _back_off(self, flight: Attempt) -> None:
-        """Leave a shard alone for a while whose child process could not be started."""
-        shard = flight.shard
-        shard.put_back(flight.index)
+    def _back_off(self, attempt: Attempt) -> None:
+        """Pause a shard whose child process could not be started."""
+        shard = attempt.shard
+        shard.put_back(attempt.index)
         shard.starts_failed += 1
         delay = self._retry.delay(shard.starts_failed, self._rng.random())
-        shard.rests_until = asyncio.get_running_loop().time() + delay
+        shard.paused_until = asyncio.get_running_loop().time() + delay
 
     # By reply or fault
 
-    def _settle_result(self, flight: Attempt, result: Reply | UpstreamFault, now: float) -> str:
-        endpoint, model = flight.endpoint, flight.shard.model
+    def _settle_result(self, attempt: Attempt, result: Reply | UpstreamFault, now: float) -> str:
+        endpoint, model = attempt.endpoint, attempt.shard.model
         found = classify(
             result,
-            flight.request_id,
-            flight.line.custom_id,
+            attempt.request_id,
+            attempt.line.custom_id,
             endpoint=endpoint,
             model=model,
-            sent_at=flight.sent_at,
+            sent_at=attempt.sent_at,
             now=now,
         )
         if found.outcome is OK and isinstance(result, Reply):
-            # By far the most: nothing of what follows would change anything.
-            endpoint.on_served(model, now, len(result.body), flight.in_flight_at_send)
-            self._finish(flight, found)
+            # The common case, for which nothing below has an effect.
+            endpoint.on_served(model, now, len(result.body), attempt.in_flight_at_send)
+            self._finish(attempt, found)
             return _OK
-        is_odd_one = self._is_odd_one(flight, found, result, now)
-        if not (is_odd_one and found.overload):
-            self._tell_endpoint(flight, result, found, now)
-        if self._is_final(flight, found, is_odd_one=is_odd_one):
-            self._finish(flight, found)
+        is_outlier = self._is_outlier(attempt, found, result, now)
+        if not (is_outlier and found.overload):
+            self._update_endpoint(attempt, result, found, now)
+        if self._is_final(attempt, found, is_outlier=is_outlier):
+            self._finish(attempt, found)
         else:
-            self._try_again(flight, found, now)
+            self._try_again(attempt, found, now)
         return found.outcome.value
 
-    def _finish(self, flight: Attempt, found: ClassifiedAttempt) -> None:
-        run, shard = flight.run, flight.shard
-        run.finished[shard.model] = run.finished.get(shard.model, 0) + 1
-        run.add(ResultLine(shard, flight.index, found.line, found.usage, is_error=found.is_error))
+    def _finish(self, attempt: Attempt, found: ClassifiedAttempt) -> None:
+        open_batch, shard = attempt.open_batch, attempt.shard
+        open_batch.finished[shard.model] = open_batch.finished.get(shard.model, 0) + 1
+        open_batch.add(
+            ResultLine(shard, attempt.index, found.line, found.usage, is_error=found.is_error)
+        )
 
-    def _is_odd_one(
-        self, flight: Attempt, found: ClassifiedAttempt, result: Reply | UpstreamFault, now: float
+    def _is_outlier(
+        self, attempt: Attempt, found: ClassifiedAttempt, result: Reply | UpstreamFault, now: float
     ) -> bool:
-        """Return whether the endpoint refuses this line again and again, while it serves others.
+        """Return whether the endpoint refuses this line repeatedly while it serves others.
 
-        Then the refusal says more of the line than of the endpoint: a content filter's 403, a
-        proxy's 504 for one that takes too long, a quota that only this request would break.
+        Then the line causes the refusal, not the endpoint: a content filter's 403, a proxy's 504
+        for one that takes too long, a quota that only this request would exceed.
         """
         if found.outcome is not AttemptOutcome.ENDPOINT_ERROR or not isinstance(result, Reply):
             return False
-        shard, index = flight.shard, flight.index
+        shard, index = attempt.shard, attempt.index
         before = shard.refused_at.get(index)
-        shard.refused_at[index] = flight.sent_at
-        since = flight.endpoint.on_refused((shard.claim.unit, index), now)
+        shard.refused_at[index] = attempt.sent_at
+        since = attempt.endpoint.on_refused((shard.claim.unit, index), now)
         if before is None:
             return False
-        served_others = flight.endpoint.served_at > before
-        # Once it stood out, it still does while nobody else is refused.
-        still_odd = index in shard.refusals and since < before
-        if not served_others and not still_odd:
+        served_others = attempt.endpoint.served_at > before
+        # A line that was an outlier before stays one while no other line is refused.
+        is_still_outlier = index in shard.refusals and since < before
+        if not served_others and not is_still_outlier:
             return False
         shard.refusals[index] = shard.refusals.get(index, 0) + 1
-        return shard.refusals[index] >= REFUSALS_OF_AN_ODD_ONE
+        return shard.refusals[index] >= REFUSALS_OF_OUTLIER
 
-    def _tell_endpoint(
-        self, flight: Attempt, result: Reply | UpstreamFault, found: ClassifiedAttempt, now: float
+    def _update_endpoint(
+        self, attempt: Attempt, result: Reply | UpstreamFault, found: ClassifiedAttempt, now: float
     ) -> None:
-        endpoint = flight.endpoint
+        endpoint = attempt.endpoint
         match found.outcome:
             case AttemptOutcome.OK | AttemptOutcome.LINE_ERROR:
                 endpoint.on_answered()
                 if isinstance(result, TimedOut):
-                    endpoint.limiter.on_overload(flight.sent_at, now)
+                    endpoint.limiter.on_overload(attempt.sent_at, now)
             case AttemptOutcome.ENDPOINT_ERROR if found.overload:
                 endpoint.on_overload(
-                    reason=found.reason, sent_at=flight.sent_at, now=now, after=found.after
+                    reason=found.reason, sent_at=attempt.sent_at, now=now, after=found.after
                 )
             case _:  # ENDPOINT_ERROR or UNKNOWN: no reply or fault is anything else.
-                endpoint.on_sick(
-                    reason=found.reason, sent_at=flight.sent_at, now=now, after=found.after
+                endpoint.on_fault(
+                    reason=found.reason, sent_at=attempt.sent_at, now=now, after=found.after
                 )
 
-    def _is_final(self, flight: Attempt, found: ClassifiedAttempt, *, is_odd_one: bool) -> bool:
-        shard, index = flight.shard, flight.index
+    def _is_final(self, attempt: Attempt, found: ClassifiedAttempt, *, is_outlier: bool) -> bool:
+        shard, index = attempt.shard, attempt.index
         match found.outcome:
             case AttemptOutcome.OK:
                 return True
-            case AttemptOutcome.ENDPOINT_ERROR if is_odd_one and not found.overload:
+            case AttemptOutcome.ENDPOINT_ERROR if is_outlier and not found.overload:
                 shard.unsure[index] = shard.unsure.get(index, 0) + 1
             case AttemptOutcome.ENDPOINT_ERROR:
                 return False
@@ -158,12 +160,12 @@ class AttemptSettler:
             or shard.unsure.get(index, 0) >= self._retry.unsure_max
         )
 
-    def _try_again(self, flight: Attempt, found: ClassifiedAttempt, now: float) -> None:
-        shard, index = flight.shard, flight.index
+    def _try_again(self, attempt: Attempt, found: ClassifiedAttempt, now: float) -> None:
+        shard, index = attempt.shard, attempt.index
         failures = (
             shard.attempts.get(index, 0) + shard.unsure.get(index, 0) + shard.refusals.get(index, 0)
         )
         delay = self._retry.delay(max(1, failures), self._rng.random())
         if found.after is not None:
             delay = max(delay, min(found.after, self._retry.delay_seconds_max))
-        shard.sleep_until(index, now + delay)
+        shard.retry_at(index, now + delay)

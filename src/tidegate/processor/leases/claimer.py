@@ -1,4 +1,4 @@
-"""Which shards this processor claims, and which it gives up for others (PROTOCOL 4)."""
+"""Which shards this processor claims, and which it hands back for others (PROTOCOL 4)."""
 
 import asyncio
 import math
@@ -11,8 +11,7 @@ from tidegate.domain.share import Offer
 from tidegate.endpoints.endpoint import Endpoint
 from tidegate.processor.batches.waiting import WaitingReasons
 from tidegate.processor.context import ProcessorContext
-from tidegate.processor.dispatch.open_batch import OpenBatch
-from tidegate.processor.dispatch.open_batches import OpenBatches
+from tidegate.processor.dispatch.open_batch import OpenBatch, OpenBatches
 from tidegate.processor.dispatch.open_shard import OpenShard, OpenShardState
 from tidegate.processor.dispatch.quarantine import SANDBOX_WAIT_SECONDS
 from tidegate.processor.leases.opener import ShardOpener
@@ -21,14 +20,14 @@ from tidegate.processor.stop_deadline import StopDeadline
 
 ENDING_SHARDS_AT_ONCE = 4
 LINES_AHEAD_SECONDS = 0.5
-# How often to claim again immediately if what was granted waits for a sandbox.
+# How often to claim again immediately if a granted shard waits for a sandbox.
 CLAIMS_AT_ONCE = 20
 TURNS_WITH_ATTEMPTS = 12
 _RATE_WEIGHT = 0.3
 
 
 class Claimer:
-    """Claims shards while lines run low, in the order of shares, and gives up what must wait."""
+    """Claims shards while lines run low, and hands back those that must wait."""
 
     def __init__(
         self,
@@ -47,32 +46,32 @@ class Claimer:
         self._reasons = reasons
         self._stop = stop
         self._measured_at: float | None = None
-        self._gave_way_at: dict[str, float] = {}
+        self._yielded_at: dict[str, float] = {}
 
     async def claim(self, offers: Sequence[Offer]) -> None:
-        """Claim and open what is wanted here of what the ledger offers.
+        """Claim and open the offered shards that are wanted here.
 
-        A granted shard in quarantine for which no sandbox is free goes back, and the next one is
-        claimed immediately: what lies behind it must not wait for a sandbox.
+        A granted shard in quarantine for which no sandbox is free is handed back, and the next one
+        is claimed immediately, so that other shards do not wait for a sandbox.
 
         Raises:
-            StoreUnavailable: the ledger did not answer; what it may have given expires by itself.
+            StoreUnavailable: the ledger did not answer; claims that it may have granted expire.
         """
         for _ in range(CLAIMS_AT_ONCE):
             if not await self._claim_once(offers):
                 return
-            offers = (await self._poller.look()).offers
+            offers = (await self._poller.fetch()).offers
 
     async def _claim_once(self, offers: Sequence[Offer]) -> bool:
-        """Claim what is wanted; return whether some of it went back because no sandbox was free."""
+        """Claim what is wanted; return whether a shard was handed back for want of a sandbox."""
         now = asyncio.get_running_loop().time()
-        offers = self._in_turn(await self._beyond(offers, now))
+        offers = self._put_yielded_last(await self._skip_unusable_models(offers, now))
         ending = {offer.batch_id for offer in offers if offer.ending}
         await self._reasons.note_offered(offers, now)
         slots = self._context.settings.limits.open_shards_max - self._open_batches.open_shards
         wants = self._choose(offers, slots, now)
         if not wants and slots <= 0:
-            self._make_room(offers, now)
+            self._free_slot(offers, now)
         if not wants or self._stop.is_set():
             return False
         granted = await self._context.store.claim_shards(
@@ -81,30 +80,32 @@ class Claimer:
         waiting = await self._opener.open_all(granted, ending)
         if not waiting:
             return False
-        # A batch that gets a sandbox soon comes back soon, before others take it.
+        # If a sandbox will be free soon, offer the shards again soon, before others are claimed.
         soon = self._free_sandbox(waiting)
         wait = self._context.settings.claims.poll_seconds if soon else SANDBOX_WAIT_SECONDS
         await self._context.store.hand_back(waiting, wait_seconds=wait)
         return True
 
-    async def _beyond(self, offers: Sequence[Offer], now: float) -> Sequence[Offer]:
-        """Return these offers; those of other models if a full page has nothing to run here."""
+    async def _skip_unusable_models(self, offers: Sequence[Offer], now: float) -> Sequence[Offer]:
+        """Return these offers; those of other models if a full page has none to run here."""
         skipped: set[str] = set()
-        while len(offers) >= OFFERS_MAX and not any(self._missing(one, now) for one in offers):
+        while len(offers) >= OFFERS_MAX and not any(
+            self._shards_wanted(one, now) for one in offers
+        ):
             skipped |= {offer.model for offer in offers}
-            offers = (await self._poller.look(skipped)).offers
+            offers = (await self._poller.fetch(skipped)).offers
         return offers
 
     def _free_sandbox(self, waiting: Sequence[Claim]) -> bool:
         """Let a batch that had its turn give way to one that has no sandbox.
 
-        Return whether a sandbox is about to be free.
+        Return whether a sandbox will be free soon.
         """
         now = asyncio.get_running_loop().time()
         alone = [
             shard
-            for run in self._open_batches.runs.values()
-            for shard in run.shards.values()
+            for open_batch in self._open_batches.by_id.values()
+            for shard in open_batch.shards.values()
             if shard.is_quarantined
         ]
         if any(shard.is_leaving(now) for shard in alone):
@@ -116,14 +117,14 @@ class Claimer:
         victim = self._longest_turn(running, now)
         if victim is None:
             return False
-        self._give_way(victim, now)
+        self._yield_slot(victim, now)
         return True
 
     # Choosing
 
     def _choose(self, offers: Sequence[Offer], slots: int, now: float) -> list[Want]:
-        """Give every batch one shard before any gets a second, then what each lacks."""
-        missing = [(offer, self._missing(offer, now)) for offer in offers]
+        """Give every batch one shard before any gets a second, then as many as each lacks."""
+        missing = [(offer, self._shards_wanted(offer, now)) for offer in offers]
         limits: dict[tuple[str, str], int] = {}
         for allowed in (1, max((count for _, count in missing), default=0)):
             for offer, count in missing:
@@ -137,7 +138,7 @@ class Claimer:
             for (batch_id, model), limit in limits.items()
         ]
 
-    def _missing(self, offer: Offer, now: float) -> int:
+    def _shards_wanted(self, offer: Offer, now: float) -> int:
         """Return how many shards of the offer are wanted here."""
         if self._opener.lacks_plan(offer.batch_id, now):
             return 0
@@ -146,70 +147,74 @@ class Claimer:
             return min(offer.shards, ENDING_SHARDS_AT_ONCE)
         if endpoint.is_paused(now) or not endpoint.has_part:
             return 0
-        run = self._open_batches.runs.get(offer.batch_id)
-        lines = run.fresh(offer.model) if run else 0
-        wanted = self._ahead(run, offer.model, endpoint)
+        open_batch = self._open_batches.by_id.get(offer.batch_id)
+        lines = open_batch.fresh(offer.model) if open_batch else 0
+        wanted = self._lines_wanted(open_batch, offer.model, endpoint)
         if lines >= wanted:
             return 0
         shard_lines = self._context.settings.planning.shard_lines_max
         return min(offer.shards, math.ceil((wanted - lines) / shard_lines))
 
-    def _ahead(self, run: OpenBatch | None, model: str, endpoint: Endpoint) -> float:
-        """Return how many lines should lie ready: two windows, or half a second at this pace."""
-        rate = run.rate.get(model, 0.0) if run else 0.0
+    def _lines_wanted(self, open_batch: OpenBatch | None, model: str, endpoint: Endpoint) -> float:
+        """Return how many lines should be ready: two windows, or half a second at this pace."""
+        rate = open_batch.rate.get(model, 0.0) if open_batch else 0.0
         return max(2.0 * endpoint.window, rate * LINES_AHEAD_SECONDS)
 
     def measure(self) -> None:
-        """Note the pace of each model of each batch since the last call."""
+        """Measure the pace of each model of each batch since the last call."""
         now = asyncio.get_running_loop().time()
         since, self._measured_at = self._measured_at, now
         if since is None or now <= since:
             return
-        for run in self._open_batches.runs.values():
-            for model in run.by_model:
-                pace = run.finished.pop(model, 0) / (now - since)
-                old = run.rate.get(model, pace)
-                run.rate[model] = old + _RATE_WEIGHT * (pace - old)
+        for open_batch in self._open_batches.by_id.values():
+            for model in open_batch.by_model:
+                pace = open_batch.finished.pop(model, 0) / (now - since)
+                old = open_batch.rate.get(model, pace)
+                open_batch.rate[model] = old + _RATE_WEIGHT * (pace - old)
 
-    # Giving back
+    # Handing back
 
-    def _in_turn(self, offers: Sequence[Offer]) -> list[Offer]:
-        """Put batches that had to give way behind those they gave way to, the latest last."""
-        # One that is still going is not on offer again yet, and would else come back at once.
-        known = {offer.batch_id for offer in offers} | self._open_batches.runs.keys()
-        self._gave_way_at = {
-            batch_id: at for batch_id, at in self._gave_way_at.items() if batch_id in known
+    def _put_yielded_last(self, offers: Sequence[Offer]) -> list[Offer]:
+        """Order the offers of batches that gave way last, the latest at the end."""
+        # A batch that still holds its shard is not on offer yet, and must not be forgotten.
+        known = {offer.batch_id for offer in offers} | self._open_batches.by_id.keys()
+        self._yielded_at = {
+            batch_id: at for batch_id, at in self._yielded_at.items() if batch_id in known
         }
-        return sorted(offers, key=lambda offer: self._gave_way_at.get(offer.batch_id, -math.inf))
+        return sorted(offers, key=lambda offer: self._yielded_at.get(offer.batch_id, -math.inf))
 
-    def _make_room(self, offers: Sequence[Offer], now: float) -> None:
-        """Every slot is taken: give one up where it idles, or where another batch has none.
+    def _free_slot(self, offers: Sequence[Offer], now: float) -> None:
+        """Free a slot of an idle shard, or of one whose turn is over if another batch has none.
 
-        One at a time: the next is chosen when this one has gone, or takes long to.
+        One at a time: the next is chosen when this slot is free, or freeing it takes too long.
         """
         shards = [
-            shard for run in self._open_batches.runs.values() for shard in run.shards.values()
+            shard
+            for open_batch in self._open_batches.by_id.values()
+            for shard in open_batch.shards.values()
         ]
         if any(shard.is_leaving(now) for shard in shards):
             return
         running = [shard for shard in shards if shard.state is OpenShardState.RUNNING]
         victim = self._idle_shard(running, now)
-        if victim is None and any(self._is_left_out(offer, now) for offer in offers):
+        if victim is None and any(self._is_waiting(offer, now) for offer in offers):
             victim = self._longest_turn(running, now)
         if victim is not None:
-            self._give_way(victim, now)
+            self._yield_slot(victim, now)
 
-    def _give_way(self, victim: OpenShard, now: float) -> None:
-        # What flies may land: cut and sent again in its next turn, and cut again, a line that takes
+    def _yield_slot(self, victim: OpenShard, now: float) -> None:
+        # Attempts in flight may finish: if they were cancelled at each turn, a line that takes
         # longer than a turn would never get its result.
         victim.state = OpenShardState.RETURNING
-        victim.gone_by = now + self._context.settings.drain.drain_seconds
+        victim.return_due = now + self._context.settings.drain.drain_seconds
         batch_id = victim.claim.unit.batch_id
-        self._gave_way_at[batch_id] = now
-        self._open_batches.runs[batch_id].changed.set()
+        self._yielded_at[batch_id] = now
+        self._open_batches.by_id[batch_id].changed.set()
 
-    def _is_left_out(self, offer: Offer, now: float) -> bool:
-        return offer.batch_id not in self._open_batches.runs and self._missing(offer, now) > 0
+    def _is_waiting(self, offer: Offer, now: float) -> bool:
+        return (
+            offer.batch_id not in self._open_batches.by_id and self._shards_wanted(offer, now) > 0
+        )
 
     def _idle_shard(self, running: Sequence[OpenShard], now: float) -> OpenShard | None:
         for shard in running:
@@ -220,8 +225,8 @@ class Claimer:
     def _longest_turn(self, running: Sequence[OpenShard], now: float) -> OpenShard | None:
         """Return a shard of a batch that holds several, or the one whose turn is over.
 
-        Attempts are counted here alone: a shard whose lines have used some up stays longer, so
-        that these lines come to their end.
+        Failed attempts are counted only in this processor, so a shard that has some stays longer,
+        until its lines have used up their attempts.
         """
         turn_seconds = self._context.settings.limits.turn_seconds
         several = Counter(shard.claim.unit.batch_id for shard in running)
@@ -238,7 +243,7 @@ class Claimer:
             ripe,
             key=lambda shard: (
                 several[shard.claim.unit.batch_id] <= 1,
-                len(shard.flights),
+                len(shard.in_flight),
                 shard.opened_at,
             ),
         )

@@ -1,18 +1,18 @@
-"""What time it is by the ledger's clock, which alone judges deadlines (PROTOCOL 2 and 14)."""
+"""The time by the ledger's clock, which alone decides deadlines (PROTOCOL 2 and 14)."""
 
 import math
 from collections import deque
 
-# A clock that is set by less than an answer takes contradicts none: so many answers later it shows.
+# Old answers are dropped, because setting a clock by a little contradicts none of them.
 ANSWERS_KEPT = 8
 
 
 class LedgerClock:
-    """Learns from the ledger's answers how far its clock is from the event loop's.
+    """Estimates the ledger's clock from its answers.
 
-    An answer says what the ledger's clock showed at some moment between question and answer, so the
-    time is known within bounds: the last `ANSWERS_KEPT` narrow them, but for those that the latest
-    contradicts (the clock was set, or this machine slept). All arguments but the ledger's `instant`
+    An answer holds the ledger's time at some moment between question and answer, so the time is
+    known within bounds. The last `ANSWERS_KEPT` answers narrow them, except those that contradict
+    the latest (the clock was set, or this machine slept). All arguments but the ledger's `instant`
     are seconds of the event loop. Before the first answer nothing is known.
     """
 
@@ -21,8 +21,8 @@ class LedgerClock:
         self._ahead_min = -math.inf
         self._ahead_max = math.inf
 
-    def hear(self, instant: float, *, asked_at: float, answered_at: float) -> None:
-        """Take in that the ledger's clock showed `instant` at some moment between these two."""
+    def record(self, instant: float, *, asked_at: float, answered_at: float) -> None:
+        """Record that the ledger's clock showed `instant` at some moment between these two."""
         assert asked_at <= answered_at, (asked_at, answered_at)
         self._answers.appendleft((instant - answered_at, instant - asked_at))
         self._ahead_min, self._ahead_max = -math.inf, math.inf
@@ -33,9 +33,9 @@ class LedgerClock:
             self._ahead_min, self._ahead_max = narrowed
 
     def at_least(self, now: float) -> float:
-        """Return an instant that the ledger's clock has reached: what is due by it may end."""
+        """Return an instant that the ledger's clock has reached: a batch due by it may end."""
         return now + self._ahead_min
 
     def at_most(self, now: float) -> float:
-        """Return an instant that it has not passed: what is open by it may still be sent."""
+        """Return an instant that it has not passed: a batch open by it may still be sent."""
         return now + self._ahead_max

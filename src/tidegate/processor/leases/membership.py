@@ -1,4 +1,4 @@
-"""How many processors there are, and which of them this one is: the shares of common limits."""
+"""Membership of this processor, which decides its share of common limits."""
 
 import asyncio
 from contextlib import suppress
@@ -9,11 +9,11 @@ from tidegate.processor.context import ProcessorContext
 
 
 class Membership:
-    """Counts the members, and gives every endpoint this processor's part of its limit.
+    """Keeps this processor a member, and sets its part of every endpoint's limit.
 
-    Whoever joins is counted before it claims anything; the others make room within one poll, as
-    what they have in flight lands. Who dies is counted for one lease more; who leaves, no more.
-    One that takes no part sends nothing, so it needs no part of any limit, and is never counted.
+    A processor is a member before it claims anything; the others reduce their parts within one
+    poll, as attempts in flight finish. A dead processor stays a member for one lease; one that
+    leaves does not. A processor with `ends_only` sends nothing, so it is never a member.
     """
 
     def __init__(self, context: ProcessorContext) -> None:
@@ -24,7 +24,7 @@ class Membership:
             self._counted.set()
 
     def lacks(self, poll: Poll) -> bool:
-        """Return whether this processor should be a member, and is none."""
+        """Return whether this processor should be a member, but is not."""
         return self._takes_part and poll.rank is None
 
     async def join(self) -> None:
@@ -32,29 +32,29 @@ class Membership:
 
         Raises:
             StoreUnavailable: the ledger did not answer.
-            StorageFull: there is no room to be recorded.
+            StorageFull: there is no room for the record.
         """
         await self._context.store.renew_membership(
             self._context.owner, lease_seconds=self._context.settings.claims.lease_seconds
         )
 
     def update(self, poll: Poll) -> None:
-        """Take our part of every limit."""
+        """Set our part of every limit."""
         if self._takes_part and poll.rank is not None:
             now = asyncio.get_running_loop().time()
             self._context.routes.share(rank=poll.rank, count=poll.members, now=now)
             self._counted.set()
 
     async def wait_until_member(self) -> None:
-        """Return once we were counted, or gave up."""
+        """Wait until this processor is a member, or `give_up` was called."""
         await self._counted.wait()
 
     def give_up(self) -> None:
-        """Let nobody wait any longer: nothing will be claimed."""
+        """End every wait for membership, because nothing will be claimed."""
         self._counted.set()
 
     async def leave(self) -> None:
-        """Be counted no more. Without an answer, the lease sees to it."""
+        """End the membership. If the ledger does not answer, it expires with the lease."""
         if not self._takes_part:
             return
         with suppress(StoreUnavailable, StorageFull):

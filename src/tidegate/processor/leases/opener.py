@@ -1,4 +1,4 @@
-"""Claimed shards become open shards: their lines are read, and they join their batch."""
+"""Opens claimed shards: reads their lines and adds them to their batch."""
 
 import asyncio
 import math
@@ -11,8 +11,7 @@ from tidegate.domain.ledger.values import ClaimedShard, ClaimedShards
 from tidegate.processor.committer import Committers
 from tidegate.processor.context import ProcessorContext
 from tidegate.processor.dispatch.dispatcher import Dispatcher
-from tidegate.processor.dispatch.open_batch import OpenBatch
-from tidegate.processor.dispatch.open_batches import OpenBatches
+from tidegate.processor.dispatch.open_batch import OpenBatch, OpenBatches
 from tidegate.processor.dispatch.open_shard import OpenShard, OpenShardState
 from tidegate.processor.dispatch.quarantine import Quarantine
 from tidegate.processor.leases.ledger_clock import LedgerClock
@@ -21,13 +20,13 @@ from tidegate.processor.stop_deadline import StopDeadline
 from tidegate.wire.plan_format import unpack_all
 
 MISSING_PLAN_SECONDS = 30.0
-PLAN_MISSING = "the plan of this batch can't be read: its operator has to restore it"
+PLAN_MISSING = "the plan of this batch can't be read: the operator has to restore it"
 
 
 class ShardOpener:
     """Opens the shards that the ledger granted."""
 
-    def __init__(  # noqa: PLR0913 -- what an open shard touches, given once
+    def __init__(  # noqa: PLR0913 -- its collaborators, given once
         self,
         context: ProcessorContext,
         *,
@@ -47,52 +46,52 @@ class ShardOpener:
         self._renewer = renewer
         self._ledger_clock = ledger_clock
         self._stop = stop
-        self._planless_until: dict[str, float] = {}
+        self._plan_missing_until: dict[str, float] = {}
 
     def lacks_plan(self, batch_id: str, now: float) -> bool:
-        """Return whether the plan of a batch could not be read lately."""
-        return now < self._planless_until.get(batch_id, -math.inf)
+        """Return whether the plan of a batch could not be read a short time ago."""
+        return now < self._plan_missing_until.get(batch_id, -math.inf)
 
     async def open_all(
         self, granted: Sequence[ClaimedShards], ending: Collection[str]
     ) -> list[Claim]:
-        """Open what was granted; return the claims for which no sandbox is free.
+        """Open the granted shards; return the claims for which no sandbox is free.
 
-        `ending` are the batches of which the ledger says that they are cancelled or expired. What
-        can't be opened is not renewed, so that other processors get it.
+        `ending` are the batches that are cancelled or expired by the ledger. The claim of a shard
+        that can't be opened is not renewed, so that other processors get it.
 
         Raises:
-            StorageFull: a plan could not be read for now; what is not open was handed back.
+            StorageFull: a plan can't be read now; every shard that is not open was handed back.
         """
-        waiting = [(claimed.batch, held) for claimed in granted for held in claimed.shards]
+        waiting = [(one.batch, claimed) for one in granted for claimed in one.shards]
         without_sandbox: list[Claim] = []
-        self._renewer.add([held.claim for _, held in waiting])
+        self._renewer.add([claimed.claim for _, claimed in waiting])
         try:
             while waiting:
-                batch, held = waiting[0]
+                batch, claimed = waiting[0]
                 self._context.observer.on_claim("shard")
                 is_over = self._is_over(batch, ending)
-                if self._needs_sandbox(held, is_over=is_over) and self._quarantine.room <= 0:
-                    self._renewer.remove(held.claim)
-                    without_sandbox.append(held.claim)
+                if self._needs_sandbox(claimed, is_over=is_over) and self._quarantine.room <= 0:
+                    self._renewer.remove(claimed.claim)
+                    without_sandbox.append(claimed.claim)
                 else:
-                    await self._open(batch, held, ending)
+                    await self._open(batch, claimed, ending)
                 waiting.pop(0)
         except StorageFull:
-            # Too many open files, as a rule. Left to expire, each would count as lost by a crash.
-            over = [*without_sandbox, *(held.claim for _, held in waiting)]
+            # Usually too many open files. An expired claim would count as lost by a crash.
+            over = [*without_sandbox, *(claimed.claim for _, claimed in waiting)]
             await self._context.store.hand_back(over)
             raise
         finally:
-            for _, held in waiting:
-                self._renewer.remove(held.claim)
+            for _, claimed in waiting:
+                self._renewer.remove(claimed.claim)
         return without_sandbox
 
-    def _needs_sandbox(self, held: ClaimedShard, *, is_over: bool) -> bool:
+    def _needs_sandbox(self, claimed: ClaimedShard, *, is_over: bool) -> bool:
         """Return whether its lines are to be sent one at a time, each in a sandbox."""
-        if not held.shard.is_quarantined or self._stop.is_set() or is_over:
+        if not claimed.shard.is_quarantined or self._stop.is_set() or is_over:
             return False
-        return self._context.routes.find(held.shard.plan.model) is not None
+        return self._context.routes.find(claimed.shard.plan.model) is not None
 
     async def _open(self, batch: Batch, claimed: ClaimedShard, ending: Collection[str]) -> None:
         plan = claimed.shard.plan
@@ -101,63 +100,63 @@ class ShardOpener:
         try:
             data = await self._context.blobs.read(batch.plan_blob, plan.offset, plan.length)
         except BlobMissing:
-            await self._give_back(batch, claimed)
+            await self._hand_back_planless(batch, claimed)
             return
         loop = asyncio.get_running_loop()
         endpoint = self._context.routes.find(plan.model)
         shard = OpenShard(claimed, list(unpack_all(data)), endpoint=endpoint, opened_at=loop.time())
-        is_new = batch.id not in self._open_batches.runs
-        run = self._open_batches.open(batch, shard)
+        is_new = batch.id not in self._open_batches.by_id
+        open_batch = self._open_batches.open(batch, shard)
         if is_new:
-            self._committers.start(run)
-        run.update_deadline(self._ledger_clock.at_most(loop.time()))
+            self._committers.start(open_batch)
+        open_batch.update_deadline(self._ledger_clock.at_most(loop.time()))
         if self._stop.is_set():
             shard.state = OpenShardState.RETURNING
         elif self._is_over(batch, ending):
             shard.state = OpenShardState.ENDING
-            self._dispatcher.settle_shard(run, shard)
+            self._dispatcher.settle_shard(open_batch, shard)
         elif endpoint is None:
-            reject_all(run, shard)
+            reject_all(open_batch, shard)
         elif shard.is_quarantined:
-            self._quarantine_shard(run, shard)
+            self._quarantine_shard(open_batch, shard)
         self._dispatcher.pump()
 
-    def _quarantine_shard(self, run: OpenBatch, shard: OpenShard) -> None:
+    def _quarantine_shard(self, open_batch: OpenBatch, shard: OpenShard) -> None:
         """Run the lines of a shard one at a time, if a sandbox is still free for it."""
         if self._quarantine.room > 0:
             self._quarantine.admit(shard)
-            self._quarantine.fail_known_poison_lines(run, shard)
+            self._quarantine.fail_known_poison_lines(open_batch, shard)
         else:
             shard.state = OpenShardState.RETURNING
 
     def _is_over(self, batch: Batch, ending: Collection[str]) -> bool:
-        # If the ledger says so, what we know of its clock may still be behind: what was claimed to
-        # be ended would be handed back for want of room, and claimed again immediately.
+        # Our estimate of the ledger's clock may be behind its own answer. Then a shard that was
+        # claimed to be ended would be handed back, and claimed again immediately.
         if batch.is_cancelling or batch.id in ending:
             return True
         now = asyncio.get_running_loop().time()
         return self._ledger_clock.at_least(now) >= batch.expires_at
 
-    async def _give_back(self, batch: Batch, claimed: ClaimedShard) -> None:
-        # Either the batch ended while we looked (then the claim is void), or the plan is gone: then
-        # its lines wait until the blob is restored, and must not be claimed in a tight loop. What
-        # has to be ended is on offer again immediately, so that we have to remember it ourselves.
+    async def _hand_back_planless(self, batch: Batch, claimed: ClaimedShard) -> None:
+        # Either the batch ended meanwhile (then the claim is void), or the plan is gone: its lines
+        # wait until the blob is restored, and must not be claimed in a tight loop. A batch that has
+        # to be ended is on offer again immediately, so this processor has to remember it.
         now = asyncio.get_running_loop().time()
-        waits = {key: until for key, until in self._planless_until.items() if until > now}
-        self._planless_until = {**waits, batch.id: now + MISSING_PLAN_SECONDS}
+        waits = {key: until for key, until in self._plan_missing_until.items() if until > now}
+        self._plan_missing_until = {**waits, batch.id: now + MISSING_PLAN_SECONDS}
         self._renewer.remove(claimed.claim)
         self._context.observer.on_plan_missing(batch)
         await self._context.store.hand_back([claimed.claim], wait_seconds=MISSING_PLAN_SECONDS)
         await self._context.store.note_waiting(batch.id, PLAN_MISSING)
 
 
-def reject_all(run: OpenBatch, shard: OpenShard) -> None:
+def reject_all(open_batch: OpenBatch, shard: OpenShard) -> None:
     """Give every open line of a shard the error that no upstream serves its model."""
     for index in sorted(shard.undecided):
-        run.add_error(
+        open_batch.add_error(
             shard,
             index,
             code="model_not_found",
             message=f"The model '{shard.model}' is not served by any configured upstream.",
         )
-    shard.forget_waiting()
+    shard.drop_waiting()

@@ -1,12 +1,11 @@
-"""Shards that go back to the ledger before all their lines are done."""
+"""Hands back shards before all their lines are done."""
 
 import asyncio
 
 from tidegate.processor.context import ProcessorContext
-from tidegate.processor.dispatch.open_batches import OpenBatches
+from tidegate.processor.dispatch.open_batch import OpenBatches
 from tidegate.processor.dispatch.open_shard import OpenShard, OpenShardState
 from tidegate.processor.leases.renewer import LeaseRenewer
-from tidegate.processor.retrying import retry_until_answered
 from tidegate.processor.write_gate import WriteGate
 from tidegate.pubsub.base import WORK
 
@@ -26,32 +25,32 @@ class ShardReturner:
         self._renewer = renewer
         self._gate = gate
 
-    def return_all(self, cut_at: float) -> None:
-        """Send nothing more of any batch; what is in flight has until `cut_at` to land."""
-        for run in self._open_batches.runs.values():
-            for shard in run.shards.values():
+    def return_all(self, deadline: float) -> None:
+        """Send nothing more of any batch; cancel attempts in flight at `deadline`."""
+        for open_batch in self._open_batches.by_id.values():
+            for shard in open_batch.shards.values():
                 if shard.state is OpenShardState.RUNNING:
                     shard.state = OpenShardState.RETURNING
-                shard.cut_flights(cut_at)
-            run.changed.set()
+                shard.cancel_attempts_at(deadline)
+            open_batch.changed.set()
 
     def return_unserved(self) -> None:
-        """Let others run the lines of endpoints of whose limit no part is ours."""
-        for run in self._open_batches.runs.values():
-            for shard in run.shards.values():
+        """Return the shards of endpoints of whose limit this processor has no part."""
+        for open_batch in self._open_batches.by_id.values():
+            for shard in open_batch.shards.values():
                 served = shard.endpoint is None or shard.endpoint.has_part
                 if shard.state is OpenShardState.RUNNING and not served:
                     shard.state = OpenShardState.RETURNING
-                    run.changed.set()
+                    open_batch.changed.set()
 
     async def hand_back(self) -> None:
-        """Hand back the shards of which nothing is in flight and everything is committed."""
-        for run in list(self._open_batches.runs.values()):
-            for shard in list(run.shards.values()):
+        """Hand back the returning shards whose results are all committed."""
+        for open_batch in list(self._open_batches.by_id.values()):
+            for shard in list(open_batch.shards.values()):
                 if shard.state is OpenShardState.RETURNING and shard.is_settled:
-                    run.close(shard, OpenShardState.CLOSED)
+                    open_batch.close(shard, OpenShardState.CLOSED)
                     await self._return(shard)
-                    # Only now: a claim that expires meanwhile would count as lost by a crash.
+                    # Not earlier: a claim that expires meanwhile would count as a crash.
                     self._renewer.remove(shard.claim)
                     self._context.pubsub.publish(WORK)
 
@@ -60,9 +59,9 @@ class ShardReturner:
         wait = endpoint.pause_left(asyncio.get_running_loop().time()) if endpoint else 0.0
 
         async def ask() -> None:
-            # The shard loop waits here as long as the ledger refuses: it is not dead-locked, and
-            # what it holds besides must not expire.
+            # The shard loop waits here until the ledger answers. It is not deadlocked, and its
+            # other claims must not expire.
             self._renewer.mark_progress()
             await self._context.store.hand_back([shard.claim], wait_seconds=wait)
 
-        await retry_until_answered(ask, self._context.rng, self._gate)
+        await self._gate.retry_until_answered(ask)

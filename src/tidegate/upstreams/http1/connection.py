@@ -194,7 +194,7 @@ class Connection:
             receiver.on_reply(fault)
 
     def close(self) -> None:
-        """Close immediately. Twice is harmless."""
+        """Close immediately. May be called twice."""
         self.due = math.inf
         self._unsent = None
         if self._transport is not None:
@@ -262,7 +262,7 @@ class Connection:
     def _read_fast(self, data: bytes) -> Reply | None:
         """Return the reply if the fast parser can read it; otherwise prepare the full parser."""
         assert self._call is not None, "a reply without a request"
-        # A reply to HEAD has no body, whatever its headers say.
+        # A reply to HEAD has no body, even if its headers announce one.
         reply = self._fast_parser.read(data) if self._call.method != "HEAD" else None
         if reply is None:
             self._reader = HeadReader(self._settings.limits)

@@ -14,7 +14,7 @@ from tidegate.upstreams.settings import Limits
 LINES_KEPT_MAX = 256  # Header lines remembered: most are the same in each reply.
 
 _HEAD_END: Final = b"\r\n\r\n"
-# 204 and 304 have no body whatever their headers say.
+# 204 and 304 have no body, even if their headers announce one.
 _START = re.compile(rb"HTTP/1\.1 (?!204|304)([2-5][0-9][0-9]) [A-Za-z0-9 '-]*")
 _LINE = re.compile(rb"([a-zA-Z][a-zA-Z0-9-]*): ?([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)")
 _LENGTH_DIGITS_MAX: Final = 15

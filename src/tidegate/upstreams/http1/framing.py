@@ -141,7 +141,7 @@ class HeadReader:
             self._parser.feed_data(piece)
         except httptools.HttpParserUpgrade as exc:
             self._check_count()
-            raise ReplyBroken("The upstream switched to another protocol; nobody asked.") from exc
+            raise ReplyBroken("The upstream switched to another protocol unasked.") from exc
         except httptools.HttpParserError as exc:
             self._check_count()
             if len(self._start) < _VERSION_BYTES:
@@ -173,7 +173,7 @@ def _apply_keep_alive(head: Head) -> None:
     said = _KEEP_ALIVE.search(head.headers["keep-alive"])
     if said is None:
         return
-    # The server's time began when it sent the reply, so it ends before ours.
+    # The server's time began when it sent the reply, so it ends before our own.
     head.kept_seconds = int(said[1]) - KEEP_ALIVE_MARGIN_SECONDS
     if head.kept_seconds <= 0:
         head.keeps_alive = False

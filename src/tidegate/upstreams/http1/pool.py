@@ -94,7 +94,7 @@ class Pool:
             has_waited = True
 
     async def aclose(self) -> None:
-        """Close every connection and wait until each is gone. Twice is harmless."""
+        """Close every connection and wait until each is gone. May be called twice."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()

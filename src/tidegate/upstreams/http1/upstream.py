@@ -55,7 +55,7 @@ class HttpUpstream(Upstream):
 
     @override
     async def send(self, call: Call) -> Reply:
-        """Send a call and read its whole reply, whatever its status.
+        """Send a call and read its whole reply, of any status.
 
         The server may close a connection that was used before while the call is being written. If
         so, and no byte of a reply came, the call is sent once more on a new connection; the server
@@ -100,7 +100,7 @@ class HttpUpstream(Upstream):
 
     @override
     async def aclose(self) -> None:
-        """Close every connection; calls under way end with ReplyBroken. Twice is harmless."""
+        """Close every connection; calls under way end with ReplyBroken. May be called twice."""
         await self._pool.aclose()
 
 

@@ -42,7 +42,7 @@ def make_context(settings: TlsSettings) -> ssl.SSLContext:
 
 
 def fingerprint(settings: TlsSettings) -> Fingerprint:
-    """Return a value that changes when a file is replaced; None stands for a missing file."""
+    """Return a value that changes when a file is replaced; None if it is missing."""
     found: list[tuple[int, int, int] | None] = []
     for path in (settings.ca_file, settings.cert_file, settings.key_file):
         try:
