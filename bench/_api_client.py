@@ -16,7 +16,7 @@ _LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 
 
 @dataclass(frozen=True)
-class Heard:
+class Measured:
     """The latency of every request in milliseconds, and what the client itself spent."""
 
     latencies_ms: Sequence[float]
@@ -80,7 +80,7 @@ def ask_again_and_again(
     pause_seconds: float,
     seconds_max: float,
     go_on: Callable[[bytes], bool] = lambda _: True,
-) -> Heard:
+) -> Measured:
     """Send the next request of a connection `pause_seconds` after its last reply.
 
     It ends at `seconds_max`, or with the first reply that `go_on` is false of: that one does not
@@ -108,7 +108,7 @@ def _loop(
     pause_seconds: float,
     seconds_max: float,
     go_on: Callable[[bytes], bool],
-) -> Heard:
+) -> Measured:
     latencies: list[float] = []
     began, cpu = time.perf_counter(), time.process_time()
     with selectors.DefaultSelector() as selector:
@@ -131,7 +131,7 @@ def _loop(
     if not going:
         latencies.pop()
     spent = 1e6 * (time.process_time() - cpu)
-    return Heard(latencies, time.perf_counter() - began, spent)
+    return Measured(latencies, time.perf_counter() - began, spent)
 
 
 def _patience(lines: Sequence[_Line], end: float) -> float:

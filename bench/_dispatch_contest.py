@@ -120,7 +120,5 @@ def _run(command: list[str], arena: Arena, extra: Mapping[str, str]) -> Cost:
         )
     cost = Cost(**json.loads(done.stdout.splitlines()[-1]))
     if arena.plain.requests() - asked != cost.requests:
-        raise SystemExit(
-            f"{command[0]} did not send the {cost.requests} requests that it tells of."
-        )
+        raise SystemExit(f"{command[0]} did not send the {cost.requests} requests that it reports.")
     return cost

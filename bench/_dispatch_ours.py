@@ -159,20 +159,20 @@ def upload(server: Serving, job: Job) -> str:
     """Store the lines of a job; return the file's id."""
     with job.path.open("rb") as data:
         form = {"file": ("in", data)}
-        file = _told(server.api.post("/files", data={"purpose": "batch"}, files=form))
+        file = _reply_json(server.api.post("/files", data={"purpose": "batch"}, files=form))
     return str(file["id"])
 
 
 def create(server: Serving, file_id: str) -> dict[str, object]:
-    """Create a batch over a file; return it as it is told at once."""
+    """Create a batch over a file; return it as the reply shows it."""
     endpoint = "/v1/chat/completions"
     order = {"input_file_id": file_id, "endpoint": endpoint, "completion_window": "24h"}
-    return _told(server.api.post("/batches", json=order))
+    return _reply_json(server.api.post("/batches", json=order))
 
 
 def wait_for_the_end(server: Serving, batch_id: str) -> None:
     """Return once a batch has completed; anything else that may become of it ends the program."""
-    batch = _told(server.api.get(f"/batches/{batch_id}"))
+    batch = _reply_json(server.api.get(f"/batches/{batch_id}"))
     batch = wait(server, batch, ENDED, DISPATCH_POLL_SECONDS)
     if batch["status"] != "completed":
         raise SystemExit(f"The batch did not complete: {batch}")
@@ -187,7 +187,7 @@ def wait(
         if time.monotonic() > end:
             raise SystemExit(f"The batch did not get on in {JOB_SECONDS_MAX:.0f} s: {batch}")
         time.sleep(poll_seconds)
-        batch = _told(server.api.get(f"/batches/{batch['id']}"))
+        batch = _reply_json(server.api.get(f"/batches/{batch['id']}"))
     return batch
 
 
@@ -207,9 +207,9 @@ def check(server: Serving, batch: dict[str, object], job: Job) -> None:
         raise SystemExit(f"{lines} results of {len(names)} lines, {job.lines} were asked for.")
 
 
-def _told(reply: httpx.Response) -> dict[str, object]:
+def _reply_json(reply: httpx.Response) -> dict[str, object]:
     if reply.is_error:
         raise SystemExit(f"{reply.request.url} answered {reply.status_code}: {reply.text}")
-    told = json.loads(reply.content)
-    assert isinstance(told, dict)
-    return told
+    fields = json.loads(reply.content)
+    assert isinstance(fields, dict)
+    return fields

@@ -1,4 +1,4 @@
-"""Where the CPU of our process goes while it dispatches: a flame graph and tables."""
+"""What our process spends CPU on while it dispatches: a flame graph and tables."""
 
 import statistics
 import sys

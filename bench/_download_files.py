@@ -16,13 +16,13 @@ from tidegate.wiring.context import Ports, open_ports
 
 OWNER, TENANT, MODEL = "bench", "default", "m"
 LEASE_SECONDS = 600.0
-# So many commits wait for one flush of the ledger together.
+# This many commits wait for one flush of the ledger together.
 COMMITS_AT_ONCE = 100
 
 
 @dataclass(frozen=True)
 class Output:
-    """A file of results: what one batch wrote in so many commits, its processors in turn."""
+    """A file of results: what one batch wrote in a number of commits, its processors in turn."""
 
     file_id: str
     batch_id: str

@@ -20,7 +20,7 @@ SETTLE_SECONDS = 60.0
 
 @dataclass
 class Attempt:
-    """One upload and the batch made of it, as far as its user heard of them."""
+    """One upload and the batch made of it, as far as its user received their replies."""
 
     key: str
     names: list[str]
@@ -111,12 +111,12 @@ class _Restarts:
                 lost += 1
         failed = self._results(user, attempts, batches)
         findings = self._findings
-        told = {attempt.key for attempt in attempts if attempt.batch_id is not None}
+        acknowledged = {attempt.key for attempt in attempts if attempt.batch_id is not None}
         findings.figures |= {
             "kills": self._rounds,
             "files_acknowledged": sum(attempt.file_id is not None for attempt in attempts),
             "batches_acknowledged": sum(attempt.batch_id is not None for attempt in attempts),
-            "batches_whole_though_not_acknowledged": len(batches.keys() - told),
+            "batches_whole_though_not_acknowledged": len(batches.keys() - acknowledged),
             "acknowledged_lost": lost,
             "batches_failed_by_restart": failed,
         }

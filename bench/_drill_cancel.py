@@ -62,6 +62,6 @@ def _cancel_one(here: World, user: User, findings: Findings, prefix: str, lines:
     say("x", f"{lines} lines in flight, cancelled after {seconds:.2f} s")
     reading = findings.read(user, ended, names)
     findings.expect(ended.status == "cancelled", f"{ended.id} is {ended.status}")
-    strange = reading.codes.keys() - {"batch_cancelled"}
-    findings.expect(not strange, f"{ended.id} has lines that ended by {sorted(strange)}")
+    unexpected = reading.codes.keys() - {"batch_cancelled"}
+    findings.expect(not unexpected, f"{ended.id} has lines that ended by {sorted(unexpected)}")
     return seconds

@@ -89,13 +89,13 @@ class Child:
 
         def is_there() -> bool:
             if self.process.poll() is not None and not lines():
-                raise DrillFailed(f"A process ended at its start: {self.told()}")
+                raise DrillFailed(f"A process ended at its start: {self.log_text()}")
             return any(line.endswith("\n") for line in lines())
 
-        wait_until(is_there, START_SECONDS_MAX, f"'{text}' in {self.log.name}: {self.told()}")
+        wait_until(is_there, START_SECONDS_MAX, f"'{text}' in {self.log.name}: {self.log_text()}")
         return lines()[0].rstrip("\n")
 
-    def told(self) -> str:
+    def log_text(self) -> str:
         """Return the last lines of its output."""
         return " / ".join(self.log.read_text(errors="replace").splitlines()[-TOLD_LINES:])
 
@@ -126,14 +126,16 @@ class Children:
             child.process.wait(STOP_SECONDS_MAX)
 
     def check(self) -> None:
-        """Prove that whatever we did not end is alive.
+        """Prove that every child we did not end is alive.
 
         Raises:
             DrillFailed: a process ended by itself.
         """
         for child in self._all:
             if not child.is_alive and not child.was_ended:
-                raise DrillFailed(f"A process ended by itself ({child.log.name}): {child.told()}")
+                raise DrillFailed(
+                    f"A process ended by itself ({child.log.name}): {child.log_text()}"
+                )
 
     def start(
         self,
@@ -170,5 +172,5 @@ class Children:
         """
         child = self.start(name, command)
         child.was_ended = True
-        wait_until(lambda: not child.is_alive, seconds, f"the end of {name}: {child.told()}")
+        wait_until(lambda: not child.is_alive, seconds, f"the end of {name}: {child.log_text()}")
         return child

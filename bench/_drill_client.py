@@ -28,14 +28,14 @@ class Batch:
         return self.status in ENDED
 
 
-def _batch(told: Mapping[str, object]) -> Batch:
-    counts, metadata = told["request_counts"], told["metadata"] or {}
+def _batch(reply_json: Mapping[str, object]) -> Batch:
+    counts, metadata = reply_json["request_counts"], reply_json["metadata"] or {}
     assert isinstance(counts, dict)
     assert isinstance(metadata, dict)
-    output, errors = told["output_file_id"], told["error_file_id"]
+    output, errors = reply_json["output_file_id"], reply_json["error_file_id"]
     return Batch(
-        id=str(told["id"]),
-        status=str(told["status"]),
+        id=str(reply_json["id"]),
+        status=str(reply_json["status"]),
         total=int(counts["total"]),
         completed=int(counts["completed"]),
         failed=int(counts["failed"]),
@@ -129,9 +129,9 @@ class User:
 
 
 def _told(reply: httpx.Response) -> Mapping[str, object]:
-    told = reply.raise_for_status().json()
-    assert isinstance(told, dict)
-    return told
+    reply_json = reply.raise_for_status().json()
+    assert isinstance(reply_json, dict)
+    return reply_json
 
 
 # Lines
@@ -179,10 +179,10 @@ def read_results(user: User, batch: Batch, names: Iterable[str]) -> Reading:
     reading.lost = len(expected - seen.keys())
     reading.duplicated = sum(count - 1 for count in seen.values())
     reading.failed = kinds["error"]
-    strangers = len(seen.keys() - expected)
+    unknown_lines = len(seen.keys() - expected)
     counts = (batch.total, batch.completed, batch.failed)
-    if strangers:
-        reading.problems.append(f"{batch.id}: {strangers} lines that nobody asked for")
+    if unknown_lines:
+        reading.problems.append(f"{batch.id}: {unknown_lines} lines that nobody asked for")
     if counts != (len(expected), kinds["output"], kinds["error"]):
         reading.problems.append(
             f"{batch.id} ({batch.status}): counts {counts} against {len(expected)} lines of input, "
@@ -193,9 +193,9 @@ def read_results(user: User, batch: Batch, names: Iterable[str]) -> Reading:
 
 def _read_line(raw: bytes, kind: str, reading: Reading) -> str:
     """Return whose line it is; note where the reply is not its own."""
-    told = json.loads(raw)
-    name = str(told["custom_id"])
-    error, response = told["error"], told["response"]
+    reply_json = json.loads(raw)
+    name = str(reply_json["custom_id"])
+    error, response = reply_json["error"], reply_json["response"]
     if error is not None:
         reading.codes[str(error["code"])] += 1
     if kind == "output" and response["body"]["choices"][0]["message"]["content"] != name:

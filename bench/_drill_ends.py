@@ -1,4 +1,4 @@
-"""Drill f: cancel and expiry at the moment of finishing; each batch must tell one story."""
+"""Drill f: a cancel or expiry as a batch finishes; status, counts and lines must agree."""
 
 import time
 from collections import Counter
@@ -14,8 +14,8 @@ LINES = 5
 USERS = 10
 PROCESSORS = 2
 WINDOW_SECONDS = 1
-# Whoever was early waits longer the next time, and the other way round, by ever smaller steps: so
-# the moment is met.
+# A user who was early waits longer the next time, and one who was late waits less, in ever smaller
+# steps, so that the waits converge on that moment.
 STEP_FIRST = 1.6
 STEP_LAST = 1.05
 
@@ -120,24 +120,24 @@ def _judge(findings: Findings, user: User, kind: str, racers: Sequence[_Racer]) 
 def _contradictions(findings: Findings, user: User, one: _Ended) -> list[str]:
     """Return where status, counts and lines of a batch do not agree."""
     batch = one.batch
-    told = f"{batch.id} ({batch.status})"
+    label = f"{batch.id} ({batch.status})"
     if batch.total == 0:
         # It ended before it was planned: then there are no lines, and no files.
         files = batch.output_file_id or batch.error_file_id
         unplanned = batch.status in {"cancelled", "expired"} and not files
-        return [] if unplanned else [f"{told} has no lines"]
+        return [] if unplanned else [f"{label} has no lines"]
     reading = findings.read(user, batch, one.names)
     drain = {"cancelled": "batch_cancelled", "expired": "batch_expired"}
     mine = drain.get(batch.status)
     wrong = []
     if one.was_cancelled is not None and one.was_cancelled != (batch.status == "cancelled"):
-        wrong.append(f"{told}, but its cancel was {'' if one.was_cancelled else 'not '}accepted")
-    if strange := reading.codes.keys() - {mine}:
-        wrong.append(f"{told} has lines that ended by {sorted(strange)}")
+        wrong.append(f"{label}, but its cancel was {'' if one.was_cancelled else 'not '}accepted")
+    if unexpected := reading.codes.keys() - {mine}:
+        wrong.append(f"{label} has lines that ended by {sorted(unexpected)}")
     if batch.status == "completed" and batch.completed != batch.total:
-        wrong.append(f"{told} has {batch.completed} of {batch.total} lines completed")
+        wrong.append(f"{label} has {batch.completed} of {batch.total} lines completed")
     if batch.status == "expired" and not reading.codes["batch_expired"]:
-        wrong.append(f"{told} has no line that expired")
+        wrong.append(f"{label} has no line that expired")
     if batch.status not in {"completed", "cancelled", "expired"}:
-        wrong.append(f"{told} ended in a way that nobody asked for")
+        wrong.append(f"{label} ended in a way that nobody asked for")
     return wrong

@@ -18,7 +18,7 @@ READERS = 3
 RACERS = 4
 PIECE_BYTES_MAX = 20_000
 LONG_BYTES = 400_000
-# Every few lines make a part of their own, and every few parts are written anew.
+# Every few lines make a part of their own, and every few parts are rewritten.
 SETTINGS = {
     "processor.planning.shard_lines_max": 10,
     "processor.commits.lines_max": 10,

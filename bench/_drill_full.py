@@ -1,6 +1,6 @@
 """Drill e: a file system filled to the brim and freed; work pauses, and goes on by itself.
 
-Where the kernel lets us mount, a small file system of our own is filled. Elsewhere no file may grow
+If the kernel lets us mount, a small file system of our own is filled. Otherwise no file may grow
 beyond a bound, which the process meets as it would meet a quota, and which is lifted later.
 """
 
@@ -68,8 +68,8 @@ def _fill_and_free(
     wait_until(lambda: user.get(batch.id).completed > lines // 20, SECONDS_MAX, "some progress")
     disk.fill()
     full_at = time.monotonic()
-    wait_until(lambda: served.ready()[0] != httpx.codes.OK, SECONDS_MAX, "/ready tells of it")
-    wait_until(lambda: _shown(served, 1), SECONDS_MAX, "the metrics tell of it")
+    wait_until(lambda: served.ready()[0] != httpx.codes.OK, SECONDS_MAX, "/ready shows it")
+    wait_until(lambda: _shown(served, 1), SECONDS_MAX, "the metrics show it")
     paused_at = _wait_for_standstill(here, user, batch)
     say("e", f"full: {served.ready()[1].strip()!r}; work stands still at {paused_at} lines")
     _refused(findings, user, disk)
@@ -96,9 +96,9 @@ def _fill_and_free(
 
 
 def _shown(served: Served, value: int) -> bool:
-    """Say whether the metrics show the disk as full (1) or not (0)."""
-    told = httpx.get(f"{served.operators_url}/metrics").raise_for_status().text
-    return f"tidegate_storage_full {value}.0" in told.splitlines()
+    """Return whether the metrics show the disk as full (1) or not (0)."""
+    metrics = httpx.get(f"{served.operators_url}/metrics").raise_for_status().text
+    return f"tidegate_storage_full {value}.0" in metrics.splitlines()
 
 
 def _wait_for_standstill(here: World, user: User, batch: Batch) -> int:

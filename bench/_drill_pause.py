@@ -82,7 +82,7 @@ class _Pauses:
             self._locked += 1
         child.send(signal.SIGCONT)
         self._end(user, batch, names)
-        # The next batch needs both: by its end the one that was stopped has heard of its loss.
+        # The next batch needs both: by its end the one that was stopped has learned of its loss.
         again, more = self._begin(user, f"{prefix}-after")
         self._end(user, again, more)
         self._end(user, batch, names)

@@ -35,7 +35,7 @@ class Books:
         self.in_flight += 1
         self.in_flight_peak = max(self.in_flight_peak, self.in_flight)
 
-    def told(self, prefix: str) -> bytes:
+    def counts_of(self, prefix: str) -> bytes:
         """Return the counts of what begins with `prefix`; where all were asked once, by number."""
         mine = [count for user, count in self.asked.items() if user.startswith(prefix)]
         shown = {
@@ -94,7 +94,7 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         path, _, query = self._url.decode().partition("?")
         if path == "/counts":
-            self._answer(self._books.told(query))
+            self._answer(self._books.counts_of(query))
         elif path == "/delay":
             self._books.delay_ms = float(query)
             self._answer(b"{}")

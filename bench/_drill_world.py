@@ -71,12 +71,12 @@ class Upstream:
 
     def counts(self, prefix: str = "") -> "Counts":
         with urllib.request.urlopen(f"{self.url}/counts?{prefix}", timeout=10) as reply:
-            told = json.loads(reply.read())
+            counts = json.loads(reply.read())
         return Counts(
-            asked=told["asked"],
-            requests=told["requests"],
-            repeated=told["repeated"],
-            in_flight=told["in_flight"],
+            asked=counts["asked"],
+            requests=counts["requests"],
+            repeated=counts["repeated"],
+            in_flight=counts["in_flight"],
         )
 
     def set_delay(self, milliseconds: float) -> None:
@@ -140,9 +140,9 @@ class World:
             [*self._command("serve"), *ports, "--processors", str(processors)],
             prefix=prefix,
         )
-        told = child.wait_for("tidegate is ready: ")
-        url = told.partition("ready: ")[2].partition("/v1,")[0]
-        operators = told.partition("health and metrics ")[2].partition(",")[0].strip()
+        ready_line = child.wait_for("tidegate is ready: ")
+        url = ready_line.partition("ready: ")[2].partition("/v1,")[0]
+        operators = ready_line.partition("health and metrics ")[2].partition(",")[0].strip()
         return Served(child, url, operators)
 
     def start_processor(self) -> Child:
@@ -150,14 +150,14 @@ class World:
         return self.children.start("processor", self._command("processor"))
 
     def processors(self, count: int) -> list[Child]:
-        """Start so many, and wait until all of them work."""
+        """Start this many processors, and wait until all of them work."""
         started = [self.start_processor() for _ in range(count)]
         for child in started:
             wait_for_processor(child)
         return started
 
     def collect(self) -> bool:
-        """Run `tidegate gc` once, to its end; say whether it got at the ledger.
+        """Run `tidegate gc` once, to its end; return whether it could open the ledger.
 
         Raises:
             DrillFailed: it failed in another way.
@@ -165,9 +165,9 @@ class World:
         child = self.children.run("gc", self._command("gc"), GC_SECONDS_MAX)
         if child.process.returncode == 0:
             return True
-        if LOCKED in child.told():
+        if LOCKED in child.log_text():
             return False
-        raise DrillFailed(f"`tidegate gc` failed: {child.told()}")
+        raise DrillFailed(f"`tidegate gc` failed: {child.log_text()}")
 
     def user(self, served: Served) -> User:
         user = User(served.url)

@@ -29,8 +29,8 @@ class FastUpstream:
         """How many requests it has answered so far."""
         verify = True if self.certificate is None else _trusting(self.certificate)
         with httpx.Client(verify=verify) as client:
-            told = json.loads(client.get(f"{self.url}/counts").raise_for_status().content)
-        return int(told["requests"])
+            counts = json.loads(client.get(f"{self.url}/counts").raise_for_status().content)
+        return int(counts["requests"])
 
     def cpu_seconds(self) -> float:
         return cpu_seconds(self.process.pid)

@@ -40,7 +40,7 @@ class FirstRequest:
     _noted: "_Noted"
 
     def forget(self) -> None:
-        """Wait for a first request anew."""
+        """Start waiting for a first request again."""
         self._noted.came.clear()
 
     def came_at(self) -> float:

@@ -12,7 +12,7 @@ LETTER_WIDTH = 6.6
 # Narrower boxes say nothing; they are left out, their time still stands in the box below.
 WIDTH_MIN = 0.4
 SHOWN = 25
-# What stands below nearly every sample, such as the loop itself, tells nothing.
+# A frame at the bottom of nearly every sample, such as the loop itself, explains nothing.
 TRUNK_SHARE = 0.9
 
 _HEAD = re.compile(r"^(Current thread|Thread|Stack)\b.*most recent call first")

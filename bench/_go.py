@@ -13,7 +13,7 @@ BUILD_SECONDS_MAX = 300.0
 
 
 def toolchain() -> str | None:
-    """Where the wheel put its `go`. Another one on the path may be too old, so it is not taken."""
+    """Return the `go` of the wheel. Another one on the path may be too old."""
     beside = Path(sys.executable).parent / "go"
     return str(beside) if beside.exists() else None
 

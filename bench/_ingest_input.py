@@ -56,7 +56,7 @@ def _paragraphs() -> list[str]:
 
 
 def _line(number: int, line_bytes: int, paragraphs: list[str]) -> bytes:
-    """Return a line of so many bytes, with its newline."""
+    """Return a line of this many bytes, with its newline."""
     chance = random.Random(number)
     text = f"Letter {chance.randrange(10**9)}-{number}:\n"
     while len(text) < line_bytes:

@@ -120,6 +120,6 @@ def _memory_mb(server: Serving, name: str) -> float:
 def _told(reply: httpx.Response) -> dict[str, object]:
     if reply.is_error:
         raise SystemExit(f"{reply.request.url} answered {reply.status_code}: {reply.text}")
-    told = reply.json()
-    assert isinstance(told, dict), told
-    return told
+    fields = reply.json()
+    assert isinstance(fields, dict), fields
+    return fields

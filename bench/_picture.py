@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH = 720
-LEFT = 190  # Where bars begin; names stand before it.
+LEFT = 190  # Bars begin here; their names are left of it.
 RIGHT = 130  # Room behind the longest bar for its figure.
 ROW = 34
 BAR = 22

@@ -58,7 +58,7 @@ class User:
     broken: BaseException | None = None
 
     def run(self, data: bytes, lines: int, batches: int) -> None:
-        """Have so many batches done; what goes wrong is kept for who waits for this user."""
+        """Run this many batches; keep an error for the caller that waits for this user."""
         try:
             self._api = http.client.HTTPConnection(self.host, self.port, timeout=BATCH_SECONDS_MAX)
             for _ in range(batches):
@@ -95,15 +95,15 @@ class User:
         content = reply.read()
         if reply.status != http.client.OK:
             raise SystemExit(f"{path} answered {reply.status}: {content.decode()}")
-        told = json.loads(content)
-        assert isinstance(told, dict)
-        return told
+        fields = json.loads(content)
+        assert isinstance(fields, dict)
+        return fields
 
 
 def run_batches(
     folder: Path, upstream: FastUpstream, batches: int, lines: int, core: int | None
 ) -> Batches:
-    """Have so many batches of so many lines done, each with a file of its own."""
+    """Run this many batches of this many lines, each with its own file."""
     data = Job(folder, lines, 2_000, CONCURRENCY).path.read_bytes()
     with serving(folder / "batches", upstream, CONCURRENCY, core) as server:
         asked = upstream.requests()

@@ -19,7 +19,7 @@ FILE_BYTES_MAX = 2**30
 
 @dataclass(frozen=True)
 class Large:
-    """What a batch of so many lines took. CPU is that of our process, looks at it included."""
+    """What a batch of a number of lines took. CPU is that of our process, polling included."""
 
     lines: int
     file_mb: float

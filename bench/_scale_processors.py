@@ -12,8 +12,8 @@ from _fast_upstream import FastUpstream
 from _machine import cpu_seconds
 from memory import descendants
 
-# The limit of a model server is that of the whole deployment, and each processor uses its share. So
-# the server takes so many more with each processor: what one may have in flight stays the same.
+# The limit of a model server is that of the whole deployment, and each processor uses its share.
+# The limit grows with each processor, so that what one processor may have in flight stays the same.
 IN_FLIGHT = 32
 DELAY_MS = 50.0
 # Each look costs what is measured: few of them, against some ten seconds.
@@ -23,7 +23,7 @@ BODY_BYTES = 2_000
 
 @dataclass(frozen=True)
 class Fleet:
-    """What so many processors did: `cpu_seconds` are those of all processes of ours."""
+    """What a number of processors did: `cpu_seconds` are those of all our processes."""
 
     processors: int
     lines: int
@@ -43,7 +43,7 @@ class Fleet:
 def run_fleet(
     folder: Path, upstream: FastUpstream, processors: int, lines_for_each: int, core: int | None
 ) -> Fleet:
-    """Run one batch on so many processors, so long that starts and ends weigh little.
+    """Run one batch on this many processors, long enough that starts and ends weigh little.
 
     Time is counted from the first look that finds the batch planned to the one that finds it ended.
     """

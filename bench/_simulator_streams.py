@@ -30,7 +30,7 @@ class Client:
     events: int = 0
 
     def open(self, count: int, tokens: int) -> None:
-        """Open streams of so many tokens each."""
+        """Open streams of this many tokens each."""
         body = json.dumps(
             {
                 "model": "m",
@@ -51,7 +51,7 @@ class Client:
                 self.pump(0.02)
 
     def pump(self, seconds: float) -> None:
-        """Read whatever comes, for a while."""
+        """Read all that arrives, for a while."""
         buffer = bytearray(1 << 18)
         end = time.perf_counter() + seconds
         while time.perf_counter() < end:
@@ -73,7 +73,7 @@ class Client:
 
 
 def streamed(folder: Path, streams: int, seconds: float) -> dict[str, float]:
-    """Return what so many concurrent streams cost the server."""
+    """Return what this many concurrent streams cost the server."""
     _allow_files()
     flags = ["--max-num-seqs", str(streams + 2_000), "--max-num-batched-tokens", "65536"]
     flags += ["--num-gpu-blocks", str(32 * (streams + 2_000)), "--max-model-len", "4096"]
@@ -96,7 +96,7 @@ def streamed(folder: Path, streams: int, seconds: float) -> dict[str, float]:
 
 
 def leaks(folder: Path, clients: int) -> int:
-    """Return how many sequences are still there after so many clients left in mid-stream."""
+    """Return how many sequences are still there after this many clients left mid-stream."""
     _allow_files()
     flags = ["--max-num-seqs", "400", "--max-num-batched-tokens", "8192", "--token-latency", "0.05"]
     with _simulator(folder, flags) as (port, _):

@@ -42,7 +42,7 @@ def fleet_speed(simulated_seconds: float, block_size: int = 16) -> dict[str, flo
             own_tokens=256,
             output_tokens=OUTPUT_TOKENS,
         )
-        # Little's law: so many arrivals a second keep the engines at their load.
+        # Little's law: this many arrivals a second keep the engines at their load.
         seconds_each = (
             OUTPUT_TOKENS
             * ready.cost.step_ps(
@@ -150,7 +150,7 @@ def _one_life(make: Callable[[int], Request], size: EngineSettings, *, bulk: boo
 
 
 def is_deterministic() -> bool:
-    """Say whether two lives with one seed, and one taken step by step, have the same events."""
+    """Return whether two runs with one seed, and one run step by step, have the same events."""
     size = EngineSettings(kv_blocks=600, max_num_seqs=32, max_model_len=4_096)
 
     def events(*, bulk: bool) -> list[tuple[str, str, int]]:

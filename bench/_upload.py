@@ -40,9 +40,9 @@ def upload(base_url: str, path: Path, purpose: str) -> Uploaded:
         connection.sock.sendfile(data)
         connection.sock.sendall(tail)
         reply = connection.getresponse()
-        told = json.loads(reply.read())
+        reply_json = json.loads(reply.read())
     seconds = time.monotonic() - began
     connection.close()
     if reply.status != http.client.OK:
-        raise SystemExit(f"The upload was answered with {reply.status}: {told}")
-    return Uploaded(str(told["id"]), seconds)
+        raise SystemExit(f"The upload was answered with {reply.status}: {reply_json}")
+    return Uploaded(str(reply_json["id"]), seconds)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from _api_client import Heard, ask_again_and_again
+from _api_client import Measured, ask_again_and_again
 from _dispatch_job import Job
 from _dispatch_ours import Serving, create, serving, upload, wait_for_the_end
 from _fast_upstream import fast_upstream
@@ -51,12 +51,12 @@ QUICK = Plan(lines=3_000, concurrency=32, idle_seconds=0.3, rounds=1)
 class Cost:
     """A load on the server while it does nothing else."""
 
-    heard: Heard
+    measured: Measured
     cpu_seconds: float
 
     @property
     def cpu_us_per_request(self) -> float:
-        return 1e6 * self.cpu_seconds / self.heard.requests
+        return 1e6 * self.cpu_seconds / self.measured.requests
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Found:
     """All loads by name: those on the idle server, and those beside its work."""
 
     idle: Mapping[str, Sequence[Cost]]
-    busy: Mapping[str, Sequence[Heard]]
+    busy: Mapping[str, Sequence[Measured]]
 
 
 def main() -> None:
@@ -105,7 +105,7 @@ def _options() -> argparse.Namespace:
 def measure(server: Serving, job: Job, plan: Plan, rounds: int) -> Found:
     """Let all loads take turns, so that a noisy moment meets each of them."""
     idle: dict[str, list[Cost]] = defaultdict(list)
-    busy: dict[str, list[Heard]] = defaultdict(list)
+    busy: dict[str, list[Measured]] = defaultdict(list)
     small = Job(job.folder, 1, 2_000, 1)
     small_id = upload(server, small)
     batch_id = ""
@@ -122,26 +122,26 @@ def measure(server: Serving, job: Job, plan: Plan, rounds: int) -> Found:
         for name, path in paths.items():
             cost = _idle(server, path, plan.idle_seconds)
             idle[name].append(cost)
-            _tell(number, f"{name}, idle", cost.heard, f"{cost.cpu_us_per_request:.0f} µs")
+            _report(number, f"{name}, idle", cost.measured, f"{cost.cpu_us_per_request:.0f} µs")
         for pace, pause_seconds in PAUSES.items():
-            for phase, heard in _busy(server, file_id, pause_seconds):
-                busy[f"{phase}_{pace}"].append(heard)
-                _tell(number, f"{RETRIEVE}, {phase}, {pace}", heard, "")
+            for phase, measured in _busy(server, file_id, pause_seconds):
+                busy[f"{phase}_{pace}"].append(measured)
+                _report(number, f"{RETRIEVE}, {phase}, {pace}", measured, "")
     return Found(idle, busy)
 
 
 def _idle(server: Serving, path: str, seconds: float) -> Cost:
     before = server.cpu_seconds()
-    heard = ask_again_and_again(
+    measured = ask_again_and_again(
         f"{server.api.base_url}{path}",
         connections=CONNECTIONS,
         pause_seconds=0.0,
         seconds_max=seconds,
     )
-    return Cost(heard, server.cpu_seconds() - before)
+    return Cost(measured, server.cpu_seconds() - before)
 
 
-def _busy(server: Serving, file_id: str, pause_seconds: float) -> Iterator[tuple[str, Heard]]:
+def _busy(server: Serving, file_id: str, pause_seconds: float) -> Iterator[tuple[str, Measured]]:
     """Look at a new batch while it is planned, and then while its lines are dispatched."""
     batch_id = str(create(server, file_id)["id"])
     for phase, status in ((PLANNED, b'"validating"'), (DISPATCHED, b'"in_progress"')):
@@ -159,11 +159,11 @@ def _busy(server: Serving, file_id: str, pause_seconds: float) -> Iterator[tuple
     wait_for_the_end(server, batch_id)
 
 
-def _tell(number: int, name: str, heard: Heard, more: str) -> None:
+def _report(number: int, name: str, measured: Measured, more: str) -> None:
     print(
-        f"round {number + 1}  {name:<32} {heard.requests:6} requests  "
-        f"{heard.requests / heard.seconds:6.0f}/s  p50 {heard.percentile(0.5):6.2f}  "
-        f"p99 {heard.percentile(0.99):6.2f}  at most {heard.percentile(1.0):6.2f} ms  {more}",
+        f"round {number + 1}  {name:<32} {measured.requests:6} requests  "
+        f"{measured.requests / measured.seconds:6.0f}/s  p50 {measured.percentile(0.5):6.2f}  "
+        f"p99 {measured.percentile(0.99):6.2f}  at most {measured.percentile(1.0):6.2f} ms  {more}",
         file=sys.stderr,
         flush=True,
     )
@@ -173,7 +173,7 @@ def _tell(number: int, name: str, heard: Heard, more: str) -> None:
 
 
 def summary(found: Found) -> dict[str, object]:
-    """Return medians over the rounds; the largest p99 of each load is told beside them."""
+    """Return medians over the rounds; the largest p99 of each load is given beside them."""
     cpu = {name: _median([c.cpu_us_per_request for c in each]) for name, each in found.idle.items()}
     return {
         "requests_per_second_per_core": {name: round(1e6 / one) for name, one in cpu.items()},
@@ -192,31 +192,31 @@ def summary(found: Found) -> dict[str, object]:
     }
 
 
-def _all_loads(found: Found) -> Iterator[tuple[str, Sequence[Heard]]]:
+def _all_loads(found: Found) -> Iterator[tuple[str, Sequence[Measured]]]:
     for name, costs in found.idle.items():
-        yield f"{name}, idle", [cost.heard for cost in costs]
+        yield f"{name}, idle", [cost.measured for cost in costs]
     for name, each in found.busy.items():
         yield f"{RETRIEVE}, {name}", each
 
 
-def _latencies(each: Sequence[Heard]) -> dict[str, float]:
+def _latencies(each: Sequence[Measured]) -> dict[str, float]:
     return {
-        "requests": sum(heard.requests for heard in each),
-        "per_second": round(_median([heard.requests / heard.seconds for heard in each])),
-        "p50_ms": round(_median([heard.percentile(0.5) for heard in each]), 2),
+        "requests": sum(measured.requests for measured in each),
+        "per_second": round(_median([measured.requests / measured.seconds for measured in each])),
+        "p50_ms": round(_median([measured.percentile(0.5) for measured in each]), 2),
         "p99_ms": _p99(each),
-        "p99_ms_max": round(max(heard.percentile(0.99) for heard in each), 2),
-        "ms_max": round(max(heard.percentile(1.0) for heard in each), 2),
+        "p99_ms_max": round(max(measured.percentile(0.99) for measured in each), 2),
+        "ms_max": round(max(measured.percentile(1.0) for measured in each), 2),
     }
 
 
-def _p99(each: Sequence[Heard]) -> float:
-    return round(_median([heard.percentile(0.99) for heard in each]), 2)
+def _p99(each: Sequence[Measured]) -> float:
+    return round(_median([measured.percentile(0.99) for measured in each]), 2)
 
 
 def _client(found: Found) -> float:
-    heard = [cost.heard for each in found.idle.values() for cost in each]
-    return _median([one.client_cpu_us / one.requests for one in heard])
+    measured = [cost.measured for each in found.idle.values() for cost in each]
+    return _median([one.client_cpu_us / one.requests for one in measured])
 
 
 def _median(values: Sequence[float]) -> float:
@@ -235,10 +235,10 @@ def _show(found: Found) -> None:
     print("| load | CPU µs a request | requests/s | p50, ms | p99, ms | largest p99 |")
     print("|---|--:|--:|--:|--:|--:|")
     for name, each in _all_loads(found):
-        told = _latencies(each)
+        row = _latencies(each)
         print(
-            f"| {name} | {cpu.get(name, '')} | {told['per_second']:.0f} | {told['p50_ms']} "
-            f"| {told['p99_ms']} | {told['p99_ms_max']} |"
+            f"| {name} | {cpu.get(name, '')} | {row['per_second']:.0f} | {row['p50_ms']} "
+            f"| {row['p99_ms']} | {row['p99_ms_max']} |"
         )
 
 

@@ -183,8 +183,8 @@ def _is_head(job: Job, plan: Plan) -> bool:
 def _cell(job: Job, arena: Arena, plan: Plan, rounds: int) -> Costs:
     """Run every contestant once in each round, so that a noisy moment meets all of them.
 
-    Rounds go there and back: whom one comes after tells in what it costs, as where the memory that
-    was free for a while has to be fetched again from the host of a virtual machine.
+    Every other round is in reverse order, because a contestant's cost depends on the one before it:
+    a virtual machine, for example, fetches memory that was free for a while again from its host.
     """
     costs: Costs = defaultdict(list)
     there = list(contestants(job, arena, all_of_them=_is_head(job, plan)).items())

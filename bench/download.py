@@ -68,7 +68,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Contestant:
-    """Where to download from, and the process that answers."""
+    """The address to download from, and the process that answers."""
 
     url: str
     pid: int

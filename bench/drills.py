@@ -133,7 +133,7 @@ def _run_in_lanes(options: argparse.Namespace, folder: Path) -> dict[str, Findin
                 for letter in [name for name, lane in running.items() if not lane.is_alive]:
                     found[letter] = _read_lane(letter, running.pop(letter))
         finally:
-            # Whoever is left ends its own processes.
+            # Each drill that is left ends its own processes.
             for lane in running.values():
                 lane.process.terminate()
             for lane in running.values():

@@ -81,7 +81,9 @@ def main() -> None:
             small_behind = user.seconds(of("slow", 50))
             large_done = user.get(large).request_counts
             assert large_done is not None
-            assert large_done.completed < 20_000, "the large batch was over too early to tell"
+            assert large_done.completed < 20_000, (
+                "the large batch was over too early for a measurement"
+            )
             user.cancel(large)
     figures = {
         "fast_alone_seconds": round(fast_alone, 2),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from testkit.null_blobs import Drain
-from testkit.scenarios.journey import Roads, lines_of, take_in, travel
+from testkit.scenarios.batch_run import BatchSetup, lines_of, run_batch, upload_cpu_ns
 from testkit.yardstick import ROUNDS_MIN, turns, weigh
 from tidegate.blobs.memory import MemoryBlobs
 from tidegate.testing.loop import run_virtual
@@ -57,14 +57,14 @@ class SlowBlobs(MemoryBlobs):
         return data
 
 
-def lines_cost(make_roads: Callable[[], Roads]) -> Callable[[], Costs]:
+def lines_cost(make_setup: Callable[[], BatchSetup]) -> Callable[[], Costs]:
     lines = lines_of(LINES)
-    return lambda: run_virtual(travel(lines, make_roads())).costs_ns
+    return lambda: run_virtual(run_batch(lines, make_setup())).costs_ns
 
 
 def upload_cost(make_blobs: Callable[[], Drain]) -> Callable[[], Costs]:
     data = b"".join(lines_of(LINES))
-    return lambda: {"upload": run_virtual(take_in(data, make_blobs())) / len(data) * 1e6}
+    return lambda: {"upload": run_virtual(upload_cpu_ns(data, make_blobs())) / len(data) * 1e6}
 
 
 def measure(lines: Callable[[], Costs], upload: Callable[[], Costs], **rounds: int) -> Costs:
@@ -81,7 +81,7 @@ def notices_more() -> bool:
         return turns(round(len(piece) * BOUNDS["upload"] * ADDED / 1e6))
 
     found = measure(
-        lines_cost(partial(Roads, door=slow, make_blobs=blobs)),
+        lines_cost(partial(BatchSetup, wrap_upstream=slow, make_blobs=blobs)),
         upload_cost(partial(Drain, think)),
         rounds_max=ROUNDS_MIN,
     )
@@ -92,7 +92,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--enforce", action="store_true", help="exit with 1 beyond a bound")
     options = parser.parse_args()
-    found = measure(lines_cost(Roads), upload_cost(Drain))
+    found = measure(lines_cost(BatchSetup), upload_cost(Drain))
     figures: dict[str, float | bool] = {
         f"{name}_of_recorded": round(found[name] / ratio, 2) for name, ratio in RECORDED.items()
     }

@@ -103,7 +103,7 @@ async def kill_often(
 
 
 def measure(folder: Path, lines: int, size: int) -> dict[str, float]:
-    """Return seconds and the most memory of a run over so many lines, in the order of the input."""
+    """Return seconds and peak memory of a run over this many lines, in the order of the input."""
     folder.mkdir()
     path = folder / "in.jsonl"
     with path.open("wb") as out:

@@ -55,7 +55,7 @@ class DemoFailed(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the last line tells."""
+    """What the last line reports."""
 
     completed: int = 0
     failed: int = 0
@@ -108,7 +108,7 @@ def wait_until_ready(name: str, process: subprocess.Popen[bytes], health: str, l
 
 
 def answers(health: str) -> bool:
-    """Say whether the URL answers 200 now."""
+    """Return whether the URL answers 200 now."""
     try:
         with urllib.request.urlopen(health, timeout=2) as reply:  # noqa: S310 - our own URL
             status: int = reply.status
@@ -252,7 +252,7 @@ def run_batch(base_url: str, prompts: Path, folder: Path) -> Outcome:
 
 
 def run(prompts: Path, *, simulated: bool) -> int:
-    """Run the demo, clean up whatever happens, and end with the RESULT line."""
+    """Run the demo, clean up in every case, and end with the RESULT line."""
     begin = time.perf_counter()
     outcome, real, stopped = Outcome(), False, False
     root = HERE.parent / ".demo"

@@ -129,31 +129,31 @@ class _Line:
 
     def hear(self, pieces: list[bytes]) -> Reply | str:
         """Send a call, receive these bytes and then the end; return the reply or the fault."""
-        waiter = _Hearer()
+        waiter = _ReplyWaiter()
         self.connection.start(HEAD, CALL, waiter, now=self.loop.time(), total_due=FAR)
         for piece in pieces:
-            if waiter.heard is not None or not self.connection.is_open:
+            if waiter.result is not None or not self.connection.is_open:
                 break
             self.connection.data_received(piece)
         else:
-            if waiter.heard is None:
+            if waiter.result is None:
                 self.connection.eof_received()
-        heard = waiter.heard
-        assert heard is not None, "this call never ends"
-        self.last = heard if isinstance(heard, Reply) else f"{type(heard).__name__}: {heard}"
+        result = waiter.result
+        assert result is not None, "this call never ends"
+        self.last = result if isinstance(result, Reply) else f"{type(result).__name__}: {result}"
         return self.last
 
 
-class _Hearer:
+class _ReplyWaiter:
     """Receives one reply."""
 
     def __init__(self) -> None:
-        self.heard: Reply | UpstreamFault | None = None
+        self.result: Reply | UpstreamFault | None = None
 
     def on_reply(self, result: Reply | UpstreamFault) -> None:
         """Keep what came."""
-        assert self.heard is None, "called twice"
-        self.heard = result
+        assert self.result is None, "called twice"
+        self.result = result
 
 
 class _Owner:

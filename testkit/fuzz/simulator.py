@@ -66,7 +66,7 @@ _QUERIES = st.sampled_from(
 
 def _asked(path: str) -> SearchStrategy[Asked]:
     body = st.builds(
-        lambda told, changes: edited(msgspec.json.encode(told), changes),
+        lambda body, changes: edited(msgspec.json.encode(body), changes),
         usual(path) | BODIES,
         st.just(list[Edit]()) | edits(TELLING),
     )

@@ -138,4 +138,4 @@ def usual(path: str) -> SearchStrategy[dict[str, object]]:
     members = {name: value for name, value in MEMBERS.items() if name not in kept}
     few = st.lists(st.sampled_from(sorted(members)), max_size=6, unique=True)
     rest = few.flatmap(lambda names: st.fixed_dictionaries({each: members[each] for each in names}))
-    return rest.map(lambda told: {**needed, **told})
+    return rest.map(lambda optional: {**needed, **optional})

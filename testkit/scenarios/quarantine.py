@@ -1,4 +1,4 @@
-"""Deadly lines in virtual time: cells that die of them, and processors that do."""
+"""Poison lines in virtual time: they kill sandboxes or processors."""
 
 import asyncio
 import io
@@ -22,37 +22,37 @@ RESTART_SECONDS = 1.0
 GHOSTS = 3
 
 
-class MemoryCell(Sandbox):
-    """A cell without a process: a function answers, or raises `SandboxDied`."""
+class MemorySandbox(Sandbox):
+    """A sandbox without a process: a function answers, or raises `SandboxDied`."""
 
-    def __init__(self, sandbox: "Cells") -> None:
-        self._cells = sandbox
+    def __init__(self, sandboxes: "MemorySandboxes") -> None:
+        self._sandboxes = sandboxes
         self._turn = asyncio.Lock()
         self._closed = False
 
     @override
     async def send(self, call: Call) -> Reply:
-        assert not self._closed, "a call through a closed cell"
+        assert not self._closed, "a call through a closed sandbox"
         async with self._turn:
-            self._cells.calls.append(call)
+            self._sandboxes.calls.append(call)
             try:
-                return await self._cells.answer(call)
+                return await self._sandboxes.answer(call)
             except SandboxDied:
-                self._cells.deaths += 1
+                self._sandboxes.deaths += 1
                 raise
 
     @override
     async def aclose(self) -> None:
         if not self._closed:
             self._closed = True
-            self._cells.open -= 1
+            self._sandboxes.open -= 1
 
 
-class Cells:
-    """Makes the cells of an endpoint, and counts them.
+class MemorySandboxes:
+    """Makes the sandboxes of an endpoint, and counts them.
 
     Attributes:
-        open: cells that are open now; `open_max_seen` the most at once.
+        open: sandboxes that are open now; `open_max_seen` the most at once.
         calls: what was sent through any of them, in this order.
         deaths: how often one died.
     """
@@ -65,17 +65,17 @@ class Cells:
         self.deaths = 0
 
     def __call__(self) -> Sandbox:
-        """Open a cell."""
+        """Open a sandbox."""
         self.open += 1
         self.open_max_seen = max(self.open_max_seen, self.open)
-        return MemoryCell(self)
+        return MemorySandbox(self)
 
 
-class PlanCells:
-    """Opens cells in which batches are planned, and lets them die of calls.
+class PlanSandboxes:
+    """Opens sandboxes in which batches are planned, and lets them die of calls.
 
     Attributes:
-        dies_of: says of a call whether the cell that gets it dies of it.
+        dies_of: whether a call kills the sandbox that gets it.
         opened: how many there were; `open` of them are open now.
         calls: what was sent through any of them, in this order.
         deaths: how often one died.
@@ -89,39 +89,39 @@ class PlanCells:
         self.deaths = 0
 
     def __call__(self, task: PlanningTask) -> Sandbox:
-        """Open a cell."""
+        """Open a sandbox."""
         self.opened += 1
         self.open += 1
-        return _MortalPlanCell(task, self)
+        return _DyingPlanSandbox(task, self)
 
 
-class _MortalPlanCell(SandboxedPlanner):
-    def __init__(self, task: PlanningTask, sandbox: PlanCells) -> None:
+class _DyingPlanSandbox(SandboxedPlanner):
+    def __init__(self, task: PlanningTask, sandboxes: PlanSandboxes) -> None:
         super().__init__(task, io.BytesIO)
-        self._cells = sandbox
+        self._sandboxes = sandboxes
 
     @override
     async def send(self, call: Call) -> Reply:
-        self._cells.calls.append(call)
-        if self._cells.dies_of(call):
-            self._cells.deaths += 1
+        self._sandboxes.calls.append(call)
+        if self._sandboxes.dies_of(call):
+            self._sandboxes.deaths += 1
             raise SandboxDied("The child process was ended by SIGKILL (simulated).")
         return await super().send(call)
 
     @override
     async def aclose(self) -> None:
-        self._cells.open -= 1
+        self._sandboxes.open -= 1
         await super().aclose()
 
 
-class Lives:
+class RestartingProcessor:
     """A machine on which processors run, one after the other, whenever one has been killed.
 
-    A call of which `is_deadly` is true kills the processor that sends it, or the cell.
+    A call of which `is_deadly` is true kills the processor that sends it, or the sandbox.
 
     Attributes:
         deaths: processors that were killed, by a line or by `kill`.
-        cells: the cells of all of them.
+        sandboxes: the sandboxes of all of them.
     """
 
     def __init__(
@@ -134,13 +134,13 @@ class Lives:
         open_plan_sandbox: OpenPlanSandbox | None = None,
     ) -> None:
         self._world = world
-        self._open_plan_cell = open_plan_sandbox
+        self._open_plan_sandbox = open_plan_sandbox
         self._answer = answer
         self._is_deadly = is_deadly
         self._settings = settings
         self._life: asyncio.Task[None] | None = None
         self.deaths = 0
-        self.sandbox = Cells(self._answer_in_cell)
+        self.sandbox = MemorySandboxes(self._answer_in_sandbox)
 
     async def run(self) -> None:
         """Start processor after processor until cancelled."""
@@ -151,14 +151,14 @@ class Lives:
             await asyncio.sleep(RESTART_SECONDS)
 
     def kill(self) -> None:
-        """Kill the processor that runs now, if any; its cells and calls go with it."""
+        """Kill the processor that runs now, if any; its sandboxes and calls go with it."""
         if self._life is not None:
             self._life.cancel()
 
     async def _live(self) -> None:
         endpoint = Endpoint("e", MemoryUpstream(self._answer_here), open_sandbox=self.sandbox)
         async with self._world.processor(
-            Routes(default=endpoint), self._settings, open_plan_sandbox=self._open_plan_cell
+            Routes(default=endpoint), self._settings, open_plan_sandbox=self._open_plan_sandbox
         ):
             await asyncio.Event().wait()
 
@@ -169,7 +169,7 @@ class Lives:
             await asyncio.Event().wait()
         return reply
 
-    async def _answer_in_cell(self, call: Call) -> Reply:
+    async def _answer_in_sandbox(self, call: Call) -> Reply:
         reply = await self._answer(call)
         if self._is_deadly(call):
             raise SandboxDied("The child process was ended by SIGKILL (simulated).")
@@ -183,7 +183,7 @@ async def lose_twice(world: Deployment, batch_id: str, *, model: str = "m") -> N
         await asyncio.Event().wait()
         raise AssertionError("unreachable")
 
-    lives = Lives(world, never)
+    lives = RestartingProcessor(world, never)
     async with asyncio.TaskGroup() as group:
         machine = group.create_task(lives.run(), name="planner")
         while not (await world.get(batch_id)).is_planned:  # noqa: ASYNC110 - virtual time passes

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from testkit.world.blob_account import BlobAccount
 from testkit.world.broken import Broken
-from testkit.world.holdings import Holdings
 from testkit.world.windows import Windows
 from tidegate.domain.batch import NEXT, Batch, Counts, Problem, Status
 from tidegate.domain.claim import Claim, Kind, Unit
@@ -48,7 +48,7 @@ class ResultLine(msgspec.Struct):
 
 
 @dataclass(slots=True)
-class Right:
+class WriteGrant:
     """Who may write for a unit: the owner of the highest epoch granted, until it is fenced.
 
     `refused`: a commit under it was, so that its holder lets go of what had come back.
@@ -82,12 +82,12 @@ class Account:
         could_renew: says of a processor whether nothing has gone wrong for it since then.
     """
 
-    def __init__(self, store: Store, holdings: Holdings, clock: Clock) -> None:
+    def __init__(self, store: Store, holdings: BlobAccount, clock: Clock) -> None:
         self._store = store
         self._clock = clock
         self._windows = Windows(clock)
         self._holdings = holdings
-        self._rights: dict[Unit, Right] = {}
+        self._rights: dict[Unit, WriteGrant] = {}
         self._segments: set[tuple[str, str, int]] = set()
         self._latest: dict[tuple[str, int], str] = {}
         self.jobs: dict[str, Job] = {}
@@ -96,9 +96,9 @@ class Account:
         self._deaths: Counter[tuple[str, int]] = Counter()
         self.could_renew: Callable[[str, float], bool] | None = None
 
-    def right(self, unit: Unit) -> Right:
+    def right(self, unit: Unit) -> WriteGrant:
         """Return who may write for a unit now."""
-        return self._rights.setdefault(unit, Right())
+        return self._rights.setdefault(unit, WriteGrant())
 
     def died_of(self, batch_id: str, name: str) -> None:
         """Record that a line killed a whole processor, which may happen twice for each shard."""
@@ -241,14 +241,14 @@ class Account:
             raise Broken(f"{claim} was granted at {now}, though {right} has not expired")
         if right.owner != owner:
             self.check_may_expire(right)
-        self._rights[claim.unit] = Right(
+        self._rights[claim.unit] = WriteGrant(
             claim.epoch,
             owner,
             expires_at=now + lease_seconds,
             granted_at=asyncio.get_running_loop().time(),
         )
 
-    def check_may_expire(self, right: Right) -> None:
+    def check_may_expire(self, right: WriteGrant) -> None:
         """Record that a right is ended by others, because it has expired.
 
         Raises:

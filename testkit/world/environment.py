@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from testkit.world.account import Account
+from testkit.world.blob_account import BlobAccount
 from testkit.world.broken import Complaints
 from testkit.world.fencing import Fencing
-from testkit.world.holdings import Holdings
 from testkit.world.host import Host
-from testkit.world.members import Living
+from testkit.world.members import MemberAccount
 from testkit.world.observed import WatchedBlobs, watched
 from testkit.world.odds import Odds
 from testkit.world.timeline import Timeline
@@ -66,10 +66,10 @@ class Environment:
         self.complaints = Complaints(self.timeline)
         self.blobs = WatchedBlobs(self.complaints, appends=self.rng.random() < 0.6)  # noqa: PLR2004 - a bit more often than not
         self.raw_store = make_store(self.clock)
-        self.holdings = Holdings(self.raw_store, self.blobs, self.clock)
+        self.holdings = BlobAccount(self.raw_store, self.blobs, self.clock)
         self.blobs.holdings = self.holdings
         self.account = Account(self.raw_store, self.holdings, self.clock)
-        self.living = Living(self.clock)
+        self.living = MemberAccount(self.clock)
         self.store = watched(
             self.raw_store,
             self.complaints,

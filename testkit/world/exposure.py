@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from testkit.world.account import Account, Right
+from testkit.world.account import Account, WriteGrant
 from testkit.world.broken import Broken
 from tidegate.domain.claim import Kind, Unit
 
@@ -116,7 +116,7 @@ class Exposure:
         same = (right.epoch, right.owner) == (sent.epoch, sent.owner)
         return same and right.owner == self._owner and not right.fenced
 
-    def _right(self, line: Line) -> Right:
+    def _right(self, line: Line) -> WriteGrant:
         batch_id, name = line
         number = self._account.jobs[batch_id].shard_of[name]
         return self._account.right(Unit(batch_id=batch_id, kind=Kind.SHARD, number=number))

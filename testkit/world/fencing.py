@@ -8,7 +8,7 @@ whether it dies or not, so it is not counted as repeated by a crash.
 
 from collections.abc import Sequence
 
-from testkit.world.account import Account, Right
+from testkit.world.account import Account, WriteGrant
 from testkit.world.broken import Broken
 from tidegate.domain.blob_names import PlanBlob, ResultBlob, parse
 from tidegate.domain.claim import Kind, Unit
@@ -95,7 +95,7 @@ class Fencing:
             if right.owner == owner and right.expires_at > 0.0:
                 self._fence(unit, right)
 
-    def _fence(self, unit: Unit, right: Right) -> None:
+    def _fence(self, unit: Unit, right: WriteGrant) -> None:
         now = self._clock.now()
         if not right.fenced and now < right.expires_at:
             raise Broken(f"{unit} was fenced at {now}, though {right} has not expired")

@@ -9,8 +9,8 @@ from typing_extensions import override
 
 from testkit.world.environment import FAULTS_SECONDS, MODELS, Environment, Report
 from testkit.world.host import Host
-from testkit.world.model_server import ModelServer, SimulatedCell
-from testkit.world.planning import SimulatedPlanCell
+from testkit.world.model_server import ModelServer, SimulatedSandbox
+from testkit.world.planning import SimulatedPlanSandbox
 from testkit.world.ports import HostBlobs, HostPubSub, behind
 from tidegate.collector.duty import CollectorContext as CollectorTools
 from tidegate.collector.service import Collector
@@ -195,7 +195,7 @@ class Machines:
                     begun,
                     limits=limits,
                     backoff=backoff,
-                    open_sandbox=partial(SimulatedCell, upstream, host, ground),
+                    open_sandbox=partial(SimulatedSandbox, upstream, host, ground),
                 )
                 for name in MODELS[:-1]
             }
@@ -213,7 +213,7 @@ class Machines:
                 rng=ground.fork(),
                 make_renewer=partial(TaskLeaseRenewer, settings.claims, lambda: store),
                 owner=owner,
-                open_plan_sandbox=partial(SimulatedPlanCell, host, ground),
+                open_plan_sandbox=partial(SimulatedPlanSandbox, host, ground),
             ),
         )
 

@@ -6,7 +6,7 @@ import math
 from tidegate.runtime.clock import Clock
 
 
-class Living:
+class MemberAccount:
     """Records each renewal and leave, and knows since when the same processors have been counted.
 
     Who dies is counted until its last beat has run out, which may be long after its successor

@@ -45,7 +45,7 @@ class Request(msgspec.Struct):
     messages: list[_Message]
 
 
-class Door(Upstream):
+class WatchedUpstream(Upstream):
     """What a processor calls: notes when it sends a line, and what it receives for it.
 
     A poisoned line kills the process at once.
@@ -125,11 +125,11 @@ class Door(Upstream):
             raise
 
 
-class SimulatedCell(Sandbox):
+class SimulatedSandbox(Sandbox):
     """A child process: it dies of poisoned lines, and once of some good ones."""
 
-    def __init__(self, door: Door, host: Host, ground: Environment) -> None:
-        self._door = door
+    def __init__(self, upstream: WatchedUpstream, host: Host, ground: Environment) -> None:
+        self._upstream = upstream
         self._host = host
         self._ground = ground
 
@@ -147,7 +147,7 @@ class SimulatedCell(Sandbox):
             self._ground.report.child_deaths += 1
             self._host.note(f"a child dies of {name}")
             raise SandboxDied(f"A child process died of {name} (simulated).")
-        return await self._door.carry(call, handed_over_at=handed_over_at)
+        return await self._upstream.carry(call, handed_over_at=handed_over_at)
 
     @override
     async def aclose(self) -> None:
@@ -167,11 +167,11 @@ class ModelServer:
         self._exposures: dict[str, Exposure] = {}
         self._crowds: dict[str, set[Sent]] = {}
 
-    def seen_from(self, host: Host, owner: str, *, exposed_lines_max: int) -> Door:
+    def seen_from(self, host: Host, owner: str, *, exposed_lines_max: int) -> WatchedUpstream:
         """Return the server as one processor sees it, which must not expose more than this."""
         exposure = Exposure(self._ground.account, owner, exposed_lines_max)
         self._exposures[owner] = exposure
-        return Door(host, self._serve, exposure, self._ground, self._crowds)
+        return WatchedUpstream(host, self._serve, exposure, self._ground, self._crowds)
 
     @property
     def exposed_lines_max(self) -> int:

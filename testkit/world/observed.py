@@ -6,8 +6,8 @@ from typing import cast
 
 from typing_extensions import override
 
+from testkit.world.blob_account import BlobAccount
 from testkit.world.broken import Broken, Complaints
-from testkit.world.holdings import Holdings
 from tidegate.blobs.memory import MemoryBlobs
 from tidegate.stores.base import Store
 
@@ -58,7 +58,7 @@ class WatchedBlobs(MemoryBlobs):
 
     def __init__(self, complaints: Complaints, *, appends: bool) -> None:
         super().__init__(appends=appends)
-        self.holdings: Holdings | None = None
+        self.holdings: BlobAccount | None = None
         self._complaints = complaints
 
     @override

@@ -15,7 +15,7 @@ from tidegate.upstreams.base import Call, Reply
 DEATHS_MAX = 5
 
 
-class SimulatedPlanCell(SandboxedPlanner):
+class SimulatedPlanSandbox(SandboxedPlanner):
     """A child process: it dies of some lines, though of each one once at most."""
 
     def __init__(self, host: Host, ground: Environment, task: PlanningTask) -> None:

@@ -1,4 +1,4 @@
-"""Tests of clients talk to this machine alone, whatever proxy is set up on it."""
+"""Tests of clients connect to this machine alone, even if a proxy is configured on it."""
 
 import pytest
 

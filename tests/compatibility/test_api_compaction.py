@@ -1,10 +1,10 @@
-"""Whoever reads a file while it is compacted under them finds every byte where it was."""
+"""A client that reads a file during its compaction finds every byte at its old offset."""
 
 import random
 
 import httpx
 
-from testkit.scenarios.collecting import collector_of, parts_of, scattered
+from testkit.scenarios.collector import collector_of, parts_of, scattered
 from testkit.servers.api import ApiWorld, served
 from tidegate.collector.settings import Settings
 from tidegate.testing.deployment import Deployment

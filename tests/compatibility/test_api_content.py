@@ -174,7 +174,7 @@ async def test_an_empty_file(client: httpx.AsyncClient) -> None:
     assert (reply.status_code, reply.content, reply.headers["content-length"]) == (200, b"", "0")
 
 
-async def test_head_tells_the_same_without_the_bytes(client: httpx.AsyncClient) -> None:
+async def test_head_returns_the_same_headers_without_the_bytes(client: httpx.AsyncClient) -> None:
     url = "/v1/files/file-1/content"
     head = await client.head(url, headers={"range": "bytes=0-1"})
     whole = await client.get(url)
@@ -194,7 +194,7 @@ async def test_what_the_client_has_is_not_sent_again(client: httpx.AsyncClient) 
     assert fresh.status_code == 200
 
 
-async def test_another_state_than_the_one_asked_for_is_told(client: httpx.AsyncClient) -> None:
+async def test_a_changed_file_fails_a_conditional_request(client: httpx.AsyncClient) -> None:
     url = "/v1/files/file-1/content"
     tag = (await client.get(url)).headers["etag"]
     assert (await client.get(url, headers={"if-match": tag})).status_code == 200
@@ -307,7 +307,7 @@ async def test_nothing_more_is_read_for_a_client_that_has_gone(world: ApiWorld) 
             drained += len(await reader.read(2**20))
         writer.transport.abort()
         async with httpx.AsyncClient(base_url=world.url, trust_env=False) as client:
-            await client.get("/v1/files")  # By now the server has heard of the abort.
+            await client.get("/v1/files")  # By now the server has noticed the abort.
             gone.set()
             await client.get("/v1/files")
     assert drained < size

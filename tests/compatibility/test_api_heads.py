@@ -1,4 +1,4 @@
-"""Every reply has an id, every error an envelope, and a hostile head gets no further than the door.
+"""Every reply has an id, every error an envelope, and a hostile request head is refused early.
 
 Requests that no client library would send go over a bare socket.
 """
@@ -91,7 +91,7 @@ async def test_an_id_from_outside_is_short_and_plain(
     assert (reply.headers["x-request-id"] == given) is kept
 
 
-async def test_unknown_paths_are_told_as_openai_does(client: httpx.AsyncClient) -> None:
+async def test_unknown_paths_are_reported_as_openai_does(client: httpx.AsyncClient) -> None:
     reply = await client.get("/v1/foo")
     assert reply.json() == {
         "error": {
@@ -115,7 +115,7 @@ async def test_unknown_paths_are_told_as_openai_does(client: httpx.AsyncClient) 
         ("OPTIONS", "/v1/models", "GET, HEAD"),
     ],
 )
-async def test_a_wrong_method_is_told_which_would_do(
+async def test_a_wrong_method_is_answered_with_the_allowed_ones(
     client: httpx.AsyncClient, method: str, path: str, allow: str
 ) -> None:
     reply = await client.request(method, path)
@@ -225,7 +225,7 @@ async def test_lost_durability_is_reported(world: ApiWorld) -> None:
 
 
 async def test_an_upload_that_was_fenced_may_be_sent_again() -> None:
-    rendered = render(ClaimLost("The upload was abandoned; upload anew."))
+    rendered = render(ClaimLost("The upload was abandoned; upload again."))
     assert rendered.status == 409
     assert rendered.headers["x-should-retry"] == "true"
     assert render(TidegateError("Something else.")).status == 500
@@ -263,7 +263,7 @@ async def test_tenants_never_see_each_other() -> None:
 
 
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Basic anna", "anna", "Bearer x"])
-async def test_without_a_key_nothing_is_told(header: str | None) -> None:
+async def test_without_a_key_nothing_is_revealed(header: str | None) -> None:
     keys = {hashlib.sha256(b"anna").hexdigest(): "anna"}
     async with served(ApiWorld(settings=Settings(keys=keys))) as world:
         headers = {} if header is None else {"authorization": header}
@@ -280,7 +280,7 @@ async def test_without_a_key_nothing_is_told(header: str | None) -> None:
     ("keys", "message"),
     [({"x": "anna"}, "64 lower-case"), ({"a" * 64: "an na"}, "an na"), ({"a" * 64: ""}, "tenant")],
 )
-def test_wrong_keys_are_told(keys: dict[str, str], message: str) -> None:
+def test_wrong_keys_are_reported(keys: dict[str, str], message: str) -> None:
     with pytest.raises(SettingsInvalid, match=message):
         Settings(keys=keys)
     assert "a" * 64 not in repr(Settings(keys={"a" * 64: "anna"}))

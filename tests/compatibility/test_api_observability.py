@@ -1,4 +1,4 @@
-"""What probes and scrapers are told: the truth about ledger and blobs, in bounded time."""
+"""Probes and scrapers get the true state of ledger and blobs, in bounded time."""
 
 import asyncio
 from collections.abc import AsyncIterator

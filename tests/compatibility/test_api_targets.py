@@ -99,7 +99,7 @@ async def test_what_is_no_request_is_answered_and_others_are_served_on(
 
 
 async def test_a_body_of_two_lengths_is_refused(world: ApiWorld) -> None:
-    """Where a body ends must be clear, or a request could hide in another one."""
+    """The end of a body must be clear, or a request could hide in another one."""
     heads = (
         b"content-length: 5\r\ntransfer-encoding: chunked\r\n",
         b"content-length: 5\r\ncontent-length: 6\r\n",

@@ -126,7 +126,7 @@ REFUSED = [
         "Invalid file format for Batch API. Must be .jsonl",
     ),
     (
-        "not JSONL, told late",
+        "not JSONL, found late",
         form([file_part(b"hello"), PARTS["purpose"]]),
         400,
         "Invalid file format for Batch API. Must be .jsonl",

@@ -124,7 +124,7 @@ async def test_a_part_that_is_whole_already_needs_no_byte(
     assert target.read_bytes() == data
 
 
-async def test_a_part_that_is_too_long_is_dropped_and_told(
+async def test_a_part_that_is_too_long_is_dropped_and_reported(
     server: ApiClient, tmp_path: Path
 ) -> None:
     data = b"0123456789"
@@ -180,7 +180,7 @@ async def test_a_deleted_file_is_gone(server: ApiClient, tmp_path: Path) -> None
     assert refused.value.status == 404
 
 
-async def test_what_the_server_refuses_is_told_in_its_words(
+async def test_what_the_server_refuses_is_reported_in_its_words(
     server: ApiClient, tmp_path: Path
 ) -> None:
     with pytest.raises(ServerRefused, match=r"\(400\): Invalid file format for Batch API"):

@@ -133,7 +133,7 @@ async def test_the_first_day(user: SdkUser, tmp_path: Path, send: Sender) -> Non
 async def test_the_other_calls(user: SdkUser, tmp_path: Path, send: Sender) -> None:
     (tmp_path / "prompts.txt").write_bytes(request_line("one"))
     base = f"http://localhost:{user.world.port}/v1"
-    # The file may come before the purpose, and -F makes it a POST without being told.
+    # The file may come before the purpose, and -F makes it a POST without -X.
     form = ("-F", "file=@prompts.txt", "-F", "purpose=batch")
     file = read(await send(tmp_path, "-X", "POST", f"{base}/files", *form))
     assert file["purpose"] == "batch"

@@ -1,4 +1,4 @@
-"""A model server as an enemy: whatever it says, each line ends once, and the error tells why."""
+"""A hostile model server: with any reply, each line ends once, and its error gives the cause."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -122,7 +122,7 @@ async def test_each_enemy_costs_its_line_alone(name: str) -> None:
 
 
 async def test_a_success_with_an_error_inside_stays_what_the_server_said() -> None:
-    """It said 200: the line is in the output, byte for byte, and whoever reads it can tell."""
+    """It said 200: the line is in the output, byte for byte, and its reader sees the error."""
     body = b'{"error": {"message": "out of memory", "code": 500}}'
     async with user_against(answers(plain_reply(body))) as (user, _):
         batch = await user.end_of((await user.submit([request_line("a")])).id)

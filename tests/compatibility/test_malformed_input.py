@@ -1,4 +1,4 @@
-"""Rubbish that a user may send: each has a clear error, costs little, and loses nothing."""
+"""Malformed input from users: each gets a clear error, costs little, and loses nothing."""
 
 import asyncio
 import gzip
@@ -56,7 +56,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_a_file_that_can_not_be_jsonl_is_told_what_it_is(user: SdkUser, name: str) -> None:
+async def test_a_file_that_is_not_jsonl_is_refused_with_its_kind(user: SdkUser, name: str) -> None:
     data, hint = REFUSED[name]
     with pytest.raises(openai.BadRequestError) as caught:
         await user.upload(data)

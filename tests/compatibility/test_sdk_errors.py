@@ -67,7 +67,7 @@ async def test_a_missing_field_is_named(user: SdkUser) -> None:
         assert_error(caught.value, message, param=name, code="missing_required_parameter")
 
 
-async def test_a_wrong_endpoint_is_told_which_there_are() -> None:
+async def test_a_wrong_endpoint_is_answered_with_those_there_are() -> None:
     batch_api = DeskSettings(extra_endpoints=("/v1/rerank",))
     async with user_of(ApiWorld(settings=Settings(batch_api=batch_api))) as user:
         with pytest.raises(openai.BadRequestError) as caught:
@@ -80,7 +80,7 @@ async def test_a_wrong_endpoint_is_told_which_there_are() -> None:
         assert (await create(user, GOOD | {"endpoint": "/v1/rerank"})).endpoint == "/v1/rerank"
 
 
-async def test_a_wrong_window_is_told_what_fits(user: SdkUser) -> None:
+async def test_a_wrong_window_is_answered_with_the_allowed_ones(user: SdkUser) -> None:
     for window in ("1y", "", "24", "59s", "15d", "-1h", "14d1s", "h", "1h 30m"):
         with pytest.raises(openai.BadRequestError) as caught:
             await create(user, GOOD | {"completion_window": window})
@@ -212,7 +212,7 @@ async def test_what_does_not_exist_is_not_found(user: SdkUser) -> None:
     assert caught.value.request_id is not None
 
 
-async def test_without_a_known_key_nobody_comes_in() -> None:
+async def test_without_a_known_key_every_request_is_refused() -> None:
     settings = Settings(keys={hashlib.sha256(b"secret-one").hexdigest(): "one"})
     message = "Incorrect API key provided."
     for key in ("secret-two", "secret-one2", "one"):
@@ -221,7 +221,7 @@ async def test_without_a_known_key_nobody_comes_in() -> None:
                 with pytest.raises(openai.AuthenticationError) as caught:
                     await call()
                 assert_error(caught.value, message, param=None, code="invalid_api_key")
-            assert len(user.world.asked) == 3, "what a retry can't mend is not retried"
+            assert len(user.world.asked) == 3, "what a retry can't fix is not retried"
     async with user_of(ApiWorld(settings=settings), key="secret-one") as user:
         assert (await user.client.files.list()).data == []
 
@@ -277,7 +277,7 @@ async def test_a_ledger_that_is_away_is_an_error_of_the_server() -> None:
         assert await user.client.batches.retrieve(batch.id) == batch
 
 
-async def test_a_full_disk_is_told_once() -> None:
+async def test_a_full_disk_is_reported_once() -> None:
     world = ApiWorld(blobs=MemoryBlobs(bytes_max=10))
     async with user_of(world) as user:
         with pytest.raises(openai.InternalServerError) as caught:

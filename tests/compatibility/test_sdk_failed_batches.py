@@ -59,7 +59,7 @@ def assert_failed(batch: Batch) -> None:
     assert batch.request_counts.to_dict() == {"total": 0, "completed": 0, "failed": 0}
 
 
-async def test_every_bad_line_is_told_with_its_place(user: SdkUser) -> None:
+async def test_every_bad_line_is_reported_with_its_place(user: SdkUser) -> None:
     cases: list[tuple[bytes, str | None, str | None]] = [
         (line(custom_id="first"), None, None),
         (b'{"custom_id": \n', None, "invalid_json_line"),
@@ -101,7 +101,7 @@ async def test_the_words_are_those_that_clients_match_on(user: SdkUser) -> None:
     assert "is a duplicate of another request" in (batch.errors.data[3].message or "")
 
 
-async def test_the_first_hundred_are_told_and_how_many_there_are(user: SdkUser) -> None:
+async def test_the_first_hundred_are_reported_and_how_many_there_are(user: SdkUser) -> None:
     for count in (99, 100, 101, 250):
         batch = await user.end_of((await user.submit([line(), *[b"{\n"] * count])).id)
         found = told(batch)

@@ -135,7 +135,7 @@ async def test_a_wrong_question_is_refused(user: SdkUser) -> None:
         assert (caught.value.param, caught.value.code) == (param, code), value
 
 
-async def test_an_unknown_cursor_is_told(user: SdkUser) -> None:
+async def test_an_unknown_cursor_is_reported(user: SdkUser) -> None:
     await user.create(await user.upload(LINE))
     for after in ("file-unknown", "batch_unknown", "17", "no id at all"):
         with pytest.raises(openai.NotFoundError) as caught:

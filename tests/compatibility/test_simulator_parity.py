@@ -35,7 +35,7 @@ async def test_nothing_differs_but_what_is_known(server: str) -> None:
     assert idle == [], "rows of the docs that nothing needs any more"
 
 
-async def test_whatever_is_changed_is_found() -> None:
+async def test_every_change_is_found() -> None:
     """The comparison sees a status, a header, a type, a member, an event, and a bucket."""
     theirs = recorded(VLLM)
     ours = await ours_like(theirs)
@@ -67,7 +67,7 @@ async def test_whatever_is_changed_is_found() -> None:
     }
 
 
-def test_shapes_tell_types_and_the_values_of_few() -> None:
+def test_shapes_show_types_and_the_values_of_few() -> None:
     value = {"a": [{"b": 1}, {"b": None}], "object": "list", "top_logprobs": [{" x": -1.0}]}
     assert shape_of(value) == {
         "": "object",
@@ -80,7 +80,7 @@ def test_shapes_tell_types_and_the_values_of_few() -> None:
     }
 
 
-def test_events_are_told_once_for_each_kind() -> None:
+def test_events_are_reported_once_for_each_kind() -> None:
     text = (
         'data: {"a":1}\n\n: note\n\ndata: {"a":2}\n\nevent: end\r\ndata: x\r\n\r\ndata: [DONE]\n\n'
     )
@@ -114,7 +114,7 @@ def test_a_row_accepts_what_it_says_and_no_more() -> None:
     assert (unknown, idle) == ([], [missing])
 
 
-def test_the_command_tells_and_fails(
+def test_the_command_reports_differences_and_fails(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     kept = tmp_path / "kept.json"

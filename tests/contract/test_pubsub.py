@@ -18,7 +18,7 @@ class TestPubSub(PubSubContract):
     pass
 
 
-async def test_a_topic_that_races_with_the_timeout_is_returned() -> None:
+async def test_an_announcement_that_races_with_the_time_out_is_delivered() -> None:
     pubsub = MemoryPubSub()
     with pubsub.listen(("work",)) as listener:
         loop = asyncio.get_running_loop()
@@ -46,7 +46,7 @@ async def test_memory_stays_bounded_and_forgets_the_rest() -> None:
         assert await listener.wait(0.0) == {"batch/after"}
 
 
-async def test_a_listener_that_left_hears_no_more() -> None:
+async def test_a_listener_that_left_receives_no_more() -> None:
     pubsub = MemoryPubSub()
     with pubsub.listen(("work",)) as listener:
         pass

@@ -303,7 +303,7 @@ async def test_every_error_of_sqlite_has_a_name_of_ours(store: SqliteStore, stat
     await store.check()
 
 
-async def test_a_full_disk_is_mended_by_room(store: SqliteStore, disk: Disk) -> None:
+async def test_writes_succeed_when_a_full_disk_has_room(store: SqliteStore, disk: Disk) -> None:
     disk.full = True
     with pytest.raises(StorageFull, match="free some space"):
         await store.create_batch(a_batch())

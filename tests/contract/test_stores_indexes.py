@@ -53,7 +53,7 @@ def test_a_question_that_reads_a_whole_table_is_found(ledger: apsw.Connection) -
 
 
 @pytest.mark.parametrize("make", [Writer, Reader])
-def test_a_statement_is_planned_once_whatever_is_bound(
+def test_a_statement_is_planned_once_for_all_parameters(
     make: type[Writer | Reader], tmp_path: Path
 ) -> None:
     path = tmp_path / "ledger.sqlite"

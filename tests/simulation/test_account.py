@@ -7,15 +7,15 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from testkit.breaks import broken
-from testkit.scenarios.collecting import HOUR, collector_of, commit_of, planned, results_of
+from testkit.scenarios.collector import HOUR, collector_of, commit_of, planned, results_of
 from testkit.world.account import Account
 from testkit.world.api import Front, NoReply
+from testkit.world.blob_account import BlobAccount
 from testkit.world.broken import Broken, Complaints
 from testkit.world.environment import Environment
 from testkit.world.exposure import Exposure
 from testkit.world.fencing import Fencing
-from testkit.world.holdings import Holdings
-from testkit.world.members import Living
+from testkit.world.members import MemberAccount
 from testkit.world.observed import WatchedBlobs, watched
 from testkit.world.timeline import Timeline
 from tidegate.collector.settings import Settings
@@ -46,7 +46,7 @@ class Watched:
         complaints, clock = Complaints(Timeline()), LoopClock(asyncio.get_running_loop())
         self.ledger = MemoryStore(clock)
         self.blobs = WatchedBlobs(complaints, appends=True)
-        holdings = Holdings(self.ledger, self.blobs, clock)
+        holdings = BlobAccount(self.ledger, self.blobs, clock)
         self.blobs.holdings = holdings
         self.account = Account(self.ledger, holdings, clock)
         self.store: Store = watched(
@@ -116,7 +116,7 @@ async def fence_and_list_deletable(world: Watched, name: str) -> None:
     assert await world.store.fence_and_list_deletable([name], idle_seconds=0) == [name]
 
 
-def test_more_lines_than_the_valves_allow_are_noticed() -> None:
+def test_more_lines_than_the_limits_allow_are_noticed() -> None:
     async def story(world: Watched) -> None:
         await world.begin()
         world.answer(1, 2)
@@ -220,10 +220,10 @@ def test_a_planner_whose_plan_was_let_go_has_no_right_any_more() -> None:
     told(story)
 
 
-def test_the_living_change_when_one_comes_leaves_or_has_been_silent_for_its_lease() -> None:
+def test_members_change_when_one_joins_leaves_or_misses_its_lease() -> None:
     async def story() -> None:
         clock = LoopClock(asyncio.get_running_loop())
-        living = Living(clock)
+        living = MemberAccount(clock)
         ledger = MemoryStore(clock)
         store = watched(ledger, Complaints(Timeline()), living)
         async with ledger:
@@ -248,7 +248,7 @@ def test_the_living_change_when_one_comes_leaves_or_has_been_silent_for_its_leas
     run_virtual(story())
 
 
-def test_whoever_waits_for_a_server_that_ends_with_a_broken_disk_hears_nothing() -> None:
+def test_calls_to_a_server_that_ends_with_a_broken_disk_get_no_reply() -> None:
     async def story() -> None:
         front = Front(Environment(0, MemoryStore))
         heard: list[str] = []
@@ -265,7 +265,7 @@ def test_whoever_waits_for_a_server_that_ends_with_a_broken_disk_hears_nothing()
             raise StorageBroken("The flush failed.")
 
         async with asyncio.timeout(60.0), asyncio.TaskGroup() as group:
-            # So many that both servers are asked for each of the two things.
+            # Enough calls that each of the two servers gets both kinds.
             for number in range(10):
                 group.create_task(ask("wait", wait), name=f"waiting {number}")
             await asyncio.sleep(0.0)

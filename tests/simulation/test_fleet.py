@@ -123,11 +123,11 @@ async def test_a_batch_runs_on_a_simulated_engine(deployment: Deployment) -> Non
     """The processor has an engine in virtual time for its model server, and knows no difference."""
 
     engine = LoopEngine("engine", SMALL, COST)
-    door = EngineUpstream(engine, output_tokens=20)
+    upstream = EngineUpstream(engine, output_tokens=20)
 
     async def answer(call: Call) -> Reply:
         assert ok(model_of(call)).status == 200
-        return await door.send(call)
+        return await upstream.send(call)
 
     async with deployment.processor(answer):
         batch = await deployment.submit(lines(200))

@@ -27,8 +27,8 @@ CUTS = 40
 
 
 @dataclass(slots=True)
-class Lives:
-    """What a user was told, and what the model server saw, over all lives of one disk."""
+class Restarts:
+    """The replies that users got, and what the model server saw, over all restarts of one disk."""
 
     acknowledged: list[str] = field(default_factory=list)
     finished: bool = False
@@ -40,7 +40,7 @@ class Lives:
         return ok()
 
 
-async def life(disk: PowerLossDisk, lives: Lives, seed: int) -> None:
+async def life(disk: PowerLossDisk, lives: Restarts, seed: int) -> None:
     """Start a deployment, submit two batches, or see those through that are there already."""
     clock = LoopClock(asyncio.get_running_loop())
     blobs = FilesystemBlobs(
@@ -58,7 +58,7 @@ async def life(disk: PowerLossDisk, lives: Lives, seed: int) -> None:
             await blobs.aclose()
 
 
-async def see_through(deployment: Deployment, lives: Lives) -> None:
+async def see_through(deployment: Deployment, lives: Restarts) -> None:
     async with deployment.processor(lives.answer):
         while len(lives.acknowledged) < 2:
             lines = [request_line(f"line-{number}") for number in range(LINES)]
@@ -87,8 +87,8 @@ def until_power_is_lost() -> Iterator[None]:
 def operations(tmp_path_factory: pytest.TempPathFactory) -> int:
     """Count what a life without a cut takes."""
     disk = PowerLossDisk(tmp_path_factory.mktemp("whole"))
-    run_virtual(life(disk, Lives(), 0))
-    assert disk.operations > 5 * CUTS, "too short a life to be cut in so many places"
+    run_virtual(life(disk, Restarts(), 0))
+    assert disk.operations > 5 * CUTS, "too few operations for this many power losses"
     return disk.operations
 
 
@@ -98,7 +98,7 @@ def test_another_processor_finishes_what_lost_its_power(
 ) -> None:
     """Each seed cuts somewhere in another stretch of the life, and once more while taking over."""
     rng = random.Random(seed)
-    lives = Lives()
+    lives = Restarts()
     disk = PowerLossDisk(tmp_path)
     disk.cut_power_at(1 + operations * seed // CUTS + rng.randint(0, operations // CUTS))
     for attempt in range(3):

@@ -1,8 +1,8 @@
-"""A real processor whose door to the model dies of one sort of line, and takes its process along.
+"""A real processor that a line with a certain word kills when it is sent.
 
-Of another sort whatever reads it dies. `deadly_processor.py DATA BATCH` works on the ledger and the
-blobs under DATA until BATCH has ended; `deadly_processor.py cell` is the child process of one of
-its cells, `deadly_processor.py plan` of one in which a batch is planned.
+A line with another word kills the process that reads it. `deadly_processor.py DATA BATCH` works on
+the ledger and the blobs under DATA until BATCH has ended; `deadly_processor.py cell` is the child
+process of one of its sandboxes, and `deadly_processor.py plan` the one in which a batch is planned.
 """
 
 import asyncio

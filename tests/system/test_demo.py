@@ -75,7 +75,7 @@ def test_a_batch_that_fails_makes_it_fail(tmp_path: Path) -> None:
     assert "line 1: " in done.stdout
 
 
-def test_an_interrupt_stops_the_servers_and_still_tells_the_result() -> None:
+def test_an_interrupt_stops_the_servers_and_still_reports_the_result() -> None:
     with subprocess.Popen(COMMAND, stdout=subprocess.PIPE, text=True, env=environment()) as process:
         assert process.stdout is not None
         seen = ""

@@ -53,7 +53,7 @@ def test_a_drill_that_does_not_exist_is_refused() -> None:
     assert "there is no drill z" in done.stderr
 
 
-# Whoever reads results must see what is wrong with them
+# The reader of results must see what is wrong with them.
 
 
 @dataclass

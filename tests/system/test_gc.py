@@ -76,7 +76,7 @@ def test_space_is_reclaimed_beside_a_server_and_nothing_else_is_touched(tmp_path
         assert gc(tmp_path)["drift"] == 0
 
 
-def test_what_is_lost_is_told_with_a_status_of_its_own(tmp_path: Path) -> None:
+def test_losses_are_reported_with_a_separate_exit_status(tmp_path: Path) -> None:
     with (
         simulator(tmp_path) as upstream,
         serving(tmp_path, upstream) as served,
@@ -183,9 +183,9 @@ def test_what_is_left_to_processors_is_said(tmp_path: Path) -> None:
         served.signal(signal.SIGSTOP)
         with (
             serving(tmp_path, CLOSED, "--processors", "0", *NEVER_COLLECTS) as other,
-            httpx.Client(base_url=other.url) as door,
+            httpx.Client(base_url=other.url) as api,
         ):
-            door.post(f"/v1/batches/{batch_id}/cancel").raise_for_status()
+            api.post(f"/v1/batches/{batch_id}/cancel").raise_for_status()
         done = run_to_end("gc", "--data-dir", str(tmp_path / "data"))
         assert done.returncode == 0, done.stderr
         assert "left to the processors that are alive: 1 batches" in done.stdout

@@ -101,7 +101,7 @@ async def test_abort_does_not_wait_for_open_connections() -> None:
     writer.close()
 
 
-def test_a_port_in_use_is_told_in_one_sentence() -> None:
+def test_a_port_in_use_is_reported_in_one_sentence() -> None:
     with bind("127.0.0.1", 0, "server.port") as taken:
         port = taken.getsockname()[1]
         assert address_of(taken) == f"http://127.0.0.1:{port}"

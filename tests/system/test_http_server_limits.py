@@ -1,4 +1,4 @@
-"""Who stands in the door and sends nothing, rubbish, or comes when the house is full."""
+"""Clients that send nothing, send malformed input, or connect when the server is full."""
 
 import asyncio
 import json
@@ -135,7 +135,7 @@ async def test_one_connection_past_the_bound_is_sent_away_until_another_ends() -
 
 
 @pytest.mark.parametrize(
-    ("request_bytes", "status", "told"),
+    ("request_bytes", "status", "message"),
     [
         (b"BREW / HTTP/1.1\r\nhost: x\r\n\r\n", 400, "not valid HTTP"),
         (b"\x16\x03\x01\x02\x00\x01\x00", 400, "not valid HTTP"),
@@ -150,15 +150,15 @@ async def test_one_connection_past_the_bound_is_sent_away_until_another_ends() -
     ],
     ids=["method", "garbage", "length", "two framings", "no host", "head"],
 )
-async def test_rubbish_is_answered_with_an_envelope(
-    request_bytes: bytes, status: int, told: str
+async def test_malformed_requests_are_answered_with_an_envelope(
+    request_bytes: bytes, status: int, message: str
 ) -> None:
     async with serving() as port:
-        assert told in check_refusal(await ask(port, request_bytes), status)
-        assert told in check_refusal(await ask(port, ASK, request_bytes), status)
+        assert message in check_refusal(await ask(port, request_bytes), status)
+        assert message in check_refusal(await ask(port, ASK, request_bytes), status)
 
 
-async def test_rubbish_behind_a_request_does_not_spoil_its_reply() -> None:
+async def test_malformed_bytes_after_a_request_do_not_spoil_its_reply() -> None:
     async with serving() as port:
         reply = await ask(port, ASK + b"\x00\x00")
     assert reply.startswith(b"HTTP/1.1 200 ")

@@ -261,7 +261,7 @@ async def test_an_input_that_is_no_jsonl_is_refused_with_a_way_to_learn_more(ben
     assert list(bench.folder.iterdir()) == [bench.job.source]
 
 
-async def test_a_wrong_address_is_told_before_anything_is_sent(bench: Bench) -> None:
+async def test_a_wrong_address_is_reported_before_anything_is_sent(bench: Bench) -> None:
     bench.job.source.write_text(request("a"))
     bench.is_elsewhere = True
     with pytest.raises(Refused, match=r"answers 404 to /v1/models and to /v1/chat/completions"):

@@ -1,4 +1,4 @@
-"""A real server keeps to the document that `tidegate openapi` prints, whatever is asked of it."""
+"""A real server answers every request as the document of `tidegate openapi` says."""
 
 import json
 import re

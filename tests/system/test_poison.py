@@ -1,4 +1,4 @@
-"""Real processes, a real ledger, and lines that kill whatever handles them."""
+"""Real processes, a real ledger, and lines that kill the process that handles them."""
 
 import asyncio
 import random

@@ -73,10 +73,10 @@ async def test_a_file_becomes_a_file_in_its_order_and_nothing_is_left_behind(run
     await runs.run("--order", "input")
     assert runs.names() == [f"t{number}" for number in range(LINES)]
     assert set(runs.model.asked.values()) == {1}
-    told = runs.summary()
-    assert (told["status"], told["total"], told["completed"]) == ("finished", LINES, LINES)
-    assert (told["failed"], told["errors"]) == (0, None)
-    assert (told["input_tokens"], told["output_tokens"]) == (3 * LINES, 2 * LINES)
+    summary = runs.summary()
+    assert (summary["status"], summary["total"], summary["completed"]) == ("finished", LINES, LINES)
+    assert (summary["failed"], summary["errors"]) == (0, None)
+    assert (summary["input_tokens"], summary["output_tokens"]) == (3 * LINES, 2 * LINES)
     assert sorted(path.name for path in runs.folder.iterdir()) == ["in.jsonl", "out.jsonl"]
 
 
@@ -119,11 +119,11 @@ async def test_a_stopped_run_keeps_what_is_done_and_goes_on(runs: Runs) -> None:
     process.send_signal(signal.SIGINT)
     out, errors = await process.communicate()
     assert process.returncode == 3, errors
-    told = json.loads(out)
-    assert told["status"] == "interrupted"
-    # In good order: whatever was sent has landed and is kept.
-    assert told["completed"] == runs.model.requests < LINES
-    assert f"Stopped: {told['completed']} of {LINES} lines are done" in errors.decode()
+    summary = json.loads(out)
+    assert summary["status"] == "interrupted"
+    # It stops in good order: the answer of each request that was sent is stored.
+    assert summary["completed"] == runs.model.requests < LINES
+    assert f"Stopped: {summary['completed']} of {LINES} lines are done" in errors.decode()
     assert "Run the same command again to continue." in errors.decode()
     await runs.run()
     assert set(runs.model.asked.values()) == {1}
@@ -138,8 +138,8 @@ async def test_a_second_signal_does_not_wait_for_what_is_in_flight(runs: Runs) -
         process = await runs.start()
         async with asyncio.timeout(BOUND_SECONDS):
             await runs.model.wait_for(4)
-            # Signals that come at once are heard as one: so it is asked again until it has ended,
-            # but not so soon that one meets an interpreter that is leaving, and no longer hears.
+            # Signals in quick succession may be handled as one, so signal again until it has ended,
+            # but not so soon that a signal meets an interpreter that is exiting.
             while process.returncode is None:
                 process.send_signal(signal.SIGTERM)
                 with suppress(TimeoutError):
@@ -161,7 +161,7 @@ async def test_only_one_process_works_on_an_output(runs: Runs) -> None:
     await process.communicate()
 
 
-async def test_another_input_or_option_is_refused_and_restart_begins_anew(runs: Runs) -> None:
+async def test_another_input_or_option_is_refused_and_restart_starts_over(runs: Runs) -> None:
     runs.write()
     process = await runs.start("--concurrency", "2")
     async with asyncio.timeout(BOUND_SECONDS):
@@ -192,8 +192,10 @@ async def test_an_output_that_is_there_is_not_replaced_unasked(runs: Runs) -> No
     assert len(runs.names()) == 3
 
 
-async def test_an_input_that_cannot_be_run_is_told_by_line_and_sends_nothing(runs: Runs) -> None:
-    text = request("one") + "\n\n" + request("one") + "\nrubbish\n"
+async def test_an_invalid_input_is_reported_by_line_and_sends_nothing(
+    runs: Runs,
+) -> None:
+    text = request("one") + "\n\n" + request("one") + "\nmalformed\n"
     (runs.folder / "in.jsonl").write_text(text)
     errors = await runs.run(status=2)
     assert "in.jsonl can't be run, and nothing was sent:" in errors
@@ -202,7 +204,7 @@ async def test_an_input_that_cannot_be_run_is_told_by_line_and_sends_nothing(run
     assert "line 4: This line is not parseable as valid JSON. (invalid_json_line)" in errors
     assert runs.summary()["status"] == "invalid"
     assert runs.model.requests == 0
-    # Nothing hinders the run of the mended file.
+    # The fixed file can be run.
     assert not runs.state.exists()
     runs.write(2)
     await runs.run()
@@ -229,7 +231,7 @@ async def test_a_kept_state_writes_the_output_again_without_a_request(runs: Runs
     assert runs.model.requests == 5
 
 
-async def test_a_server_that_is_away_is_waited_for_and_told(runs: Runs) -> None:
+async def test_a_server_that_is_away_is_waited_for_and_reported(runs: Runs) -> None:
     runs.write(2)
     async with HandlerServer(runs.model.answer) as away:
         url = away.url

@@ -51,7 +51,7 @@ def test_a_second_signal_cuts_it_short_and_the_next_start_goes_on(tmp_path: Path
         assert results(client, batch_id) == ["line-0", "line-1", "line-2"]
 
 
-def test_with_keys_nobody_else_comes_in(tmp_path: Path) -> None:
+def test_with_keys_requests_without_one_are_refused(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("secret-one\nsecret-two blue\n")
     with (

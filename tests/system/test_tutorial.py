@@ -68,7 +68,7 @@ def test_every_block_of_the_tutorial_does_what_the_page_says(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", ["run", "watch"])
 def test_a_picture_shows_the_program_at_work_and_at_its_end(name: str) -> None:
-    root = ET.parse(PICTURES / f"{name}.svg").getroot()  # ours, not a stranger's
+    root = ET.parse(PICTURES / f"{name}.svg").getroot()  # our own file, so it is safe to parse
     text = re.sub(r"\s+", " ", "".join(root.itertext()).replace("\N{NO-BREAK SPACE}", " "))
     expected = {
         "run": ("tidegate run", "in flight", "lines/s", "left", "600 of 600 lines completed"),

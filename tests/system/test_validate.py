@@ -61,7 +61,7 @@ def test_the_limits_are_those_of_the_settings(tmp_path: Path) -> None:
         (("run", "x", "-o", "y", "--upstream", "ftp://x"), "must begin with http"),
     ],
 )
-def test_a_mistake_is_one_line_that_says_how_to_mend_it(
+def test_a_mistake_is_one_line_that_says_how_to_fix_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], said: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -69,7 +69,7 @@ def test_a_mistake_is_one_line_that_says_how_to_mend_it(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_refused_input_is_told_in_json_as_well(tmp_path: Path) -> None:
+def test_a_refused_input_is_reported_in_json_as_well(tmp_path: Path) -> None:
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_bytes((request("a") + "\n").encode("utf-16"))
     words = ("run", str(source), "-o", str(target), *NOWHERE, "--json", "--no-check")

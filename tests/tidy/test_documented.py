@@ -1,4 +1,4 @@
-"""Whatever an operator can set, call or watch stands in the docs, with its right default."""
+"""All that an operator can set, call or watch is in the docs, with its right default."""
 
 import re
 from pathlib import Path
@@ -86,7 +86,7 @@ def test_every_command_and_flag_is_documented() -> None:
     for path, command in found:
         assert command.help, f"'tidegate {path}' says nothing of itself"
         own = section_of(page, path) or section_of(page, path.partition(" ")[0])
-        assert f"`tidegate {path}" in own, f"docs/cli.md does not tell of 'tidegate {path}'"
+        assert f"`tidegate {path}" in own, f"docs/cli.md does not mention 'tidegate {path}'"
         section = section_of(reference, path)
         for item in command.params:
             assert isinstance(item, TyperOption | TyperArgument), item
@@ -133,7 +133,7 @@ def test_every_log_event_is_documented() -> None:
     assert [event for event in sorted(EVENTS) if f"`{event}`" not in page] == []
 
 
-def test_the_changelog_tells_of_every_command_and_way_in() -> None:
+def test_the_changelog_lists_every_command_and_api() -> None:
     text = (DOCS.parent / "CHANGELOG.md").read_text()
     first = {path.partition(" ")[0] for path, _ in commands(typer.main.get_command(app))}
     ways = {"/v1/files", "/v1/batches", "/v1/models", "/health", "/ready", "/metrics"}

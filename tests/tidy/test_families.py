@@ -1,4 +1,4 @@
-"""Every family of back-ends has its promise, a keeper in memory, and one suite that all pass."""
+"""Every family of back-ends has an interface, one in memory, and one suite that all pass."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ def test_every_plural_folder_is_listed_here() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_family_has_its_promise_and_a_keeper_in_memory(family: str) -> None:
+def test_a_family_has_its_interface_and_one_in_memory(family: str) -> None:
     assert (PACKAGE / family / "base.py").is_file()
     assert any((PACKAGE / family / name).is_file() for name in ("memory.py", "memory/store.py"))
 

@@ -58,6 +58,6 @@ def test_a_test_that_does_not_exist_is_found() -> None:
     assert len(missing_tests(text)) == 2
 
 
-def test_every_fuzzed_target_is_told_of() -> None:
+def test_every_fuzzed_target_is_documented() -> None:
     text = PAGE.read_text()
     assert [it.name for it in TARGETS if f"\n| `{it.name}` | " not in text] == []

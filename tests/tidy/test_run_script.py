@@ -1,4 +1,4 @@
-"""The scripts of the repository can be run, and `./run help` tells of every command."""
+"""The scripts of the repository can be run, and `./run help` lists every command."""
 
 import os
 import re
@@ -28,7 +28,7 @@ def test_a_script_is_executable(name: str) -> None:
     assert os.access(ROOT / name, os.X_OK)
 
 
-def test_help_tells_of_every_command() -> None:
+def test_help_lists_every_command() -> None:
     done = subprocess.run(
         ["./run", "help"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=20
     )

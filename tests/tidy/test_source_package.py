@@ -40,7 +40,7 @@ def build(tmp_path: Path, what: str, wish: str = "") -> subprocess.CompletedProc
 
 
 def test_a_source_package_can_be_built_from(tmp_path: Path) -> None:
-    """Whoever finds no wheel for their Python builds from it, with the backend that is in it."""
+    """A user who finds no wheel for their Python builds from it, with the backend in it."""
     done = build(tmp_path, "build_sdist")
     assert done.returncode == 0, done.stderr
     with tarfile.open(tmp_path / done.stdout.split()[-1]) as archive:
@@ -57,7 +57,7 @@ def test_a_wheel_is_built_where_nothing_can_be_compiled(tmp_path: Path) -> None:
     assert done.stdout.split()[-1].endswith("-py3-none-any.whl")
 
 
-def test_who_insists_on_compiling_hears_what_is_missing(tmp_path: Path) -> None:
+def test_required_compilation_reports_what_is_missing(tmp_path: Path) -> None:
     done = build(tmp_path, "build_wheel", wish="1")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].endswith(": install mypy.")

@@ -95,12 +95,12 @@ async def test_the_results_may_go_earlier() -> None:
 
 
 @pytest.mark.parametrize("file_id", ["file-nowhere", "", "no id at all", "x" * 256])
-async def test_an_input_that_is_not_there_is_told_later(file_id: str) -> None:
+async def test_a_missing_input_is_reported_later(file_id: str) -> None:
     batch = await create_batch(make_app(), CALLER, request(input_file_id=file_id))
     assert batch.status is Status.VALIDATING
 
 
-async def test_an_input_of_a_stranger_is_not_there() -> None:
+async def test_an_input_of_another_tenant_is_not_found() -> None:
     app = make_app()
     await upload(app.store, tenant="another", purpose=Purpose.EVALS)
     batch = await create_batch(app, CALLER, request())

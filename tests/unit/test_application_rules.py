@@ -162,7 +162,7 @@ def test_a_message_repeats_only_what_is_fit_to_be_read() -> None:
     ("text", "known"),
     [("file-1", True), ("a" * 128, True), ("a" * 129, False), ("", False), ("a b", False)],
 )
-def test_ids_that_nobody_made_are_told_apart(text: str, *, known: bool) -> None:
+def test_ids_that_were_never_issued_are_recognised(text: str, *, known: bool) -> None:
     assert could_be_id(text) is known
 
 
@@ -177,7 +177,7 @@ SNIFFED = [
     (b"\n\xef\xbb\xbf{}", Verdict.BAD),
     (b'{"a":"\xff"}\n', Verdict.BAD),
     (b"\r\n \n{}\nrubbish", Verdict.GOOD),
-    (b"rubbish\n{}", Verdict.BAD),
+    (b"malformed\n{}", Verdict.BAD),
     (b"[1]\n", Verdict.BAD),
     (b'"{}"\n', Verdict.BAD),
     (b'{\n "a": 1\n}\n', Verdict.BAD),

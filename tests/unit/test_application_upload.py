@@ -1,4 +1,4 @@
-"""Whatever ends an upload early leaves neither a file nor bytes; whatever order its parts have."""
+"""An upload that ends early leaves neither a file nor bytes, for any order of its parts."""
 
 import asyncio
 import random

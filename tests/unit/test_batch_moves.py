@@ -1,4 +1,4 @@
-"""Batches change status only as their table says, whoever asks for what and when."""
+"""Batches change status only as their table says, for any calls in any order."""
 
 from dataclasses import replace
 

@@ -134,7 +134,7 @@ def test_a_missing_member_is_named(name: str) -> None:
         ),
     ],
 )
-def test_a_wrong_type_is_told(change: dict[str, object], param: str, message: str) -> None:
+def test_a_wrong_type_is_reported(change: dict[str, object], param: str, message: str) -> None:
     error = refused(json.dumps(GOOD | change).encode())
     assert (error.message, error.param, error.code) == (message, param, "invalid_type")
 

@@ -1,4 +1,4 @@
-"""Names of blobs tell who may write them, and nothing else is taken for one."""
+"""Names of blobs show who may write them, and no other name is accepted."""
 
 import pytest
 

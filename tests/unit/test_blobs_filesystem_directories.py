@@ -92,7 +92,7 @@ async def test_a_directory_goes_with_its_last_blob(blobs: FilesystemBlobs, tmp_p
     assert on_disk(tmp_path) == []
 
 
-async def test_the_next_blob_makes_and_flushes_the_directory_anew(
+async def test_the_next_blob_makes_and_flushes_the_directory_again(
     blobs: FilesystemBlobs, files: FaultyFiles
 ) -> None:
     await blobs.put("a/one", b"1")
@@ -126,7 +126,7 @@ async def test_a_directory_that_can_not_be_removed_harms_nothing(
 
 
 @pytest.mark.parametrize("way", ["put", "append"])
-async def test_a_directory_removed_before_the_file_is_made_is_made_anew(
+async def test_a_directory_removed_before_the_file_is_made_is_made_again(
     blobs: FilesystemBlobs, files: FaultyFiles, tmp_path: Path, way: str
 ) -> None:
     await blobs.put("a/b/old", b"0")
@@ -150,7 +150,7 @@ async def test_a_directory_removed_before_the_file_is_made_is_made_anew(
 
 
 @pytest.mark.parametrize("way", ["put", "append"])
-async def test_a_directory_on_the_way_that_another_process_removed_is_made_anew(
+async def test_a_parent_directory_that_another_process_removed_is_made_again(
     blobs: FilesystemBlobs, files: FaultyFiles, tmp_path: Path, way: str
 ) -> None:
     await blobs.put("a/b/old", b"0")
@@ -187,7 +187,7 @@ async def test_a_directory_may_be_removed_as_often_as_the_bound_allows(
             await blobs.put("a/blob", b"1")
 
 
-def test_a_directory_made_anew_by_another_thread_is_flushed_before_it_counts(
+def test_a_directory_made_again_by_another_thread_is_flushed_before_it_counts(
     files: FaultyFiles, tmp_path: Path
 ) -> None:
     disk = Disk(tmp_path, files)

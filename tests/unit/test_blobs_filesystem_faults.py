@@ -171,7 +171,7 @@ async def test_a_writer_without_room_can_only_be_dropped(
     assert on_disk(tmp_path) == []
 
 
-async def test_a_check_tells_a_full_disk(blobs: FilesystemBlobs, files: FaultyFiles) -> None:
+async def test_a_check_reports_a_full_disk(blobs: FilesystemBlobs, files: FaultyFiles) -> None:
     files.fail("create", errno.ENOSPC)
     with pytest.raises(StorageFull):
         await blobs.check()

@@ -92,7 +92,7 @@ async def test_empty_directories_go_from_the_bottom_up(
     assert names(tmp_path) == ["a", "a/kept", "a/kept/blob"]
 
 
-async def test_a_draft_that_was_taken_for_a_dead_one_is_begun_anew(
+async def test_a_draft_that_was_taken_for_a_dead_one_is_started_again(
     blobs: FilesystemBlobs, files: FaultyFiles, tmp_path: Path
 ) -> None:
     other = FilesystemBlobs(tmp_path)
@@ -110,7 +110,7 @@ async def test_a_draft_that_was_taken_for_a_dead_one_is_begun_anew(
     await other.aclose()
 
 
-async def test_a_draft_whose_lock_somebody_holds_is_begun_anew(
+async def test_a_draft_whose_lock_another_process_holds_is_started_again(
     blobs: FilesystemBlobs, files: FaultyFiles, tmp_path: Path
 ) -> None:
     held: list[int] = []

@@ -14,7 +14,7 @@ LIMITS = Limits(body_idle_seconds=60.0, body_bytes_per_second_min=500)
 
 
 def sent(pieces: list[tuple[float, int]], *, busy_seconds: float = 0.0) -> int:
-    """Take in pieces that come after so many seconds each; return how many bytes came.
+    """Take in pieces with these pauses in seconds before them; return how many bytes came.
 
     Taking each of them in keeps us busy for `busy_seconds`.
     """
@@ -41,7 +41,7 @@ def test_a_byte_now_and_then_is_not_enough() -> None:
         sent([(10.0, 1)] * 100)
 
 
-def test_who_keeps_the_pace_may_send_for_hours() -> None:
+def test_a_client_that_keeps_the_pace_may_send_for_hours() -> None:
     assert sent([(1.0, 500)] * 10_000) == 5_000_000
 
 
@@ -60,6 +60,6 @@ def test_time_in_which_we_are_busy_is_not_the_clients() -> None:
     assert sent([(0.1, 1)] * 100, busy_seconds=100.0) == 100
 
 
-def test_silence_is_told_as_such() -> None:
+def test_silence_is_reported_as_such() -> None:
     with pytest.raises(ClientTooSlow, match="stopped arriving for 60 s"):
         sent([(61.0, 1)])

@@ -7,7 +7,13 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from testkit.scenarios.collecting import Told, collecting, collector_of, parts_of, scattered
+from testkit.scenarios.collector import (
+    RecordingObserver,
+    collecting,
+    collector_of,
+    parts_of,
+    scattered,
+)
 from testkit.scenarios.scenario import fails, lines, meets, scenario
 from tidegate.blobs.memory import MemoryBlobs
 from tidegate.collector.settings import Settings
@@ -57,7 +63,7 @@ async def test_any_range_equals_the_slice_of_the_whole(
             assert found == whole[start : start + length]
 
     async def reading() -> None:
-        # A reader that looked earlier goes on with what it saw; another looks anew.
+        # A reader that looked earlier goes on with what it saw; another one looks again.
         for _ in range(20):
             await agree(old)
             await agree(await parts_of(deployment, file_id))
@@ -131,7 +137,7 @@ async def test_a_growing_file_is_compacted_while_it_grows(deployment: Deployment
         compact_bytes_max=100_000,
     )
     batch = await deployment.submit([*lines(200, "one", "one"), *lines(200, "two", "two")])
-    told_by = Told()
+    told_by = RecordingObserver()
     async with collecting(deployment, few, told_by) as collector:
         async with deployment.processor(paced), deployment.processor(paced):
             while not (now := await deployment.get(batch.id)).is_terminal:
@@ -151,7 +157,7 @@ async def test_a_growing_file_is_compacted_while_it_grows(deployment: Deployment
 
 
 @scenario
-async def test_whoever_loses_the_race_takes_its_copy_away(deployment: Deployment) -> None:
+async def test_the_collector_that_loses_the_race_removes_its_copy(deployment: Deployment) -> None:
     file_id = await scattered(deployment, [b"01234567"] * 8)
     first, second = collector_of(deployment, SMALL), collector_of(deployment, SMALL)
     async with asyncio.TaskGroup() as group:
@@ -184,7 +190,7 @@ async def test_what_is_held_up_is_done_by_a_later_round(
     deployment: Deployment, error: Exception
 ) -> None:
     file_id = await scattered(deployment, [b"01234567"] * 8)
-    observer = Told()
+    observer = RecordingObserver()
     port = deployment.blobs if isinstance(error, StorageFull) else deployment.store
     name = "read" if isinstance(error, StorageFull) else "swap_parts"
     fails(port, name, error, until=1.0)

@@ -1,11 +1,11 @@
-"""Bytes that are gone: a running batch runs these lines again; everything else is told."""
+"""Lost bytes: a running batch runs their lines again; every other loss is reported."""
 
 import asyncio
 from dataclasses import replace
 
 import pytest
 
-from testkit.scenarios.collecting import Told, collector_of, parts_of
+from testkit.scenarios.collector import RecordingObserver, collector_of, parts_of
 from testkit.scenarios.scenario import at_once, lines, scenario
 from tidegate.blobs.memory import MemoryBlobs
 from tidegate.collector.report import Damage
@@ -45,7 +45,7 @@ async def begun(deployment: Deployment) -> Batch:
 
 
 async def reached(deployment: Deployment, batch: Batch, count: int) -> Batch:
-    """Wait until so many lines are done, for an hour at most."""
+    """Wait until this many lines are done, for an hour at most."""
     for _ in range(3_600):
         batch = await deployment.get(batch.id)
         if batch.counts.completed + batch.counts.failed >= count:
@@ -88,7 +88,7 @@ async def test_lines_whose_results_are_gone_run_again(
 ) -> None:
     batch = await begun(deployment)
     gone = await delete(deployment, *kinds)
-    observer = Told()
+    observer = RecordingObserver()
     collector = collector_of(deployment, SETTINGS, observer)
     preview = await collector.preview()
     assert (preview.drift, preview.lines_rerun) == (len(gone), 0)
@@ -124,7 +124,7 @@ async def test_of_a_short_blob_the_whole_lines_survive(deployment: Deployment) -
 
 
 @scenario
-async def test_a_processor_at_work_loses_nothing_when_its_batch_is_mended(
+async def test_a_running_processor_loses_nothing_when_its_batch_is_repaired(
     deployment: Deployment,
 ) -> None:
     batch = await begun(deployment)
@@ -166,7 +166,7 @@ async def test_a_processor_whose_own_results_vanish_writes_elsewhere(
 @scenario
 async def test_without_the_plan_nothing_is_guessed(deployment: Deployment) -> None:
     batch = await begun(deployment)
-    observer = Told()
+    observer = RecordingObserver()
     assert batch.plan_blob is not None
     plan = await deployment.blobs.length(batch.plan_blob)
     await deployment.blobs.delete(batch.plan_blob)
@@ -208,7 +208,7 @@ async def test_bytes_that_are_no_results_are_left_alone(deployment: Deployment) 
 
 @pytest.mark.parametrize("which", ["results", "input"])
 @scenario
-async def test_what_a_batch_that_has_ended_lost_is_told_again_and_again(
+async def test_losses_of_an_ended_batch_are_reported_every_time(
     deployment: Deployment, which: str
 ) -> None:
     batch = await deployment.submit(lines(3))
@@ -217,7 +217,7 @@ async def test_what_a_batch_that_has_ended_lost_is_told_again_and_again(
     file_id = batch.output_file_id if which == "results" else batch.input_file_id
     [part] = await parts_of(deployment, file_id or "")
     await deployment.blobs.delete(part.blob)
-    observer = Told()
+    observer = RecordingObserver()
     assert (await collector_of(deployment, SETTINGS, observer).collect()).drift == 1
     report = await collector_of(deployment, SETTINGS, observer).collect()
     assert report.drift == 1

@@ -2,7 +2,7 @@
 
 import pytest
 
-from testkit.scenarios.collecting import DAY, HOUR, collector_of
+from testkit.scenarios.collector import DAY, HOUR, collector_of
 from testkit.scenarios.scenario import at_once, lines, scenario
 from tidegate.collector.settings import Settings
 from tidegate.domain.batch import Status
@@ -19,7 +19,7 @@ def later(deployment: Deployment, seconds: float) -> None:
 
 
 @scenario
-async def test_a_deleted_file_keeps_its_bytes_for_whoever_reads_them(
+async def test_a_deleted_file_keeps_its_bytes_for_its_readers(
     deployment: Deployment,
 ) -> None:
     collector = collector_of(deployment, SETTINGS)

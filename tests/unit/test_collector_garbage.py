@@ -5,7 +5,13 @@ import asyncio
 import pytest
 from typing_extensions import override
 
-from testkit.scenarios.collecting import Told, collecting, collector_of, planned, results_of
+from testkit.scenarios.collector import (
+    RecordingObserver,
+    collecting,
+    collector_of,
+    planned,
+    results_of,
+)
 from testkit.scenarios.scenario import at_once, lines, scenario
 from tidegate.blobs.base import NAMES_MAX
 from tidegate.blobs.memory import MemoryBlobs
@@ -94,7 +100,7 @@ async def holds(deployment: Deployment, batch: Batch, count: int) -> None:
 
 @scenario
 async def test_two_collectors_beside_a_running_batch_harm_nothing(deployment: Deployment) -> None:
-    first, second = Told(), Told()
+    first, second = RecordingObserver(), RecordingObserver()
     async with collecting(deployment, QUICK, first), collecting(deployment, QUICK, second):
         batches = [await deployment.submit(lines(40)) for _ in range(3)]
         async with deployment.processor(at_once), deployment.processor(at_once):
@@ -130,8 +136,8 @@ async def test_what_is_left_of_a_lost_planning_and_of_a_batch_goes(deployment: D
 
 
 @scenario
-async def test_a_name_of_no_known_form_is_told_and_stays(deployment: Deployment) -> None:
-    observer = Told()
+async def test_a_name_of_no_known_form_is_reported_and_stays(deployment: Deployment) -> None:
+    observer = RecordingObserver()
     collector = collector_of(deployment, QUICK, observer)
     names = ["backup.tar", "plans/b", "results/b/noform", "uploads/a/b"]
     for name in names:
@@ -165,7 +171,7 @@ async def test_looking_changes_nothing(deployment: Deployment) -> None:
     file_id = await deployment.upload(b"0123")
     await deployment.store.delete_file(TENANT, file_id)
     await begun(deployment, b"never finished")
-    await deployment.blobs.put("a stranger".replace(" ", "-"), b"0")
+    await deployment.blobs.put("an-unknown-name", b"0")
     batch = await deployment.submit(lines(3), window_seconds=60.0)
     async with deployment.processor(at_once):
         await deployment.end_of(batch.id)
@@ -193,9 +199,9 @@ class Littered(MemoryBlobs):
 
 
 @scenario
-async def test_a_name_that_no_blob_can_have_is_told_and_stays(deployment: Deployment) -> None:
+async def test_a_name_that_no_blob_can_have_is_reported_and_stays(deployment: Deployment) -> None:
     deployment.blobs = Littered(appends=True)
-    observer = Told()
+    observer = RecordingObserver()
     collector = collector_of(deployment, QUICK, observer)
     for report in (await collector.preview(), await collector.collect()):
         assert report.unknown_blob_names == Littered.names

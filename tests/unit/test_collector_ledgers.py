@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from testkit.scenarios.collecting import collector_of, parts_of, planned, results_of
+from testkit.scenarios.collector import collector_of, parts_of, planned, results_of
 from testkit.scenarios.scenario import Story, at_once, lines
 from tidegate.blobs.memory import MemoryBlobs
 from tidegate.collector.settings import Settings
@@ -103,7 +103,7 @@ def test_a_whole_life(tell: Callable[[Story], None]) -> None:
     tell(story)
 
 
-def test_lost_lines_run_again_and_whoever_lost_them_writes_there_no_more(
+def test_lost_lines_run_again_and_their_former_holder_is_fenced(
     tell: Callable[[Story], None],
 ) -> None:
     async def story(deployment: Deployment) -> None:
@@ -135,7 +135,7 @@ def test_lost_lines_run_again_and_whoever_lost_them_writes_there_no_more(
 
 @pytest.mark.parametrize("bad", [False, True])
 @pytest.mark.parametrize("midst", ["get_batch", "repair"])
-def test_a_commit_in_the_midst_of_mending_is_seen(
+def test_a_commit_during_a_repair_is_seen(
     tell: Callable[[Story], None], midst: str, *, bad: bool
 ) -> None:
     async def story(deployment: Deployment) -> None:

@@ -46,7 +46,7 @@ def test_settings_at_their_bounds_are_right() -> None:
     )
 
 
-def test_reports_add_up_and_keep_so_many_names() -> None:
+def test_reports_add_up_and_keep_a_limited_number_of_names() -> None:
     damage = Damage(blob="plans/b/1", needed=3, found=None)
     one = Report(
         files_released=1, bytes_deleted=5, unknown_blobs=99, unknown_blob_names=("a",) * 99
@@ -62,7 +62,7 @@ def test_reports_add_up_and_keep_so_many_names() -> None:
     assert one + Report() == one
 
 
-def test_a_damage_is_told_in_words() -> None:
+def test_a_damage_is_described_in_words() -> None:
     missing = Damage(blob="plans/b/1", needed=3, found=None, batches=("b",))
     assert missing.sentence == "'plans/b/1' is missing (3 bytes are needed, of b)"
     short = Damage(blob="uploads/u", needed=3, found=2)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from testkit.scenarios.collecting import Told, collecting, collector_of
+from testkit.scenarios.collector import RecordingObserver, collecting, collector_of
 from testkit.scenarios.scenario import fails, now, scenario
 from tidegate.collector.settings import Settings
 from tidegate.domain.errors import StorageBroken, StoreUnavailable
@@ -62,9 +62,7 @@ async def test_a_stop_is_obeyed_between_two_pieces(deployment: Deployment) -> No
 
 @pytest.mark.parametrize("verb", ["stop", "abort"])
 @scenario
-async def test_told_to_end_before_it_runs_it_does_not_begin(
-    deployment: Deployment, verb: str
-) -> None:
+async def test_stopped_before_it_runs_it_does_not_begin(deployment: Deployment, verb: str) -> None:
     rounds = noted(deployment, "list_unused_files")
     collector = collector_of(deployment, SETTINGS)
     for _ in range(2):
@@ -74,7 +72,7 @@ async def test_told_to_end_before_it_runs_it_does_not_begin(
 
 
 @scenario
-async def test_aborted_it_waits_for_nobody(deployment: Deployment) -> None:
+async def test_aborted_it_does_not_wait(deployment: Deployment) -> None:
     collector = collector_of(deployment, SETTINGS)
 
     async def never(*, limit: int) -> list[str]:
@@ -96,7 +94,7 @@ async def test_aborted_it_waits_for_nobody(deployment: Deployment) -> None:
 async def test_a_ledger_that_does_not_answer_holds_up_one_round_and_no_other_duty(
     deployment: Deployment,
 ) -> None:
-    observer = Told()
+    observer = RecordingObserver()
     error = StoreUnavailable("no answer")
     fails(deployment.store, "list_unused_files", error, until=100.0)
     await deployment.store.delete_file(TENANT, await deployment.upload(b"0"))

@@ -192,12 +192,12 @@ def test_keys_come_from_files_and_variables(tmp_path: Path) -> None:
         ({"upstream.api_key_file": "/dev/null"}, "is empty"),
     ],
 )
-def test_a_key_that_is_not_there_is_told(flags: dict[str, object], message: str) -> None:
+def test_a_missing_key_is_reported(flags: dict[str, object], message: str) -> None:
     with pytest.raises(SettingsInvalid, match=message):
         load(environment={}, flags={"upstream.url": URL, **flags})
 
 
-def test_a_file_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_used_is_reported(tmp_path: Path) -> None:
     with pytest.raises(SettingsInvalid, match="can't be read: No such file"):
         load(file=tmp_path / "none.yaml", environment={})
     with pytest.raises(SettingsInvalid, match=r"must end in \.yaml"):
@@ -215,7 +215,7 @@ def test_a_key_may_name_its_tenant() -> None:
     assert server.tenants()[digest] == "blue"
 
 
-def test_shown_settings_hide_every_secret_and_tell_their_origin() -> None:
+def test_shown_settings_hide_every_secret_and_show_their_origin() -> None:
     flags: dict[str, object] = {
         "upstream.url": URL,
         "upstream.api_key": "sk-topsecret",

@@ -1,4 +1,4 @@
-"""Where commands find their server: flags win over the variables of OpenAI's SDKs."""
+"""How commands find their server: flags win over the variables of OpenAI's SDKs."""
 
 from pathlib import Path
 

@@ -70,21 +70,19 @@ def test_a_complaint_names_the_model_whose_server_is_wrong() -> None:
         ("processor: {turns: 1}\nserver: {}", "unknown setting 'processor.turns'"),
     ],
 )
-def test_a_wrong_value_is_told_without_the_words_of_a_program(
+def test_a_wrong_value_is_reported_without_python_terms(
     tmp_path: Path, text: str, message: str
 ) -> None:
     assert message in in_file(tmp_path / "a.yaml", text)
 
 
-def test_a_name_under_a_single_value_is_told_without_an_empty_list() -> None:
+def test_a_name_under_a_single_value_is_reported_without_an_empty_list() -> None:
     told = refusal(environment={"TIDEGATE_SERVER__PORT__X": "1"})
     assert told.endswith("'server.port' is one value and has no settings inside.")
 
 
 @pytest.mark.parametrize("value", ["5", "[]", "text", ""])
-def test_a_group_of_the_wrong_type_is_refused_whatever_the_flags_say(
-    tmp_path: Path, value: str
-) -> None:
+def test_a_group_of_the_wrong_type_is_refused_with_any_flags(tmp_path: Path, value: str) -> None:
     told = in_file(tmp_path / "a.yaml", f"server: {value}\n", flags={"server.port": 9})
     assert "'server' in the file" in told
     assert "must be a group of names and values: host, port" in told

@@ -31,7 +31,7 @@ def test_comments_blank_lines_and_a_byte_order_mark_are_no_keys(
     assert sorted(settings.server.tenants().values()) == ["blue", "default"]
 
 
-def test_a_file_of_comments_alone_does_not_open_the_door(tmp_path: Path) -> None:
+def test_a_key_file_of_comments_alone_allows_no_access(tmp_path: Path) -> None:
     with pytest.raises(SettingsInvalid, match="holds no key"):
         settings_with(tmp_path / "keys", b"# production\n\n")
 
@@ -45,7 +45,7 @@ def test_a_file_of_comments_alone_does_not_open_the_door(tmp_path: Path) -> None
         (f"one {SECRET}", "holds the same key as Line 2 of"),
     ],
 )
-def test_a_wrong_line_is_told_by_its_number_alone(tmp_path: Path, line: str, message: str) -> None:
+def test_a_wrong_line_is_reported_by_number_alone(tmp_path: Path, line: str, message: str) -> None:
     with pytest.raises(SettingsInvalid, match=f"Line 4 of the key file .* ?{message}") as caught:
         settings_with(tmp_path / "keys", f"# first\none\n\n{line}\n".encode())
     assert SECRET not in str(caught.value)
@@ -62,7 +62,7 @@ def test_the_same_key_twice_is_refused(keys: list[str]) -> None:
     assert SECRET not in str(caught.value)
 
 
-def test_a_file_that_is_not_text_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_not_text_is_reported(tmp_path: Path) -> None:
     with pytest.raises(SettingsInvalid, match="it is not UTF-8"):
         settings_with(tmp_path / "keys", b"\xff\xfe\x00")
 

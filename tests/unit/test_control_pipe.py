@@ -1,4 +1,4 @@
-"""What a process hears from its parent through a pipe, and what its parent makes of it."""
+"""The pipe through which a parent process controls its child."""
 
 import asyncio
 import os
@@ -122,7 +122,7 @@ sys.exit(8)
 """
 
 
-async def test_a_real_child_is_told_and_heard() -> None:
+async def test_a_real_child_is_stopped_and_reports_it() -> None:
     child = await start_child([sys.executable, "-c", ECHO], "a secret")
     async with asyncio.timeout(30.0):
         assert await child.ready() == "ready with a secret"
@@ -162,7 +162,7 @@ async def signalled_for_ever(pid: int) -> None:
         await asyncio.sleep(0.01)
 
 
-def test_one_that_has_just_ended_can_still_be_told() -> None:
+def test_a_message_to_a_child_that_has_just_ended_does_not_fail() -> None:
     async def tell() -> None:
         child = await start_child([sys.executable, "-c", ORPHAN], "x")
         assert await child.ready() == "ready"

@@ -22,9 +22,9 @@ from tidegate.upstreams.base import Reply, StaleConnection
 
 @in_virtual_time
 async def test_one_turn_starts_and_takes_in_no_more_than_its_bounds() -> None:
-    listener, doors = DispatcherBench(), ManualUpstream()
-    listener.open(doors, [b"{}"] * 1_000)
-    async with Running(listener):
+    bench, doors = DispatcherBench(), ManualUpstream()
+    bench.open(doors, [b"{}"] * 1_000)
+    async with Running(bench):
         await turn()
         assert len(doors.begun) == STARTS_PER_TURN
         for _ in range(20):
@@ -33,16 +33,16 @@ async def test_one_turn_starts_and_takes_in_no_more_than_its_bounds() -> None:
         doors.answer_all(REPLY)
         for _ in range(20):
             await turn()
-    assert listener.observer.turns == [SETTLED_PER_TURN] * 10
-    assert listener.dispatcher.in_flight == 0
+    assert bench.observer.turns == [SETTLED_PER_TURN] * 10
+    assert bench.dispatcher.in_flight == 0
 
 
 @pytest.mark.parametrize(("extra", "started"), [(0, 4), (-1, 5)])
 @in_virtual_time
-async def test_one_turn_starts_only_so_many_bytes(extra: int, started: int) -> None:
-    listener, doors = DispatcherBench(), ManualUpstream()
-    listener.open(doors, [b"x" * (BYTES_PER_TURN // 4 + extra)] * 12)
-    async with Running(listener):
+async def test_one_turn_starts_a_bounded_number_of_bytes(extra: int, started: int) -> None:
+    bench, doors = DispatcherBench(), ManualUpstream()
+    bench.open(doors, [b"x" * (BYTES_PER_TURN // 4 + extra)] * 12)
+    async with Running(bench):
         await turn()
         assert len(doors.begun) == started
         for _ in range(4):
@@ -52,26 +52,26 @@ async def test_one_turn_starts_only_so_many_bytes(extra: int, started: int) -> N
 
 @pytest.mark.parametrize(("extra", "landed"), [(0, 4), (-1, 5)])
 @in_virtual_time
-async def test_one_turn_takes_in_only_so_many_bytes(extra: int, landed: int) -> None:
-    listener, doors = DispatcherBench(), ManualUpstream()
-    _, shard = listener.open(doors, [b""] * 12)
-    async with Running(listener):
+async def test_one_turn_takes_in_a_bounded_number_of_bytes(extra: int, landed: int) -> None:
+    bench, doors = DispatcherBench(), ManualUpstream()
+    _, shard = bench.open(doors, [b""] * 12)
+    async with Running(bench):
         for _ in range(3):
             await turn()
         doors.answer_all(Reply(status=200, headers={}, body=b" " * (BYTES_PER_TURN // 4 + extra)))
         for _ in range(5):
             await turn()
-    assert listener.observer.turns[0] == landed
-    assert sum(listener.observer.turns) == 12
+    assert bench.observer.turns[0] == landed
+    assert sum(bench.observer.turns) == 12
     assert not shard.in_flight
 
 
 @in_virtual_time
 async def test_a_limit_of_one_grows_when_lines_are_served() -> None:
-    listener, doors = DispatcherBench(), ManualUpstream()
-    _, shard = listener.open(doors, [b"{}"] * 100, limits=AimdSettings(start=1, max=100))
+    bench, doors = DispatcherBench(), ManualUpstream()
+    _, shard = bench.open(doors, [b"{}"] * 100, limits=AimdSettings(start=1, max=100))
     assert shard.endpoint is not None
-    async with Running(listener):
+    async with Running(bench):
         rounds = 0
         while shard.undecided:
             await turn()
@@ -86,15 +86,15 @@ async def test_lines_too_large_for_the_room_that_others_leave_get_their_turn_in_
     limits = InFlightLimits(
         in_flight_max=10_000, in_flight_bytes_max=4 * 2**20, uncommitted_lines_max=100_000
     )
-    listener, small, large = DispatcherBench(limits), ManualUpstream(), ManualUpstream()
-    _, others = listener.open(small, [b"{}"] * 20_000, model="small")
+    bench, small, large = DispatcherBench(limits), ManualUpstream(), ManualUpstream()
+    _, others = bench.open(small, [b"{}"] * 20_000, model="small")
     started: list[float] = []
 
     async def go_on() -> None:
         # Some end all the time, in whose place other small ones fit.
         await asyncio.sleep(0.1)
         small.answer_some(20, REPLY)
-        budget, run = listener.held.budget, listener.run
+        budget, run = bench.held.budget, bench.run
         budget.bytes_held -= sum(len(entry.line) for entry in run.results)
         budget.lines_held -= len(run.results)
         run.results.clear()
@@ -102,13 +102,13 @@ async def test_lines_too_large_for_the_room_that_others_leave_get_their_turn_in_
             started.append(asyncio.get_running_loop().time())
             large.answer_all(REPLY)
 
-    async with Running(listener):
+    async with Running(bench):
         for _ in range(20):
             await go_on()
         waits: list[float] = []
         for _ in range(2):  # A round of lines that are too large.
             opened = asyncio.get_running_loop().time()
-            _, shard = listener.open(large, [b"x" * 3 * 2**20], model="large")
+            _, shard = bench.open(large, [b"x" * 3 * 2**20], model="large")
             while shard.undecided:
                 await go_on()
                 assert others.fresh, "it waits until all others are gone"
@@ -122,14 +122,14 @@ async def test_lines_too_large_for_the_room_that_others_leave_get_their_turn_in_
 
 @in_virtual_time
 async def test_room_kept_for_a_model_without_more_lines_is_given_to_others_at_once() -> None:
-    listener, few, many = (
+    bench, few, many = (
         DispatcherBench(InFlightLimits(in_flight_max=8)),
         ManualUpstream(),
         ManualUpstream(),
     )
-    listener.open(few, [b"{}"] * 3, model="few")
-    listener.open(many, [b"{}"] * 50, model="many")
-    async with Running(listener):
+    bench.open(few, [b"{}"] * 3, model="few")
+    bench.open(many, [b"{}"] * 50, model="many")
+    async with Running(bench):
         for _ in range(3):
             await turn()
         assert (len(few.begun), len(many.begun)) == (3, 5)
@@ -138,9 +138,9 @@ async def test_room_kept_for_a_model_without_more_lines_is_given_to_others_at_on
 @pytest.mark.parametrize("over", ["deadline", "cancelled", "returning"])
 @in_virtual_time
 async def test_what_stayed_unanswered_is_not_sent_again_once_nothing_may_be_sent(over: str) -> None:
-    listener, doors = DispatcherBench(), ManualUpstream()
-    run, shard = listener.open(doors, [b"{}"] * 3)
-    async with Running(listener):
+    bench, doors = DispatcherBench(), ManualUpstream()
+    run, shard = bench.open(doors, [b"{}"] * 3)
+    async with Running(bench):
         await turn()
         assert len(doors.begun) == 3
         match over:
@@ -159,11 +159,11 @@ async def test_what_stayed_unanswered_is_not_sent_again_once_nothing_may_be_sent
 
 @in_virtual_time
 async def test_nothing_is_sent_again_while_a_dispatcher_ends() -> None:
-    listener, doors = DispatcherBench(), ManualUpstream()
+    bench, doors = DispatcherBench(), ManualUpstream()
     doors.gate = asyncio.Event()
-    listener.open(doors, [b"{}"] * 3)
+    bench.open(doors, [b"{}"] * 3)
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(listener.dispatcher.run(), name="dispatcher")
+        task = group.create_task(bench.dispatcher.run(), name="dispatcher")
         await turn()
         await turn()
         doors.begun.pop().on_reply(StaleConnection("Closed."))
@@ -179,11 +179,11 @@ async def test_nothing_is_sent_again_while_a_dispatcher_ends() -> None:
 @in_virtual_time
 async def test_shards_of_one_model_may_know_it_by_different_endpoints() -> None:
     # A gateway with many models forgets those that were not served lately.
-    listener, doors = DispatcherBench(), ManualUpstream()
-    _, one = listener.open(doors, [b"{}"] * 3)
-    _, other = listener.open(doors, [b"{}"] * 3)
+    bench, doors = DispatcherBench(), ManualUpstream()
+    _, one = bench.open(doors, [b"{}"] * 3)
+    _, other = bench.open(doors, [b"{}"] * 3)
     assert one.endpoint is not other.endpoint
-    async with Running(listener):
+    async with Running(bench):
         await turn()
         assert len(doors.begun) == 6
         doors.answer_all(REPLY)
@@ -194,9 +194,9 @@ async def test_shards_of_one_model_may_know_it_by_different_endpoints() -> None:
 
 @in_virtual_time
 async def test_what_stayed_unanswered_is_sent_once_more() -> None:
-    listener, doors = DispatcherBench(), ManualUpstream()
-    run, _ = listener.open(doors, [b"{}"] * 3)
-    async with Running(listener):
+    bench, doors = DispatcherBench(), ManualUpstream()
+    run, _ = bench.open(doors, [b"{}"] * 3)
+    async with Running(bench):
         await turn()
         doors.answer_all(StaleConnection("Closed."))
         for _ in range(5):
@@ -206,22 +206,22 @@ async def test_what_stayed_unanswered_is_sent_once_more() -> None:
 
 @in_virtual_time
 async def test_a_call_that_could_not_begin_for_a_fault_of_the_server_is_no_crash_of_ours() -> None:
-    listener, doors = DispatcherBench(), ManualUpstream()
+    bench, doors = DispatcherBench(), ManualUpstream()
     doors.fault = ConnectFailed("Nobody there.")
-    _, shard = listener.open(doors, [b"{}"])
-    async with Running(listener):
+    _, shard = bench.open(doors, [b"{}"])
+    async with Running(bench):
         for _ in range(3):
             await turn()
         assert shard.endpoint is not None
         assert shard.endpoint.is_paused(asyncio.get_running_loop().time())
-    assert (listener.observer.outcomes, listener.observer.crashes) == (["endpoint_error"], 0)
+    assert (bench.observer.outcomes, bench.observer.crashes) == (["endpoint_error"], 0)
 
 
 def test_a_mistake_of_ours_at_a_turn_ends_the_dispatcher() -> None:
     async def story() -> None:
-        listener, doors = DispatcherBench(), ManualUpstream()
-        _, shard = listener.open(doors, [b"{}"])
-        async with Running(listener):
+        bench, doors = DispatcherBench(), ManualUpstream()
+        _, shard = bench.open(doors, [b"{}"])
+        async with Running(bench):
             await turn()
             doors.answer_all(REPLY)
             shard.in_flight.clear()

@@ -102,7 +102,7 @@ def test_a_commit_is_judged_by_epoch_sequence_and_bitmap() -> None:
     assert verdict(replace(shard, done=with_done(shard.done, [1])), 0, 1) is Verdict.REPEATED_LINE
 
 
-def test_a_repeat_gets_the_first_answer_whatever_came_since() -> None:
+def test_a_repeat_gets_the_first_answer_after_any_later_call() -> None:
     shard = replace(a_shard(), epoch=9, last_segment="s", ended=True)
     assert verdict(shard, 0) is Verdict.ACCEPTED
 

@@ -1,4 +1,4 @@
-"""The engine does what a plain loop over everything does, step by step, whatever comes."""
+"""The engine does what a plain loop over everything does, in each step, for any requests."""
 
 from array import array
 from dataclasses import dataclass, replace
@@ -27,7 +27,7 @@ class Plain:
 
 
 class PlainEngine:
-    """The same rules, told as loops over every sequence in every step. Blocks are only counted:
+    """The same rules, as loops over every sequence in every step. Blocks are only counted:
     there is no prefix cache in it."""
 
     def __init__(self, size: EngineSettings) -> None:
@@ -187,7 +187,7 @@ DEED = st.tuples(
 
 
 def _sorted_by_time(log: Log) -> list[tuple[object, ...]]:
-    """Order what happens at one instant by name: both engines may tell it in another order."""
+    """Order simultaneous events by name: the two engines may report them in any order."""
     return sorted(log, key=lambda entry: (str(entry[2]).zfill(20), str(entry[0]), str(entry[1])))
 
 

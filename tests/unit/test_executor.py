@@ -156,7 +156,7 @@ class Broken(Worker):
         pass
 
 
-async def test_a_worker_that_fails_tells_every_caller() -> None:
+async def test_a_worker_that_fails_raises_for_every_caller() -> None:
     lane = ThreadExecutor().open_lane("lane", Broken())
     for _ in range(2):
         with pytest.raises(MemoryError):

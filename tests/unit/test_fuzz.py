@@ -43,7 +43,7 @@ def test_some_seeds_find_nothing(name: str) -> None:
     assert found.search(0, INPUTS_PER_SEED) >= INPUTS_PER_SEED // 2
 
 
-class _DeafReader(FormReader):
+class _BrokenReader(FormReader):
     @override
     def feed(self, piece: bytes) -> list[FormEvent]:
         return [] if len(piece) == 1 else super().feed(piece)
@@ -93,7 +93,7 @@ def _unread(path: Path) -> None:
     ("module", "name", "broken"),
     [
         (jsonl, "read_line", _all_wrong),
-        (multipart, "FormReader", _DeafReader),
+        (multipart, "FormReader", _BrokenReader),
         (replies, "Connection", _EndlessConnection),
         (splicing, "classify_reply", _without_blanks),
         (api, "build_app", _failing_app),
@@ -142,7 +142,7 @@ def test_what_is_found_is_kept_small_and_replays(
     assert kept.read_text().splitlines()[:5] == text.splitlines()[:5]
 
 
-def test_nothing_found_is_told_with_its_rate(
+def test_nothing_found_is_reported_with_its_rate(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "found"
@@ -166,7 +166,7 @@ def test_each_target_gets_its_share_until_the_time_is_over(tmp_path: Path) -> No
     assert tallies["sound"].seeds > 2
 
 
-def test_an_input_that_takes_for_ever_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_input_that_never_finishes_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(target, "INPUT_SECONDS_MAX", 0.05)
 
     def sleepy(number: int) -> None:

@@ -31,7 +31,7 @@ FULL = StorageFull("no room")
 
 
 class Proof:
-    """Fails as it is told, and notes when it was asked for."""
+    """Fails as configured, and records when it was called."""
 
     def __init__(self) -> None:
         self.error: Exception | None = None
@@ -47,7 +47,7 @@ class Proof:
 
 
 @in_virtual_time
-async def test_it_tells_once_of_each_change_and_looks_more_often_while_it_is_full() -> None:
+async def test_each_change_is_reported_once_and_a_full_disk_is_checked_more_often() -> None:
     is_ok, proof = Proof(), Proof()
     told: list[tuple[float, str | None]] = []
     watch = DiskSpaceMonitor((is_ok, proof), lambda reason: told.append((now(), reason)))
@@ -115,7 +115,7 @@ def memory_ports() -> Ports:
 
 
 @pytest.mark.parametrize("port", ["store", "blobs"])
-def test_a_server_without_a_processor_tells_metrics_and_log_of_a_full_disk(port: str) -> None:
+def test_a_server_without_a_processor_shows_a_full_disk_in_metrics_and_log(port: str) -> None:
     async def story() -> None:
         ports = memory_ports()
 

@@ -1,6 +1,6 @@
 """What a line causes on its way, counted exactly: most of it nothing.
 
-Journeys of two lengths are made in virtual time; whatever the longer one has more of is what its
+Batches of two lengths are run in virtual time; what the longer one has more of is what its
 further lines caused. Nothing here depends on the machine.
 """
 
@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 from typing_extensions import TypeVarTuple, Unpack, override
 
-from testkit.scenarios.journey import Roads, Stopwatch, lines_of, travel
+from testkit.scenarios.batch_run import BatchSetup, Stopwatch, lines_of, run_batch
 from tidegate.processor.dispatch import dispatcher
 from tidegate.processor.dispatch.dispatcher import SETTLED_PER_TURN
 from tidegate.runtime.clock import Clock
@@ -148,13 +148,13 @@ def statements_counted() -> Iterator[Counter[str]]:
         apsw.connection_hooks.remove(watch)
 
 
-def counted(lines: int, folder: Path, roads: Roads) -> Counter[str]:
+def counted(lines: int, folder: Path, setup: BatchSetup) -> Counter[str]:
     path = folder / f"ledger-{lines}.db"
 
     def make_store(clock: Clock) -> SqliteStore:
         return SqliteStore(path, clock, InlineExecutor())
 
-    roads.make_store = make_store
+    setup.make_store = make_store
     with (
         statements_counted() as found,
         capture_logs() as logs,
@@ -162,28 +162,28 @@ def counted(lines: int, folder: Path, roads: Roads) -> Counter[str]:
     ):
         loop = runner.get_loop()
         assert isinstance(loop, CountingLoop)
-        journey = runner.run(travel(lines_of(lines), roads))
+        cost = runner.run(run_batch(lines_of(lines), setup))
         found.update(loop.counts)
     found["log events"] = len(logs)
-    found["writes to the server"] = journey.requests
+    found["writes to the server"] = cost.requests
     return found
 
 
-def for_1000_lines(folder: Path, make_roads: Callable[[], Roads]) -> dict[str, float]:
-    short = counted(SHORT, folder, make_roads())
-    long = counted(LONG, folder, make_roads())
+def for_1000_lines(folder: Path, make_setup: Callable[[], BatchSetup]) -> dict[str, float]:
+    short = counted(SHORT, folder, make_setup())
+    long = counted(LONG, folder, make_setup())
     return {name: (long[name] - short[name]) / (LONG - SHORT) * 1_000 for name in MOST}
 
 
 def test_a_line_causes_next_to_nothing_beside_its_request(tmp_path: Path) -> None:
-    found = for_1000_lines(tmp_path, lambda: Roads(watch=Watch()))
+    found = for_1000_lines(tmp_path, lambda: BatchSetup(watch=Watch()))
     assert {name: count for name, count in found.items() if count > MOST[name]} == {}
     assert found["writes to the server"] == 1_000, "one request, one write"
     assert found["statements"] > 0, "nothing was counted"
 
 
 def test_a_task_for_each_line_is_found(tmp_path: Path) -> None:
-    found = for_1000_lines(tmp_path, lambda: Roads(watch=Watch(), door=ByTask))
+    found = for_1000_lines(tmp_path, lambda: BatchSetup(watch=Watch(), wrap_upstream=ByTask))
     assert found["tasks"] == 1_000
     assert found["futures"] >= 1_000
     assert found["wake-ups"] >= 2_000
@@ -191,14 +191,14 @@ def test_a_task_for_each_line_is_found(tmp_path: Path) -> None:
 
 def settled_at_one_turn() -> int:
     watch = Watch()
-    roads = Roads(watch=watch, in_flight=3 * SETTLED_PER_TURN)
+    setup = BatchSetup(watch=watch, in_flight=3 * SETTLED_PER_TURN)
     with capture_logs(), asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        runner.run(travel(lines_of(SHORT), roads))
+        runner.run(run_batch(lines_of(SHORT), setup))
     assert watch.settled.total() == SHORT
     return max(watch.settled.values())
 
 
-def test_one_turn_of_the_loop_settles_so_many_lines_and_no_more() -> None:
+def test_one_turn_of_the_loop_settles_a_bounded_number_of_lines() -> None:
     assert settled_at_one_turn() == SETTLED_PER_TURN
 
 

@@ -84,7 +84,7 @@ def test_any_chunking_gives_the_same_problems(kinds: list[str], at: int) -> None
 
 
 @given(data=FILES, places=st.lists(st.integers(0, 200), max_size=20), bound=st.integers(1, 30))
-def test_any_chunking_tells_where_each_line_begins(
+def test_any_chunking_gives_the_offset_of_each_line(
     data: bytes, places: list[int], bound: int
 ) -> None:
     splitter = LineSplitter(bound)

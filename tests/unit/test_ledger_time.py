@@ -23,7 +23,7 @@ def test_one_answer_bounds_the_time_by_how_long_it_took() -> None:
     assert (time.at_least(20.0), time.at_most(20.0)) == (1_007.0, 1_010.0)
 
 
-def test_a_slow_answer_does_not_blur_what_a_quick_one_told() -> None:
+def test_a_slow_answer_does_not_worsen_the_estimate_of_a_quick_one() -> None:
     time = LedgerClock()
     time.record(1_000.0, asked_at=10.0, answered_at=10.0)
     time.record(1_002.0, asked_at=11.0, answered_at=19.0)
@@ -42,7 +42,7 @@ def test_a_clock_that_was_set_by_little_is_believed_after_a_few_answers() -> Non
     time.record(1_000.0, asked_at=0.0, answered_at=0.0)
     for now in range(1, ANSWERS_KEPT + 1):
         assert time.at_most(now) == 1_000.0 + now, "no answer contradicts it"
-        # A tenth of a second later than before, and told within bounds of twice that.
+        # A tenth of a second later than before, and returned within bounds of twice that.
         time.record(1_000.125 + now, asked_at=now - 0.25, answered_at=now + 0.25)
     assert time.at_most(0.0) == 1_000.375
     assert time.at_least(0.0) == 999.875

@@ -119,7 +119,7 @@ class Full(io.StringIO):
 
 
 @pytest.mark.parametrize("refused", ["write", "flush"])
-def test_a_log_without_room_ends_nobody(refused: str) -> None:
+def test_a_log_without_room_ends_no_process(refused: str) -> None:
     stream = Full(refused)
     configure(LogFormat.JSON, stream=stream)
     get_logger("processor").warning(logs.STORAGE_FULL)

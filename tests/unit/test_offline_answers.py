@@ -40,7 +40,7 @@ def test_the_text_of_an_answer_is_found_else_its_json(body: object, text: str | 
     assert found == (json.dumps(body) if text is None else text)
 
 
-def test_tokens_are_told_where_the_server_tells_them() -> None:
+def test_tokens_are_reported_if_the_server_reports_them() -> None:
     usage = {"prompt_tokens": 3, "completion_tokens": 2}
     answer = read_result_row(answered({"choices": [{"text": "a"}], "usage": usage}))
     assert (answer.custom_id, answer.input_tokens, answer.output_tokens) == ("id", 3, 2)
@@ -78,7 +78,7 @@ def test_lone_surrogates_do_not_break_a_table() -> None:
     ids=["digits", "infinite", "an embedding of digits", "output", "choices", "error", "deep"],
 )
 @pytest.mark.parametrize("status", [200, 400])
-def test_whatever_a_server_answers_has_a_place_in_a_table(raw: bytes, status: int) -> None:
+def test_any_answer_of_a_server_has_a_place_in_a_table(raw: bytes, status: int) -> None:
     line = reply_line("batch_req_a_1", b'"id"', status=status, upstream_id="u", body=raw)
     answer = read_result_row(line)
     assert answer.custom_id == "id"
@@ -121,7 +121,7 @@ def test_the_pace_is_that_of_the_last_seconds() -> None:
     assert one_line(seen) == words
 
 
-def test_a_reason_is_told_and_forgotten() -> None:
+def test_a_reason_is_reported_once() -> None:
     progress = Progress()
     progress.update(batch(1), 0.0)
     progress.on_endpoint_state("upstream", limit=1, in_flight=0, reason="refused")

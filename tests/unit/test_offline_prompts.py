@@ -29,7 +29,7 @@ def body(prompt_options: PromptOptions, given: Row, endpoint: str = "chat") -> M
     return found
 
 
-def test_no_row_at_all_is_told() -> None:
+def test_no_row_at_all_is_reported() -> None:
     requests = Requests(PromptOptions(column="text"), endpoint=endpoint_of("chat"), model="m")
     with pytest.raises(Refused, match="has no rows"):
         list(requests.lines([]))
@@ -131,7 +131,7 @@ def test_lone_surrogates_keep_their_place() -> None:
 
 
 @pytest.mark.parametrize(
-    "raw", [b"rubbish", b"[]", b"{}", b'{"body":1}', b'{"body":', b'{"a":"\\ud800"}', b"\\u" * 9]
+    "raw", [b"malformed", b"[]", b"{}", b'{"body":1}', b'{"body":', b'{"a":"\\ud800"}', b"\\u" * 9]
 )
 def test_what_is_no_request_stays_as_it_is(raw: bytes) -> None:
     assert changed(raw, "m") == raw

@@ -66,11 +66,11 @@ def test_parquet_rows_come_as_python_values_or_as_text(tmp_path: Path) -> None:
         ("in.csv", b"a\n\xff\n", "not UTF-8"),
         ("in.csv", "a\n1\n".encode("utf-16"), "not UTF-8"),
         ("in.csv", b"a\n" + b"x" * (ROW_BYTES_MAX + 1) + b"\n", "field larger"),
-        ("in.parquet", b"rubbish", "can't be read as Parquet"),
+        ("in.parquet", b"malformed", "can't be read as Parquet"),
         ("in.parquet", b"", "can't be read as Parquet"),
     ],
 )
-def test_what_is_no_row_is_told_by_its_place(
+def test_what_is_no_row_is_reported_by_its_place(
     tmp_path: Path, name: str, content: bytes, said: str
 ) -> None:
     with pytest.raises(Refused, match=said.replace("(", r"\(")) as refused:
@@ -79,7 +79,7 @@ def test_what_is_no_row_is_told_by_its_place(
 
 
 @pytest.mark.parametrize("name", ["in.jsonl", "in.csv", "in.parquet"])
-def test_a_file_that_is_not_there_is_told(tmp_path: Path, name: str) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path, name: str) -> None:
     with pytest.raises(Refused, match="There is no file"):
         values(tmp_path / name)
 

@@ -116,7 +116,7 @@ def test_a_device_is_not_replaced_by_results(job: OfflineJob, tmp_path: Path) ->
     assert pipe.is_fifo()
 
 
-def test_a_place_where_no_folder_can_be_made_is_told_as_such(job: OfflineJob) -> None:
+def test_a_path_where_no_folder_can_be_made_is_reported_as_such(job: OfflineJob) -> None:
     # No name can be made there, and the system says that it does not exist.
     target = Path("/proc/self/fd/out.jsonl")
     with (
@@ -127,7 +127,7 @@ def test_a_place_where_no_folder_can_be_made_is_told_as_such(job: OfflineJob) ->
     assert not isinstance(told.value, Conflict)
 
 
-def test_a_record_of_rubbish_or_of_another_version_is_told(job: OfflineJob) -> None:
+def test_a_malformed_record_or_one_of_another_version_is_reported(job: OfflineJob) -> None:
     with open_state(job) as state:
         state.bind("a" * 64)
     record = job.folder / RECORD_FILE
@@ -135,7 +135,7 @@ def test_a_record_of_rubbish_or_of_another_version_is_told(job: OfflineJob) -> N
     record.write_text(text.replace('"format": 1', '"format": 2'))
     with pytest.raises(Refused, match="another version"), open_state(job):
         pass
-    record.write_text("rubbish")
+    record.write_text("malformed")
     with pytest.raises(Refused, match="to start again"), open_state(job):
         pass
 

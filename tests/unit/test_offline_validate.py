@@ -60,8 +60,8 @@ async def test_a_sound_file_is_described(tmp_path: Path) -> None:
     assert report.input_tokens == pytest.approx(5 * 12, rel=0.5)
 
 
-async def test_every_problem_is_told_in_the_order_of_lines(tmp_path: Path) -> None:
-    rows = ["rubbish" if n % 2 else line("same") for n in range(400)]
+async def test_every_problem_is_reported_in_the_order_of_lines(tmp_path: Path) -> None:
+    rows = ["malformed" if n % 2 else line("same") for n in range(400)]
     report, problems = await judged(tmp_path, "\n".join(rows))
     # Of the same custom_id the first line is sound.
     assert len(problems) == report.problems == 399
@@ -81,7 +81,7 @@ async def test_every_problem_is_told_in_the_order_of_lines(tmp_path: Path) -> No
         (b"x" * (8 * 2**20 + 1), "line_too_large"),
     ],
 )
-async def test_what_is_no_batch_file_is_told(tmp_path: Path, content: bytes, code: str) -> None:
+async def test_what_is_no_batch_file_is_reported(tmp_path: Path, content: bytes, code: str) -> None:
     report, problems = await judged(tmp_path, content)
     assert report.problems == len(problems) > 0
     assert code in {problem.code for problem in problems}
@@ -96,7 +96,7 @@ async def test_what_is_no_batch_file_is_told(tmp_path: Path, content: bytes, cod
         (json.dumps([json.loads(line(f"{n}")) for n in range(50)], indent=1).encode(), "array"),
     ],
 )
-async def test_of_another_kind_of_file_the_cause_alone_is_told(
+async def test_of_another_kind_of_file_the_cause_alone_is_reported(
     tmp_path: Path, content: bytes, words: str
 ) -> None:
     report, (problem,) = await judged(tmp_path, content)
@@ -104,7 +104,7 @@ async def test_of_another_kind_of_file_the_cause_alone_is_told(
     assert words in problem.message
 
 
-async def test_after_a_bad_first_line_all_others_are_told(tmp_path: Path) -> None:
+async def test_after_a_bad_first_line_all_others_are_reported(tmp_path: Path) -> None:
     _, problems = await judged(tmp_path, "custom_id,prompt\n" + line("a") + "\n{}\n")
     assert [problem.line for problem in problems] == [None, 1, 3]
 

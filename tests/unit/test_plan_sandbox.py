@@ -15,7 +15,7 @@ from tidegate.domain.batch import Problem
 from tidegate.domain.errors import SandboxDied, StorageFull
 from tidegate.planning.cut_shards import ShardSlice, cut_shards
 from tidegate.planning.problems import FirstProblems
-from tidegate.planning.sandboxed import CHECK, LINE, PlanningTask
+from tidegate.planning.sandboxed import LINE, PlanningTask
 from tidegate.planning.session import PlanningSession
 from tidegate.planning.settings import Planning
 from tidegate.planning.validate import InputValidation
@@ -159,14 +159,14 @@ async def test_a_folder_that_takes_no_scratch_is_a_full_disk(tmp_path: Path) -> 
     await attempt.aclose()
 
 
-async def test_a_door_answers_only_to_who_told_it_all(tmp_path: Path) -> None:
-    door = open_planning(open_sandbox(tmp_path).settings.detail)
+async def test_a_planner_refuses_steps_out_of_order(tmp_path: Path) -> None:
+    planner = open_planning(open_sandbox(tmp_path).settings.detail)
     line = Call(path=LINE, body=request_line("a"), headers={"step": "0", "number": "1"})
-    assert (await door.send(line)).status == 200
-    assert (await door.send(line)).status == 409
-    assert (await door.send(Call(path=CHECK, body=b"", headers={"step": "2"}))).status == 409
-    assert (await door.send(Call(path=CHECK, body=b"", headers={"step": "1"}))).status == 200
-    await door.aclose()
+    assert (await planner.send(line)).status == 200
+    assert (await planner.send(line)).status == 409
+    assert (await planner.send(Call(path=CHECK, body=b"", headers={"step": "2"}))).status == 409
+    assert (await planner.send(Call(path=CHECK, body=b"", headers={"step": "1"}))).status == 200
+    await planner.aclose()
 
 
 async def test_a_plan_of_other_lines_is_refused(tmp_path: Path) -> None:

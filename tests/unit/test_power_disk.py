@@ -84,7 +84,7 @@ def test_a_rename_happens_whole_or_not_at_all() -> None:
     assert after in outcomes(disk)
 
 
-def test_a_removed_file_may_come_back_and_can_be_used_by_whoever_has_it_open() -> None:
+def test_a_removed_file_may_come_back_and_can_be_used_while_open() -> None:
     disk = a_disk(a=b"one")
     number = disk.find(ROOT / "a")
     disk.remove(ROOT / "a")

@@ -36,7 +36,7 @@ def test_a_plan_that_is_cut_off_is_never_run() -> None:
 
 
 @given(numbers=st.permutations(range(1, 40)), errors_max=st.integers(1, 50))
-def test_the_first_problems_are_kept_in_whatever_order_they_come(
+def test_the_first_problems_are_kept_for_any_order_of_arrival(
     numbers: list[int], errors_max: int
 ) -> None:
     problems = FirstProblems(errors_max)

@@ -88,7 +88,7 @@ def test_equal_messages_have_equal_keys(one: str, other: str) -> None:
     assert keys[0] == keys[1]
 
 
-def test_whatever_else_a_message_holds_parts_it_from_others() -> None:
+def test_any_other_field_of_a_message_distinguishes_it() -> None:
     plain: Message = {"role": "user", "content": "x"}
     others: list[Message] = [
         plain,

@@ -1,4 +1,4 @@
-"""Services end together, in good order, whoever begins."""
+"""Services end together, in good order, after any of them ends."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""The parts of a limit: they sum to it, whoever shares it, and nobody starves for ever."""
+"""The parts of a limit: they sum to it for any members, and none of them starves."""
 
 from collections import Counter
 
@@ -32,7 +32,7 @@ def test_a_higher_limit_has_no_smaller_part(
     count=st.integers(1, 6),
     events=st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=150),
 )
-def test_whatever_each_learns_all_together_stay_within_the_highest_limit(
+def test_all_members_together_stay_within_the_highest_limit_they_learn(
     highest: int, count: int, events: list[tuple[int, bool]]
 ) -> None:
     settings = AimdSettings(start=4, min=1, max=highest, step=3.0)
@@ -53,7 +53,7 @@ def test_whatever_each_learns_all_together_stay_within_the_highest_limit(
         assert limiters[0].limit >= 1, "somebody can always go on"
 
 
-def test_a_limit_is_cut_anew_when_the_number_changes() -> None:
+def test_a_limit_is_divided_again_when_the_number_changes() -> None:
     limiter = Aimd(AimdSettings(start=10, min=1, max=10))
     for rank, count, part in ((0, 3, 4), (2, 3, 3), (1, 2, 5), (0, 1, 10), (9, 10, 1), (10, 11, 0)):
         limiter.share(rank=rank, count=count, now=0.0)
@@ -80,7 +80,7 @@ def test_shared_limits_grow_as_fast_together_as_one_alone() -> None:
     assert limiter.limit == 11
 
 
-def test_who_has_no_part_tries_again_after_a_while() -> None:
+def test_a_member_without_a_part_tries_again_after_a_while() -> None:
     limiter = Aimd(AimdSettings(start=3, min=1, max=3, factor=0.1))
     limiter.on_overload(1.0, 2.0)
     limiter.share(rank=2, count=3, now=2.0 + NOTHING_SECONDS - 0.1)

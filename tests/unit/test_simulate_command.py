@@ -59,7 +59,7 @@ def test_impossible_settings_are_refused_in_one_line(flags: list[str]) -> None:
     ],
     ids=["empty", "columns", "words", "short", "alike"],
 )
-def test_measurements_that_tell_nothing_are_refused(tmp_path: Path, text: str) -> None:
+def test_measurements_without_content_are_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "steps.csv"
     path.write_text(text)
     done = CliRunner().invoke(app, ["simulate", "--port", "0", "--cost-csv", str(path)])

@@ -148,7 +148,7 @@ async def test_one_connection_serves_many_requests_also_sent_ahead() -> None:
 
 
 @pytest.mark.parametrize("extra", [0, 1])
-async def test_so_many_requests_may_be_sent_ahead(extra: int) -> None:
+async def test_a_bounded_number_of_requests_may_be_sent_ahead(extra: int) -> None:
     async with simulated(LONG) as server, peer_of(server) as peer:
         peer.send(request(max_tokens=20, ignore_eos=True))
         await server.until(lambda: server.simulator.in_flight == 1)

@@ -119,7 +119,7 @@ async def test_both_ways_to_say_it_are_one_too_many(server: Simulated) -> None:
     assert reply.status_code == 400
 
 
-def test_only_so_many_texts_of_a_request_differ() -> None:
+def test_a_bounded_number_of_texts_of_a_request_differ() -> None:
     plain = varied(lambda number: (number, 1))
     assert len({plain(number) for number in range(1_000)}) == VARIANTS_MAX
     costly = varied(lambda number: (number, WORK_MAX // 2))

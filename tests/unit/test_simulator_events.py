@@ -1,4 +1,4 @@
-"""The events of the prefix cache, read as strangers do: over ZMQ, in vLLM's maps."""
+"""The events of the prefix cache, read as other programs do: over ZMQ, in vLLM's format."""
 
 import asyncio
 import json
@@ -69,7 +69,7 @@ class Index:
 
 
 class Sockets:
-    """Sockets of strangers, all of which are closed at the end."""
+    """Sockets of subscribers, all of which are closed at the end."""
 
     def __init__(self) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -134,7 +134,7 @@ def batch_of(payload: bytes) -> Batch:
 
 
 async def subscribed(context: Sockets, server: Simulated) -> "zmq.Socket[bytes]":
-    """Return a subscriber that has heard something: what came before it may be lost."""
+    """Return a subscriber that has received a message: earlier ones may be lost."""
     socket = context.socket(zmq.SUB)
     socket.setsockopt(zmq.SUBSCRIBE, b"kv@")
     socket.connect(endpoints(server)[0])
@@ -145,7 +145,7 @@ async def subscribed(context: Sockets, server: Simulated) -> "zmq.Socket[bytes]"
     return socket
 
 
-async def test_a_subscriber_hears_of_blocks(server: Simulated, context: Sockets) -> None:
+async def test_a_subscriber_receives_block_events(server: Simulated, context: Sockets) -> None:
     socket = await subscribed(context, server)
     prompt = list(range(3 * BLOCK))
     body = {"prompt": prompt, "max_tokens": BLOCK + 1, "ignore_eos": True}
@@ -242,7 +242,7 @@ async def test_adapters_and_salts_stand_in_the_events(server: Simulated, context
     assert event.extra_keys == [["poet", "mine"], ["poet"]]
 
 
-async def test_what_an_aborted_request_leaves_is_told_at_once(
+async def test_what_an_aborted_request_leaves_is_published_immediately(
     server: Simulated, context: Sockets
 ) -> None:
     engine = server.simulator.driver.engine
@@ -295,7 +295,7 @@ async def test_malformed_requests_for_a_replay_are_passed_over(
     assert (await receive(asker))[2] == END
 
 
-async def test_a_subscriber_that_does_not_read_misses_batches_and_holds_nobody_up(
+async def test_a_subscriber_that_does_not_read_misses_batches_and_delays_no_other(
     context: Sockets,
 ) -> None:
     config = msgspec.structs.replace(EVENTS, hwm=1, buffer_steps=10)
@@ -342,7 +342,7 @@ async def test_a_publisher_connects_to_a_subscriber_with_an_address(
         assert msgspec.msgpack.decode(frames[2])[1] == [{"type": "AllBlocksCleared"}]
 
 
-async def test_the_sources_are_told(server: Simulated) -> None:
+async def test_the_sources_are_reported(server: Simulated) -> None:
     told = (await server.client.get("/kv_event_sources")).json()
     assert set(told) == {"0"}
     assert told["0"]["topic"] == "kv@here@sim"
@@ -351,7 +351,7 @@ async def test_the_sources_are_told(server: Simulated) -> None:
         assert (await silent.client.get("/kv_event_sources")).json() == {}
 
 
-async def test_the_cache_is_not_reset_under_who_runs(server: Simulated) -> None:
+async def test_the_cache_is_not_reset_under_running_requests(server: Simulated) -> None:
     engine = server.simulator.driver.engine
     await server.post(COMPLETION, prompt=[1] * BLOCK, max_tokens=1)
     assert engine.pool._by_hash
@@ -392,7 +392,7 @@ def test_what_the_flag_says_is_checked() -> None:
         KvEventsConfig(buffer_steps=BUFFER_STEPS_MAX + 1)
 
 
-def test_who_names_no_endpoint_is_heard_on_this_machine_alone() -> None:
+def test_without_an_endpoint_events_are_published_on_this_machine_alone() -> None:
     config = kv_events_from('{"enable_kv_cache_events": true}')
     assert config.is_on
     assert config.binds

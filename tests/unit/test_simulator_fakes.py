@@ -104,7 +104,7 @@ async def test_curves_begin_when_they_are_set() -> None:
 
 
 @pytest.mark.parametrize(
-    "told",
+    "metrics",
     [
         {"running-requests": -1},
         {"running-requests": "ramp"},
@@ -124,16 +124,16 @@ async def test_curves_begin_when_they_are_set() -> None:
     ],
     ids=str,
 )
-async def test_metrics_that_make_no_sense_are_refused(told: dict[str, object]) -> None:
+async def test_metrics_that_make_no_sense_are_refused(metrics: dict[str, object]) -> None:
     with pytest.raises(SettingsInvalid, match="--fake-metrics"):
-        fakes_from(json.dumps(told))
+        fakes_from(json.dumps(metrics))
     async with simulated() as server:
-        assert (await server.post("/admin/metrics", **told)).status_code == 400
+        assert (await server.post("/admin/metrics", **metrics)).status_code == 400
         assert (await server.client.get("/admin/metrics")).json() == {"fake": None}
 
 
 def test_metrics_at_their_bounds_are_taken() -> None:
-    told = {"ttft-buckets-values": [1] * 23, "request-prompt-tokens": [1] * VALUES_MAX}
-    filled = fakes_from(json.dumps(told)).filled(1_000)
+    metrics = {"ttft-buckets-values": [1] * 23, "request-prompt-tokens": [1] * VALUES_MAX}
+    filled = fakes_from(json.dumps(metrics)).filled(1_000)
     assert filled["time_to_first_token_seconds"].counts[-1] == 1
     assert sum(filled["request_prompt_tokens"].counts) == VALUES_MAX

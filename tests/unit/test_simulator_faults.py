@@ -1,4 +1,4 @@
-"""The simulated server goes wrong as it is told to, by request, by the clock, and live."""
+"""The simulated server fails as configured, by request, by the clock, and while it runs."""
 
 import asyncio
 import json
@@ -74,7 +74,7 @@ async def test_a_fault_may_pass_after_some_times(server: Simulated) -> None:
     assert (await post(server, other)).status_code == 200
 
 
-def test_only_so_many_bodies_are_remembered() -> None:
+def test_a_bounded_number_of_bodies_is_remembered() -> None:
     orders = Orders()
     headers = {"status": "500", "times": "1"}
     assert orders.find(headers, b"first") is not None
@@ -286,7 +286,7 @@ def test_a_file_of_faults_is_read(tmp_path: Path) -> None:
         plan_from_file(tmp_path / "absent.yaml")
 
 
-def test_there_are_so_many_windows_at_most() -> None:
+def test_the_number_of_windows_is_bounded() -> None:
     data = msgspec.json.encode({"windows": [{"fault": {}}] * WINDOWS_MAX})
     assert len(plan_from(data).windows) == WINDOWS_MAX
     with pytest.raises(msgspec.ValidationError):

@@ -1,4 +1,4 @@
-"""Whatever a request says, the simulated server gives an answer or refuses it: never a 500."""
+"""The simulated server answers or refuses any request, and never with a 500."""
 
 import asyncio
 from array import array
@@ -51,7 +51,7 @@ async def statuses(path: str, bodies: list[bytes], errors: list[object]) -> list
     async with asyncio.TaskGroup() as group:
         group.create_task(simulator.driver.run(), name="engine")
         async with asyncio.timeout(20):
-            while simulator.driver.unfinished:  # noqa: ASYNC110 - the driver tells nobody
+            while simulator.driver.unfinished:  # noqa: ASYNC110 - the driver sends no event
                 await asyncio.sleep(0.001)
         # What has ended is handed out within the same turn of the loop.
         await asyncio.sleep(0)

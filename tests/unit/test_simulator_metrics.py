@@ -24,7 +24,7 @@ SETTINGS = SimulatorSettings(
     engine=EngineSettings(max_num_seqs=1, max_model_len=100, kv_blocks=100),
 )
 LABELS = 'engine="0",model_name="first"'
-# As a running vLLM 0.32 tells them; the parser takes `_total` off counters.
+# As a running vLLM 0.32 shows them; the parser takes `_total` off counters.
 FAMILIES = {
     "gauge": {
         *("num_requests_running", "num_requests_waiting", "num_requests_waiting_by_reason"),
@@ -145,14 +145,14 @@ async def test_the_http_interface_is_counted(server: Simulated) -> None:
     assert seconds >= 4 * 0.004  # Two answers of two steps.
 
 
-async def test_the_process_is_told_of(server: Simulated) -> None:
+async def test_the_process_is_shown(server: Simulated) -> None:
     assert await server.metric("process_resident_memory_bytes") > 1e6
     assert await server.metric("process_cpu_seconds_total") > 0
     assert await server.metric("python_info") == 1
     assert await server.metric("python_gc_collections_total") > 0
 
 
-async def test_counters_tell_when_they_began() -> None:
+async def test_counters_show_when_they_began() -> None:
     class Wall(ManualClock):
         @override
         def now(self) -> float:
@@ -186,7 +186,7 @@ async def test_answers_in_which_calls_were_looked_for_are_counted(
     assert await server.metric(name) == await server.metric(f'{name}{{mode="streaming"') + 1
 
 
-async def test_who_waits_for_keys_and_values_is_told_by_stage() -> None:
+async def test_requests_that_wait_for_keys_and_values_are_shown_by_stage() -> None:
     settings = SimulatorSettings(
         cost=STEP, transfer_seconds=WAIT_SECONDS, engine=EngineSettings(max_num_seqs=1)
     )

@@ -96,7 +96,7 @@ async def test_adapters_are_bounded() -> None:
         replace(SETTINGS, adapters=(*many, AdapterFlag("one-more", "x")))
 
 
-async def test_only_so_many_adapters_run_at_once(server: Simulated) -> None:
+async def test_a_bounded_number_of_adapters_runs_at_a_time(server: Simulated) -> None:
     await server.post(LOAD, lora_name="clerk", lora_path="/clerk")
     engine = server.simulator.driver.engine
     async with asyncio.TaskGroup() as group:
@@ -120,7 +120,7 @@ async def test_without_adapters_there_is_no_way_to_load_one() -> None:
         assert "lora_requests_info" not in (await server.client.get("/metrics")).text
 
 
-def test_an_adapter_is_told_in_two_ways() -> None:
+def test_an_adapter_is_given_in_two_ways() -> None:
     assert adapter_from("poet=/models/poet=2") == AdapterFlag("poet", "/models/poet=2")
     told = '{"name": "poet", "path": "/p", "base_model_name": "base"}'
     assert adapter_from(told) == AdapterFlag("poet", "/p", "base")
@@ -144,7 +144,7 @@ async def state_of(server: Simulated) -> dict[str, float]:
 @pytest.mark.parametrize(
     ("level", "states"), [(0, (0, 0, 0)), (1, (0, 1, 0)), (2, (0, 0, 1))], ids=["0", "1", "2"]
 )
-async def test_who_sleeps_holds_requests_until_it_is_awake(
+async def test_a_sleeping_server_holds_requests_until_it_is_awake(
     server: Simulated, level: int, states: tuple[int, ...]
 ) -> None:
     await server.post(COMPLETION, prompt=[7] * 64, max_tokens=1)

@@ -74,7 +74,7 @@ async def test_who_wants_them_computes_the_whole_prompt(server: Simulated) -> No
     assert await server.metric("vllm:prefix_cache_hits_total") == 2 * 48
 
 
-async def test_a_chat_tells_them_beside_its_choices(server: Simulated) -> None:
+async def test_a_chat_returns_them_beside_its_choices(server: Simulated) -> None:
     found = (await server.post(CHAT, messages=MESSAGES, prompt_logprobs=2, n=2)).json()
     places, usage = found["prompt_logprobs"], found["usage"]
     assert len(places) == usage["prompt_tokens"]

@@ -58,7 +58,7 @@ async def test_a_seed_of_the_request_changes_the_answer(server: Simulated) -> No
     assert plain not in said
 
 
-async def test_a_clock_tells_when_an_answer_was_made() -> None:
+async def test_a_clock_gives_the_time_of_an_answer() -> None:
     class Noon:
         def now(self) -> float:
             return 43_200.9

@@ -153,7 +153,7 @@ def test_what_can_not_be_followed_says_why(schema: Json, why: str) -> None:
         schemas.write(schema, 1, "p")
 
 
-def test_the_work_of_patterns_is_bounded_and_told() -> None:
+def test_the_work_of_patterns_is_bounded_and_reported() -> None:
     schema: Json = {
         "type": "array",
         "minItems": 15,

@@ -67,7 +67,7 @@ async def test_failure_and_heartbeat_may_be_stopped_before_they_run_and_twice() 
             await service.run()
 
 
-async def test_the_heartbeat_tells_how_late_the_loop_is() -> None:
+async def test_the_heartbeat_shows_how_late_the_loop_is() -> None:
     told: list[float] = []
     beats = asyncio.Event()
 

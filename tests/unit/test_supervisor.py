@@ -46,7 +46,7 @@ class Fake:
 
 
 class Scene:
-    """Starts fakes, and writes down what is told of them."""
+    """Starts fakes, and records what is reported of them."""
 
     def __init__(self, *, obeys: int = 1, lives_seconds: float | None = None) -> None:
         self.told: list[tuple[float, str]] = []

@@ -109,7 +109,7 @@ def test_a_plain_line_says_the_same() -> None:
 
 
 @pytest.mark.parametrize(("as_json", "line"), [(False, "batch_1 in_"), (True, '{"id":"batch_1"}')])
-def test_outside_a_terminal_only_changes_are_told(
+def test_outside_a_terminal_only_changes_are_printed(
     capsys: pytest.CaptureFixture[str], *, as_json: bool, line: str
 ) -> None:
     console = Console(file=io.StringIO())

@@ -13,7 +13,7 @@ from tidegate.wiring.context import open_ports, open_upstreams, processor_contex
 from tidegate.wiring.sandbox import COMMAND, PLAN_COMMAND, decode_http_settings
 
 
-async def test_a_model_server_has_cells_with_its_settings() -> None:
+async def test_a_model_server_has_sandboxes_with_its_settings() -> None:
     flags = {
         "upstream.url": "http://127.0.0.1:9/prefix",
         "upstream.api_key": "a-key",

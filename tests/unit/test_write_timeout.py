@@ -47,25 +47,25 @@ def watched(pipe: Pipe, *changes: tuple[float, int], until: float = 1_000.0) -> 
     run_virtual(story())
 
 
-def test_who_takes_nothing_is_given_up_at_the_bound() -> None:
+def test_a_reader_that_takes_nothing_is_given_up_at_the_bound() -> None:
     pipe = Pipe(9)
     watched(pipe)
     assert pipe.aborted_at == 60.0
 
 
-def test_who_stops_reading_is_given_up_within_twice_the_bound() -> None:
+def test_a_reader_that_stops_is_given_up_within_twice_the_bound() -> None:
     pipe = Pipe(9)
     watched(pipe, (59.0, 8))
     assert pipe.aborted_at == 120.0
 
 
-def test_who_reads_slowly_is_waited_for() -> None:
+def test_a_slow_reader_is_waited_for() -> None:
     pipe = Pipe(100)
     watched(pipe, *((50.0 * turn, 100 - turn) for turn in range(1, 19)))
     assert pipe.aborted_at is None
 
 
-def test_who_has_taken_everything_is_not_watched_until_there_is_more() -> None:
+def test_a_reader_that_took_everything_is_not_watched_until_there_is_more() -> None:
     pipe = Pipe(0)
     watched(pipe, (10.0, 5), (20.0, 0), (500.0, 7), until=559.0)
     assert pipe.aborted_at is None

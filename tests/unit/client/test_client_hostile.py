@@ -1,4 +1,4 @@
-"""Whatever answers at the address, a user reads one clear sentence, within the time allowed."""
+"""With any server at the address, a user reads one clear sentence within the time limit."""
 
 import asyncio
 import os

@@ -126,7 +126,7 @@ async def test_with_nothing_alive_it_ends_at_once() -> None:
         assert await watch.until_all_end(lambda look: None) == []
 
 
-async def test_a_silent_server_is_told_of_and_asked_again() -> None:
+async def test_a_silent_server_is_reported_and_asked_again() -> None:
     stage = Stage({"a": ["in_progress", "in_progress", "completed"]})
     looks: list[WatchState] = []
 

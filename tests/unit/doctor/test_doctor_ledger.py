@@ -135,7 +135,7 @@ def test_no_ledger_is_fine_and_none_is_made(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_ledger_in_memory_is_told_of(tmp_path: Path) -> None:
+def test_a_ledger_in_memory_is_reported(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path, store=StoreSettings(kind="memory"))
     assert [item.level for item in examined(settings)] == [Level.WARN]
 

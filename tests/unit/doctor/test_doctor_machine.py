@@ -46,7 +46,7 @@ def test_without_mounts_the_kind_is_unknown() -> None:
 @pytest.mark.parametrize(
     ("kind", "level"), [("ext4", Level.OK), ("nfs4", Level.WARN), ("tmpfs", Level.WARN)]
 )
-def test_a_file_system_that_loses_things_is_told_of(
+def test_a_file_system_that_loses_writes_is_reported(
     tmp_path: Path, kind: str, level: Level
 ) -> None:
     mounts = tmp_path / "mountinfo"
@@ -58,7 +58,7 @@ def test_a_file_system_that_loses_things_is_told_of(
 @pytest.mark.parametrize(
     ("mode", "level"), [(0o700, Level.OK), (0o750, Level.WARN), (0o770, Level.WARN)]
 )
-def test_a_directory_that_others_may_use_is_told_of(
+def test_a_directory_that_others_may_use_is_reported(
     tmp_path: Path, mode: int, level: Level
 ) -> None:
     folder = tmp_path / "data"

@@ -1,4 +1,4 @@
-"""The doctor on what answers: model servers, and whoever listens on the ports of `serve`."""
+"""What the doctor reports of model servers, and of programs on the ports of `serve`."""
 
 import json
 from collections.abc import AsyncIterator
@@ -76,7 +76,7 @@ async def test_a_server_that_breaks_off_is_a_failure() -> None:
     assert [item.level for item in found] == [Level.FAIL]
 
 
-async def test_a_model_that_is_not_there_is_told_of() -> None:
+async def test_a_model_that_is_not_there_is_reported() -> None:
     found = await asked(replies(models("other")), model="mine", probe=False)
     assert found[0].level is Level.WARN
     assert "does not list the model 'mine'" in found[0].message
@@ -153,7 +153,7 @@ def readiness(status: int, **checks: str) -> Reply:
         (None, Level.FAIL, "other than Tidegate"),
     ],
 )
-async def test_who_serves_on_the_port_of_the_api_is_told(
+async def test_the_program_on_the_port_of_the_api_is_reported(
     api: Reply | None, level: Level, words: str
 ) -> None:
     found = (await ports(api, readiness(200, store="ok")))[0]
@@ -170,7 +170,7 @@ async def test_who_serves_on_the_port_of_the_api_is_told(
         (None, Level.FAIL, "other than Tidegate"),
     ],
 )
-async def test_who_serves_on_the_port_of_operators_is_told(
+async def test_the_program_on_the_port_of_operators_is_reported(
     operators: Reply | None, level: Level, words: str
 ) -> None:
     found = (await ports(ours(), operators))[1]

@@ -31,7 +31,7 @@ CHILD = (sys.executable, "-P", str(Path(__file__).with_name("deadly_child.py")))
 MIB = 2**20
 
 
-class MakeCell(Protocol):
+class MakeSandbox(Protocol):
     """Makes a cell in front of a child."""
 
     def __call__(
@@ -65,7 +65,7 @@ def answers(*frames: bytes, unasked: bytes = b"") -> tuple[str, ...]:
 
 
 def is_gone(pid: int) -> bool:
-    """Say whether no process of this number runs, nor waits to be reaped by us."""
+    """Return whether no process of this number runs, nor waits to be reaped by us."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except FileNotFoundError:
@@ -84,19 +84,19 @@ def children() -> set[int]:
 
 
 def about(pid: int, what: str) -> str:
-    """Return what the kernel tells of a process."""
+    """Return what the kernel reports of a process."""
     return Path(f"/proc/{pid}/{what}").read_text()
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that no event tells of."""
+    """Wait for a change that has no event."""
     async with asyncio.timeout(20):
         while not condition():  # noqa: ASYNC110 - the kernel sets no event
             await asyncio.sleep(0.01)
 
 
 @pytest.fixture
-async def make_cell() -> AsyncIterator[MakeCell]:
+async def make_cell() -> AsyncIterator[MakeSandbox]:
     """Give a maker of cells; each is closed in the end and must then leave no process."""
     async with AsyncExitStack() as stack:
 
@@ -137,7 +137,7 @@ async def one_child(cell: ProcessSandbox, body: bytes = b"one") -> int:
     return cell.pid
 
 
-async def test_one_child_carries_call_after_call(make_cell: MakeCell) -> None:
+async def test_one_child_carries_call_after_call(make_cell: MakeSandbox) -> None:
     cell = make_cell()
     assert cell.pid is None, "started before its first line"
     first = await one_child(cell)
@@ -151,13 +151,13 @@ async def test_one_child_carries_call_after_call(make_cell: MakeCell) -> None:
     assert await one_child(cell, b"print") == first, "what is printed is no answer"
 
 
-async def test_calls_that_meet_wait_for_each_other(make_cell: MakeCell) -> None:
+async def test_calls_that_meet_wait_for_each_other(make_cell: MakeSandbox) -> None:
     cell = make_cell()
     replies = await asyncio.gather(*(cell.send(call(b"%d" % number)) for number in range(20)))
     assert [reply.body for reply in replies] == [b"%d" % number for number in range(20)]
 
 
-async def test_faults_keep_their_kind_and_the_child_lives(make_cell: MakeCell) -> None:
+async def test_faults_keep_their_kind_and_the_child_lives(make_cell: MakeSandbox) -> None:
     cell = make_cell()
     pid = await one_child(cell)
     faults = [
@@ -186,7 +186,7 @@ async def test_faults_keep_their_kind_and_the_child_lives(make_cell: MakeCell) -
     ],
 )
 async def test_a_deadly_line_kills_the_child_alone(
-    make_cell: MakeCell, body: bytes, how: str
+    make_cell: MakeSandbox, body: bytes, how: str
 ) -> None:
     cell = make_cell()
     before = await one_child(cell)
@@ -198,11 +198,11 @@ async def test_a_deadly_line_kills_the_child_alone(
     assert await one_child(cell) != before
 
 
-async def test_what_stays_within_the_memory_lives(make_cell: MakeCell) -> None:
+async def test_what_stays_within_the_memory_lives(make_cell: MakeSandbox) -> None:
     assert (await make_cell().send(call(b"eat %d" % (128 * MIB)))).body == b"%d" % (128 * MIB)
 
 
-async def test_a_child_killed_from_outside_in_mid_call(make_cell: MakeCell) -> None:
+async def test_a_child_killed_from_outside_in_mid_call(make_cell: MakeSandbox) -> None:
     cell = make_cell()
     pid = await one_child(cell)
 
@@ -217,7 +217,7 @@ async def test_a_child_killed_from_outside_in_mid_call(make_cell: MakeCell) -> N
     assert is_gone(pid)
 
 
-async def test_a_child_killed_while_it_idles_costs_no_line(make_cell: MakeCell) -> None:
+async def test_a_child_killed_while_it_idles_costs_no_line(make_cell: MakeSandbox) -> None:
     cell = make_cell()
     pid = await one_child(cell)
     os.kill(pid, signal.SIGKILL)
@@ -225,14 +225,14 @@ async def test_a_child_killed_while_it_idles_costs_no_line(make_cell: MakeCell) 
     assert await one_child(cell) != pid
 
 
-async def test_a_child_that_hangs_ends_by_its_own_timer(make_cell: MakeCell) -> None:
+async def test_a_child_that_hangs_ends_by_its_own_timer(make_cell: MakeSandbox) -> None:
     cell = make_cell(answer_seconds=0.5)
     with pytest.raises(SandboxDied, match="SIGALRM"):
         await cell.send(call(b"hang"))
     assert (await cell.send(call(b"good"))).body == b"good"
 
 
-async def test_cancelling_ends_the_child(make_cell: MakeCell) -> None:
+async def test_cancelling_ends_the_child(make_cell: MakeSandbox) -> None:
     cell = make_cell()
     pid = await one_child(cell)
     with pytest.raises(TimeoutError):
@@ -243,7 +243,7 @@ async def test_cancelling_ends_the_child(make_cell: MakeCell) -> None:
     assert await one_child(cell) != pid
 
 
-async def test_cancelling_at_any_moment_of_the_start_leaves_nothing(make_cell: MakeCell) -> None:
+async def test_cancelling_at_any_moment_of_the_start_leaves_nothing(make_cell: MakeSandbox) -> None:
     before = children()
     cell = make_cell()
     for turns in range(12):
@@ -257,7 +257,7 @@ async def test_cancelling_at_any_moment_of_the_start_leaves_nothing(make_cell: M
     assert children() | {await one_child(cell)} == children()
 
 
-async def test_stop_signals_are_for_the_parent(make_cell: MakeCell) -> None:
+async def test_stop_signals_are_for_the_parent(make_cell: MakeSandbox) -> None:
     cell = make_cell()
     pid = await one_child(cell)
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -266,7 +266,7 @@ async def test_stop_signals_are_for_the_parent(make_cell: MakeCell) -> None:
     assert os.getpgid(pid) == pid, "a signal to our group would reach it"
 
 
-async def test_a_child_is_bounded_and_the_first_to_go(make_cell: MakeCell) -> None:
+async def test_a_child_is_bounded_and_the_first_to_go(make_cell: MakeSandbox) -> None:
     pid = await one_child(make_cell())
     assert about(pid, "oom_score_adj").strip() == "1000"
     limits = {row[:25].strip(): row[25:].split()[0] for row in about(pid, "limits").splitlines()}
@@ -283,7 +283,7 @@ async def test_a_child_is_bounded_and_the_first_to_go(make_cell: MakeCell) -> No
     ],
 )
 async def test_a_child_that_talks_nonsense_is_ended(
-    make_cell: MakeCell, said: bytes, how: str
+    make_cell: MakeSandbox, said: bytes, how: str
 ) -> None:
     cell = make_cell(answers(said))
     with pytest.raises(SandboxDied, match=how):
@@ -291,7 +291,7 @@ async def test_a_child_that_talks_nonsense_is_ended(
     assert cell.pid is None
 
 
-async def test_what_nobody_asked_for_is_never_taken_for_an_answer(make_cell: MakeCell) -> None:
+async def test_what_nobody_asked_for_is_never_taken_for_an_answer(make_cell: MakeSandbox) -> None:
     cell = make_cell(
         answers(
             encode_frame(ChildReply(200, {}, b"a")), unasked=encode_frame(ChildReply(200, {}, b"b"))
@@ -304,7 +304,7 @@ async def test_what_nobody_asked_for_is_never_taken_for_an_answer(make_cell: Mak
     assert cell.pid != first
 
 
-async def test_an_answer_at_the_bound_and_one_beyond(make_cell: MakeCell) -> None:
+async def test_an_answer_at_the_bound_and_one_beyond(make_cell: MakeSandbox) -> None:
     over = len(encode_frame(ChildReply(200, {}, bytes(1_000)))) - 4 - 1_000
     cell = make_cell(answer_bytes=1_000 + over)
     assert len((await cell.send(call(b"fill 1000"))).body) == 1_000
@@ -322,7 +322,7 @@ async def test_an_answer_at_the_bound_and_one_beyond(make_cell: MakeCell) -> Non
     ],
 )
 async def test_a_child_that_does_not_start_is_no_death(
-    make_cell: MakeCell, command: tuple[str, ...], why: str
+    make_cell: MakeSandbox, command: tuple[str, ...], why: str
 ) -> None:
     cell = make_cell(command, start_seconds=0.3 if "sleep" in command[-1] else 30.0)
     for _ in range(2):
@@ -331,7 +331,7 @@ async def test_a_child_that_does_not_start_is_no_death(
         assert cell.pid is None
 
 
-async def test_closing_twice_and_before_any_call_is_harmless(make_cell: MakeCell) -> None:
+async def test_closing_twice_and_before_any_call_is_harmless(make_cell: MakeSandbox) -> None:
     cell = make_cell()
     await one_child(cell)
     await cell.aclose()

@@ -1,4 +1,4 @@
-"""Calls that begin at once: heard once, abandoned cleanly, left to `send` where one must wait."""
+"""Calls that begin immediately: answered once, abandoned cleanly, else left to `send`."""
 
 import asyncio
 
@@ -25,12 +25,12 @@ async def opened(url: str) -> HttpUpstream:
     return upstream
 
 
-async def test_a_call_begins_on_a_free_connection_and_is_heard_of() -> None:
+async def test_a_call_begins_on_a_free_connection_and_is_answered() -> None:
     async with HandlerServer(echo) as server:
         upstream = await opened(server.url)
         waiter = ReplyWaiter()
         assert upstream.begin(SECOND, waiter) is not None
-        assert not waiter.future.done(), "heard before it could have been sent"
+        assert not waiter.future.done(), "answered before it could have been sent"
         assert (await waiter.future).body == (await upstream.send(SECOND)).body
         assert upstream.pool.open_count == 1
         await upstream.aclose()
@@ -49,7 +49,7 @@ async def test_without_a_free_connection_nothing_begins() -> None:
         await upstream.aclose()
 
 
-async def test_an_abandoned_call_is_not_heard_of_and_answers_no_other() -> None:
+async def test_an_abandoned_call_gets_no_reply_and_answers_no_other() -> None:
     released = asyncio.Event()
 
     async def handler(call: Call) -> Reply:
@@ -69,7 +69,7 @@ async def test_an_abandoned_call_is_not_heard_of_and_answers_no_other() -> None:
         await upstream.aclose()
 
 
-async def test_abandoning_a_call_that_was_heard_of_leaves_the_next_one_alone() -> None:
+async def test_abandoning_an_answered_call_does_not_affect_the_next_one() -> None:
     async with HandlerServer(echo) as server:
         upstream = await opened(server.url)
         first, second = ReplyWaiter(), ReplyWaiter()

@@ -20,7 +20,7 @@ FAR = 1e12
 
 
 class Wire(asyncio.Transport):
-    """A transport that goes nowhere and remembers what it was told."""
+    """A transport without a network that records what is written to it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ async def test_a_cancel_that_comes_after_the_reply_harms_no_other_call() -> None
     first = bench.start()
     bench.connection.data_received(plain_reply(b"first"))
     second = bench.start()
-    # Only now does the first call hear that it was cancelled.
+    # Only now does the first call learn that it was cancelled.
     bench.abandon(first)
     assert not bench.wire.aborted
     bench.connection.data_received(plain_reply(b"second"))
@@ -186,27 +186,27 @@ async def test_only_an_end_within_moments_is_a_race(*, late: bool) -> None:
     assert type(outcome(waiter)) is (ReplyBroken if late else StaleConnection)
 
 
-@pytest.mark.parametrize("heard", [False, True])
-async def test_an_end_on_a_fresh_connection_is_never_a_race(*, heard: bool) -> None:
+@pytest.mark.parametrize("has_first_byte", [False, True])
+async def test_an_end_on_a_fresh_connection_is_never_a_race(*, has_first_byte: bool) -> None:
     bench = Bench()
     waiter = bench.start()
-    if heard:
+    if has_first_byte:
         bench.connection.data_received(b"H")
     bench.connection.eof_received()
     assert type(outcome(waiter)) is ReplyBroken
     assert bench.wire.aborted
 
 
-@pytest.mark.parametrize("heard", [False, True])
-async def test_a_time_limit_names_what_was_waited_for(*, heard: bool) -> None:
+@pytest.mark.parametrize("has_first_byte", [False, True])
+async def test_a_time_limit_names_what_was_waited_for(*, has_first_byte: bool) -> None:
     bench = Bench()
     waiter = bench.start()
-    if heard:
+    if has_first_byte:
         bench.connection.data_received(b"H")
     bench.connection.expire(bench.connection.due)
     fault = outcome(waiter)
     assert isinstance(fault, TimedOut)
-    assert fault.phase == ("idle" if heard else "first_byte")
+    assert fault.phase == ("idle" if has_first_byte else "first_byte")
     assert f"({fault.phase}_seconds)." in str(fault)
 
 

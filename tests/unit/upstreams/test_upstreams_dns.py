@@ -1,4 +1,4 @@
-"""Which address of a host is tried first, and when a name is asked for anew: in virtual time."""
+"""Which address of a host is tried first, and when a name is resolved again: in virtual time."""
 
 import asyncio
 import socket
@@ -29,7 +29,7 @@ def v6(number: int) -> Address:
 
 
 class Names:
-    """A name server: gives what it is told to, and counts."""
+    """A name server: gives the configured answers, and counts."""
 
     def __init__(self, *found: Address) -> None:
         self.found: Sequence[Address] | OSError = found
@@ -153,7 +153,7 @@ def test_a_name_without_addresses_is_none() -> None:
     virtually(test())
 
 
-def test_where_nobody_answers_the_name_is_asked_for_anew() -> None:
+def test_if_no_address_answers_the_name_is_resolved_again() -> None:
     async def test() -> None:
         names = Names(v4(1))
         addresses = names.addresses()
@@ -189,7 +189,7 @@ def test_addresses_are_bounded_and_each_counts_once() -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_an_address_that_is_written_out_is_asked_of_nobody(host: str) -> None:
+def test_a_literal_address_is_not_resolved(host: str) -> None:
     async def never(host: str, port: int) -> Sequence[Address]:
         raise AssertionError(host)
 

@@ -1,4 +1,4 @@
-"""Where a reply ends: exact at each bound, and the same however its bytes are cut."""
+"""The end of a reply is exact at each bound, and the same for any split of its bytes."""
 
 from itertools import pairwise
 
@@ -193,7 +193,7 @@ def test_the_fate_is_the_same_byte_by_byte(name: str) -> None:
 
 @pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("POST", 204), ("GET", 304)])
 @pytest.mark.parametrize("row", [b"content-length: 99", b"transfer-encoding: chunked", b"a: 1"])
-def test_some_replies_have_no_body_whatever_they_say(method: str, status: int, row: bytes) -> None:
+def test_some_replies_never_have_a_body(method: str, status: int, row: bytes) -> None:
     data = b"HTTP/1.1 %d Fine\r\n%b\r\n\r\n" % (status, row)
     fate = read([data], method)
     assert fate.startswith(f"{status} ")

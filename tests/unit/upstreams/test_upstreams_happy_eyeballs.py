@@ -71,7 +71,7 @@ async def reached(addresses: AddressCache) -> int:
             return port
 
 
-async def test_a_living_address_serves_where_the_first_is_silent(
+async def test_a_reachable_address_serves_if_the_first_is_silent(
     silent: Callable[[], Address], server: HostileServer
 ) -> None:
     dead = silent()
@@ -95,7 +95,7 @@ async def test_an_address_in_good_time_is_alone(
     assert await reached(known(place(server.port), silent())) == server.port
 
 
-async def test_many_silent_addresses_do_not_hide_a_living_one(
+async def test_many_silent_addresses_do_not_hide_a_reachable_one(
     monkeypatch: pytest.MonkeyPatch, silent: Callable[[], Address], server: HostileServer
 ) -> None:
     monkeypatch.setattr(happy_eyeballs, "ATTEMPT_DELAY_SECONDS", 0.01)
@@ -114,7 +114,7 @@ async def test_attempts_at_once_are_bounded(
     assert server.received == []
 
 
-async def test_where_all_refuse_the_refusal_is_told(refusing: Address) -> None:
+async def test_if_all_addresses_refuse_the_refusal_is_reported(refusing: Address) -> None:
     with pytest.raises(ConnectionRefusedError):
         await dial(known(refusing))
     with pytest.raises(ConnectionRefusedError):

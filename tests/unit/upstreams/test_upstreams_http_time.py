@@ -72,7 +72,7 @@ async def test_a_reply_that_trickles_ends_at_the_total_limit(connect: Connect) -
         await server.closed[0].wait()
 
 
-async def test_silence_longer_than_the_total_limit_is_told_as_such(connect: Connect) -> None:
+async def test_silence_longer_than_the_total_limit_is_reported_as_such(connect: Connect) -> None:
     async with HostileServer((READ,)) as server:
         fault = await expect_fault(
             connect(

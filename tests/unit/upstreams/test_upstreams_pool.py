@@ -131,7 +131,7 @@ async def test_a_cancelled_wait_hands_its_turn_on(connect: Connect) -> None:
         assert third.result() is connection
 
 
-async def test_nobody_overtakes_who_waits(connect: Connect) -> None:
+async def test_waiting_calls_are_served_in_order(connect: Connect) -> None:
     async with HostileServer((READ,)) as server:
         pool = connect(HttpSettings(url=server.url, limits=Limits(connections_max=1))).pool
         due = asyncio.get_running_loop().time() + 20
@@ -197,12 +197,12 @@ async def test_an_old_connection_is_replaced_between_two_calls(connect: Connect)
         for number in range(3):
             assert (await upstream.send(CALL)).body == b"a"
             assert len(server.received) == number + 1
-            # A loop may tell the time in milliseconds.
+            # The clock of a loop may have a resolution of milliseconds.
             sent = upstream.pool.now()
             await reached(partial(_later, upstream.pool, sent))
 
 
-async def test_who_comes_as_another_is_woken_is_not_forgotten(connect: Connect) -> None:
+async def test_a_call_that_arrives_as_another_is_woken_is_not_forgotten(connect: Connect) -> None:
     async with HostileServer((READ,)) as server:
         pool = connect(HttpSettings(url=server.url, limits=Limits(connections_max=2))).pool
         due = asyncio.get_running_loop().time() + 20

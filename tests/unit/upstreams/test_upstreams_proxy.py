@@ -62,7 +62,7 @@ async def test_calls_over_tls_go_through_a_tunnel(connect: Connect) -> None:
         upstream = connect(through(proxy.url, "https://localhost:8443", "we", "pass:word"))
         assert (await upstream.send(CALL)).body == b"a"
         assert (await upstream.send(CALL)).body == b"b"
-        # One way for both, and who we are is told to the proxy alone.
+        # One way for both, and only the proxy gets our credentials.
         assert len(proxy.heads) == 1
         assert proxy.heads[0].startswith(
             "CONNECT localhost:8443 HTTP/1.1\r\nhost: localhost:8443\r\n"
@@ -118,7 +118,7 @@ async def test_a_proxy_that_will_not_go_there_says_so(connect: Connect) -> None:
         b"HTTP/1.1 200 OK\r\na: " + b"a" * ANSWER_BYTES_MAX,
     ],
 )
-async def test_what_is_no_proxy_is_told_apart(connect: Connect, said: bytes) -> None:
+async def test_what_is_no_proxy_is_recognised(connect: Connect, said: bytes) -> None:
     async with HostileServer((READ, Say(said), Close())) as server:
         upstream = connect(through(server.url, "https://models"))
         fault = await expect_fault(upstream, CALL, ConnectFailed)

@@ -77,7 +77,9 @@ async def test_an_end_by_closing_is_seen_over_tls(connect: Connect) -> None:
 
 
 @pytest.mark.parametrize("name", ["server", "elsewhere"])
-async def test_a_stranger_is_not_trusted_unless_told(connect: Connect, name: str) -> None:
+async def test_an_unknown_certificate_is_not_trusted_by_default(
+    connect: Connect, name: str
+) -> None:
     async with HostileServer(answers(plain_reply(b"a")), tls=served(name)) as server:
         system = HttpSettings(url=server.url, timeouts=PATIENT)
         fault = await expect_fault(connect(system), CALL, ConnectFailed)
@@ -92,7 +94,7 @@ async def test_a_certificate_for_another_name_is_refused(connect: Connect) -> No
         assert bytes(server.received[0] if server.received else b"") == b""
 
 
-async def test_a_server_may_ask_who_we_are(connect: Connect) -> None:
+async def test_a_server_may_ask_for_a_client_certificate(connect: Connect) -> None:
     async with HostileServer(answers(plain_reply(b"a")), tls=served(asks=True)) as server:
         known = connect(trusting(server, cert_file=FOLDER / "client.pem"))
         assert (await known.send(CALL)).body == b"a"
@@ -100,7 +102,7 @@ async def test_a_server_may_ask_who_we_are(connect: Connect) -> None:
         assert "tls.cert_file" in str(fault)
 
 
-async def test_a_server_without_tls_is_told_apart(connect: Connect) -> None:
+async def test_a_server_without_tls_is_recognised(connect: Connect) -> None:
     async with HostileServer((Say(b"220 mail.example ESMTP\r\n"),)) as server:
         url = server.url.replace("http:", "https:")
         fault = await expect_fault(
@@ -119,7 +121,7 @@ async def test_a_server_that_is_silent_in_the_handshake_meets_the_limit(connect:
         await server.closed[0].wait()
 
 
-async def test_the_server_is_told_by_which_name_it_was_called(connect: Connect) -> None:
+async def test_the_server_gets_the_name_it_was_called_by(connect: Connect) -> None:
     names: list[str | None] = []
     context = served()
     context.sni_callback = lambda _socket, name, _context: names.append(name)
@@ -205,7 +207,7 @@ async def test_new_connections_trust_the_new_authority(connect: Connect, tmp_pat
         assert (await upstream.send(CALL)).body == b"a"
 
 
-async def test_files_that_are_broken_meanwhile_change_nothing_and_are_told(
+async def test_files_that_become_unreadable_change_nothing_and_are_reported(
     connect: Connect, tmp_path: Path
 ) -> None:
     authority = put("authority.pem", tmp_path / "ca.pem")

@@ -1,4 +1,4 @@
-"""An engine does the same whether each block is hashed, for somebody hears of it, or hardly any."""
+"""An engine does the same with a listener, which needs each block hashed, as without one."""
 
 from array import array
 from dataclasses import replace
@@ -16,7 +16,7 @@ BLOCK = 8
 
 
 class Blocks(Listener):
-    """Hears of blocks, and checks that none is stored twice or removed unknown."""
+    """Records blocks, and checks that none is stored twice or removed before it was stored."""
 
     hears_blocks = True
 
@@ -92,7 +92,7 @@ def life(
     return recorder.log, (engine.counts, engine.step, engine.now_ps, engine.pool.known)
 
 
-# Blocks that came from elsewhere stood behind a request for which there were too few, for ever.
+# Blocks from another engine were queued behind a request that had too few of them, indefinitely.
 STUCK = [
     (30_000_000, 1, 13, 19, 2, None, False),
     (30_000_000, 1, 36, 23, 1, 2_000_000, False),
@@ -111,7 +111,7 @@ NARROW = EngineSettings(
 @settings(max_examples=300, deadline=None)
 @example(size=NARROW, deeds=STUCK, cached=True)
 @given(size=SIZES, deeds=st.lists(DEED, min_size=2, max_size=16), cached=st.booleans())
-def test_an_engine_that_is_heard_does_the_same(
+def test_an_engine_with_a_listener_does_the_same(
     size: EngineSettings,
     deeds: list[tuple[int, int, int, int, int, int | None, bool]],
     *,

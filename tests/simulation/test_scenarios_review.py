@@ -102,7 +102,7 @@ async def test_a_line_that_only_ever_gets_refused_does_not_stop_the_others(
     assert now() < 3_600.0
 
 
-def test_one_line_that_is_always_told_to_wait_does_not_pin_the_limit() -> None:
+def test_one_line_that_always_gets_retry_after_does_not_pin_the_limit() -> None:
     done = Counter[str]()
 
     async def story(world: Deployment, name: str, extra: list[bytes]) -> None:
@@ -213,7 +213,7 @@ async def test_a_stop_and_an_abort_in_the_midst_of_planning_are_obeyed(world: De
 
 
 @scenario
-async def test_shards_that_could_not_be_opened_are_not_held_for_ever(world: Deployment) -> None:
+async def test_shards_that_could_not_be_opened_are_not_held_indefinitely(world: Deployment) -> None:
     settings = Settings(planning=Planning(shard_lines_max=4))
     async with world.processor(at_once, settings):
         fails(world.blobs, "read", BlobMissing("gone"), since=1.0, until=20.0)
@@ -280,7 +280,7 @@ async def test_an_error_that_no_upstream_should_raise_is_the_lines_and_slow_to_r
     async def answer(call: Call) -> Reply:
         if b"bug" in call.body:
             tries["bug"] += 1
-            raise ValueError("a bug in the door")
+            raise ValueError("a bug in the upstream")
         if b"late" in call.body:
             tries["late"] += 1
             raise TimeoutError
@@ -304,7 +304,7 @@ async def test_a_cancel_after_the_window_has_closed_is_refused(world: Deployment
 
 @pytest.mark.parametrize(("models", "code"), [(5, None), (6, "too_many_models")])
 @scenario
-async def test_a_file_names_at_most_so_many_models(
+async def test_a_file_names_a_limited_number_of_models(
     world: Deployment, models: int, code: str | None
 ) -> None:
     settings = Settings(planning=Planning(models_max=5))

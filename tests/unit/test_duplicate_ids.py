@@ -33,7 +33,7 @@ def repeated(given_names: list[str]) -> list[int]:
     at_once=st.integers(1, 10),
     alike=st.booleans(),
 )
-def test_repeated_names_are_found_whatever_their_hashes(
+def test_repeated_names_are_found_for_any_hashes(
     given_names: list[str], at_once: int, *, alike: bool
 ) -> None:
     with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:

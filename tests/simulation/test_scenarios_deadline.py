@@ -1,4 +1,4 @@
-"""No request is sent once the window has closed, whatever the lines did before."""
+"""No request is sent once the window has closed, in no state of the lines."""
 
 import asyncio
 import random

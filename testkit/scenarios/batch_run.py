@@ -1,7 +1,7 @@
 """A batch from create to its end through all that it really meets, but for sockets and disks.
 
 A processor with its planner, dispatcher and committers works on a ledger and blobs in memory and
-calls a server without sockets through the HTTP client. Time is virtual, so each journey goes the
+calls a server without sockets through the HTTP client. Time is virtual, so each run goes the
 same way: what it costs is CPU time alone, and what it causes can be counted.
 """
 
@@ -82,22 +82,22 @@ _FORM_END = b"\r\n--%s--\r\n" % _BOUNDARY
 
 
 @dataclass(slots=True, kw_only=True)
-class Roads:
-    """What a journey passes; the default of each is the simplest there is.
+class BatchSetup:
+    """The parts that a batch runs on; each default is the simplest there is.
 
-    `door` may stand before the HTTP client, and `make_blobs` in the place of the blobs in memory.
+    `wrap_upstream` wraps the HTTP client, and `make_blobs` replaces the blobs in memory.
     """
 
     make_store: Callable[[Clock], Store] = MemoryStore
     make_blobs: Callable[[], BlobStore] = lambda: MemoryBlobs(appends=True)
-    door: Callable[[Upstream], Upstream] = lambda upstream: upstream
+    wrap_upstream: Callable[[Upstream], Upstream] = lambda upstream: upstream
     watch: Stopwatch = field(default_factory=Stopwatch)
     in_flight: int = IN_FLIGHT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Journey:
-    """What a journey cost, in nanoseconds of CPU time, and how many requests the server saw."""
+class BatchCost:
+    """What a batch cost, in nanoseconds of CPU time, and how many requests the server saw."""
 
     lines: int
     planning_ns: int
@@ -121,7 +121,7 @@ def lines_of(count: int) -> list[bytes]:
     ]
 
 
-async def take_in(data: bytes, blobs: BlobStore) -> int:
+async def upload_cpu_ns(data: bytes, blobs: BlobStore) -> int:
     """Upload a batch file as its form comes in; return nanoseconds of CPU time."""
     deployment = Deployment.make()
     app = Application(
@@ -149,31 +149,31 @@ async def take_in(data: bytes, blobs: BlobStore) -> int:
     return spent_ns
 
 
-async def travel(lines: list[bytes], roads: Roads) -> Journey:
+async def run_batch(lines: list[bytes], setup: BatchSetup) -> BatchCost:
     """Take a batch of these lines to its end; run it on a virtual loop."""
     clock = LoopClock(asyncio.get_running_loop())
     settings = HttpSettings(
         url="http://127.0.0.1:1",
         limits=UpstreamLimits(
-            connections_max=roads.in_flight, idle_connections_max=roads.in_flight
+            connections_max=setup.in_flight, idle_connections_max=setup.in_flight
         ),
     )
     upstream = HttpUpstream(settings)
     server = CannedServer(REPLY, latency_seconds=LATENCY_SECONDS)
-    server.plug(upstream.pool, settings, roads.in_flight)
-    limits = AimdSettings(start=roads.in_flight, min=roads.in_flight, max=roads.in_flight)
-    endpoint = Endpoint("upstream", roads.door(upstream), limits=limits)
-    watch = roads.watch
-    async with roads.make_store(clock) as store:
+    server.plug(upstream.pool, settings, setup.in_flight)
+    limits = AimdSettings(start=setup.in_flight, min=setup.in_flight, max=setup.in_flight)
+    endpoint = Endpoint("upstream", setup.wrap_upstream(upstream), limits=limits)
+    watch = setup.watch
+    async with setup.make_store(clock) as store:
         deployment = Deployment(
             store=store,
-            blobs=roads.make_blobs(),
+            blobs=setup.make_blobs(),
             pubsub=MemoryPubSub(),
             clock=clock,
             ids=SeededIds(random.Random(0)),
         )
         file_id = await deployment.upload(b"".join(lines))
-        processing = Settings(limits=InFlightLimits(in_flight_max=roads.in_flight))
+        processing = Settings(limits=InFlightLimits(in_flight_max=setup.in_flight))
         async with deployment.processor(Routes(default=endpoint), processing, observer=watch):
             begun_ns = process_time_ns()
             batch = await deployment.create(file_id)
@@ -181,7 +181,7 @@ async def travel(lines: list[bytes], roads: Roads) -> Journey:
         await upstream.aclose()
     assert batch.status is Status.COMPLETED, batch.status
     assert batch.counts.completed == len(lines), batch.counts
-    return Journey(
+    return BatchCost(
         lines=len(lines),
         planning_ns=watch.planned_ns - begun_ns,
         dispatch_ns=watch.ended_ns - watch.planned_ns,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from testkit.scenarios.quarantine import Lives
+from testkit.scenarios.quarantine import RestartingProcessor
 from testkit.scenarios.scenario import fails, lines, now, scenario
 from tidegate.domain.batch import Status
 from tidegate.domain.errors import StorageFull
@@ -79,13 +79,15 @@ async def test_it_is_no_crash_of_those_who_hold_them(
 
 
 @scenario
-async def test_who_died_meanwhile_is_replaced_when_there_is_room(world: Deployment) -> None:
+async def test_a_dead_processor_is_replaced_when_there_is_room(
+    world: Deployment,
+) -> None:
     server = Server()
     await world.submit(lines(50))
     until = FULL_FROM + 2 * LEASE_SECONDS
     for verb in WRITES:
         fails(world.store, verb, FULL, since=FULL_FROM, until=until)
-    machine = Lives(world, server.answer, settings=FEW)
+    machine = RestartingProcessor(world, server.answer, settings=FEW)
     async with asyncio.TaskGroup() as group:
         life = group.create_task(machine.run(), name="machine")
         await asyncio.sleep(FULL_FROM + 1.0)

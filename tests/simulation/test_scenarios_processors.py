@@ -39,7 +39,7 @@ class Server:
         return sum(self.by_door.values())
 
     def routes(self, limits: AimdSettings = EIGHT) -> Routes:
-        """Return a door of its own for one more processor."""
+        """Return the endpoint of one more processor."""
         number = self._doors
         self._doors += 1
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from testkit.scenarios.collecting import DAY, HOUR, collector_of
+from testkit.scenarios.collector import DAY, HOUR, collector_of
 from testkit.scenarios.scenario import at_once, fails, lines, now, scenario
 from tidegate.blobs.base import BlobWriter
 from tidegate.collector.settings import Settings
@@ -178,7 +178,7 @@ async def test_a_wrong_host_ends_a_batch_with_its_window_and_sends_nothing_after
         ended = await world.end_of(batch.id, within_seconds=2 * WINDOW_SECONDS)
     assert ended.status is Status.EXPIRED
     assert 0 < ended.counts.completed < 5_000
-    # Whatever is in flight may land, then a commit follows.
+    # Requests in flight may be answered, then a commit follows.
     assert WINDOW_SECONDS <= now() <= WINDOW_SECONDS + POLL_SECONDS + 2.0
     assert WINDOW_SECONDS - 2.0 < max(server.sent) < WINDOW_SECONDS + GRAIN_SECONDS
 

@@ -72,7 +72,7 @@ def test_what_runs_alone_is_counted_and_logged() -> None:
     assert "tidegate_quarantined_shards 2.0" in text
 
 
-def test_a_full_storage_is_told_once_and_shown_while_it_lasts() -> None:
+def test_full_storage_is_logged_once_and_shown_while_it_lasts() -> None:
     registry = CollectorRegistry()
     with capture_logs() as logs:
         observer = Metrics(registry).processor

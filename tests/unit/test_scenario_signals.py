@@ -1,4 +1,4 @@
-"""The kit that tells stories: with signals, or with signals that deliver nothing."""
+"""Scenarios run with signals, or with signals that deliver nothing."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from tidegate.testing.pubsub import SilentSignals
 
 
 @pytest.mark.parametrize(("deaf", "kind"), [(False, MemoryPubSub), (True, SilentSignals)])
-def test_a_story_is_told_with_the_signals_of_its_block(*, deaf: bool, kind: type[object]) -> None:
+def test_a_scenario_runs_with_the_signals_of_its_block(*, deaf: bool, kind: type[object]) -> None:
     heard: list[object] = []
 
     async def story(world: Deployment) -> None:
@@ -21,7 +21,7 @@ def test_a_story_is_told_with_the_signals_of_its_block(*, deaf: bool, kind: type
     assert [type(signals) for signals in heard] == [kind, MemoryPubSub]
 
 
-def test_silent_signals_let_a_listener_wait_out_its_time_and_tell_nothing() -> None:
+def test_silent_signals_let_a_listener_time_out_without_topics() -> None:
     async def story(world: Deployment) -> None:
         with world.pubsub.listen(("work",)) as listener:
             world.pubsub.publish("work")

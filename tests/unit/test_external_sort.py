@@ -78,7 +78,7 @@ def test_a_run_is_written_in_pieces() -> None:
         assert written[1:] == [size * sorted_runs.PAIRS_AT_ONCE, size]
 
 
-def test_a_block_holds_about_so_many_pairs() -> None:
+def test_a_block_holds_about_the_expected_number_of_pairs() -> None:
     pairs = [(b"%04d" % number, b"") for number in range(1_000)]
     with SpillFile(io.BytesIO, "sorting") as scratch:
         run = sorted_runs.write_run(scratch, pairs)
@@ -270,7 +270,7 @@ def test_scratch_that_cannot_be_opened_is_named_as_such() -> None:
         sorter.add(b"k", b"r")
 
 
-def test_scratch_that_finds_no_room_when_it_is_thrown_away_harms_nobody() -> None:
+def test_a_full_disk_while_scratch_is_discarded_is_ignored() -> None:
     class FullOnClose(io.BytesIO):
         @override
         def close(self) -> None:

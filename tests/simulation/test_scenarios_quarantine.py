@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from testkit.scenarios.quarantine import Answer, Cells, lose_twice
+from testkit.scenarios.quarantine import Answer, MemorySandboxes, lose_twice
 from testkit.scenarios.scenario import at_once, fails, lines, now, scenario
 from tidegate.domain.batch import Status
 from tidegate.domain.errors import (
@@ -32,7 +32,7 @@ async def forbidden(call: Call) -> Reply:
     raise AssertionError(f"{call} was sent from the processor itself")
 
 
-def alone(sandbox: Cells) -> Routes:
+def alone(sandbox: MemorySandboxes) -> Routes:
     """Return routes to an endpoint that may be reached through these cells only."""
     return Routes(default=Endpoint("e", MemoryUpstream(forbidden), open_sandbox=sandbox))
 
@@ -68,7 +68,7 @@ async def test_each_line_is_recorded_before_it_is_sent_and_goes_alone(world: Dep
         under_way -= 1
         return ok()
 
-    sandbox = Cells(answer)
+    sandbox = MemorySandboxes(answer)
     async with world.processor(alone(sandbox)):
         batch = await world.end_of(batch_id)
     assert batch.counts.completed == 20
@@ -77,13 +77,13 @@ async def test_each_line_is_recorded_before_it_is_sent_and_goes_alone(world: Dep
 
 @pytest.mark.parametrize("count", [1, 4])
 @scenario
-async def test_cells_are_bounded_and_sound_shards_do_not_wait_for_them(
+async def test_sandboxes_are_bounded_and_sound_shards_do_not_wait_for_them(
     world: Deployment, count: int
 ) -> None:
     settings = Settings(planning=SHARDS_OF_TEN, sandbox=CellSettings(count_max=count))
     slow_id = (await world.submit(lines(100))).id
     await lose_many(world, slow_id, settings, shards=1_000)
-    sandbox = Cells(takes(5.0))
+    sandbox = MemorySandboxes(takes(5.0))
     routes = Routes(default=Endpoint("e", MemoryUpstream(at_once), open_sandbox=sandbox))
     async with world.processor(routes, settings):
         await asyncio.sleep(3.0)
@@ -94,7 +94,7 @@ async def test_cells_are_bounded_and_sound_shards_do_not_wait_for_them(
         slow = await world.end_of(slow_id)
     assert (quick.counts.completed, slow.counts.completed) == (200, 100)
     assert (sandbox.open_max_seen, sandbox.open) == (count, 0)
-    # Ten shards of 50 s each, so many side by side, and a short wait for a free cell.
+    # Ten shards of 50 s each, `count` of them in parallel, and a short wait for a free sandbox.
     assert now() - since < (10 / count + 1) * (50.0 + 5.0)
 
 
@@ -122,7 +122,7 @@ async def test_in_one_batch_sound_shards_go_on_beside_one_in_quarantine(world: D
     await lose_many(world, batch.id, settings, shards=1)
     shards = await world.store.get_shards(batch.id)
     assert [shard.crashes > 0 for shard in shards] == [True, False, False, False]
-    sandbox = Cells(takes(10.0))
+    sandbox = MemorySandboxes(takes(10.0))
     routes = Routes(default=Endpoint("e", MemoryUpstream(takes(1.0)), open_sandbox=sandbox))
     async with world.processor(routes, settings):
         # Three hundred lines, sixteen and more at a time.
@@ -133,7 +133,7 @@ async def test_in_one_batch_sound_shards_go_on_beside_one_in_quarantine(world: D
 
 
 @scenario
-async def test_a_small_batch_gets_a_cell_though_a_large_one_holds_them_all(
+async def test_a_small_batch_gets_a_sandbox_though_a_large_one_holds_them_all(
     world: Deployment,
 ) -> None:
     settings = Settings(planning=SHARDS_OF_TEN, sandbox=CellSettings(count_max=2))
@@ -143,7 +143,7 @@ async def test_a_small_batch_gets_a_cell_though_a_large_one_holds_them_all(
     want = Want(batch_id=small.id, model="m", limit=1)
     (held,) = await world.store.claim_shards("before", [want], lease_seconds=1.0)
     await world.store.hand_back([held.shards[0].claim], wait_seconds=20.0)
-    sandbox = Cells(takes(5.0))
+    sandbox = MemorySandboxes(takes(5.0))
     async with world.processor(alone(sandbox), settings):
         await asyncio.sleep(19.0)
         assert sandbox.open == 2
@@ -166,7 +166,7 @@ async def test_one_accident_of_each_child_blames_no_line(world: Deployment) -> N
             raise SandboxDied("taken by the kernel")
         return ok()
 
-    sandbox = Cells(answer)
+    sandbox = MemorySandboxes(answer)
     async with world.processor(alone(sandbox)):
         batch = await world.end_of(batch_id)
     assert (batch.counts.completed, sandbox.deaths) == (20, 20)
@@ -176,7 +176,7 @@ async def test_one_accident_of_each_child_blames_no_line(world: Deployment) -> N
 @scenario
 async def test_a_cancel_ends_a_shard_in_quarantine(world: Deployment, *, drains: bool) -> None:
     batch_id = await lost_batch(world, 20)
-    sandbox = Cells(takes(1.0 if drains else 10_000.0))
+    sandbox = MemorySandboxes(takes(1.0 if drains else 10_000.0))
     async with world.processor(alone(sandbox)):
         await asyncio.sleep(4.5)
         await world.cancel(batch_id)
@@ -193,7 +193,7 @@ async def test_a_cancel_ends_a_shard_in_quarantine(world: Deployment, *, drains:
 @scenario
 async def test_the_window_closes_over_a_shard_in_quarantine(world: Deployment) -> None:
     batch_id = await lost_batch(world, 50, window_seconds=60.0)
-    async with world.processor(alone(Cells(takes(5.0)))):
+    async with world.processor(alone(MemorySandboxes(takes(5.0)))):
         batch = await world.end_of(batch_id)
     assert batch.status is Status.EXPIRED
     assert batch.counts.completed > 0
@@ -206,7 +206,7 @@ async def test_a_stop_hands_a_shard_in_quarantine_back_at_once(
     world: Deployment, *, with_grace: bool
 ) -> None:
     batch_id = await lost_batch(world, 10)
-    first, second = Cells(takes(2.0)), Cells(takes(0.1))
+    first, second = MemorySandboxes(takes(2.0)), MemorySandboxes(takes(0.1))
     async with world.processor(alone(first)) as processor:
         await asyncio.sleep(3.5)
         (before,) = await world.store.get_shards(batch_id)
@@ -246,7 +246,7 @@ async def test_deaths_under_an_earlier_holder_count(world: Deployment) -> None:
     await world.store.record_suspect(held.shards[0].claim, 0)
     await asyncio.sleep(6.0)
 
-    sandbox = Cells(takes(0.1))
+    sandbox = MemorySandboxes(takes(0.1))
     async with world.processor(alone(sandbox)):
         batch = await world.end_of(batch_id)
     found = await world.results(batch)
@@ -255,7 +255,7 @@ async def test_deaths_under_an_earlier_holder_count(world: Deployment) -> None:
     assert error is not None
     assert error.code == "processor_crashed"
     assert error.message.endswith(f"died of it {DEATHS_TO_BLAME} times; it is not tried again.")
-    # Whatever was under suspicion goes last; being suspected by a dead holder blames nobody.
+    # Suspected lines are sent last; a suspicion of a dead holder does not count against a line.
     order = [int(call.headers["x-request-id"].rpartition("_")[2]) - 1 for call in sandbox.calls]
     assert order == [2, 4, 0, 1]
 
@@ -278,7 +278,7 @@ async def test_an_answer_that_is_lost_is_asked_for_again(world: Deployment) -> N
             raise SandboxDied("gone")
         return ok()
 
-    sandbox = Cells(answer)
+    sandbox = MemorySandboxes(answer)
     async with world.processor(alone(sandbox)):
         batch = await world.end_of(batch_id)
     assert await counted(world, batch_id) == {"processor_crashed": 1}
@@ -286,12 +286,12 @@ async def test_an_answer_that_is_lost_is_asked_for_again(world: Deployment) -> N
 
 
 @scenario
-async def test_a_ledger_that_loses_what_it_wrote_ends_the_processor_and_its_cells(
+async def test_a_ledger_that_loses_what_it_wrote_ends_the_processor_and_its_sandboxes(
     world: Deployment,
 ) -> None:
     await lost_batch(world, 5)
     fails(world.store, "record_suspect", StorageBroken("a flush failed"))
-    sandbox = Cells(takes(0.1))
+    sandbox = MemorySandboxes(takes(0.1))
     with pytest.raises(BaseExceptionGroup) as caught:
         async with world.processor(alone(sandbox)):
             await asyncio.Event().wait()
@@ -312,7 +312,7 @@ async def test_a_shard_that_is_anothers_by_now_is_dropped(world: Deployment, ver
         return ok()
 
     until = now() + 2.0
-    sandbox = Cells(answer)
+    sandbox = MemorySandboxes(answer)
     async with world.processor(alone(sandbox)):
         batch = await world.end_of(batch_id)
     assert batch.counts.completed == 5
@@ -321,7 +321,7 @@ async def test_a_shard_that_is_anothers_by_now_is_dropped(world: Deployment, ver
 
 
 @scenario
-async def test_a_child_that_does_not_start_blames_nobody_and_is_tried_ever_less_often(
+async def test_a_child_that_does_not_start_blames_no_line_and_is_tried_ever_less_often(
     world: Deployment,
 ) -> None:
     batch_id = await lost_batch(world, 20)
@@ -332,7 +332,7 @@ async def test_a_child_that_does_not_start_blames_nobody_and_is_tried_ever_less_
             raise SandboxNotStarted("No room for a process.")
         return ok()
 
-    sandbox = Cells(answer)
+    sandbox = MemorySandboxes(answer)
     async with world.processor(alone(sandbox)):
         batch = await world.end_of(batch_id)
     assert batch.counts.completed == 20
@@ -341,7 +341,7 @@ async def test_a_child_that_does_not_start_blames_nobody_and_is_tried_ever_less_
 
 
 @scenario
-async def test_pauses_of_the_endpoint_hold_for_cells(world: Deployment) -> None:
+async def test_pauses_of_the_endpoint_apply_to_sandboxes(world: Deployment) -> None:
     batch_id = await lost_batch(world, 10)
     since = now()
 
@@ -350,7 +350,7 @@ async def test_pauses_of_the_endpoint_hold_for_cells(world: Deployment) -> None:
             return Reply(status=503, headers={"retry-after": "20"}, body=b"")
         return ok()
 
-    sandbox = Cells(answer)
+    sandbox = MemorySandboxes(answer)
     async with world.processor(alone(sandbox)):
         await asyncio.sleep(30.0)
         waiting = (await world.get(batch_id)).waiting_for
@@ -378,7 +378,7 @@ async def test_a_line_that_fails_by_itself_has_its_tries_in_quarantine_too(
             raise ReplyBroken("It broke off.")
         return ok()
 
-    async with world.processor(alone(Cells(answer))):
+    async with world.processor(alone(MemorySandboxes(answer))):
         ended = await world.end_of(batch.id)
     assert (ended.counts.completed, ended.counts.failed) == (3, 1)
     assert max(tries.values()) == 5

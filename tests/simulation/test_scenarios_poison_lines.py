@@ -1,4 +1,4 @@
-"""What becomes of lines that kill whatever handles them (PROTOCOL 20), in virtual time."""
+"""Lines that kill the process that handles them (PROTOCOL 20), in virtual time."""
 
 import asyncio
 import inspect
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from testkit.scenarios.quarantine import Cells, Lives, lose_twice
+from testkit.scenarios.quarantine import MemorySandboxes, RestartingProcessor, lose_twice
 from testkit.scenarios.scenario import fails, lines, now, scenario
 from tidegate.domain.batch import Batch, Status
 from tidegate.domain.errors import StoreUnavailable
@@ -44,7 +44,7 @@ async def reasons(world: Deployment, batch: Batch) -> dict[str, str]:
     return {name: line.error.code for name, line in found.items() if line.error is not None}
 
 
-async def ended(world: Deployment, batch_id: str, *machines: Lives) -> Batch:
+async def ended(world: Deployment, batch_id: str, *machines: RestartingProcessor) -> Batch:
     """Let machines run until a batch has ended."""
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(machine.run(), name="machine") for machine in machines]
@@ -56,10 +56,10 @@ async def ended(world: Deployment, batch_id: str, *machines: Lives) -> Batch:
 
 @pytest.mark.parametrize("good", [0, 1, 9, 60, 200])
 @scenario
-async def test_a_poison_costs_two_processors_and_two_cells_and_nobody_else(
+async def test_a_poison_line_costs_two_processors_and_two_sandboxes_and_no_other_line(
     world: Deployment, good: int
 ) -> None:
-    machine = Lives(world, soon, is_deadly=is_deadly, settings=SMALL)
+    machine = RestartingProcessor(world, soon, is_deadly=is_deadly, settings=SMALL)
     created = await world.submit([*lines(good), poison()])
     batch = await ended(world, created.id, machine)
     assert (batch.status, batch.counts.completed) == (Status.COMPLETED, good)
@@ -71,7 +71,7 @@ async def test_a_poison_costs_two_processors_and_two_cells_and_nobody_else(
 
 @scenario
 async def test_two_poisons_in_one_shard_are_blamed_alone(world: Deployment) -> None:
-    machine = Lives(world, soon, is_deadly=is_deadly)
+    machine = RestartingProcessor(world, soon, is_deadly=is_deadly)
     created = await world.submit([poison("bad-0"), *lines(40), poison("bad-1")])
     batch = await ended(world, created.id, machine)
     assert batch.counts.completed == 40
@@ -87,7 +87,7 @@ async def test_two_poisons_in_one_shard_are_blamed_alone(world: Deployment) -> N
 async def test_poisons_in_many_shards_cost_each_shard_two_processors_at_most(
     world: Deployment,
 ) -> None:
-    machine = Lives(world, soon, is_deadly=is_deadly, settings=SMALL)
+    machine = RestartingProcessor(world, soon, is_deadly=is_deadly, settings=SMALL)
     mixed = [*lines(54), *(poison(f"bad-{number}") for number in range(6))]
     random.Random(0).shuffle(mixed)
     batch = await ended(world, (await world.submit(mixed)).id, machine)
@@ -100,7 +100,7 @@ async def test_poisons_in_many_shards_cost_each_shard_two_processors_at_most(
 
 @scenario
 async def test_two_machines_share_the_deaths_of_a_shard(world: Deployment) -> None:
-    machines = [Lives(world, soon, is_deadly=is_deadly) for _ in range(2)]
+    machines = [RestartingProcessor(world, soon, is_deadly=is_deadly) for _ in range(2)]
     created = await world.submit([*lines(30), poison()])
     batch = await ended(world, created.id, *machines)
     assert await reasons(world, batch) == {"bad": "processor_crashed"}
@@ -109,14 +109,14 @@ async def test_two_machines_share_the_deaths_of_a_shard(world: Deployment) -> No
 
 @pytest.mark.parametrize("seed", range(25))
 @scenario
-async def test_random_kills_blame_nobody(world: Deployment, seed: int) -> None:
+async def test_random_kills_blame_no_line(world: Deployment, seed: int) -> None:
     rng = random.Random(seed)
 
     async def answer(_: Call) -> Reply:
         await asyncio.sleep(rng.uniform(0.0, 2.0))
         return ok()
 
-    machine = Lives(world, answer, settings=SMALL)
+    machine = RestartingProcessor(world, answer, settings=SMALL)
 
     async def killer() -> None:
         for _ in range(12):
@@ -132,7 +132,7 @@ async def test_random_kills_blame_nobody(world: Deployment, seed: int) -> None:
 
 
 class Counted:
-    """A ledger that tells of each call, before it is made and after it."""
+    """A ledger that calls `on_call` before and after each of its calls."""
 
     def __init__(self, store: Store, on_call: Callable[[], None]) -> None:
         self._store = store
@@ -157,7 +157,7 @@ class Counted:
 async def killed_at(moment: int) -> bool:
     """Kill a processor at one moment of its work on a shard in quarantine; say if it came to it."""
     world = Deployment.make()
-    machine = Lives(world, soon, is_deadly=is_deadly)
+    machine = RestartingProcessor(world, soon, is_deadly=is_deadly)
     created = await world.submit([*lines(3), poison(), *lines(3, prefix="more")])
     await lose_twice(world, created.id)
     moments = 0
@@ -172,7 +172,7 @@ async def killed_at(moment: int) -> bool:
     batch = await ended(world, created.id, machine)
     assert await reasons(world, batch) == {"bad": "processor_crashed"}
     assert batch.counts.completed == 6
-    # Where it was killed between the death of its child and the record of it, one more dies.
+    # If it was killed between the death of its child and the record of it, one more child dies.
     assert DEATHS_TO_BLAME <= machine.sandbox.deaths <= DEATHS_TO_BLAME + 1
     return moments >= moment
 
@@ -193,7 +193,7 @@ ENDS = {
 }
 
 
-def through(sandbox: Cells) -> Routes:
+def through(sandbox: MemorySandboxes) -> Routes:
     """Return routes to an endpoint that is asked through these cells."""
     return Routes(default=Endpoint("e", MemoryUpstream(soon), open_sandbox=sandbox))
 
@@ -210,7 +210,7 @@ async def test_a_line_whose_record_took_too_long_is_not_sent_any_more(
     answers_at = batch.expires_at - world.clock.now() + now() + 10.0
     silence = StoreUnavailable("The ledger is away.")
     fails(world.store, "record_suspect", silence, until=answers_at)
-    sandbox, others = Cells(soon), Cells(soon)
+    sandbox, others = MemorySandboxes(soon), MemorySandboxes(soon)
     async with world.processor(through(sandbox)) as processor:
         await asyncio.sleep(answers_at - 15.0 - now())
         if why == "cancel":

@@ -67,7 +67,7 @@ async def test_others_have_their_turn_after_so_much() -> None:
     assert await turns_while_reading(line * 10 * at_once) == few + 10
 
 
-async def test_others_have_their_turn_after_so_many_lines_however_short() -> None:
+async def test_other_tasks_run_after_a_bounded_number_of_lines_however_short() -> None:
     at_once = SLICE_WEIGHT // (LINE_WEIGHT + 1) + 1
     assert at_once <= SLICE_LINES
     few = await turns_while_reading(b"x\n" * (at_once - 1))

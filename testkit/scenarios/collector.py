@@ -34,7 +34,7 @@ DAY = 86_400.0
 HOUR = 3_600.0
 
 
-class Told(Observer):
+class RecordingObserver(Observer):
     """Remembers what an operator would see."""
 
     def __init__(self) -> None:

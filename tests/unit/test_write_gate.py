@@ -18,8 +18,8 @@ from tidegate.testing.loop import LoopClock, in_virtual_time
 FULL = StorageFull("no room")
 
 
-class Told(Observer):
-    """Writes down what it is told of the storage."""
+class RecordingObserver(Observer):
+    """Records what is reported of the storage."""
 
     def __init__(self) -> None:
         self.said: list[str | None] = []
@@ -35,7 +35,7 @@ class Bench:
     def __init__(self) -> None:
         self.store = MemoryStore(LoopClock(asyncio.get_running_loop()))
         self.blobs = MemoryBlobs(appends=True)
-        self.told = Told()
+        self.told = RecordingObserver()
         wakeups = Wakeups()
         self.storage = WriteGate(self.store, self.blobs, self.told, wakeups, random.Random(0))
         self.pumped = 0

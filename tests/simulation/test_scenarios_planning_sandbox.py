@@ -1,4 +1,4 @@
-"""Batches whose planning kills whatever plans them (PROTOCOL 20), in virtual time."""
+"""Batches whose planning kills the process that plans them (PROTOCOL 20), in virtual time."""
 
 import asyncio
 import random
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from typing_extensions import override
 
-from testkit.scenarios.quarantine import Lives, PlanCells
+from testkit.scenarios.quarantine import PlanSandboxes, RestartingProcessor
 from testkit.scenarios.scenario import at_once, lines, now, scenario
 from tidegate.domain.batch import Batch, Problem, Status
 from tidegate.domain.errors import SandboxNotStarted
@@ -67,8 +67,8 @@ async def test_a_deadly_line_of_a_file_costs_two_processors_and_is_named(
     world: Deployment,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    sandbox = PlanCells(is_deadly)
-    machine = Lives(world, soon, open_plan_sandbox=sandbox)
+    sandbox = PlanSandboxes(is_deadly)
+    machine = RestartingProcessor(world, soon, open_plan_sandbox=sandbox)
     reading_kills(monkeypatch, machine.kill)
     batch = await world.submit([*lines(3), b"\n", DEADLY, *lines(3, prefix="more")])
     other = await world.submit(lines(5, prefix="other"))
@@ -101,8 +101,8 @@ async def test_random_kills_of_processors_and_children_fail_no_batch(
             unlucky.add(call.body)
         return dies
 
-    sandbox = PlanCells(dies_of)
-    machine = Lives(world, soon, settings=SMALL, open_plan_sandbox=sandbox)
+    sandbox = PlanSandboxes(dies_of)
+    machine = RestartingProcessor(world, soon, settings=SMALL, open_plan_sandbox=sandbox)
 
     async def killer() -> None:
         for _ in range(6):
@@ -130,7 +130,7 @@ async def test_a_child_plans_as_a_processor_does(world: Deployment) -> None:
     ]
     plans: list[tuple[bytes, list[object]]] = []
     for alone in (False, True):
-        sandbox = PlanCells()
+        sandbox = PlanSandboxes()
         created = await world.submit(mixed)
         if alone:
             await lose_planning(world)
@@ -155,7 +155,7 @@ async def test_a_child_finds_the_same_problems(world: Deployment) -> None:
     settings = Settings(planning=Planning(errors_max=4, line_bytes_max=150))
     found: list[tuple[Problem, ...]] = []
     for alone in (False, True):
-        sandbox = PlanCells()
+        sandbox = PlanSandboxes()
         created = await world.submit(bad)
         if alone:
             await lose_planning(world)
@@ -170,10 +170,10 @@ async def test_a_child_finds_the_same_problems(world: Deployment) -> None:
     ("count", "code"), [(0, "empty_file"), (4, None), (5, "too_many_tasks"), (50, "too_many_tasks")]
 )
 @scenario
-async def test_a_child_is_told_no_more_lines_than_a_file_may_have(
+async def test_a_child_gets_no_more_lines_than_a_file_may_have(
     world: Deployment, count: int, code: str | None
 ) -> None:
-    sandbox = PlanCells()
+    sandbox = PlanSandboxes()
     created = await world.submit([b"\n", *lines(count)])
     await lose_planning(world)
     settings = Settings(planning=Planning(lines_max=4))
@@ -190,7 +190,7 @@ async def test_a_child_is_told_no_more_lines_than_a_file_may_have(
 async def test_a_batch_that_kills_wherever_it_is_planned_fails_in_the_end(
     world: Deployment, path: str
 ) -> None:
-    sandbox = PlanCells(lambda call: call.path == path)
+    sandbox = PlanSandboxes(lambda call: call.path == path)
     created = await world.submit(lines(5))
     await lose_planning(world)
     batch = await ended(world, created, sandbox)
@@ -203,7 +203,7 @@ async def test_a_batch_that_kills_wherever_it_is_planned_fails_in_the_end(
 
 @scenario
 async def test_one_death_less_than_the_bound_fails_nothing(world: Deployment) -> None:
-    sandbox = PlanCells(
+    sandbox = PlanSandboxes(
         lambda call: call.path == SLICE and sandbox.deaths < PLANNING_DEATHS_MAX - 1
     )
     created = await world.submit(lines(5))
@@ -213,7 +213,7 @@ async def test_one_death_less_than_the_bound_fails_nothing(world: Deployment) ->
 
 @scenario
 async def test_deaths_of_different_lines_blame_none_of_them(world: Deployment) -> None:
-    sandbox = PlanCells(
+    sandbox = PlanSandboxes(
         lambda call: (
             call.path == LINE
             and call.headers["number"] == str(sandbox.deaths + 1)
@@ -227,8 +227,8 @@ async def test_deaths_of_different_lines_blame_none_of_them(world: Deployment) -
 
 
 @scenario
-async def test_a_child_that_was_replaced_begins_anew_and_blames_no_line(world: Deployment) -> None:
-    sandbox = PlanCells()
+async def test_a_child_that_was_replaced_starts_over_and_blames_no_line(world: Deployment) -> None:
+    sandbox = PlanSandboxes()
     replaced = 0
 
     class Forgetful(Sandbox):
@@ -262,10 +262,10 @@ async def test_a_child_that_was_replaced_begins_anew_and_blames_no_line(world: D
 async def test_without_a_child_to_be_had_the_planning_waits_and_nothing_is_blamed(
     world: Deployment,
 ) -> None:
-    sandbox = PlanCells()
+    sandbox = PlanSandboxes()
     refused: list[float] = []
 
-    class NoCell(Sandbox):
+    class NoSandbox(Sandbox):
         @override
         async def send(self, call: Call) -> Reply:
             refused.append(now())
@@ -278,7 +278,7 @@ async def test_without_a_child_to_be_had_the_planning_waits_and_nothing_is_blame
     created = await world.submit(lines(5))
     await lose_planning(world)
     batch = await ended(
-        world, created, lambda task: NoCell() if len(refused) < 3 else sandbox(task)
+        world, created, lambda task: NoSandbox() if len(refused) < 3 else sandbox(task)
     )
     assert batch.counts.completed == 5
     assert refused[2] - refused[0] >= 2 * SANDBOX_WAIT_SECONDS - 1e-6

@@ -1,4 +1,4 @@
-"""The keeper's thread, with a real ledger and a loop of its own."""
+"""The thread of the lease renewer, with a real ledger and a loop of its own."""
 
 import asyncio
 import threading
@@ -34,7 +34,7 @@ def ignore(_: object) -> None:
 
 
 class Watched(SqliteStore):
-    """Tells the main loop of each renewal, and fails the first ones if asked to."""
+    """Reports each renewal to the main loop, and fails the first ones if asked to."""
 
     def __init__(self, path: Path, clock: ManualClock, told: Callable[[], None], fail: int) -> None:
         super().__init__(path, clock, ThreadExecutor())
@@ -60,7 +60,7 @@ class Bench:
         self.threads: set[str] = set()
 
     @asynccontextmanager
-    async def keeper(
+    async def renewer(
         self,
         *,
         fail: int = 0,
@@ -74,18 +74,18 @@ class Bench:
             self.threads.add(threading.current_thread().name)
             loop.call_soon_threadsafe(self.renewed.set)
 
-        keeper = ThreadLeaseRenewer(
+        renewer = ThreadLeaseRenewer(
             QUICK,
             lambda: Watched(self.path, self.clock, told, fail),
             member=member,
             on_lost=on_lost,
             on_full=on_full,
         )
-        keeper.mark_progress()
+        renewer.mark_progress()
         async with asyncio.TaskGroup() as group:
-            task = group.create_task(keeper.run(), name="keeper")
+            task = group.create_task(renewer.run(), name="renewer")
             try:
-                yield keeper
+                yield renewer
             finally:
                 task.cancel()
 
@@ -106,16 +106,16 @@ async def until(event: asyncio.Event) -> None:
 
 async def test_what_is_held_is_renewed_from_another_thread(bench: Bench) -> None:
     held = await claim_shard(bench.store)
-    async with bench.keeper() as keeper:
-        keeper.add([held.claim])
+    async with bench.renewer() as renewer:
+        renewer.add([held.claim])
         bench.clock.turn(1_000.0)
         await until(bench.renewed)
     assert threading.current_thread().name not in bench.threads
     assert await list_offers(bench.store) == [], "the claim lives on"
-    assert "tidegate lease renewer" not in {thread.name for thread in threading.enumerate()}
+    assert not bench.threads & {thread.name for thread in threading.enumerate()}
 
 
-async def test_a_claim_that_another_took_is_told_of_once(bench: Bench) -> None:
+async def test_a_claim_that_another_took_is_reported_once(bench: Bench) -> None:
     held = await claim_shard(bench.store)
     bench.clock.turn(1_000.0)
     await claim_shard(bench.store, owner="bert")
@@ -126,38 +126,38 @@ async def test_a_claim_that_another_took_is_told_of_once(bench: Bench) -> None:
         lost.append(claim)
         told.set()
 
-    async with bench.keeper(on_lost=hear) as keeper:
-        keeper.add([held.claim])
+    async with bench.renewer(on_lost=hear) as renewer:
+        renewer.add([held.claim])
         await until(told)
         bench.renewed.clear()
-        assert keeper._claims == {}
+        assert renewer._claims == {}
     assert lost == [held.claim]
 
 
 async def test_a_loop_that_makes_no_progress_holds_nothing(bench: Bench) -> None:
     held = await claim_shard(bench.store)
-    async with bench.keeper() as keeper:
-        keeper.add([held.claim])
+    async with bench.renewer() as renewer:
+        renewer.add([held.claim])
         now = asyncio.get_running_loop().time()
-        keeper._progress_at = now - QUICK.stall_seconds
-        assert not keeper._is_stalled(now)
-        keeper._progress_at = now - QUICK.stall_seconds - 0.001
-        assert keeper._is_stalled(now)
+        renewer._progress_at = now - QUICK.stall_seconds
+        assert not renewer._is_stalled(now)
+        renewer._progress_at = now - QUICK.stall_seconds - 0.001
+        assert renewer._is_stalled(now)
 
 
 async def test_a_loop_that_makes_no_progress_is_not_counted(bench: Bench) -> None:
-    async with bench.keeper(member="anna") as keeper:
+    async with bench.renewer(member="anna") as renewer:
         now = asyncio.get_running_loop().time()
-        assert await keeper._renew_all(bench.store, now + QUICK.stall_seconds + 1.0) == []
+        assert await renewer._renew_all(bench.store, now + QUICK.stall_seconds + 1.0) == []
         assert await bench.store.list_members() == ()
-        assert await keeper._renew_all(bench.store, now) == []
+        assert await renewer._renew_all(bench.store, now) == []
         assert await bench.store.list_members() == ("anna",)
 
 
 async def test_the_owner_is_counted_from_another_thread(bench: Bench) -> None:
     held = await claim_shard(bench.store)
-    async with bench.keeper(member="anna") as keeper:
-        keeper.add([held.claim])
+    async with bench.renewer(member="anna") as renewer:
+        renewer.add([held.claim])
         await until(bench.renewed)
         bench.renewed.clear()
         # Membership is renewed after the claims: the second renewal of claims follows it.
@@ -165,11 +165,11 @@ async def test_the_owner_is_counted_from_another_thread(bench: Bench) -> None:
         assert await bench.store.list_members() == ("anna",)
 
 
-async def test_a_full_disk_does_not_end_the_keeper(bench: Bench) -> None:
+async def test_a_full_disk_does_not_end_the_renewer(bench: Bench) -> None:
     held = await claim_shard(bench.store)
     said: list[str] = []
-    async with bench.keeper(fail=2, on_full=lambda error: said.append(str(error))) as keeper:
-        keeper.add([held.claim])
+    async with bench.renewer(fail=2, on_full=lambda error: said.append(str(error))) as renewer:
+        renewer.add([held.claim])
         await until(bench.renewed)
     assert said == ["no room"] * 2
 
@@ -180,28 +180,28 @@ async def test_what_found_no_room_is_tried_again_soon(verb: str) -> None:
     store = MemoryStore(LoopClock(asyncio.get_running_loop()))
     await planned(store)
     heard: list[float] = []
-    keeper = TaskLeaseRenewer(
+    renewer = TaskLeaseRenewer(
         Claims(lease_seconds=15.0),
         lambda: store,
         member="anna",
         on_lost=ignore,
         on_full=lambda _: heard.append(now()),
     )
-    keeper.add([(await claim_shard(store)).claim])
-    keeper.mark_progress()
+    renewer.add([(await claim_shard(store)).claim])
+    renewer.mark_progress()
     fails(store, verb, StorageFull("no room"), until=8.0)
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(keeper.run(), name="keeper")
+        task = group.create_task(renewer.run(), name="renewer")
         await asyncio.sleep(30.0)
         task.cancel()
     assert heard == [5.0 + FULL_RETRY_SECONDS * number for number in range(12)]
     assert 2 * FULL_RETRY_SECONDS < HOLDERS_FIRST_SECONDS, "holders come first"
 
 
-async def test_a_ledger_that_is_broken_ends_the_keeper_by_its_own_words(tmp_path: Path) -> None:
+async def test_a_broken_ledger_ends_the_renewer_with_its_error(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     path.write_bytes(b"not a ledger" * 1_000)
-    keeper = ThreadLeaseRenewer(
+    renewer = ThreadLeaseRenewer(
         QUICK,
         lambda: SqliteStore(path, ManualClock(), ThreadExecutor()),
         member=None,
@@ -209,13 +209,13 @@ async def test_a_ledger_that_is_broken_ends_the_keeper_by_its_own_words(tmp_path
         on_full=ignore,
     )
     with pytest.raises(StorageBroken, match="is damaged or no SQLite database"):
-        await keeper.run()
+        await renewer.run()
 
 
-async def test_a_keeper_that_dies_says_why() -> None:
+async def test_a_renewer_that_dies_says_why() -> None:
     def broken() -> Store:
         raise ValueError("a bug")
 
-    with pytest.raises(RuntimeError, match="lease renewer has died") as caught:
+    with pytest.raises(RuntimeError, match="has died") as caught:
         await ThreadLeaseRenewer(QUICK, broken, member=None, on_lost=ignore, on_full=ignore).run()
     assert isinstance(caught.value.__cause__, ValueError)

@@ -38,7 +38,7 @@ class Server:
         return sum(self.calls.values())
 
     def routes(self) -> Routes:
-        """Return a door of its own for one processor, with 16 calls at once."""
+        """Return the endpoint of one processor, with 16 calls in flight."""
         limits = AimdSettings(start=16, min=1, max=16)
         return Routes(default=Endpoint("upstream", MemoryUpstream(self.answer), limits=limits))
 
@@ -119,7 +119,7 @@ def refuse_plans(world: Deployment, *, until: float) -> None:
 
 
 @scenario
-async def test_a_ledger_without_room_is_told_of_and_asked_again(world: Deployment) -> None:
+async def test_a_ledger_without_room_is_reported_and_asked_again(world: Deployment) -> None:
     server = Server()
     fails(world.store, "claim_shards", FULL, until=10.0)
     fails(world.store, "check", FULL, until=10.0)

@@ -1,4 +1,4 @@
-"""What every command shares: completion for shells, help, and one line for whatever goes wrong."""
+"""What every command shares: completion for shells, help, and one line for each error."""
 
 import os
 import signal

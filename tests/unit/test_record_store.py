@@ -101,7 +101,7 @@ async def test_a_plan_is_the_same_from_scratch_and_from_the_input(
 
 
 def gapped(number: int, gap: int) -> bytes:
-    """Return a line with so many bytes between its custom_id and its body."""
+    """Return a line with this many bytes between its custom_id and its body."""
     between = f'","method":"POST","url":"{CHAT}","note":"%b","body":'.encode()
     note = b"-" * (gap - len(between % b"") + 1)
     body = b'{"model":"m","messages":[{"role":"user","content":"%d"}]}' % number

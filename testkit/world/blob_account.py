@@ -25,7 +25,7 @@ class _InputLine(msgspec.Struct):
 
 
 @dataclass(slots=True)
-class Kept:
+class KnownFile:
     """A file: its bytes as users could read them, and where they lie."""
 
     tenant: str
@@ -37,14 +37,14 @@ class Kept:
     released: bool = False
 
 
-class Holdings:
+class BlobAccount:
     """Which blobs are needed, by whom and for how long. `now` is the time of the ledger."""
 
     def __init__(self, store: Store, blobs: BlobStore, clock: Clock) -> None:
         self._store = store
         self._blobs = blobs
         self._clock = clock
-        self.files: dict[str, Kept] = {}
+        self.files: dict[str, KnownFile] = {}
         self._gone: set[str] = set()
         self._retained: dict[str, float] = {}
         self._inputs: dict[str, str] = {}
@@ -87,7 +87,7 @@ class Holdings:
         content = b"".join([await self.read(part.blob, part.offset, part.length) for part in parts])
         if len(content) != answer.bytes:
             raise Broken(f"{answer} has {len(content)} bytes")
-        kept = Kept(answer.tenant, merged(parts), content, answer.expires_at)
+        kept = KnownFile(answer.tenant, merged(parts), content, answer.expires_at)
         self.files[answer.id] = kept
         for part in parts:
             self.refer(part.blob)
@@ -104,13 +104,13 @@ class Holdings:
         if not parts:
             return
         assert file_id is not None, batch
-        kept = self.files.setdefault(file_id, Kept(batch.tenant, growing=True))
+        kept = self.files.setdefault(file_id, KnownFile(batch.tenant, growing=True))
         for part in parts:
             self.refer(part.blob)
             kept.content += await self.read(part.blob, part.offset, part.length)
         await self._check(file_id, kept)
 
-    async def _check(self, file_id: str, kept: Kept) -> None:
+    async def _check(self, file_id: str, kept: KnownFile) -> None:
         """Hold what a file consists of to its bytes; what has not moved is not read again."""
         file, parts = await self._store.get_parts(kept.tenant, file_id)
         length = sum(part.length for part in parts)

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from testkit.scenarios.collecting import Told, collecting, collector_of, ender_of
+from testkit.scenarios.collector import RecordingObserver, collecting, collector_of, ender_of
 from testkit.scenarios.scenario import at_once, fails, lines, meets, now, run_scenario, scenario
 from tidegate.domain.batch import Batch, Counts, Status
 from tidegate.domain.errors import StorageBroken, StorageFull, StoreUnavailable
@@ -123,7 +123,7 @@ async def test_claims_of_the_dead_are_waited_for(world: Deployment) -> None:
     batch = await world.submit(lines(30))
     await abandoned(world, batch, answered=3)
     await world.cancel(batch.id)
-    # The keeper had renewed the claims before it counted its owner for as long.
+    # Claims may outlast the membership of their owner, which was renewed first.
     for owner in await world.store.list_members():
         await world.store.leave(owner)
     begun = now()
@@ -134,7 +134,7 @@ async def test_claims_of_the_dead_are_waited_for(world: Deployment) -> None:
 
 
 @scenario
-async def test_books_that_nobody_closed_are_closed(world: Deployment) -> None:
+async def test_a_batch_that_no_processor_finalized_is_finalized(world: Deployment) -> None:
     async def is_finalizing(world: Deployment, batch_id: str) -> bool:
         return (await world.get(batch_id)).status is Status.FINALIZING
 
@@ -235,10 +235,10 @@ async def test_the_clock_of_the_ledger_decides_and_nothing_is_planned(world: Dep
 
 
 @scenario
-async def test_a_batch_without_its_plan_is_given_up_and_told_and_does_not_hold_up_others(
+async def test_a_batch_without_its_plan_is_given_up_and_reported_and_does_not_hold_up_others(
     world: Deployment,
 ) -> None:
-    told_what = Told()
+    told_what = RecordingObserver()
     collector = collector_of(world, observer=told_what)
     stuck = await world.submit(lines(3), window_seconds=WINDOW_SECONDS)
     other = await world.submit(lines(3), window_seconds=WINDOW_SECONDS)
@@ -331,5 +331,5 @@ async def test_an_ender_is_not_counted_and_takes_no_part_of_any_limit(world: Dep
     setattr(world.store, "renew_membership", heard)  # noqa: B010 - a port is replaced
     await ender_of(world).end_all(lambda: False)
     assert (await world.get(batch.id)).status is Status.CANCELLED
-    assert now() > LEASE_SECONDS / 3, "too soon for a renewal of membership"
+    assert now() > LEASE_SECONDS / 3, "too soon for a lease renewal"
     assert beats == []

@@ -1,4 +1,4 @@
-"""Who gets how much, and when: models, batches and the valves, in virtual time."""
+"""How models and batches share capacity within the limits, in virtual time."""
 
 import asyncio
 from collections import Counter
@@ -39,7 +39,7 @@ async def test_a_batch_runs_to_its_end(world: Deployment) -> None:
 
 @scenario
 async def test_a_small_batch_ends_at_once(world: Deployment, signals: str) -> None:
-    within = {"heard": 0.3, "deaf": 1.0}[signals]
+    within = {"with_pubsub": 0.3, "without_pubsub": 1.0}[signals]
 
     async with world.processor(at_once):
         await world.end_of((await world.submit(lines(10))).id)
@@ -136,7 +136,7 @@ async def test_with_every_slot_taken_a_new_batch_still_gets_its_turn(world: Depl
 
 
 @scenario
-async def test_never_more_in_flight_than_the_valves_allow(world: Deployment) -> None:
+async def test_never_more_in_flight_than_the_limits_allow(world: Deployment) -> None:
     flying = most = 0
 
     async def answer(call: Call) -> Reply:
@@ -256,7 +256,7 @@ class Quick:
 
 @scenario
 async def test_sending_goes_on_while_results_gather_and_are_committed(world: Deployment) -> None:
-    """The valve of uncommitted lines is no clock: a commit begins before it shuts, and opens it."""
+    """A commit begins before the limit of uncommitted lines is reached, and makes room."""
     server = Quick()
 
     wide = AimdSettings(start=64, min=64, max=64)
@@ -267,7 +267,7 @@ async def test_sending_goes_on_while_results_gather_and_are_committed(world: Dep
         await world.end_of((await world.submit(lines(3_000))).id)
     needed = 3_000 / 64 * 0.001
     assert server.called[-1] - server.called[0] < 3 * needed, (
-        "30 valves full, none of which waits 20 ms"
+        "the limit is filled 30 times, and none of them waits 20 ms"
     )
 
 
@@ -275,7 +275,7 @@ async def test_sending_goes_on_while_results_gather_and_are_committed(world: Dep
 async def test_a_batch_commits_no_line_by_line_while_another_one_writes_much(
     world: Deployment,
 ) -> None:
-    """Where each commit is an object of its own, there are few, however slow they are."""
+    """If each commit is a separate object, there are few commits, even slow ones."""
 
     async def answer(call: Call) -> Reply:
         await asyncio.sleep(0.02 if model_of(call) == "fast" else 0.1)
@@ -317,7 +317,7 @@ async def test_a_commit_that_is_cut_off_makes_no_room_for_more(world: Deployment
         await world.submit(lines(100))
         await asyncio.sleep(10.0)
         sent = len(server.called)
-        assert 8 <= sent < 12, "the valve is shut, with what was in flight when it shut"
+        assert 8 <= sent < 12, "the limit is reached, plus what was in flight then"
         (running,) = (task for task in asyncio.all_tasks() if task.get_name() == "processor")
         running.cancel()
         await asyncio.wait([running])
