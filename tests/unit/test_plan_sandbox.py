@@ -15,7 +15,7 @@ from tidegate.domain.batch import Problem
 from tidegate.domain.errors import SandboxDied, StorageFull
 from tidegate.planning.cut_shards import ShardSlice, cut_shards
 from tidegate.planning.problems import FirstProblems
-from tidegate.planning.sandboxed import LINE, PlanningTask
+from tidegate.planning.sandboxed import CHECK, LINE, PlanningTask
 from tidegate.planning.session import PlanningSession
 from tidegate.planning.settings import Planning
 from tidegate.planning.validate import InputValidation
