@@ -12,7 +12,7 @@ from uvicorn.server import ServerState
 
 from testkit.fuzz.mutations import CUTS, Edit, cut, edited, edits
 from testkit.fuzz.target import Target
-from tidegate.http_server.limits import ConnectionLimits
+from tidegate.http_server.limits import ServerTimeouts
 from tidegate.http_server.protocol import BoundedHttpConfig, BoundedHttpProtocol
 from tidegate.runtime.ids import SeededIds
 from tidegate.testing.loop import run_virtual
@@ -88,13 +88,9 @@ async def _check(knock: Knock) -> None:
 
 
 def _protocol() -> BoundedHttpProtocol:
-    limits = ConnectionLimits(
-        head_seconds=10.0,
-        reply_idle_seconds=60.0,
-        connections_max=2,
-    )
+    timeouts = ServerTimeouts(stop_grace_seconds=1)
     ids = SeededIds(random.Random(1))
-    config = BoundedHttpConfig(_app, limits, ids, keep_alive_seconds=75, stop_grace_seconds=1)
+    config = BoundedHttpConfig(_app, timeouts, ids, connections_max=2)
     config.load()
     return BoundedHttpProtocol(config=config, server_state=ServerState(), app_state={})
 

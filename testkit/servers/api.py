@@ -31,7 +31,7 @@ class RememberedLog:
     def __init__(self) -> None:
         self.events: list[tuple[str, dict[str, object]]] = []
 
-    def error(self, event: str, /, **fields: object) -> None:
+    def error(self, event: str, **fields: object) -> None:
         """Record an event with its fields."""
         self.events.append((event, fields))
 

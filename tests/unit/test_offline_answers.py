@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tidegate.cli.run_view import duration, one_line
+from tidegate.cli.run_view import one_line
 from tidegate.domain.batch import Batch, Counts, Status
 from tidegate.domain.errors import StorageFull
 from tidegate.domain.usage import Usage
@@ -131,13 +131,3 @@ def test_a_reason_is_reported_once() -> None:
     progress.on_load(in_flight=0, open_shards=0, uncommitted=0)
     progress.on_endpoint_state("upstream", limit=1, in_flight=0, reason=None)
     assert progress.snapshot().reason is None
-
-
-def test_durations_as_a_person_says_them() -> None:
-    assert [duration(value) for value in (0.4, 59.4, 60, 3_599, 7_620)] == [
-        "0s",
-        "59s",
-        "1m 00s",
-        "59m 59s",
-        "2h 07m",
-    ]

@@ -93,11 +93,7 @@ async def wait_for_disconnect(receive: Receive) -> None:
 
 
 def check_encoding(encoding: str | None) -> None:
-    """Raise if the body is compressed.
-
-    Raises:
-        EncodingUnsupported: the Content-Encoding is not `identity`.
-    """
+    """Raise EncodingUnsupported if the body is compressed."""
     if encoding is not None and encoding.strip().lower() not in {"", "identity"}:
         raise EncodingUnsupported(
             "A body with a Content-Encoding is not accepted; send it uncompressed."

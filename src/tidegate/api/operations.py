@@ -63,22 +63,14 @@ def build_observability(  # noqa: PLR0913  # every port once, by keyword; there 
     return ErrorResponses(HeaderLimits(Router(routes), limits=Limits()), ids=ids, log=log)
 
 
+@dataclass(frozen=True, slots=True)
 class _Probes:
-    def __init__(
-        self,
-        settings: Settings,
-        store: Store,
-        blobs: BlobStore,
-        registry: CollectorRegistry,
-        is_stopping: Callable[[], bool],
-        conditions: Mapping[str, Callable[[], Condition]],
-    ) -> None:
-        self._seconds_max = settings.ready_seconds_max
-        self._store = store
-        self._blobs = blobs
-        self._registry = registry
-        self._is_stopping = is_stopping
-        self._conditions = conditions
+    settings: Settings
+    store: Store
+    blobs: BlobStore
+    registry: CollectorRegistry
+    is_stopping: Callable[[], bool]
+    conditions: Mapping[str, Callable[[], Condition]]
 
     async def health(self, request: Request) -> Reply:
         """Say that the process runs and its event loop turns."""
@@ -89,14 +81,14 @@ class _Probes:
         """Say whether requests can be served, and if not, what fails."""
         del request
         async with asyncio.TaskGroup() as group:
-            store = group.create_task(self._prove(self._store.check()), name="check the store")
-            blobs = group.create_task(self._prove(self._blobs.check()), name="check the blobs")
+            store = group.create_task(self._prove(self.store.check()), name="check the store")
+            blobs = group.create_task(self._prove(self.blobs.check()), name="check the blobs")
         proofs = {"store": store.result(), "blobs": blobs.result()}
         found = {
             name: Condition(is_ok=said == _FINE, message=said) for name, said in proofs.items()
         }
-        found |= {name: ask() for name, ask in self._conditions.items()}
-        if self._is_stopping():
+        found |= {name: ask() for name, ask in self.conditions.items()}
+        if self.is_stopping():
             found["process"] = Condition(is_ok=False, message="The process is stopping.")
         checks = {name: condition.message for name, condition in found.items()}
         failing = not all(condition.is_ok for condition in found.values())
@@ -108,14 +100,15 @@ class _Probes:
     async def metrics(self, request: Request) -> Reply:
         """Return every metric, in the format that the scraper prefers."""
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Reply(body=encode(self._registry), headers={"content-type": content_type})
+        return Reply(body=encode(self.registry), headers={"content-type": content_type})
 
     async def _prove(self, check: Awaitable[None]) -> str:
+        seconds = self.settings.ready_seconds_max
         try:
-            async with asyncio.timeout(self._seconds_max):
+            async with asyncio.timeout(seconds):
                 await check
         except TimeoutError:
-            return f"No answer within {self._seconds_max:g} s."
+            return f"No answer within {seconds:g} s."
         except TidegateError as exc:
             return str(exc) or type(exc).__name__
         return _FINE

@@ -17,11 +17,7 @@ def read_text(query: QueryParams, name: str) -> str | None:
 
 
 def read_integer(query: QueryParams, name: str) -> int | None:
-    """Return a whole number, or None where it is absent.
-
-    Raises:
-        Refused: it is something else.
-    """
+    """Return a whole number, or None where it is absent; refuse anything else."""
     text = read_text(query, name)
     if text is None:
         return None

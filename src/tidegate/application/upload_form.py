@@ -37,14 +37,19 @@ FormEvent = Field | FileStart | bytes
 
 
 class UploadForm:
-    """Gathers what a form says, and refuses as early as it can."""
+    """Gathers what a form says, and refuses as early as it can.
+
+    Attributes:
+        bytes: the length of the file so far.
+        expires_seconds: how long the file lives, once the form is finished; None for ever.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._fields: dict[str, str] = {}
         self._sniffer = Sniffer()
         self._purpose: Purpose | None = None
-        self._expires_seconds: int | None = None
+        self.expires_seconds: int | None = None
         self._filename: str | None = None
         self.bytes = 0
 
@@ -97,7 +102,7 @@ class UploadForm:
             raise missing_parameter("purpose")
         self._sniffer.finish()
         self._check_content()
-        self._expires_seconds = self._read_expiry()
+        self.expires_seconds = self._read_expiry()
 
     @property
     def filename(self) -> str:
@@ -110,11 +115,6 @@ class UploadForm:
         """The purpose, once the form is finished."""
         assert self._purpose is not None, "the form is not finished"
         return self._purpose
-
-    @property
-    def expires_seconds(self) -> int | None:
-        """How long the file lives, once the form is finished; None for ever."""
-        return self._expires_seconds
 
     @property
     def is_foreign(self) -> bool:

@@ -13,20 +13,8 @@ from tidegate.cli.connection import ServerConnection, with_connection
 from tidegate.cli.exit_codes import ExitCode
 from tidegate.cli.files import progress
 from tidegate.cli.live_view import open_view
-from tidegate.cli.tables import (
-    BATCH_HEADS,
-    batch_lines,
-    batch_row,
-    print_rows,
-    problem_lines,
-)
-from tidegate.client.batches import (
-    NewBatch,
-    cancel_batch,
-    create_batch,
-    get_batch,
-    list_batches,
-)
+from tidegate.cli.tables import BATCH_HEADS, batch_lines, batch_row, print_list, problem_lines
+from tidegate.client.batches import NewBatch, cancel_batch, create_batch, get_batch, list_batches
 from tidegate.client.files import FileUpload, upload
 from tidegate.client.objects import BatchObject, FileObject, compact_json, decode, path_segment
 from tidegate.client.sanitize import sanitize
@@ -117,24 +105,15 @@ def list_(
     """
 
     async def work(server: ApiClient) -> None:
-        rows = []
-        async for item in list_batches(server, limit=limit or None):
-            if connection.as_json:
-                typer.echo(compact_json(item))
-            else:
-                rows.append(batch_row(decode(item, BatchObject)))
-        if not connection.as_json:
-            print_rows(BATCH_HEADS, rows)
+        items = list_batches(server, limit=limit or None)
+        await print_list(items, BATCH_HEADS, batch_row, as_json=connection.as_json)
 
     connection.run(work)
 
 
 @batches_app.command()
 @with_connection
-def get(
-    connection: ServerConnection,
-    batch_id: BatchId,
-) -> None:
+def get(connection: ServerConnection, batch_id: BatchId) -> None:
     """Print the state of a batch."""
     path_segment(batch_id)
     body = connection.run(partial(get_batch, batch_id=batch_id))
@@ -176,10 +155,7 @@ def watch(
 
 @batches_app.command()
 @with_connection
-def cancel(
-    connection: ServerConnection,
-    batch_id: BatchId,
-) -> None:
+def cancel(connection: ServerConnection, batch_id: BatchId) -> None:
     """Cancel a batch.
 
     Requests in flight may still complete; the other lines end as batch_cancelled.

@@ -3,7 +3,6 @@
 import dataclasses
 import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Annotated
 
 import orjson
@@ -15,10 +14,13 @@ from rich.text import Text
 from tidegate import __version__
 from tidegate.cli.config import masked, printed
 from tidegate.cli.exit_codes import ExitCode
-from tidegate.cli.settings_flags import Assignments, ConfigFile, flags_of
+from tidegate.cli.settings_flags import AsJson, Assignments, ConfigFile, DataDir, Upstream, flags_of
 from tidegate.config import Loaded, Settings, UpstreamSettings, load
-from tidegate.doctor.examine import examine
 from tidegate.doctor.finding import Finding, Level, fail, ok
+from tidegate.doctor.ledger import examine_storage
+from tidegate.doctor.machine import examine_directory, examine_limits
+from tidegate.doctor.ports import examine_ports
+from tidegate.doctor.upstreams import examine_upstreams
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.runtime.clock import SystemClock
 from tidegate.runtime.interpreter import hot_path_state
@@ -30,18 +32,12 @@ STYLES = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "bold red"}
 def doctor(
     *,
     config: ConfigFile = None,
-    upstream: Annotated[
-        str | None, typer.Option(help="The base URL of the model server for every model.")
-    ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Where all data is kept. [default: ./tidegate-data]")
-    ] = None,
+    upstream: Upstream = None,
+    data_dir: DataDir = None,
     probe: Annotated[
         bool, typer.Option("--probe", help="Also ask each model server for one token.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object, for scripts.")
-    ] = False,
+    as_json: AsJson = False,
     assignments: Assignments = None,
 ) -> None:
     """Find what is wrong, and how to fix it.
@@ -79,9 +75,22 @@ def doctor(
 
 
 async def _examine(settings: Settings, found: list[Finding], *, probe: bool, as_json: bool) -> None:
-    async for finding in examine(settings, SystemClock(), probe=probe):
+    """Make each check, in the order in which an operator would fix things."""
+
+    def note(finding: Finding) -> None:
         found.append(finding)
         _print([finding], as_json=as_json)
+
+    clock = SystemClock()
+    for finding in (*examine_directory(settings), examine_limits(settings)):
+        note(finding)
+    for checks in (
+        examine_storage(settings, clock),
+        examine_ports(settings, clock),
+        examine_upstreams(settings, probe=probe),
+    ):
+        async for finding in checks:
+            note(finding)
 
 
 def _settings(loaded: Loaded) -> Iterator[Finding]:

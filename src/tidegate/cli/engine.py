@@ -11,7 +11,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn, Protocol
@@ -62,14 +61,12 @@ def run_engine(
     weights = _given(model_path) if model_path else find_weights(_WEIGHTS_PACKAGE)
     with _stopped_by_signals() as stopped:
         server = _start(
-            _Options(
-                weights=weights,
-                host=host,
-                port=port,
-                model_name=model_name,
-                parallel=parallel,
-                context_tokens=context_tokens,
-            )
+            weights,
+            host=host,
+            port=port,
+            model_name=model_name,
+            parallel=parallel,
+            context_tokens=context_tokens,
         )
         print(f"The engine serves {model_name} at {server.listening_address}/v1", flush=True)
         stopped.wait()
@@ -103,17 +100,9 @@ class _Server(Protocol):
     listening_address: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Options:
-    weights: Path
-    host: str
-    port: int
-    model_name: str
-    parallel: int
-    context_tokens: int
-
-
-def _start(options: _Options) -> _Server:
+def _start(
+    weights: Path, *, host: str, port: int, model_name: str, parallel: int, context_tokens: int
+) -> _Server:
     try:
         import xllamacpp  # noqa: PLC0415 -- optional, and only this command needs it
     except ImportError as error:
@@ -121,12 +110,12 @@ def _start(options: _Options) -> _Server:
             "The engine is not installed: pip install 'tidegate[engine]'"
         ) from error
     params = xllamacpp.CommonParams()
-    params.model.path = str(options.weights)
-    params.model_alias = {options.model_name}
-    params.hostnames = [options.host]
-    params.port = options.port
-    params.n_parallel = options.parallel
-    params.n_ctx = options.context_tokens
+    params.model.path = str(weights)
+    params.model_alias = {model_name}
+    params.hostnames = [host]
+    params.port = port
+    params.n_parallel = parallel
+    params.n_ctx = context_tokens
     params.kv_unified = True
     params.endpoint_metrics = True
     params.ui = False
@@ -141,7 +130,7 @@ def _start(options: _Options) -> _Server:
         server: _Server = xllamacpp.Server(params)
     except RuntimeError as error:
         raise EngineFailed(
-            f"The engine does not start on {options.host}:{options.port} ({error}): is the port "
+            f"The engine does not start on {host}:{port} ({error}): is the port "
             "free, and the model file whole?"
         ) from error
     return server

@@ -19,7 +19,7 @@ from rich.progress import (
 )
 
 from tidegate.cli.connection import ServerConnection, with_connection
-from tidegate.cli.tables import FILE_HEADS, file_lines, file_row, print_rows
+from tidegate.cli.tables import FILE_HEADS, file_lines, file_row, print_list
 from tidegate.cli.units import bytes_of
 from tidegate.client.download import download as download_file, download_to_stream
 from tidegate.client.errors import ServerRefused
@@ -88,24 +88,15 @@ def list_(
     """
 
     async def work(server: ApiClient) -> None:
-        rows = []
-        async for item in list_files(server, limit=limit or None, purpose=purpose):
-            if connection.as_json:
-                typer.echo(compact_json(item))
-            else:
-                rows.append(file_row(decode(item, FileObject)))
-        if not connection.as_json:
-            print_rows(FILE_HEADS, rows)
+        items = list_files(server, limit=limit or None, purpose=purpose)
+        await print_list(items, FILE_HEADS, file_row, as_json=connection.as_json)
 
     connection.run(work)
 
 
 @files_app.command()
 @with_connection
-def get(
-    connection: ServerConnection,
-    file_id: FileId,
-) -> None:
+def get(connection: ServerConnection, file_id: FileId) -> None:
     """Print what is known about a file."""
     path_segment(file_id)
     body = connection.run(partial(get_file, file_id=file_id))
@@ -160,10 +151,7 @@ def download(
 
 @files_app.command()
 @with_connection
-def delete(
-    connection: ServerConnection,
-    file_id: FileId,
-) -> None:
+def delete(connection: ServerConnection, file_id: FileId) -> None:
     """Delete a file."""
     path_segment(file_id)
     body = connection.run(partial(delete_file, file_id=file_id))

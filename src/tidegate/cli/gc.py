@@ -5,13 +5,12 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tidegate.cli.exit_codes import ExitCode
-from tidegate.cli.settings_flags import Assignments, ConfigFile, flags_of
+from tidegate.cli.settings_flags import AsJson, Assignments, ConfigFile, DataDir, flags_of
 from tidegate.collector.report import Report
 from tidegate.config import load
 from tidegate.telemetry.logs import configure
@@ -21,15 +20,11 @@ from tidegate.wiring.gc import run_collection
 def gc(
     *,
     config: ConfigFile = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Where all data is kept. [default: ./tidegate-data]")
-    ] = None,
+    data_dir: DataDir = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Report what would be done, and change nothing.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object, for scripts.")
-    ] = False,
+    as_json: AsJson = False,
     assignments: Assignments = None,
 ) -> None:
     """Reclaim space, find lost bytes, end orphaned batches; safe beside running servers."""
@@ -49,7 +44,7 @@ def gc(
 def summary(report: Report, *, dry: bool) -> Iterator[str]:
     """Yield the report as lines of text; counts of zero are left out."""
     yield "This is what a round would do now:" if dry else "Done:"
-    found = [text for count, text in _counts(report) if count]
+    found = [f"{count} {words}" for count, words in _counts(report) if count]
     yield from (f"  {text}" for text in found or ["nothing to do"])
     for name in report.unknown_blob_names:
         yield f"  left alone: {name!r} is not a name of ours; move it away if it is not needed"
@@ -70,33 +65,15 @@ def summary(report: Report, *, dry: bool) -> Iterator[str]:
 
 
 def _counts(report: Report) -> list[tuple[int, str]]:
-    """Return each count with its sentence."""
+    """Return each count with the words that follow it."""
     return [
-        (
-            report.batches_ended,
-            f"{report.batches_ended} batches ended: cancelled, expired or completed",
-        ),
-        (
-            report.files_released,
-            f"{report.files_released} unused files released ({report.bytes_released} bytes in all)",
-        ),
-        (report.batches_dropped, f"{report.batches_dropped} old batches removed"),
-        (report.rows_purged, f"{report.rows_purged} old rows removed"),
-        (
-            report.blobs_deleted,
-            f"{report.blobs_deleted} blobs deleted ({report.bytes_deleted} bytes)",
-        ),
-        (report.leftovers_removed, f"{report.leftovers_removed} unfinished files removed"),
-        (
-            report.files_compacted,
-            f"{report.files_compacted} files compacted ({report.parts_merged} parts fewer)",
-        ),
-        (
-            report.lines_rerun,
-            f"{report.lines_rerun} lines run again because their results were lost",
-        ),
-        (
-            report.unknown_blobs,
-            f"{report.unknown_blobs} blobs left alone that are not ours",
-        ),
+        (report.batches_ended, "batches ended: cancelled, expired or completed"),
+        (report.files_released, f"unused files released ({report.bytes_released} bytes in all)"),
+        (report.batches_dropped, "old batches removed"),
+        (report.rows_purged, "old rows removed"),
+        (report.blobs_deleted, f"blobs deleted ({report.bytes_deleted} bytes)"),
+        (report.leftovers_removed, "unfinished files removed"),
+        (report.files_compacted, f"files compacted ({report.parts_merged} parts fewer)"),
+        (report.lines_rerun, "lines run again because their results were lost"),
+        (report.unknown_blobs, "blobs left alone that are not ours"),
     ]

@@ -33,7 +33,7 @@ _NOTE_CHARACTERS_MAX = 200
 def open_view(*, as_json: bool, console: Console) -> Iterator[Callable[[WatchState], None]]:
     """Yield a function that shows a state: as JSON, as a live table on a terminal, or as lines."""
     if as_json:
-        yield _LinePrinter(_json_line).show
+        yield _LinePrinter(lambda item: compact_json(item.raw)).show
     elif console.is_terminal:
         with Live(console=console, auto_refresh=False, transient=False) as live:
             yield lambda state: live.update(render(state, console.width), refresh=True)
@@ -89,10 +89,6 @@ def plain_line(item: BatchProgress) -> str:
     if batch.waiting_for and not batch.is_terminal:
         words.append(f"(waiting: {_short(batch.waiting_for)})")
     return " ".join(words)
-
-
-def _json_line(item: BatchProgress) -> str:
-    return compact_json(item.raw)
 
 
 class _LinePrinter:

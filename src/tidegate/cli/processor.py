@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tidegate.cli.exit_codes import run_until_stopped
-from tidegate.cli.settings_flags import Assignments, ConfigFile, flags_of
+from tidegate.cli.settings_flags import Assignments, ConfigFile, DataDir, Upstream, flags_of
 from tidegate.config import Settings, check_processing, load, settings_from_json
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.supervisor.control_pipe import read_first_line
@@ -23,12 +23,8 @@ def processor(
     observability_port: Annotated[
         int, typer.Option(help="The port of health and metrics; 0 takes any free one.")
     ] = 0,
-    upstream: Annotated[
-        str | None, typer.Option(help="The base URL of the model server for every model.")
-    ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Where all data is kept. [default: ./tidegate-data]")
-    ] = None,
+    upstream: Upstream = None,
+    data_dir: DataDir = None,
     supervised: Annotated[
         str | None,
         typer.Option(

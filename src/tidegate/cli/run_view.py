@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 import typer
 from rich.console import Console, Group
@@ -11,7 +10,9 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+from typing_extensions import override
 
+from tidegate.cli.units import seconds_of
 from tidegate.offline.job import OfflineJob
 from tidegate.offline.progress import Phase, Snapshot
 from tidegate.offline.run import RunEnd, RunOutcome
@@ -21,26 +22,11 @@ LIVE_SECONDS = 0.25
 PLAIN_SECONDS = 5.0
 BAR_CELLS = 30
 PROBLEMS_SHOWN_MAX = 20
-MINUTE = 60
-HOUR = 3_600
 
 
-class RunView(Protocol):
-    """Shows a run, and measures how long it takes."""
+class RunView:
+    """Measures how long a run takes, and shows nothing of it."""
 
-    seconds: float
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds since the view was made."""
-        ...
-
-    def draw(self, snapshot: Snapshot) -> None:
-        """Show a snapshot."""
-        ...
-
-
-class _Timed:
     def __init__(self, seconds: float, clock: Clock) -> None:
         self.seconds = seconds
         self._clock = clock
@@ -51,19 +37,16 @@ class _Timed:
         """Seconds since the view was made."""
         return max(0.0, self._clock.now() - self._since)
 
-
-class QuietView(_Timed):
-    """Shows nothing."""
-
     def draw(self, snapshot: Snapshot) -> None:
-        """Show nothing."""
+        """Show a snapshot."""
 
 
-class PlainView(_Timed):
+class PlainView(RunView):
     """Prints one line every few seconds, if something changed."""
 
     _last = ""
 
+    @override
     def draw(self, snapshot: Snapshot) -> None:
         """Write a line on standard error."""
         line = one_line(snapshot)
@@ -73,13 +56,14 @@ class PlainView(_Timed):
         self._last = line
 
 
-class LiveView(_Timed):
+class LiveView(RunView):
     """A bar with figures, redrawn in place."""
 
     def __init__(self, seconds: float, clock: Clock, live: Live) -> None:
         super().__init__(seconds, clock)
         self._live = live
 
+    @override
     def draw(self, snapshot: Snapshot) -> None:
         """Redraw the bar."""
         self._live.update(render(snapshot), refresh=True)
@@ -91,7 +75,7 @@ def make_view(job: OfflineJob, *, quiet: bool, clock: Clock | None = None) -> It
     clock = clock or SystemClock()
     console = Console(stderr=True, highlight=False)
     if quiet:
-        yield QuietView(PLAIN_SECONDS, clock)
+        yield RunView(PLAIN_SECONDS, clock)
     elif console.is_terminal:
         console.print(f"{job.source} → {job.target}", style="bold", markup=False)
         with Live(console=console, auto_refresh=False, redirect_stdout=False) as live:
@@ -134,18 +118,8 @@ def _figures(snapshot: Snapshot) -> str:
     if snapshot.tokens_per_second is not None:
         parts.append(f"{snapshot.tokens_per_second:,.0f} tokens/s")
     if snapshot.seconds_left is not None and snapshot.total > snapshot.done:
-        parts.append(f"{duration(snapshot.seconds_left)} left")
+        parts.append(f"{seconds_of(snapshot.seconds_left)} left")
     return ", ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as a person would say it: 42s, 3m 05s, 2h 07m."""
-    whole = round(seconds)
-    if whole < MINUTE:
-        return f"{whole}s"
-    if whole < HOUR:
-        return f"{whole // MINUTE}m {whole % MINUTE:02d}s"
-    return f"{whole // HOUR}h {whole % HOUR // MINUTE:02d}m"
 
 
 def summary(outcome: RunOutcome, job: OfflineJob) -> Iterator[str]:

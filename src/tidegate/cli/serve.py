@@ -1,13 +1,12 @@
 """`tidegate serve`: the API, with one processor in it or with several beside it."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from tidegate.cli.exit_codes import run_until_stopped
-from tidegate.cli.settings_flags import Assignments, ConfigFile, flags_of
+from tidegate.cli.settings_flags import Assignments, ConfigFile, DataDir, Upstream, flags_of
 from tidegate.config import check_serving, load
 from tidegate.telemetry.logs import configure
 from tidegate.wiring.serve import Running, run_service
@@ -28,12 +27,8 @@ def serve(  # noqa: PLR0913 -- each parameter is one flag of the command line
     observability_port: Annotated[
         int | None, typer.Option(help="The port of health and metrics. [default: 8081]")
     ] = None,
-    upstream: Annotated[
-        str | None, typer.Option(help="The base URL of the model server for every model.")
-    ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Where all data is kept. [default: ./tidegate-data]")
-    ] = None,
+    upstream: Upstream = None,
+    data_dir: DataDir = None,
     processors: Annotated[
         int | None,
         typer.Option(

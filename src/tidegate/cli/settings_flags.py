@@ -25,6 +25,13 @@ Assignments = Annotated[
         show_default=False,
     ),
 ]
+Upstream = Annotated[
+    str | None, typer.Option(help="The base URL of the model server for every model.")
+]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Where all data is kept. [default: ./tidegate-data]")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")]
 
 
 def flags_of(assignments: Sequence[str] | None, **named: object) -> dict[str, object]:

@@ -131,15 +131,13 @@ def _size(
         raise SettingsInvalid(f"--num-gpu-blocks must be at least 1, not {blocks}.")
     room = blocks * base.block_size
     usual = EngineSettings()
+    if max_num_batched_tokens is None:
+        max_num_batched_tokens = max(usual.max_num_batched_tokens, max_num_seqs)
     return replace(
         base,
         kv_blocks=blocks,
         max_num_seqs=max_num_seqs,
-        max_num_batched_tokens=(
-            max(usual.max_num_batched_tokens, max_num_seqs)
-            if max_num_batched_tokens is None
-            else max_num_batched_tokens
-        ),
+        max_num_batched_tokens=max_num_batched_tokens,
         max_model_len=min(usual.max_model_len, room) if max_model_len is None else max_model_len,
     )
 

@@ -1,16 +1,16 @@
 """Files and batches of a server as lines of text and as tables."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import UTC, datetime
 
+import msgspec
 from rich.console import Console
 from rich.table import Table
 
 from tidegate.cli.units import bytes_of
-from tidegate.client.objects import BatchObject, FileObject
+from tidegate.client.objects import BatchObject, FileObject, compact_json, decode
 from tidegate.client.sanitize import sanitize
 
-COLUMNS_WIDE = 120
 PROBLEMS_SHOWN_MAX = 10
 
 
@@ -64,21 +64,17 @@ def problem_lines(batch: BatchObject) -> Iterable[str]:
         yield f"  and {len(problems) - PROBLEMS_SHOWN_MAX} more (--json shows them)"
 
 
-def file_row(file: FileObject) -> Sequence[str]:
+def file_row(raw: msgspec.Raw) -> Sequence[str]:
     """Return a file as a row of `FILE_HEADS`."""
+    file = decode(raw, FileObject)
     size = "-" if file.bytes is None else bytes_of(file.bytes)
-    name = sanitize(file.filename or "-", 60)
-    return (
-        sanitize(file.id),
-        size,
-        sanitize(file.purpose or "-", 30),
-        time_of(file.created_at),
-        name,
-    )
+    name, purpose = sanitize(file.filename or "-", 60), sanitize(file.purpose or "-", 30)
+    return sanitize(file.id), size, purpose, time_of(file.created_at), name
 
 
-def batch_row(batch: BatchObject) -> Sequence[str]:
+def batch_row(raw: msgspec.Raw) -> Sequence[str]:
     """Return a batch as a row of `BATCH_HEADS`."""
+    batch = decode(raw, BatchObject)
     counts = batch.counts
     done = f"{counts.completed + counts.failed}/{counts.total}"
     return (
@@ -93,6 +89,21 @@ def batch_row(batch: BatchObject) -> Sequence[str]:
 
 FILE_HEADS = ("id", "size", "purpose", "created", "filename")
 BATCH_HEADS = ("id", "status", "done", "failed", "created", "endpoint")
+
+
+async def print_list(
+    items: AsyncIterator[msgspec.Raw],
+    heads: Sequence[str],
+    row_of: Callable[[msgspec.Raw], Sequence[str]],
+    *,
+    as_json: bool,
+) -> None:
+    """Print objects: as JSON one on each line as they come, else as rows."""
+    if as_json:
+        async for item in items:
+            print(compact_json(item))
+    else:
+        print_rows(heads, [row_of(item) async for item in items])
 
 
 def print_rows(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -18,17 +18,17 @@ def bytes_of(count: float) -> str:
 
 
 def seconds_of(seconds: float | None) -> str:
-    """Return a duration: 12s, 3m 4s, 5h 6m, 7d 8h."""
+    """Return a duration: 12s, 3m 04s, 5h 06m, 7d 08h."""
     if seconds is None:
         return "-"
     whole = round(seconds)
     if whole < _MINUTE:
         return f"{whole}s"
     if whole < _HOUR:
-        return f"{whole // _MINUTE}m {whole % _MINUTE}s"
+        return f"{whole // _MINUTE}m {whole % _MINUTE:02d}s"
     if whole < _DAY:
-        return f"{whole // _HOUR}h {whole % _HOUR // _MINUTE}m"
-    return f"{whole // _DAY}d {whole % _DAY // _HOUR}h"
+        return f"{whole // _HOUR}h {whole % _HOUR // _MINUTE:02d}m"
+    return f"{whole // _DAY}d {whole % _DAY // _HOUR:02d}h"
 
 
 def count_of(count: int) -> str:

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated
 
 import typer
 
@@ -43,15 +43,15 @@ def validate(
 ) -> None:
     """Check a batch file as `serve` would, and send nothing; exit code 1 if it has a problem."""
     settings = load(file=config, flags=flags_of(assignments)).settings
-    planning = settings.processor.planning
-    with Validation(settings.batch_api, planning, _open_spill_file) as validation:
+    rules, planning = settings.batch_api, settings.processor.planning
+    with Validation(rules, planning, lambda: tempfile.TemporaryFile(buffering=0)) as validation:
         try:
             path = None if endpoint is None else endpoint_of(endpoint)
             report = asyncio.run(validation.read(source, path))
         except Refused as refused:
             raise SettingsInvalid(str(refused)) from refused
         for problem in validation.problems():
-            typer.echo(_as_json(problem) if as_json else _as_text(source, problem))
+            typer.echo(json.dumps(asdict(problem)) if as_json else _as_text(source, problem))
     if as_json:
         last = {"valid": not report.problems, **asdict(report)}
         typer.echo(json.dumps({**last, "shared_prefix": round(report.shared_prefix, 4)}))
@@ -87,11 +87,3 @@ def _names(counts: dict[str, int]) -> str:
 def _as_text(source: Path, problem: Problem) -> str:
     where = "" if problem.line is None else f"{problem.line}:"
     return f"{source}:{where} {problem.message} ({problem.code})"
-
-
-def _as_json(problem: Problem) -> str:
-    return json.dumps(asdict(problem))
-
-
-def _open_spill_file() -> BinaryIO:
-    return tempfile.TemporaryFile(buffering=0)

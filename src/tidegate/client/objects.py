@@ -21,7 +21,6 @@ class FileObject(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: float | None = None
     filename: str | None = None
     purpose: str | None = None
-    status: str | None = None
 
 
 class BatchCounts(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +56,6 @@ class BatchProblems(msgspec.Struct, frozen=True, kw_only=True):
 class Extras(msgspec.Struct, frozen=True, kw_only=True):
     """Members that only Tidegate adds."""
 
-    models: list[str] = []
     waiting_for: str | None = None
 
 
@@ -67,12 +65,10 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     status: str
     endpoint: str | None = None
-    model: str | None = None
     input_file_id: str | None = None
     output_file_id: str | None = None
     error_file_id: str | None = None
     created_at: float | None = None
-    in_progress_at: float | None = None
     expires_at: float | None = None
     request_counts: BatchCounts | None = None
     usage: BatchUsage | None = None

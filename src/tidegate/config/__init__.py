@@ -7,12 +7,7 @@ puts them together, and refuses unknown names.
 from tidegate.config.checks import check_processing, check_serving
 from tidegate.config.load import Loaded, load, settings_from_json, settings_to_json
 from tidegate.config.names import names
-from tidegate.config.settings import (
-    Server,
-    Settings,
-    UpstreamSettings,
-    is_loopback,
-)
+from tidegate.config.settings import Server, Settings, UpstreamSettings, is_loopback
 
 __all__ = [
     "Loaded",

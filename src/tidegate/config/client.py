@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -42,11 +43,4 @@ def load_client_settings(
         base_url=url, api_key=key, timeout_seconds=timeout_seconds, ca_file=ca_file
     )
     # A proxy between two programs of one machine is never meant.
-    proxies = not is_loopback(urlsplit(url).hostname or "")
-    return ClientSettings(
-        base_url=access.base_url,
-        api_key=key,
-        timeout_seconds=timeout_seconds,
-        ca_file=ca_file,
-        proxies=proxies,
-    )
+    return replace(access, proxies=not is_loopback(urlsplit(url).hostname or ""))

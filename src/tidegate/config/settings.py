@@ -21,13 +21,7 @@ from tidegate.processor.settings import (
     Settings as ProcessorSettings,
 )
 from tidegate.telemetry.logs import LogFormat
-from tidegate.upstreams.settings import (
-    HttpSettings,
-    Limits,
-    ProxySettings,
-    Timeouts,
-    TlsSettings,
-)
+from tidegate.upstreams.settings import HttpSettings, Limits, ProxySettings, Timeouts, TlsSettings
 
 PORT_MAX = 65_535
 PROCESSORS_MAX = 64

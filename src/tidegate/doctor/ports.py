@@ -74,9 +74,7 @@ async def _operators(http: httpx.AsyncClient, url: str, port: int) -> Finding:
 
 def _stranger(area: str, who: str, setting: str) -> Finding:
     return fail(
-        area,
-        f"A program other than Tidegate listens there ({who}).",
-        f"Stop it, or set {setting}.",
+        area, f"A program other than Tidegate listens there ({who}).", f"Stop it, or set {setting}."
     )
 
 

@@ -97,11 +97,7 @@ def _judge(
 async def _probe(area: str, upstream: Upstream, model: str | None) -> Finding:
     if model is None:
         return warn(area, "No model is known to probe.", "Name one under upstreams.")
-    body = {
-        "model": model,
-        "messages": [{"role": "user", "content": "Hi"}],
-        "max_tokens": 1,
-    }
+    body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
     call = Call(path="/v1/chat/completions", body=orjson.dumps(body))
     shown = sanitize(model, 60)
     try:

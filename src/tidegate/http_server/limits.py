@@ -28,16 +28,3 @@ class ServerTimeouts:
         for name in ("head_seconds", "reply_idle_seconds"):
             if getattr(self, name) <= 0:
                 raise SettingsInvalid(f"server.timeouts.{name} must be above 0.")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionLimits:
-    """How many connections there may be, and the seconds that each client has.
-
-    A client has `head_seconds` from the start of the wait to the end of a request's headers, and
-    `reply_idle_seconds` to read the next byte of a reply.
-    """
-
-    head_seconds: float
-    reply_idle_seconds: float
-    connections_max: int

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from tidegate.http_server.limits import ConnectionLimits
+from tidegate.http_server.limits import ServerTimeouts
 from tidegate.http_server.write_timeout import WriteTimeout
 from tidegate.runtime.ids import IdMaker
 
@@ -58,15 +58,10 @@ class BoundedHttpConfig(uvicorn.Config):
     """uvicorn's settings, with our limits of connections."""
 
     def __init__(
-        self,
-        app: ASGIApp,
-        limits: ConnectionLimits,
-        ids: IdMaker,
-        *,
-        keep_alive_seconds: int,
-        stop_grace_seconds: int,
+        self, app: ASGIApp, timeouts: ServerTimeouts, ids: IdMaker, *, connections_max: int
     ) -> None:
-        self.limits = limits
+        self.timeouts = timeouts
+        self.connections_max = connections_max
         self.ids = ids
         super().__init__(
             app,
@@ -76,8 +71,8 @@ class BoundedHttpConfig(uvicorn.Config):
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_keep_alive=keep_alive_seconds,
-            timeout_graceful_shutdown=stop_grace_seconds,
+            timeout_keep_alive=timeouts.keep_alive_seconds,
+            timeout_graceful_shutdown=timeouts.stop_grace_seconds,
         )
 
 
@@ -99,17 +94,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             raise TypeError("BoundedHttpProtocol needs a BoundedHttpConfig.")
         return config
 
-    @property
-    def _limits(self) -> ConnectionLimits:
-        return self._bounded_config.limits
-
     @override
     def connection_made(  # type: ignore[override]  # uvicorn narrows it likewise
         self, transport: asyncio.Transport
     ) -> None:
         super().connection_made(transport)
-        self._write_timeout = WriteTimeout(self.loop, transport, self._limits.reply_idle_seconds)
-        if len(self.connections) > self._limits.connections_max:
+        config = self._bounded_config
+        self._write_timeout = WriteTimeout(self.loop, transport, config.timeouts.reply_idle_seconds)
+        if len(self.connections) > config.connections_max:
             # Close without lingering: connections are what we have run out of.
             self.connections.discard(self)
             self._rejected = True
@@ -224,7 +216,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _start_head_timer(self) -> None:
         if self._timer is None:
-            self._timer = self.loop.call_later(self._limits.head_seconds, self._head_timed_out)
+            seconds = self._bounded_config.timeouts.head_seconds
+            self._timer = self.loop.call_later(seconds, self._head_timed_out)
 
     def _head_timed_out(self) -> None:
         self._timer = None

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 from typing_extensions import override
 
 from tidegate.domain.errors import SettingsInvalid
-from tidegate.http_server.limits import CONNECTIONS_MAX, ConnectionLimits, ServerTimeouts
+from tidegate.http_server.limits import CONNECTIONS_MAX, ServerTimeouts
 from tidegate.http_server.protocol import BoundedHttpConfig
 from tidegate.runtime.ids import IdMaker, RandomIds
 
@@ -88,19 +88,9 @@ class WebServer:
     ) -> None:
         """Set the server up; `ids` makes the ids of requests that never reach the application."""
         self._listener = listener
-        limits = ConnectionLimits(
-            head_seconds=timeouts.head_seconds,
-            reply_idle_seconds=timeouts.reply_idle_seconds,
-            connections_max=connections_max,
+        self._server = _Server(
+            BoundedHttpConfig(app, timeouts, ids or RandomIds(), connections_max=connections_max)
         )
-        config = BoundedHttpConfig(
-            app,
-            limits,
-            ids or RandomIds(),
-            keep_alive_seconds=timeouts.keep_alive_seconds,
-            stop_grace_seconds=timeouts.stop_grace_seconds,
-        )
-        self._server = _Server(config)
 
     async def run(self) -> None:
         """Serve until `stop`, then finish replies in progress within `stop_grace_seconds`."""

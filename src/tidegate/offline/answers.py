@@ -18,10 +18,10 @@ class ResultRow:
     """One result: `response` is the text of the answer, or its JSON if it has no text."""
 
     custom_id: str
-    response: str | None
-    error: str | None
-    input_tokens: int | None
-    output_tokens: int | None
+    response: str | None = None
+    error: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
 
 
 class _Response(msgspec.Struct):
@@ -64,7 +64,6 @@ def read_result_row(raw: bytes) -> ResultRow:
     return ResultRow(
         custom_id=line.custom_id,
         response=_unchanged(body) if text is None else text,
-        error=None,
         input_tokens=None if usage is None else usage.input_tokens,
         output_tokens=None if usage is None else usage.output_tokens,
     )
@@ -133,10 +132,4 @@ def _refusal(body: object) -> str | None:
 
 
 def _failed(custom_id: str, error: str) -> ResultRow:
-    return ResultRow(
-        custom_id=custom_id,
-        response=None,
-        error=error,
-        input_tokens=None,
-        output_tokens=None,
-    )
+    return ResultRow(custom_id=custom_id, error=error)

@@ -64,7 +64,7 @@ class Exporter:
         with ExitStack() as stack:
             results = _Results(self.open_spill_file, stack)
             await self._gather(results, file_id, length)
-            for index, line in enumerate(results.in_order()):
+            for index, (_, line) in enumerate(results.numbered()):
                 file.write(line + b"\n")
                 if index % SLICE_LINES == 0:
                     await asyncio.sleep(0)
@@ -117,7 +117,3 @@ class _Results:
         """Yield the number of each request with its result line, in the order of the input."""
         for key, place in self._places.merged():
             yield int.from_bytes(key, "big"), self._records.get(place)
-
-    def in_order(self) -> Iterator[bytes]:
-        """Yield the lines in the order of the input."""
-        return (line for _, line in self.numbered())

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import msgspec
 
@@ -17,9 +18,8 @@ from tidegate.domain.file import File, Purpose
 from tidegate.offline.job import ENDPOINTS, FileFormat, OfflineJob, file_format_of
 from tidegate.offline.model_override import with_model
 from tidegate.offline.prompts import Requests
-from tidegate.offline.rows import ROW_BYTES_MAX, pieces_of, read_rows
+from tidegate.offline.rows import ROW_BYTES_MAX, numbered_lines, pieces_of, read_rows
 from tidegate.wire.batch_request import BatchRequest
-from tidegate.wire.jsonl import LineSplitter
 
 TENANT = "default"
 # A run may be continued after months; nothing of it expires meanwhile.
@@ -30,7 +30,10 @@ MODELS_SHOWN_MAX = 10
 
 
 class _Url(msgspec.Struct):
-    url: str = ""
+    url: str
+
+
+_decode_url = msgspec.json.Decoder(_Url).decode
 
 
 async def sha256_of(job: OfflineJob) -> str:
@@ -143,28 +146,24 @@ async def job_endpoint(app: Application, job: OfflineJob) -> str:
     if job.endpoint is not None:
         return job.endpoint
     if job.prompt_options is None:
-        found = first_url(pieces_of(job.source))
+        found = first_url(job.source)
         if found in app.settings.endpoints:
             return found
     return ENDPOINTS["chat"]
 
 
-def first_url(pieces: Iterator[bytes]) -> str:
-    """Return the url of the first line that is not blank; empty if it has none."""
-    splitter = LineSplitter(ROW_BYTES_MAX)
-    for piece in pieces:
-        for _, raw in splitter.feed(piece):
-            return _url(raw)
-    for _, raw in splitter.finish():
-        return _url(raw)
-    return ""
+def first_url(path: Path) -> str | None:
+    """Return the url of the first line that is not blank; None if it has none."""
+    _, raw = next(numbered_lines(path, ROW_BYTES_MAX), (0, None))
+    return url_of(raw)
 
 
-def _url(raw: bytes | None) -> str:
+def url_of(raw: bytes | None) -> str | None:
+    """Return the url of a line; None if it has none, or is too long to be read."""
     try:
-        return "" if raw is None else msgspec.json.decode(raw, type=_Url).url
+        return None if raw is None else _decode_url(raw).url
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        return ""
+        return None
 
 
 async def _only_model(app: Application) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 
 from tidegate.domain.errors import Refused
-from tidegate.offline.rows import pieces_of
-from tidegate.wire.jsonl import LineSplitter, oversize_problem
+from tidegate.offline.rows import numbered_lines
+from tidegate.wire.jsonl import oversize_problem
 
 _decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.encode
@@ -22,9 +22,8 @@ def with_model(path: Path, model: str, *, line_bytes_max: int) -> Iterator[bytes
     Raises:
         Refused: the file can't be read, or a line of it is too long.
     """
-    splitter = LineSplitter(line_bytes_max)
     written = 0
-    for number, raw in _numbered(path, splitter):
+    for number, raw in numbered_lines(path, line_bytes_max):
         if raw is None:
             problem = oversize_problem(number, line_bytes_max)
             raise Refused(f"Line {number} of {path}: {problem.message}")
@@ -58,9 +57,3 @@ def _changed_slowly(raw: bytes, model: str) -> bytes:
         return raw
     line["body"]["model"] = model
     return json.dumps(line).encode()
-
-
-def _numbered(path: Path, splitter: LineSplitter) -> Iterator[tuple[int, bytes | None]]:
-    for piece in pieces_of(path):
-        yield from splitter.feed(piece)
-    yield from splitter.finish()

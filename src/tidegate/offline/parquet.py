@@ -69,8 +69,8 @@ def read_rows(path: Path) -> Iterator[Mapping[str, object]]:
         names = file.schema_arrow.names
         for batch in file.iter_batches(batch_size=ROWS_AT_ONCE):
             values = [_values(column) for column in batch.columns]
-            for sandbox in zip(*values, strict=True):
-                yield dict(zip(names, sandbox, strict=True))
+            for cells in zip(*values, strict=True):
+                yield dict(zip(names, cells, strict=True))
 
 
 def _values(column: _Column) -> Sequence[object]:
@@ -92,9 +92,9 @@ class ParquetWriter:
         self._writer = parquet.ParquetWriter(where, self._schema)
         self._held: list[Sequence[object]] = []
 
-    def write(self, sandbox: Sequence[object]) -> None:
+    def write(self, cells: Sequence[object]) -> None:
         """Add one row."""
-        self._held.append(sandbox)
+        self._held.append(cells)
         if len(self._held) >= ROWS_AT_ONCE:
             self._flush()
 
@@ -114,7 +114,7 @@ def extend(
     where: BinaryIO,
     names: Sequence[str],
     integers: frozenset[str],
-    sandbox: Iterator[Sequence[object]],
+    cells: Iterator[Sequence[object]],
 ) -> Iterator[int]:
     """Write a copy of a file with further columns; the types of its own columns stay.
 
@@ -131,7 +131,7 @@ def extend(
             schema = schema.append(field)
         writer = parquet.ParquetWriter(where, schema)
         for batch in file.iter_batches(batch_size=ROWS_AT_ONCE):
-            added = [next(sandbox) for _ in range(batch.num_rows)]
+            added = [next(cells) for _ in range(batch.num_rows)]
             writer.write_batch(_batch(batch.columns, added, schema))
             yield batch.num_rows
         writer.close()

@@ -46,6 +46,14 @@ def pieces_of(path: Path) -> Iterator[bytes]:
         raise unreadable(path, error) from error
 
 
+def numbered_lines(path: Path, line_bytes_max: int) -> Iterator[tuple[int, bytes | None]]:
+    """Yield lines that are not blank, as `LineSplitter` does; raise as `pieces_of` does."""
+    splitter = LineSplitter(line_bytes_max)
+    for piece in pieces_of(path):
+        yield from splitter.feed(piece)
+    yield from splitter.finish()
+
+
 def read_rows(path: Path, file_format: FileFormat) -> Iterator[Row]:
     """Yield every row, with constant memory.
 
@@ -91,11 +99,7 @@ def unreadable(path: Path, error: OSError) -> Refused:
 
 
 def _jsonl_rows(path: Path) -> Iterator[Row]:
-    splitter = LineSplitter(ROW_BYTES_MAX)
-    for piece in pieces_of(path):
-        for number, raw in splitter.feed(piece):
-            yield _jsonl_row(path, number, raw)
-    for number, raw in splitter.finish():
+    for number, raw in numbered_lines(path, ROW_BYTES_MAX):
         yield _jsonl_row(path, number, raw)
 
 

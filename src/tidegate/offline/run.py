@@ -40,7 +40,6 @@ class ProgressView(Protocol):
 
     def draw(self, snapshot: Snapshot) -> None:
         """Show a snapshot; called every `seconds`, and once at the end."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,13 +20,11 @@ NAME = "custom_id"
 class TableWriter(Protocol):
     """Writes a table row by row."""
 
-    def write(self, sandbox: Sequence[object]) -> None:
+    def write(self, cells: Sequence[object]) -> None:
         """Add one row."""
-        ...
 
     def close(self) -> None:
         """Write the remaining rows."""
-        ...
 
 
 class CsvWriter:
@@ -37,9 +35,9 @@ class CsvWriter:
         self._writer = csv.writer(self._text, lineterminator="\n")
         self._writer.writerow(names)
 
-    def write(self, sandbox: Sequence[object]) -> None:
+    def write(self, cells: Sequence[object]) -> None:
         """Add one row; None becomes an empty cell."""
-        self._writer.writerow(["" if cell is None else cell for cell in sandbox])
+        self._writer.writerow(["" if cell is None else cell for cell in cells])
 
     def close(self) -> None:
         """Write the remaining rows; the file itself stays open."""
@@ -80,8 +78,8 @@ def write_table(
             _open_writer(job.file_format, where, [NAME, *ADDED]), _results_only(results)
         )
     if source is job.file_format is FileFormat.PARQUET:
-        sandbox = (_cells(read_result_row(line)) for _, line in results)
-        return parquet.extend(job.source, where, ADDED, INTEGERS, sandbox)
+        cells = (_cells(read_result_row(line)) for _, line in results)
+        return parquet.extend(job.source, where, ADDED, INTEGERS, cells)
     names = read_columns(job.source, source)
     return _write_rows(
         _open_writer(job.file_format, where, [*names, *ADDED]),

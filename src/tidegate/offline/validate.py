@@ -1,11 +1,12 @@
 """Checks a batch file by the rules of upload and planning, and summarizes it; runs nothing."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from bisect import bisect_left
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import msgspec
@@ -15,7 +16,7 @@ from tidegate.application.upload_form import Field, FileStart, UploadForm
 from tidegate.domain.batch import Problem
 from tidegate.domain.errors import Refused
 from tidegate.domain.file import Purpose
-from tidegate.offline.input import first_url
+from tidegate.offline.input import first_url, url_of
 from tidegate.offline.job import ENDPOINTS
 from tidegate.offline.rows import pieces_of
 from tidegate.planning.settings import Planning
@@ -64,10 +65,6 @@ class ValidationReport:
         return self.shared_bytes / self.prompt_bytes if self.prompt_bytes else 0.0
 
 
-class _Url(msgspec.Struct):
-    url: str
-
-
 class _Weights(msgspec.Struct):
     tools: msgspec.Raw = msgspec.Raw(b"")
     instructions: msgspec.Raw = msgspec.Raw(b"")
@@ -79,7 +76,6 @@ class _Weights(msgspec.Struct):
     max_output_tokens: object = None
 
 
-_decode_url = msgspec.json.Decoder(_Url).decode
 _decode_weights = msgspec.json.Decoder(_Weights).decode
 _decode_problem = msgspec.json.Decoder(Problem).decode
 
@@ -110,12 +106,7 @@ class Validation:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
 
     def add(self, problem: Problem) -> None:
@@ -138,7 +129,7 @@ class Validation:
             StorageFull: there is no room for sorting.
         """
         if endpoint is None:
-            found = first_url(pieces_of(path))
+            found = first_url(path)
             endpoint = found if found in self._rules.endpoints else ENDPOINTS["chat"]
         report = ValidationReport(endpoint=endpoint)
         with ExitStack() as stack:
@@ -161,43 +152,32 @@ class Validation:
 
     async def _pieces(self, path: Path) -> AsyncIterator[bytes]:
         """Yield the file as an upload reads it; what an upload refuses is added as a problem."""
-        form: UploadForm | None = UploadForm(self._rules)
-        assert form is not None, "just made"
+        form = UploadForm(self._rules)
         form.add_field(Field(name="purpose", value=Purpose.BATCH.value))
         form.start_file(FileStart(filename="input.jsonl"))
+        is_refused = False
         for piece in pieces_of(path):
-            form = self._fed(form, piece)
+            is_refused = is_refused or self._refuses(form, partial(form.add_bytes, piece))
             if self._is_foreign:
                 return
             yield piece
-        if form is not None:
-            try:
-                form.finish()
-            except Refused as refused:
-                self._refuse(form, refused)
+        if not is_refused:
+            self._refuses(form, form.finish)
 
-    def _fed(self, form: UploadForm | None, piece: bytes) -> UploadForm | None:
-        """Return the form, or None once it has refused the file."""
-        if form is None:
-            return None
+    def _refuses(self, form: UploadForm, step: Callable[[], None]) -> bool:
+        """Take a step of an upload; return whether the form refuses the file for it."""
         try:
-            form.add_bytes(piece)
+            step()
         except Refused as refused:
-            self._refuse(form, refused)
-            return None
-        return form
-
-    def _refuse(self, form: UploadForm, refused: Refused) -> None:
-        self.add(_refusal(refused))
-        self._is_foreign = form.is_foreign
-
-
-def _refusal(refused: Refused) -> Problem:
-    return Problem(code=refused.code or "invalid_file", message=refused.message)
+            self.add(Problem(code=refused.code or "invalid_file", message=refused.message))
+            self._is_foreign = form.is_foreign
+            return True
+        return False
 
 
 def _note(report: ValidationReport, raw: bytes | None, line: Line | Problem) -> None:
-    note_name(report.endpoints, _url(raw))
+    url = url_of(raw)
+    note_name(report.endpoints, url and url[:URL_CHARACTERS_MAX])
     if isinstance(line, Problem):
         return
     report.sound += 1
@@ -208,25 +188,12 @@ def _note(report: ValidationReport, raw: bytes | None, line: Line | Problem) -> 
         # Lone surrogates: the line is valid, and its size is a usable estimate.
         report.input_tokens += len(line.body) // BYTES_FOR_EACH_TOKEN
         return
-    pieces = (
-        weights.tools,
-        weights.instructions,
-        weights.messages,
-        weights.prompt,
-        weights.input,
-    )
+    pieces = (weights.tools, weights.instructions, weights.messages, weights.prompt, weights.input)
     report.input_tokens += sum(len(bytes(piece)) for piece in pieces) // BYTES_FOR_EACH_TOKEN
     bounds = (weights.max_tokens, weights.max_completion_tokens, weights.max_output_tokens)
     report.output_tokens_max += max(
         (item for item in bounds if isinstance(item, int) and 0 < item <= TOKENS_MAX), default=0
     )
-
-
-def _url(raw: bytes | None) -> str | None:
-    try:
-        return None if raw is None else _decode_url(raw).url[:URL_CHARACTERS_MAX]
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        return None
 
 
 def note_name(counts: dict[str, int], name: str | None) -> None:
@@ -264,13 +231,5 @@ async def _same(validation: InputValidation, prompt: bytes, one: bytes, other: b
 
 def common_prefix(one: bytes, other: bytes) -> int:
     """Return the length of the common prefix."""
-    low, high = 0, min(len(one), len(other))
-    if one[:high] == other[:high]:
-        return high
-    while high - low > 1:
-        middle = (low + high) // 2
-        if one[:middle] == other[:middle]:
-            low = middle
-        else:
-            high = middle
-    return low
+    places = range(min(len(one), len(other)))
+    return bisect_left(places, True, key=lambda place: one[: place + 1] != other[: place + 1])

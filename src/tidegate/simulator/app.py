@@ -3,6 +3,7 @@
 import asyncio
 import hmac
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 
 import msgspec
@@ -33,6 +34,7 @@ from tidegate.simulator.web.call import Call
 from tidegate.simulator.web.replies import TEXT
 
 CREATED = 1_700_000_000
+_VERSION_BODY = orjson.dumps({"version": VERSION})
 _OPEN_PATHS = frozenset({"/health", "/ping", "/load", "/version", "/metrics"})
 
 Handler = Callable[[Call], None]
@@ -112,12 +114,15 @@ class Simulator:
             "/v1/models": {"GET": self._list_models},
             "/tokenize": {"POST": self._tokenize},
             "/detokenize": {"POST": self._detokenize},
-            "/health": {"GET": lambda call: call.answer(200, b"")},
+            "/health": {"GET": _pong},
             "/ping": {"GET": _pong, "POST": _pong},
-            "/version": {"GET": lambda call: call.answer(200, _json({"version": VERSION}))},
-            "/load": {"GET": lambda call: call.answer(200, _json({"server_load": self.in_flight}))},
+            "/version": {"GET": lambda call: call.answer(200, _VERSION_BODY)},
+            "/load": {"GET": self._tell_load},
             "/metrics": {"GET": self._tell_metrics},
-            "/admin/faults": {"GET": self._tell_faults, "POST": self._set_faults},
+            "/admin/faults": {
+                "GET": lambda call: call.answer(200, self.schedule.shown()),
+                "POST": self._set_faults,
+            },
             **self._operations.routes(),
         }
 
@@ -165,7 +170,7 @@ class Simulator:
         if scheme.lower() != b"bearer" or not any(known):
             # vLLM's middleware has no envelope here.
             refusal = Refused("Unauthorized", status=401)
-            refusal.body = _json({"error": "Unauthorized"})
+            refusal.body = orjson.dumps({"error": "Unauthorized"})
             raise refusal
 
     # Answers of the engine
@@ -253,10 +258,10 @@ class Simulator:
     # Everything else
 
     def _list_models(self, call: Call) -> None:
-        call.answer(200, _json({"object": "list", "data": self.models.cards(CREATED)}))
+        call.answer(200, orjson.dumps({"object": "list", "data": self.models.cards(CREATED)}))
 
     def _tokenize(self, call: Call) -> None:
-        body = _read_tokenize(call.body)
+        body = bodies.read(bodies.decode_tokenize, call.body)
         self.models.name(body.model)
         length = self.settings.engine.max_model_len
         if body.messages is not None:
@@ -272,26 +277,23 @@ class Simulator:
             "tokens": list(found),
             "token_strs": tokens.prompt_pieces(text) if body.return_token_strs else None,
         }
-        call.answer(200, _json(shown))
+        call.answer(200, orjson.dumps(shown))
 
     def _detokenize(self, call: Call) -> None:
-        try:
-            body = bodies.decode_detokenize(call.body)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise bodies.unreadable(error) from error
+        body = bodies.read(bodies.decode_detokenize, call.body)
         self.models.name(body.model)
         wrong = next((token for token in body.tokens if token < 0), None)
         if wrong is not None:
             raise Refused(f"Token id {wrong} is out of vocabulary", param="tokens")
-        call.answer(200, _json({"prompt": tokens.detokenize(body.tokens)}))
+        call.answer(200, orjson.dumps({"prompt": tokens.detokenize(body.tokens)}))
+
+    def _tell_load(self, call: Call) -> None:
+        call.answer(200, orjson.dumps({"server_load": self.in_flight}))
 
     def _tell_metrics(self, call: Call) -> None:
         shown = self.metrics.text(self.driver.engine, self.driver.sequences())
         shown += self.server_metrics.text(is_fake=self.fakes.shown is not None)
         call.answer(200, shown, kind=TEXT)
-
-    def _tell_faults(self, call: Call) -> None:
-        call.answer(200, self.schedule.shown())
 
     def _set_faults(self, call: Call) -> None:
         try:
@@ -302,24 +304,24 @@ class Simulator:
         call.answer(200, self.schedule.shown())
 
 
+@dataclass(slots=True, eq=False)
 class _Waiting:
     """An answer that does not begin yet, or never."""
 
-    def __init__(self, simulator: Simulator, generation: Generation, order: Order | None) -> None:
-        self.timer: asyncio.TimerHandle | None = None
-        self._simulator = simulator
-        self._generation = generation
-        self._order = order
+    simulator: Simulator
+    generation: Generation
+    order: Order | None
+    timer: asyncio.TimerHandle | None = None
 
     def over(self) -> None:
         """Begin."""
-        self._simulator.begin(self._generation, self._order)
+        self.simulator.begin(self.generation, self.order)
 
     def gone(self) -> None:
         """Give up: nobody waits for it any more."""
         if self.timer is not None:
             self.timer.cancel()
-        self._simulator.ended(self._generation)
+        self.simulator.ended(self.generation)
 
     def flowing(self) -> None:
         """Nothing was written yet."""
@@ -346,16 +348,5 @@ def _obey(call: Call, order: Order) -> bool:
     return True
 
 
-def _read_tokenize(data: bytes) -> bodies.TokenizeBody:
-    try:
-        return bodies.decode_tokenize(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise bodies.unreadable(error) from error
-
-
 def _pong(call: Call) -> None:
     call.answer(200, b"")
-
-
-def _json(value: object) -> bytes:
-    return orjson.dumps(value)

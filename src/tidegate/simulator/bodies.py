@@ -1,11 +1,14 @@
 """The bodies of requests: the members that are heeded, with their types; all others pass."""
 
 import re
+from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 
 from tidegate.simulator.refusal import Refused
 
+T = TypeVar("T")
 ABSENT = msgspec.Raw()
 _PLACE = re.compile(r"at `\$\.(\w+)")
 _MISSING = re.compile(r"missing required field `(\w+)`")
@@ -61,19 +64,6 @@ class Tool(msgspec.Struct, frozen=True):
     """A tool: always a function."""
 
     function: Function
-    type: str = "function"
-
-
-class FunctionName(msgspec.Struct, frozen=True):
-    """The name of a function."""
-
-    name: str
-
-
-class NamedTool(msgspec.Struct, frozen=True):
-    """The one function that must be called."""
-
-    function: FunctionName
     type: str = "function"
 
 
@@ -134,10 +124,9 @@ class ChatBody(Body, frozen=True):
     top_logprobs: int | None = 0
     echo: bool = False
     tools: list[Tool] | None = None
-    tool_choice: str | NamedTool | None = None
+    tool_choice: str | Tool | None = None
     parallel_tool_calls: bool | None = True
     add_generation_prompt: bool = True
-    chat_template_kwargs: msgspec.Raw = ABSENT
 
 
 class CompletionBody(Body, frozen=True):
@@ -193,13 +182,6 @@ class ResponseTool(msgspec.Struct, frozen=True):
     parameters: msgspec.Raw = ABSENT
 
 
-class ResponseToolChoice(msgspec.Struct, frozen=True):
-    """The one function that must be called."""
-
-    type: str = "function"
-    name: str | None = None
-
-
 class ResponseBody(msgspec.Struct, frozen=True):
     """`POST /v1/responses`."""
 
@@ -212,7 +194,7 @@ class ResponseBody(msgspec.Struct, frozen=True):
     top_p: float | None = None
     text: TextOptions | None = None
     tools: list[ResponseTool] | None = None
-    tool_choice: str | ResponseToolChoice | None = None
+    tool_choice: str | ResponseTool | None = None
     parallel_tool_calls: bool | None = True
     structured_outputs: StructuredOutputs | None = None
     priority: int = 0
@@ -257,10 +239,18 @@ decode_tokenize = msgspec.json.Decoder(TokenizeBody, strict=False).decode
 decode_detokenize = msgspec.json.Decoder(DetokenizeBody, strict=False).decode
 
 
-def unreadable(error: msgspec.MsgspecError | UnicodeDecodeError | RecursionError) -> Refused:
-    """Return the refusal of a body that is not JSON, or not of the right shape."""
-    if isinstance(error, msgspec.ValidationError):
+def read(decode: Callable[[bytes], T], data: bytes) -> T:
+    """Return a body, decoded.
+
+    Raises:
+        Refused: it is not JSON, or not of the right shape.
+    """
+    try:
+        return decode(data)
+    except msgspec.ValidationError as error:
         text = str(error)
         place = _PLACE.search(text) or _MISSING.search(text)
-        return Refused(text, kind="Bad Request", param=f"body.{place[1]}" if place else None)
-    return Refused(f"JSON decode error: {error}", kind="Bad Request")
+        param = f"body.{place[1]}" if place else None
+        raise Refused(text, kind="Bad Request", param=param) from error
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Refused(f"JSON decode error: {error}", kind="Bad Request") from error

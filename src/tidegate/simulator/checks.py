@@ -17,14 +17,17 @@ _NOT_IN_SALTS = frozenset("@/\\\0")
 _INT64_MAX = (1 << 63) - 1
 # Of the others vLLM only says the value.
 _NAMED = frozenset({"temperature", "top_p"})
+_RANGES = (
+    ("top_p", 0, 1, "in (0, 1]"),
+    ("top_k", -1, _INT64_MAX, "0 (disable), or at least 1"),
+    ("min_p", 0, 1, "in [0, 1]"),
+    ("presence_penalty", -2, 2, "in [-2, 2]"),
+    ("frequency_penalty", -2, 2, "in [-2, 2]"),
+)
 
 
 def check_sampling(body: Body) -> None:
-    """Refuse values that no sampler takes.
-
-    Raises:
-        Refused: 400, with vLLM's words.
-    """
+    """Refuse values that no sampler takes, in vLLM's words."""
     _check_ranges(body)
     if body.repetition_penalty is not None and body.repetition_penalty <= 0:
         raise Refused(
@@ -56,16 +59,10 @@ def _check_ranges(body: Body) -> None:
     if body.temperature is not None:
         rule = "non-negative" if body.temperature < 0 else f"in [0, {TEMPERATURE_MAX}]"
         _check_range("temperature", body.temperature, 0, TEMPERATURE_MAX, rule)
-    if body.top_p is not None:
-        _check_range("top_p", body.top_p, 0, 1, "in (0, 1]")
-    if body.top_k is not None:
-        _check_range("top_k", body.top_k, -1, _INT64_MAX, "0 (disable), or at least 1")
-    if body.min_p is not None:
-        _check_range("min_p", body.min_p, 0, 1, "in [0, 1]")
-    if body.presence_penalty is not None:
-        _check_range("presence_penalty", body.presence_penalty, -2, 2, "in [-2, 2]")
-    if body.frequency_penalty is not None:
-        _check_range("frequency_penalty", body.frequency_penalty, -2, 2, "in [-2, 2]")
+    for name, low, high, rule in _RANGES:
+        value = getattr(body, name)
+        if value is not None:
+            _check_range(name, value, low, high, rule)
 
 
 def _check_range(name: str, value: float, low: float, high: float, rule: str) -> None:

@@ -1,6 +1,7 @@
 """An answer on its way: one or more sequences of the engine, and the reply that they become."""
 
 from array import array
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Protocol
 
 from tidegate.simulator.engine.sequence import Request, Sequence, State
@@ -20,27 +21,21 @@ class Style(Protocol):
 
     def around_word(self, choice: "Choice") -> tuple[bytes, bytes] | None:
         """Return what stands before and after a drawn word in its event; None if that varies."""
-        ...
 
     def first(self, choice: "Choice") -> bytes:
         """Return the events before the first token of a choice."""
-        ...
 
     def delta(self, choice: "Choice", start: int, stop: int) -> bytes:
         """Return the events of these tokens, none of them the last."""
-        ...
 
     def last(self, choice: "Choice", start: int) -> bytes:
         """Return the events of the rest of the tokens, and of the end of a choice."""
-        ...
 
     def end(self, generation: "Generation") -> bytes:
         """Return the events after the end of the last choice."""
-        ...
 
     def whole(self, generation: "Generation") -> bytes:
         """Return the body of a reply that is no stream."""
-        ...
 
 
 class Runner(Protocol):
@@ -48,17 +43,15 @@ class Runner(Protocol):
 
     def submit(self, choice: "Choice") -> Sequence:
         """Take a choice in."""
-        ...
 
     def withdraw(self, choice: "Choice") -> None:
         """End a choice at once."""
-        ...
 
     def ended(self, generation: "Generation") -> None:
         """Record that a reply is complete, or that its client is gone."""
-        ...
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Choice:
     """One sequence of an answer.
 
@@ -70,31 +63,17 @@ class Choice:
         sent: how many of its tokens were sent.
     """
 
-    __slots__ = (
-        "_after",
-        "_before",
-        "_words",
-        "generation",
-        "index",
-        "is_complete",
-        "is_ended",
-        "plan",
-        "request",
-        "sent",
-        "sequence",
-    )
-
-    def __init__(self, index: int, plan: Plan, request: Request) -> None:
-        self.index = index
-        self.plan = plan
-        self.request = request
-        self.sequence: Sequence | None = None
-        self.sent = 0
-        self.is_ended = False
-        self.is_complete = False
-        self.generation: Generation
-        self._words: list[bytes] = []
-        self._before = self._after = b""
+    index: int
+    plan: Plan
+    request: Request
+    sequence: Sequence | None = None
+    sent: int = 0
+    is_ended: bool = False
+    is_complete: bool = False
+    generation: "Generation" = field(init=False)
+    _words: list[bytes] = field(default_factory=list, init=False)
+    _before: bytes = b""
+    _after: bytes = b""
 
     @property
     def is_streamed(self) -> bool:
@@ -130,9 +109,7 @@ class Choice:
     def abort(self, generated: int) -> None:
         """Record that no more than these tokens will come."""
         assert self.sequence is not None, "aborted before it was submitted"
-        ids = array("I")
-        ids.frombytes(self.sequence.outputs.ids(0, generated))
-        self.plan.abort(ids)
+        self.plan.abort(array("I", self.sequence.outputs.ids(0, generated)))
         self._before = b""
         self.ended()
 
@@ -174,11 +151,11 @@ class Choice:
     def _draw_words(self) -> None:
         assert self.sequence is not None, "drawn before it was submitted"
         start = self.sent - self.sent % CHUNK_TOKENS
-        ids = array("I")
-        ids.frombytes(self.sequence.outputs.ids(start, start + CHUNK_TOKENS))
+        ids = array("I", self.sequence.outputs.ids(start, start + CHUNK_TOKENS))
         self._words = [WORD_BYTES[token] for token in ids]
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Generation:
     """The answer to one call: it listens to the engine for tokens and writes the reply.
 
@@ -186,42 +163,24 @@ class Generation:
         parses: the kind of request in which calls of tools are looked for; empty where they aren't.
     """
 
-    __slots__ = (
-        "_events",
-        "_is_over",
-        "_left",
-        "_order",
-        "_runner",
-        "call",
-        "choices",
-        "is_streamed",
-        "is_tampered",
-        "parses",
-        "style",
-    )
+    call: Call
+    style: Style
+    choices: list[Choice]
+    runner: Runner
+    _: KW_ONLY
+    is_streamed: bool
+    order: Order | None = None
+    parses: str = ""
+    is_tampered: bool = field(init=False)
+    _left: int = field(init=False)
+    _events: int = 0
+    _is_over: bool = False
 
-    def __init__(
-        self,
-        call: Call,
-        style: Style,
-        choices: list[Choice],
-        runner: Runner,
-        *,
-        is_streamed: bool,
-        order: Order | None = None,
-    ) -> None:
-        self.call = call
-        self.style = style
-        self.choices = choices
-        self.is_streamed = is_streamed
-        self.parses = ""
-        self._runner = runner
-        self._order = order
-        self._events = 0
-        self._is_over = False
+    def __post_init__(self) -> None:
+        order = self.order
         self.is_tampered = order is not None and (order.garbage or order.cut)
-        self._left = len(choices)
-        for choice in choices:
+        self._left = len(self.choices)
+        for choice in self.choices:
             choice.generation = self
 
     @property
@@ -250,11 +209,11 @@ class Generation:
             self.call.open()
         self.call.work = self
         for choice in self.choices:
-            choice.sequence = self._runner.submit(choice)
+            choice.sequence = self.runner.submit(choice)
 
     def send(self, events: bytes) -> None:
         """Send events, or what a fault makes of them."""
-        order = self._order
+        order = self.order
         if order is None or not self.is_tampered:
             self.call.write(events)
         elif order.garbage:
@@ -290,7 +249,7 @@ class Generation:
         if self._is_over:
             return
         for choice in self.choices:
-            self._runner.withdraw(choice)
+            self.runner.withdraw(choice)
         self._end()
 
     def flowing(self) -> None:
@@ -299,7 +258,7 @@ class Generation:
             choice.flow()
 
     def _end_tampered(self, events: bytes) -> None:
-        order = self._order
+        order = self.order
         assert order is not None, "a fault that nobody ordered"
         if self.is_streamed:
             self.send(events)
@@ -314,6 +273,6 @@ class Generation:
         if self._is_over:
             return
         self._is_over = True
-        self._runner.ended(self)
+        self.runner.ended(self)
         # Choices know their answer: without this ring of references all is freed at once.
         self.choices = []

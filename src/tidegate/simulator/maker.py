@@ -5,7 +5,6 @@ from array import array
 from collections.abc import Callable
 from hashlib import blake2b
 from itertools import product
-from typing import TypeVar
 
 import msgspec
 
@@ -15,7 +14,7 @@ from tidegate.simulator.constraints import Shape
 from tidegate.simulator.dice import digest
 from tidegate.simulator.echoing import chat_echo, echoes, likely, likely_of_prompts, texts_of
 from tidegate.simulator.engine.sequence import Request
-from tidegate.simulator.generation import Choice, Generation, Runner, Style
+from tidegate.simulator.generation import Choice, Generation, Runner
 from tidegate.simulator.models import Models
 from tidegate.simulator.orders import Order
 from tidegate.simulator.plans import Limits, Plan
@@ -30,7 +29,6 @@ from tidegate.simulator.styles.response import ResponseStyle
 from tidegate.simulator.styles.texts import Names
 from tidegate.simulator.web.call import Call
 
-T = TypeVar("T")
 COMPLETION_TOKENS = 16
 DIMENSIONS = 384
 DIMENSIONS_MAX = 4_096
@@ -56,7 +54,7 @@ class Maker:
 
     def chat(self, call: Call, order: Order | None) -> Generation:
         """Return the answer to a chat."""
-        body = _read(bodies.decode_chat, call.body)
+        body = bodies.read(bodies.decode_chat, call.body)
         model = self._models.name(body.model)
         self._check(body)
         if body.messages is None:
@@ -85,14 +83,16 @@ class Maker:
         choices = self._choices(body, [prompt], asked, shape_of(body), reads_cache=top is None)
         shown = likely(choices, style.logprobs) + likely_of_prompts([prompt], top)
         checks.check_size(shown, len(style.echo) * len(choices))
-        found = self._generation(call, style, choices, body.stream, order)
+        found = Generation(
+            call, style, choices, self._runner, is_streamed=bool(body.stream), order=order
+        )
         if body.tools and body.tool_choice != "none":
             found.parses = "chat_completions"
         return found
 
     def completion(self, call: Call, order: Order | None) -> Generation:
         """Return the answer to one or several prompts."""
-        body = _read(bodies.decode_completion, call.body)
+        body = bodies.read(bodies.decode_completion, call.body)
         model = self._models.name(body.model)
         self._check(body)
         checks.check_completion(body)
@@ -123,11 +123,13 @@ class Maker:
         shown = likely(choices, body.logprobs)
         shown += (body.n or 1) * likely_of_prompts(found, top)
         checks.check_size(shown, (body.n or 1) * sum(map(len, style.echoes)))
-        return self._generation(call, style, choices, body.stream, order)
+        return Generation(
+            call, style, choices, self._runner, is_streamed=bool(body.stream), order=order
+        )
 
     def response(self, call: Call, order: Order | None) -> Generation:
         """Return a response."""
-        body = _read(bodies.decode_response, call.body)
+        body = bodies.read(bodies.decode_response, call.body)
         model = self._models.name(body.model)
         if body.input is None:
             raise Refused("Field required: input", kind="Bad Request", param="body.input")
@@ -146,7 +148,7 @@ class Maker:
             cache_salt=body.cache_salt,
         )
         self._check(shared)
-        repeated = _read(bodies.decode_repeated, call.body)
+        repeated = bodies.read(bodies.decode_repeated, call.body)
         text = prompts.response_text(
             body.input, body.instructions, preamble=_preamble(body.tool_choice, repeated.tools)
         )
@@ -172,14 +174,16 @@ class Maker:
             },
         )
         choices = self._choices(shared, [prompt], asked, response_shape(body))
-        found = self._generation(call, style, choices, body.stream, order)
+        found = Generation(
+            call, style, choices, self._runner, is_streamed=bool(body.stream), order=order
+        )
         if body.tools and body.tool_choice != "none":
             found.parses = "responses"
         return found
 
     def embedding(self, call: Call, order: Order | None) -> Generation:
         """Return vectors: the engine prefills each input and gives one token."""
-        body = _read(bodies.decode_embedding, call.body)
+        body = bodies.read(bodies.decode_embedding, call.body)
         model = self._models.name(body.model)
         checks.check_priority(body.priority, self._settings.engine)
         if body.dimensions is not None and not 1 <= body.dimensions <= DIMENSIONS_MAX:
@@ -200,7 +204,7 @@ class Maker:
         )
         shared = Body(model=model, priority=body.priority, ignore_eos=True)
         choices = self._choices(shared, found, 1, None)
-        return self._generation(call, style, choices, False, order)
+        return Generation(call, style, choices, self._runner, is_streamed=False, order=order)
 
     # The parts of an answer
 
@@ -266,7 +270,10 @@ class Maker:
         reads_cache: bool,
     ) -> Choice:
         settings = self._settings
-        hashed = blake2b(prompt.tobytes(), digest_size=16, key=self._key_of(body.seed))
+        seed_key = self._seed_key
+        if body.seed is not None:
+            seed_key = f"{settings.seed}:{body.seed}".encode()[:64]
+        hashed = blake2b(prompt.tobytes(), digest_size=16, key=seed_key)
         key = f"{hashed.hexdigest()}:{index}"
         plan = self._plan(key, limits, shape)
         transfer = body.kv_transfer_params
@@ -287,10 +294,6 @@ class Maker:
             ),
         )
 
-    def _key_of(self, seed: int | None) -> bytes:
-        """Return the server's seed and the request's as the key of a digest."""
-        return self._seed_key if seed is None else f"{self._settings.seed}:{seed}".encode()[:64]
-
     def _plan(self, key: str, limits: Limits, shape: Shape | None) -> Plan:
         seed = self._settings.seed
         number = int(key[:16], 16) if key.endswith(":0") else digest(key)
@@ -302,25 +305,6 @@ class Maker:
         return plans.free(
             limits, seed=seed, key=key, number=number, median=self._settings.output_tokens
         )
-
-    def _generation(
-        self,
-        call: Call,
-        style: Style,
-        choices: list[Choice],
-        is_streamed: bool | None,  # noqa: FBT001 - as the body says it
-        order: Order | None,
-    ) -> Generation:
-        return Generation(
-            call, style, choices, self._runner, is_streamed=bool(is_streamed), order=order
-        )
-
-
-def _read(decode: Callable[[bytes], T], data: bytes) -> T:
-    try:
-        return decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise bodies.unreadable(error) from error
 
 
 def _decoded(data: msgspec.Raw) -> object:

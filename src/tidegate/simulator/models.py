@@ -1,14 +1,11 @@
 """The models of a server: the names of its own, and the adapters that are loaded beside."""
 
-from typing import TypeVar
-
 import msgspec
 
 from tidegate.domain.errors import SettingsInvalid
-from tidegate.simulator.bodies import unreadable
+from tidegate.simulator.bodies import read
 from tidegate.simulator.refusal import Refused, unknown_model
 
-T = TypeVar("T")
 ADAPTERS_MAX = 4_096
 _INVALID = "InvalidUserInput"
 
@@ -38,6 +35,10 @@ class _Load(msgspec.Struct, frozen=True):
 
 class _Unload(msgspec.Struct, frozen=True):
     lora_name: str
+
+
+_decode_load = msgspec.json.Decoder(_Load).decode
+_decode_unload = msgspec.json.Decoder(_Unload).decode
 
 
 class Models:
@@ -82,12 +83,8 @@ class Models:
         return None if found is None else found.number
 
     def load(self, body: bytes) -> str:
-        """Add an adapter, and say so in vLLM's words.
-
-        Raises:
-            Refused: 400.
-        """
-        asked = _read(body, _Load)
+        """Add an adapter, and say so in vLLM's words, or refuse it."""
+        asked = read(_decode_load, body)
         if not asked.lora_name or not asked.lora_path:
             raise Refused("Both 'lora_name' and 'lora_path' must be provided.", kind=_INVALID)
         if asked.lora_name in self._names:
@@ -108,12 +105,8 @@ class Models:
         return f"Success: LoRA adapter '{asked.lora_name}' added successfully."
 
     def unload(self, body: bytes) -> str:
-        """Take an adapter away, and say so in vLLM's words. What runs with it goes on.
-
-        Raises:
-            Refused: 400 or 404.
-        """
-        name = _read(body, _Unload).lora_name
+        """Take an adapter away, and say so in vLLM's words. What runs with it goes on."""
+        name = read(_decode_unload, body).lora_name
         if not name:
             raise Refused(
                 "'lora_name' needs to be provided to unload a LoRA adapter.", kind=_INVALID
@@ -161,13 +154,6 @@ def adapter_from(text: str) -> AdapterFlag:
     if not found.name or not found.path:
         raise SettingsInvalid(f"--lora-modules wants name=path, or JSON with both, not '{text}'.")
     return found
-
-
-def _read(body: bytes, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise unreadable(error) from error
 
 
 def _card(

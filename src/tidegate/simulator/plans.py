@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, field
 
 import msgspec
 
@@ -33,6 +34,7 @@ class ToolCall(msgspec.Struct, frozen=True):
     arguments: str
 
 
+@dataclass(slots=True, eq=False)
 class Plan:
     """One answer to come.
 
@@ -47,37 +49,19 @@ class Plan:
         is_aborted: whether the last piece stands for an end that came before its token.
     """
 
-    __slots__ = (
-        "calls",
-        "finish",
-        "is_aborted",
-        "limit",
-        "marks",
-        "pieces",
-        "script",
-        "stop_reason",
-        "total",
-    )
+    total: int
+    finish: str
+    _: KW_ONLY
+    stop_reason: str | int | None = None
+    pieces: list[str] | None = None
+    calls: tuple[ToolCall, ...] = ()
+    marks: Sequence[int] = ()
+    script: "array[int] | None" = None
+    limit: int = field(init=False)
+    is_aborted: bool = False
 
-    def __init__(
-        self,
-        total: int,
-        finish: str,
-        *,
-        stop_reason: str | int | None = None,
-        pieces: list[str] | None = None,
-        calls: tuple[ToolCall, ...] = (),
-        marks: Sequence[int] = (),
-    ) -> None:
-        self.total = total
-        self.finish = finish
-        self.stop_reason = stop_reason
-        self.pieces = pieces
-        self.calls = calls
-        self.marks = marks
-        self.script: array[int] | None = None
-        self.limit = total
-        self.is_aborted = False
+    def __post_init__(self) -> None:
+        self.limit = self.total
 
     @property
     def output_tokens(self) -> int:
@@ -105,9 +89,7 @@ def free(limits: Limits, *, seed: int, key: str, number: int, median: int) -> Pl
     plan = Plan(total, "stop" if ends_itself else "length")
     plan.limit = limits.tokens_max
     if limits.stops or limits.stop_ids:
-        ids = array("I")
-        ids.frombytes(Outputs(seed, key).ids(0, total))
-        _stop_early(plan, limits, ids)
+        _stop_early(plan, limits, array("I", Outputs(seed, key).ids(0, total)))
     return plan
 
 

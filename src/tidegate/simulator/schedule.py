@@ -81,13 +81,7 @@ class Schedule:
         )
 
 
-def plan_from(data: bytes) -> Plan:
-    """Return a plan from JSON.
-
-    Raises:
-        msgspec.MsgspecError: it is none.
-    """
-    return msgspec.json.decode(data, type=Plan)
+plan_from = msgspec.json.Decoder(Plan).decode
 
 
 def plan_from_file(path: Path) -> Plan:

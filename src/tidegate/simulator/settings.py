@@ -78,13 +78,9 @@ class SimulatorSettings:
                 raise SettingsInvalid(f"The simulator's {name} can't be negative.")
 
     def _check_durations(self) -> None:
-        durations = {
-            "latency_seconds": self.latency_seconds,
-            "transfer_seconds": self.transfer_seconds,
-            "transfer_token_seconds": self.transfer_token_seconds,
-            "startup_seconds": self.startup_seconds,
-        }
-        for name, seconds in durations.items():
+        names = ("latency_seconds", "transfer_seconds", "transfer_token_seconds", "startup_seconds")
+        for name in names:
+            seconds: float = getattr(self, name)
             if not 0 <= seconds < float("inf"):
                 raise SettingsInvalid(f"The simulator's {name} can't be {seconds:g}.")
 

@@ -3,15 +3,7 @@
 from collections.abc import Sequence
 
 from tidegate.simulator import schemas
-from tidegate.simulator.bodies import (
-    Body,
-    ChatBody,
-    Function,
-    NamedTool,
-    ResponseBody,
-    ResponseToolChoice,
-    Tool,
-)
+from tidegate.simulator.bodies import Body, ChatBody, Function, ResponseBody, ResponseTool, Tool
 from tidegate.simulator.constraints import Shape, constraint, json_shape, object_shape
 from tidegate.simulator.dice import Dice, digest
 from tidegate.simulator.leaves import Json
@@ -21,6 +13,10 @@ from tidegate.simulator.variants import varied
 
 TOOLS_MAX = 256
 _NOT_THERE = "Tool choice 'function' not found in 'tools' parameter. (parameter=tool_choice)"
+_NO_MATCH = (
+    "The tool specified in `tool_choice` does not match any of the specified `tools` "
+    "(parameter=tool_choice)"
+)
 
 
 def shape_of(body: Body) -> Shape | None:
@@ -36,7 +32,8 @@ def shape_of(body: Body) -> Shape | None:
     if not body.tools or (text is not None and not _is_forced(body.tool_choice)):
         # A text that is constrained can't be a call.
         return text
-    return calls_shape(_functions(body.tools), _named(body.tool_choice), body) or text
+    functions = [tool.function for tool in body.tools]
+    return calls_shape(functions, _named(body.tool_choice), body) or text
 
 
 def _check_chosen(body: ChatBody) -> None:
@@ -48,12 +45,12 @@ def _check_chosen(body: ChatBody) -> None:
             "field entirely. (parameter=tools)",
             param="tools",
         )
-    if choice not in {None, "none"} and body.tools is None:
+    if choice not in (None, "none") and body.tools is None:
         raise Refused(
             "When using `tool_choice`, `tools` must be set. (parameter=tool_choice)",
             param="tool_choice",
         )
-    if asked is not None and isinstance(choice, NamedTool):
+    if asked is not None and isinstance(choice, Tool):
         raise Refused(
             "You can only either use constraints for structured outputs or tools, not both."
         )
@@ -89,7 +86,7 @@ def _check_without_tools(body: ResponseBody) -> None:
             "(parameter=tool_choice)",
             param="tool_choice",
         )
-    if isinstance(body.tool_choice, ResponseToolChoice):
+    if isinstance(body.tool_choice, ResponseTool):
         raise Refused(_NOT_THERE, param="tool_choice")
 
 
@@ -107,15 +104,11 @@ def _response_text(body: ResponseBody) -> Shape | None:
     return object_shape() if form.type == "json_object" else None
 
 
-def _functions(tools: Sequence[Tool]) -> list[Function]:
-    return [tool.function for tool in tools]
-
-
-def _named(choice: str | NamedTool | ResponseToolChoice | None) -> tuple[str, str | None]:
+def _named(choice: str | Tool | ResponseTool | None) -> tuple[str, str | None]:
     """Return how tools are chosen, and the name where one is forced."""
-    if isinstance(choice, NamedTool):
+    if isinstance(choice, Tool):
         return "named", choice.function.name
-    if isinstance(choice, ResponseToolChoice):
+    if isinstance(choice, ResponseTool):
         return "named", choice.name
     if choice not in {None, "auto", "none", "required"}:
         raise Refused(
@@ -126,14 +119,12 @@ def _named(choice: str | NamedTool | ResponseToolChoice | None) -> tuple[str, st
     return choice or "auto", None
 
 
-def _is_forced(choice: str | NamedTool | ResponseToolChoice | None) -> bool:
-    return isinstance(choice, NamedTool | ResponseToolChoice) or choice == "required"
+def _is_forced(choice: str | Tool | ResponseTool | None) -> bool:
+    return isinstance(choice, Tool | ResponseTool) or choice == "required"
 
 
 def calls_shape(
-    functions: Sequence[Function],
-    chosen: tuple[str, str | None],
-    body: ChatBody | ResponseBody,
+    functions: Sequence[Function], chosen: tuple[str, str | None], body: ChatBody | ResponseBody
 ) -> Shape | None:
     """Return the shape of calls, or None where none is made.
 
@@ -182,17 +173,9 @@ def _of_name(
 ) -> list[Function]:
     found = [function for function in functions if function.name == name]
     if not found:
-        raise Refused(_missing(body), param="tool_choice")
+        why = _NOT_THERE if isinstance(body, ResponseBody) else _NO_MATCH
+        raise Refused(why, param="tool_choice")
     return found
-
-
-def _missing(body: ChatBody | ResponseBody) -> str:
-    if isinstance(body, ResponseBody):
-        return _NOT_THERE
-    return (
-        "The tool specified in `tool_choice` does not match any of the specified `tools` "
-        "(parameter=tool_choice)"
-    )
 
 
 def _schema(function: Function) -> Json:

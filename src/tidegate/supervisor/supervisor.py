@@ -21,23 +21,18 @@ class ChildProcess(Protocol):
     @property
     def pid(self) -> int:
         """Return its process id."""
-        ...
 
     async def ready(self) -> str:
         """Return the line that it prints once it works; empty if it ended without one."""
-        ...
 
     async def wait(self) -> int:
         """Return its exit status once it has ended. Called after `ready`."""
-        ...
 
     def request_stop(self) -> None:
         """Ask it to stop; the second request asks it to end immediately."""
-        ...
 
     def kill(self) -> None:
         """Kill it."""
-        ...
 
 
 class SupervisorListener(Protocol):
@@ -45,15 +40,12 @@ class SupervisorListener(Protocol):
 
     def child_started(self, name: str, pid: int, said: str) -> None:
         """Record that a child works; `said` is its ready line."""
-        ...
 
     def child_ended(self, name: str, why: str, restart_seconds: float) -> None:
         """Record that a child ended unasked; it is restarted after `restart_seconds`."""
-        ...
 
     def child_overdue(self, name: str, pid: int, *, killed: bool) -> None:
         """Record that a child did not end in time: it is killed, or asked to end immediately."""
-        ...
 
 
 class _Slot:

@@ -7,7 +7,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from starlette.types import ASGIApp
@@ -35,9 +34,7 @@ from tidegate.runtime.ids import IdMaker, RandomIds
 from tidegate.runtime.interpreter import raise_open_file_limit
 from tidegate.runtime.services import FatalErrorService, ShutdownRequest
 from tidegate.stores.base import Store
-from tidegate.telemetry.logs import (
-    get_logger,
-)
+from tidegate.telemetry.logs import get_logger
 from tidegate.telemetry.metrics import Metrics
 from tidegate.wiring.backends import BLOBS_FOLDER, LEDGER_FILE, open_blobs, open_pubsub, open_store
 from tidegate.wiring.sandbox import http_sandbox, open_upstream, planning_sandbox
@@ -56,17 +53,6 @@ class Ports:
     ids: IdMaker
     registry: CollectorRegistry
     metrics: Metrics
-
-
-class RoomLog:
-    """What the API needs of a logger."""
-
-    def __init__(self, room: str) -> None:
-        self._logger = get_logger(room)
-
-    def error(self, event: str, /, **fields: object) -> None:
-        """Write an event that needs attention."""
-        self._logger.error(event, **fields)
 
 
 async def open_ports(settings: Settings, stack: AsyncExitStack, *, check: bool = True) -> Ports:
@@ -184,7 +170,6 @@ def api_app(
     settings: Settings, ports: Ports, endpoints: Mapping[str, Endpoint], failure: FatalErrorService
 ) -> ASGIApp:
     """Return the API; broken storage that it meets is reported to `failure`."""
-    routes = _routes(settings, endpoints)
     server = settings.server
     app = build_app(
         settings=replace(
@@ -195,10 +180,10 @@ def api_app(
         store=ports.store,
         blobs=ports.blobs,
         pubsub=ports.pubsub,
-        models=_catalogue(routes),
+        models=catalogue(settings, endpoints),
         clock=ports.clock,
         ids=ports.ids,
-        log=RoomLog("api"),
+        log=get_logger("api"),
         on_storage_broken=failure.report,
     )
     return RequestMetrics(app, ports.metrics.http)
@@ -216,7 +201,7 @@ def operators_app(
         blobs=ports.blobs,
         registry=ports.registry,
         ids=ports.ids,
-        log=RoomLog("observability"),
+        log=get_logger("observability"),
         is_stopping=stops.requested.is_set,
         conditions=conditions or {},
     )
@@ -243,23 +228,19 @@ def processor_context(
     """Return what a processor is made of, with an owner's name that no other one ever had."""
     scratch = settings.data_dir / SCRATCH_FOLDER
 
-    def open_spill_file() -> BinaryIO:
-        return tempfile.TemporaryFile(dir=scratch, buffering=0)
-
-    routes = _routes(settings, endpoints)
     return ProcessorContext(
         settings=settings.processor,
         store=ports.store,
         blobs=ports.blobs,
         pubsub=ports.pubsub,
-        routes=routes,
+        routes=_routes(settings, endpoints),
         clock=ports.clock,
         ids=ports.ids,
         rng=random.Random(),  # noqa: S311 -- spreads retries; nothing secret hangs on it
         make_renewer=_renewer(settings, ports),
         observer=observer or ports.metrics.processor,
-        open_spill_file=open_spill_file,
-        models=_catalogue(routes),
+        open_spill_file=lambda: tempfile.TemporaryFile(dir=scratch, buffering=0),
+        models=catalogue(settings, endpoints),
         owner=ports.ids.make("processor_"),
         open_plan_sandbox=partial(
             planning_sandbox,
@@ -284,7 +265,7 @@ def make_ender(settings: Settings, ports: Ports) -> FallbackFinalizer:
             owner=OWNER_PREFIX,
             make_renewer=_renewer(settings, ports),
             observer=ports.metrics.processor.logged_as("collector"),
-        ),
+        )
     )
 
 
@@ -295,10 +276,7 @@ def storage_condition(processor: Processor) -> Condition:
 
 def catalogue(settings: Settings, endpoints: Mapping[str, Endpoint]) -> Catalogue:
     """Return what knows the models of these servers."""
-    return _catalogue(_routes(settings, endpoints))
-
-
-def _catalogue(routes: Routes) -> Catalogue:
+    routes = _routes(settings, endpoints)
     return Catalogue(
         {model: endpoint.upstream for model, endpoint in routes.by_model.items()},
         routes.default.upstream if routes.default else None,

@@ -63,12 +63,11 @@ async def run_offline(settings: Settings, job: OfflineJob, view: ProgressView) -
                 ids=ports.ids,
             )
             processor = make_processor(private, ports, endpoints, observer=progress)
-            addresses = upstream_urls(private)
             servers = [endpoint.upstream for endpoint in endpoints.values()]
             yield RunContext(
                 app=batch_api,
                 processor=processor,
-                servers=dict(zip(addresses, servers, strict=True)),
+                servers=dict(zip(upstream_urls(private), servers, strict=True)),
                 open_spill_file=open_spill_file,
             )
 

@@ -1,7 +1,6 @@
 """A process that works on batches and serves no API; any number may share a data directory."""
 
 import asyncio
-import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -13,12 +12,7 @@ from tidegate.http_server.server import WebServer, address_of, bind
 from tidegate.runtime.loop_lag import LoopLagMonitor
 from tidegate.runtime.services import Service, ShutdownRequest, run_together
 from tidegate.supervisor.control_pipe import listen_to_parent
-from tidegate.telemetry.logs import (
-    PROCESS_STARTED,
-    PROCESS_STOPPED,
-    PROCESS_STOPPING,
-    get_logger,
-)
+from tidegate.telemetry.logs import PROCESS_STARTED, PROCESS_STOPPED, PROCESS_STOPPING, get_logger
 from tidegate.wiring.context import (
     make_processor,
     open_ports,
@@ -77,7 +71,11 @@ async def run_processor(
             "observability": observability,
             "loop lag monitor": LoopLagMonitor(ports.metrics.loop_lag),
         }
-        processing = _processing(settings, operators)
+        processing = Processing(
+            observability_url=address_of(operators),
+            data_dir=settings.data_dir.absolute(),
+            upstreams=upstream_urls(settings),
+        )
 
         async def announce() -> None:
             await observability.wait_until_listening()
@@ -92,11 +90,3 @@ async def run_processor(
             announcement.cancel()
     log.info(PROCESS_STOPPED)
     return shutdown.forced.is_set()
-
-
-def _processing(settings: Settings, operators: socket.socket) -> Processing:
-    return Processing(
-        observability_url=address_of(operators),
-        data_dir=settings.data_dir.absolute(),
-        upstreams=upstream_urls(settings),
-    )

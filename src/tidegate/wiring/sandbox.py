@@ -7,14 +7,13 @@ module must not import API and stores: the child would start slower and hold mor
 import sys
 import tempfile
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 import uvloop
 
 from tidegate.endpoints.classify import classify_reply
 from tidegate.planning.sandboxed import PlanningTask, SandboxedPlanner
-from tidegate.sandbox.child import ReplyValidator, isolate_process, redirect_stdout, serve
+from tidegate.sandbox.child import isolate_process, redirect_stdout, serve
 from tidegate.sandbox.process import ProcessSandbox, ProcessSandboxSettings
 from tidegate.upstreams.base import Call, Reply, Upstream
 from tidegate.upstreams.http1.upstream import HttpUpstream, ProxiedUpstream
@@ -70,11 +69,7 @@ def planning_sandbox(
 def open_planning(detail: bytes) -> SandboxedPlanner:
     """Open the planner that `planning_sandbox` described."""
     task, scratch = msgspec.msgpack.decode(detail, type=tuple[PlanningTask, str])
-
-    def open_spill_file() -> BinaryIO:
-        return tempfile.TemporaryFile(dir=scratch, buffering=0)
-
-    return SandboxedPlanner(task, open_spill_file)
+    return SandboxedPlanner(task, lambda: tempfile.TemporaryFile(dir=scratch, buffering=0))
 
 
 def open_upstream(settings: HttpSettings) -> Upstream:
@@ -128,8 +123,7 @@ def main() -> None:
     if sys.argv[1:] == ["plan"]:
         uvloop.run(serve(open_planning, _accept_reply, out=out))
     else:
-        run: ReplyValidator = validate_reply
-        uvloop.run(serve(open_http_upstream, run, out=out))
+        uvloop.run(serve(open_http_upstream, validate_reply, out=out))
 
 
 if __name__ == "__main__":

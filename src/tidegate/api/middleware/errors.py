@@ -11,12 +11,7 @@ from tidegate.api.errors import ClientGone, render
 from tidegate.api.responses import json_reply, send_reply
 from tidegate.domain.errors import StorageBroken, StorageFull, StoreUnavailable, UpstreamFault
 from tidegate.runtime.ids import IdMaker
-from tidegate.telemetry.logs import (
-    REQUEST_CRASHED,
-    STORAGE_BROKEN,
-    STORAGE_FULL,
-    STORE_UNAVAILABLE,
-)
+from tidegate.telemetry.logs import REQUEST_CRASHED, STORAGE_BROKEN, STORAGE_FULL, STORE_UNAVAILABLE
 
 REQUEST_ID_HEADER = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -30,9 +25,8 @@ _EVENTS = (
 class ErrorLog(Protocol):
     """Where errors of ours are told of, once each."""
 
-    def error(self, event: str, /, **fields: object) -> object:
+    def error(self, event: str, **fields: object) -> object:
         """Record an event with its fields; `exc_info` is an exception."""
-        ...
 
 
 class ErrorResponses:

@@ -25,13 +25,8 @@ class Cost:
     context_token_ps: int
 
     def __post_init__(self) -> None:
-        prices = (
-            self.fixed_ps,
-            self.prefill_token_ps,
-            self.decode_seq_ps,
-            self.context_token_ps,
-        )
-        if min(prices) < 0:
+        tokens = (self.prefill_token_ps, self.decode_seq_ps, self.context_token_ps)
+        if min(self.fixed_ps, *tokens) < 0:
             raise SettingsInvalid(f"A step can't have a negative price: {self}.")
         if self.fixed_ps + min(self.prefill_token_ps, self.decode_seq_ps) < STEP_PS_MIN:
             raise SettingsInvalid("A step must take at least a nanosecond: raise the fixed price.")

@@ -6,6 +6,7 @@ its last block is full, and in which its last token comes.
 """
 
 import heapq
+from bisect import bisect_right
 
 from tidegate.simulator.engine.cost import Cost
 from tidegate.simulator.engine.sequence import Sequence, State
@@ -103,8 +104,7 @@ class Decoding:
 
     def blocks_of(self, sequence: Sequence) -> int:
         """Return how many blocks a sequence has been given up to the step `grown_to`."""
-        place = sequence.tokens - sequence.started + self.grown_to - 1
-        return place // self._block_size + 1
+        return self.full_blocks_of(sequence) + 1
 
     def full_blocks_of(self, sequence: Sequence) -> int:
         """Return how many of its blocks are full when the step `grown_to` begins."""
@@ -132,11 +132,4 @@ class Decoding:
         """Return how many of `count` steps after `step` fit into a time."""
         if steps < 1 or self.time_of(steps, step) <= room_ps:
             return steps
-        low, high = 0, steps
-        while low < high:
-            middle = (low + high + 1) // 2
-            if self.time_of(middle, step) <= room_ps:
-                low = middle
-            else:
-                high = middle - 1
-        return low
+        return bisect_right(range(1, steps), room_ps, key=lambda count: self.time_of(count, step))

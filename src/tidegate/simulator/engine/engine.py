@@ -14,7 +14,7 @@ from tidegate.simulator.engine.cost import Cost
 from tidegate.simulator.engine.counts import Counts
 from tidegate.simulator.engine.decoding import Decoding
 from tidegate.simulator.engine.growth import Growth
-from tidegate.simulator.engine.listener import Listener
+from tidegate.simulator.engine.listener import Listener, Steps
 from tidegate.simulator.engine.memory import Memory
 from tidegate.simulator.engine.running import Running
 from tidegate.simulator.engine.sequence import Request, Sequence, State
@@ -251,14 +251,7 @@ class Engine:
                 self._advance_prefill(sequence, tokens)
         self._finish_due()
         self._decoding.pass_over(self.step)
-        self._listener.stepped(
-            steps=1,
-            first_ps=flight.took_ps,
-            last_ps=flight.took_ps,
-            decoding=flight.decoding,
-            prefilled=prefilled,
-            ended_ps=self.now_ps,
-        )
+        self._listener.stepped(Steps(1, flight.took_ps, flight.took_ps, flight.decoding, prefilled))
 
     def _advance_prefill(self, sequence: Sequence, tokens: int) -> None:
         sequence.computed += tokens
@@ -312,14 +305,7 @@ class Engine:
         self.step = step + steps
         self.counts.steps += steps
         self.counts.generated_tokens += decoding.count * steps
-        self._listener.stepped(
-            steps=steps,
-            first_ps=first,
-            last_ps=last,
-            decoding=decoding.count,
-            prefilled=0,
-            ended_ps=self.now_ps,
-        )
+        self._listener.stepped(Steps(steps, first, last, decoding.count, prefilled=0))
 
     # Blocks
 

@@ -1,6 +1,7 @@
 """How decoding sequences come by blocks: one each time its last is full, from others if need be."""
 
 from collections.abc import Callable
+from operator import attrgetter
 
 from tidegate.simulator.engine.decoding import Decoding
 from tidegate.simulator.engine.memory import Memory
@@ -54,7 +55,7 @@ class Growth:
         if due and not self._memory.is_heard and len(due) <= self._pool.free:
             self._pool.set_aside(len(due))
         elif due:
-            preempted = self._one_by_one(sorted(due.values(), key=_turn))
+            preempted = self._one_by_one(sorted(due.values(), key=attrgetter("turn")))
         decoding.grown_to = step
         return preempted
 
@@ -80,7 +81,3 @@ class Growth:
             if sequence.state is State.DECODING:
                 self._memory.lengthen(sequence, 1)
         return preempted
-
-
-def _turn(sequence: Sequence) -> int:
-    return sequence.turn

@@ -1,10 +1,25 @@
 """What an engine reports to its listeners; every method may be left as it is."""
 
 from collections.abc import Sequence as Several
+from typing import NamedTuple
 
 from typing_extensions import override
 
 from tidegate.simulator.engine.sequence import Sequence
+
+
+class Steps(NamedTuple):
+    """Steps of an engine, one after the other. Only one at a time prefills tokens.
+
+    `first_ps` and `last_ps` are how long the first and the last of them took; in between it grows
+    evenly.
+    """
+
+    number: int
+    first_ps: int
+    last_ps: int
+    decoding: int
+    prefilled: int
 
 
 class Listener:
@@ -16,21 +31,8 @@ class Listener:
 
     hears_blocks = False
 
-    def stepped(
-        self,
-        *,
-        steps: int,
-        first_ps: int,
-        last_ps: int,
-        decoding: int,
-        prefilled: int,
-        ended_ps: int,
-    ) -> None:
-        """Record that steps have ended, the last one at `ended_ps`.
-
-        `first_ps` and `last_ps` are how long the first and the last of them took; in between it
-        grows evenly. Only one step at a time prefills tokens.
-        """
+    def stepped(self, steps: Steps) -> None:
+        """Record that steps have ended."""
 
     def scheduled(self, sequence: Sequence, at_ps: int) -> None:
         """Record that a sequence left the queue for the first time."""
@@ -62,25 +64,9 @@ class Listeners(Listener):
         self.hears_blocks = any(member.hears_blocks for member in members)
 
     @override
-    def stepped(
-        self,
-        *,
-        steps: int,
-        first_ps: int,
-        last_ps: int,
-        decoding: int,
-        prefilled: int,
-        ended_ps: int,
-    ) -> None:
+    def stepped(self, steps: Steps) -> None:
         for member in self._members:
-            member.stepped(
-                steps=steps,
-                first_ps=first_ps,
-                last_ps=last_ps,
-                decoding=decoding,
-                prefilled=prefilled,
-                ended_ps=ended_ps,
-            )
+            member.stepped(steps)
 
     @override
     def scheduled(self, sequence: Sequence, at_ps: int) -> None:

@@ -18,20 +18,21 @@ class Preset:
 
     cost: Cost
     kv_tokens: int
-    about: str
 
 
-def _preset(  # noqa: PLR0913 - one name for each price
-    about: str,
-    *,
-    step_ms: float,
-    prefill_us: float,
-    decode_us: float,
-    context_ns: float,
-    kv_gib: float,
-    kv_bytes: int,
-) -> Preset:
-    return Preset(
+# Milliseconds of a step, microseconds of a prefilled token and of a decoding sequence, nanoseconds
+# of a token of context; then GiB for keys and values, and the bytes of those of one token.
+_TABLE: dict[str, tuple[float, float, float, float, float, int]] = {
+    "llama-8b-h100": (8.0, 35.0, 25.0, 40.0, 48.0, 131_072),  # Llama 3.1 8B on one H100.
+    "llama-8b-a100": (11.5, 80.0, 40.0, 65.0, 48.0, 131_072),  # Llama 3.1 8B on one A100 80 GB.
+    "llama-8b-l40s": (21.0, 110.0, 60.0, 150.0, 22.0, 131_072),  # Llama 3.1 8B on one L40S.
+    # Llama 3.3 70B on eight H100 by tensor parallelism.
+    "llama-70b-h100x8": (20.0, 60.0, 60.0, 20.0, 380.0, 327_680),
+    "qwen-3b-l40s": (10.0, 45.0, 40.0, 40.0, 36.0, 36_864),  # A 3B model on one L40S.
+    "instant": (0.001, 0.0, 0.0, 0.0, 16.0, 131_072),  # No model: a step takes a microsecond.
+}
+PRESETS = {
+    name: Preset(
         cost=Cost.of_seconds(
             fixed=step_ms / 1e3,
             prefill_token=prefill_us / 1e6,
@@ -39,65 +40,8 @@ def _preset(  # noqa: PLR0913 - one name for each price
             context_token=context_ns / 1e9,
         ),
         kv_tokens=int(kv_gib * GIB) // kv_bytes,
-        about=about,
     )
-
-
-PRESETS: dict[str, Preset] = {
-    "llama-8b-h100": _preset(
-        "Llama 3.1 8B on one H100",
-        step_ms=8.0,
-        prefill_us=35.0,
-        decode_us=25.0,
-        context_ns=40.0,
-        kv_gib=48.0,
-        kv_bytes=131_072,
-    ),
-    "llama-8b-a100": _preset(
-        "Llama 3.1 8B on one A100 80 GB",
-        step_ms=11.5,
-        prefill_us=80.0,
-        decode_us=40.0,
-        context_ns=65.0,
-        kv_gib=48.0,
-        kv_bytes=131_072,
-    ),
-    "llama-8b-l40s": _preset(
-        "Llama 3.1 8B on one L40S",
-        step_ms=21.0,
-        prefill_us=110.0,
-        decode_us=60.0,
-        context_ns=150.0,
-        kv_gib=22.0,
-        kv_bytes=131_072,
-    ),
-    "llama-70b-h100x8": _preset(
-        "Llama 3.3 70B on eight H100 by tensor parallelism",
-        step_ms=20.0,
-        prefill_us=60.0,
-        decode_us=60.0,
-        context_ns=20.0,
-        kv_gib=380.0,
-        kv_bytes=327_680,
-    ),
-    "qwen-3b-l40s": _preset(
-        "A 3B model on one L40S",
-        step_ms=10.0,
-        prefill_us=45.0,
-        decode_us=40.0,
-        context_ns=40.0,
-        kv_gib=36.0,
-        kv_bytes=36_864,
-    ),
-    "instant": _preset(
-        "No model at all: a step takes a microsecond",
-        step_ms=0.001,
-        prefill_us=0.0,
-        decode_us=0.0,
-        context_ns=0.0,
-        kv_gib=16.0,
-        kv_bytes=131_072,
-    ),
+    for name, (step_ms, prefill_us, decode_us, context_ns, kv_gib, kv_bytes) in _TABLE.items()
 }
 
 

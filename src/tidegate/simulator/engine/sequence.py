@@ -1,6 +1,7 @@
 """A request in the engine: what was asked, and how far it has come."""
 
 from array import array
+from dataclasses import InitVar, dataclass, field
 from enum import Enum, auto
 from hashlib import blake2b
 
@@ -54,6 +55,7 @@ class State(Enum):
     ENDED = auto()  # Finished or aborted.
 
 
+@dataclass(slots=True, eq=False)
 class Sequence:
     """One request on its way. Numbers of steps count all steps of the engine.
 
@@ -61,53 +63,36 @@ class Sequence:
     `s - base` tokens.
     """
 
-    __slots__ = (
-        "arrived_ps",
-        "base",
-        "blocks",
-        "cached_tokens",
-        "computed",
-        "content",
-        "extra",
-        "first_token_ps",
-        "generated_before",
-        "known_hashes",
-        "order",
-        "outputs",
-        "preemptions",
-        "prompt_tokens",
-        "request",
-        "scheduled_ps",
-        "serial",
-        "started",
-        "state",
-        "stored",
-        "turn",
-    )
+    request: Request
+    order: int
+    arrived_ps: int
+    seed: InitVar[int]
+    state: State = State.WAITING
+    blocks: list[int] = field(default_factory=list)
+    computed: int = 0
+    stored: int = 0
+    base: int = 0
+    started: int = 0
+    generated_before: int = 0
+    cached_tokens: int | None = None
+    preemptions: int = 0
+    turn: int = 0
+    serial: int = 0
+    scheduled_ps: int | None = None
+    first_token_ps: int | None = None
+    known_hashes: list[int] = field(default_factory=list)
+    outputs: Outputs | Script = field(init=False)
+    content: Content = field(init=False)
+    prompt_tokens: int = field(init=False)
+    extra: int = field(init=False)
 
-    def __init__(self, request: Request, order: int, arrived_ps: int, seed: int) -> None:
-        self.request = request
-        self.order = order
-        self.arrived_ps = arrived_ps
-        self.outputs: Outputs | Script = (
+    def __post_init__(self, seed: int) -> None:
+        request = self.request
+        self.outputs = (
             Outputs(seed, request.key) if request.script is None else Script(request.script)
         )
-        self.state = State.WAITING
-        self.blocks: list[int] = []
-        self.computed = 0
-        self.stored = 0
-        self.base = 0
-        self.started = 0
-        self.generated_before = 0
-        self.cached_tokens: int | None = None
-        self.preemptions = 0
-        self.turn = 0
-        self.serial = 0
-        self.scheduled_ps: int | None = None
-        self.first_token_ps: int | None = None
-        self.prompt_tokens = len(request.prompt)
         self.content = Content(request.prompt.tobytes(), self.outputs)
-        self.known_hashes: list[int] = []
+        self.prompt_tokens = len(request.prompt)
         self.extra = request.extra
 
     @property

@@ -28,7 +28,6 @@ _PIECE = re.compile(r"\s?[^\W_]{1,24}|\s?[^\w\s]{1,4}|\s{1,24}|_{1,24}")
 _SYLLABLES = [first + second for first, second in product("bdfklmnprstvgzjh", "ai")]
 _SYLLABLES[16:] = [first + second for first, second in product("bdfklmnprstvgzjh", "o")]
 assert len(set(_SYLLABLES)) == 32  # noqa: PLR2004 - five bits each
-_NUMBER = {syllable: number for number, syllable in enumerate(_SYLLABLES)}
 
 
 def word(token: int) -> str:

@@ -7,7 +7,7 @@ from typing import TypeAlias
 import msgspec
 from typing_extensions import override
 
-from tidegate.simulator.engine.listener import Listener
+from tidegate.simulator.engine.listener import Listener, Steps
 from tidegate.simulator.engine.sequence import Request, Sequence
 
 RANK = 0
@@ -98,16 +98,7 @@ class EventFeed(Listener):
         self.flush()
 
     @override
-    def stepped(
-        self,
-        *,
-        steps: int,
-        first_ps: int,
-        last_ps: int,
-        decoding: int,
-        prefilled: int,
-        ended_ps: int,
-    ) -> None:
+    def stepped(self, steps: Steps) -> None:
         self.flush()
 
     def flush(self) -> None:
@@ -119,8 +110,7 @@ class EventFeed(Listener):
     def _stored(self, sequence: Sequence, start: int, stop: int) -> BlockStored:
         size, lora = self._block_size, sequence.request.lora
         hashes = sequence.hashes(stop, size)
-        ids = array("I")
-        ids.frombytes(sequence.ids(start * size, stop * size))
+        ids = array("I", sequence.ids(start * size, stop * size))
         return BlockStored(
             block_hashes=hashes[start:stop],
             parent_block_hash=hashes[start - 1] if start else None,

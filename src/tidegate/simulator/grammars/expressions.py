@@ -97,13 +97,11 @@ def characters(ranges: Ranges) -> Characters:
         Unreadable: there is none.
     """
     for preferred in _PREFERRED:
-        pool = "".join([each for each in preferred if _holds(ranges, ord(each))])
+        pool = "".join(
+            [each for each in preferred if any(low <= ord(each) <= high for low, high in ranges)]
+        )
         if pool:
             return Characters(pool)
     for first, last in others(others(ranges)):
         return Characters("".join(map(chr, range(first, min(last, first + 63) + 1))))
     raise Unreadable("a class has no character")
-
-
-def _holds(ranges: Ranges, code: int) -> bool:
-    return any(first <= code <= last for first, last in ranges)

@@ -169,28 +169,12 @@ def curve_of(shown: float | str) -> Curve:
     return Curve(start, end, period, parts[0])
 
 
-def _ramp(turns: float) -> float:
-    return min(turns, 1.0)
-
-
-def _ramp_reset(turns: float) -> float:
-    return turns % 1.0
-
-
-def _square(turns: float) -> float:
-    return float(turns % 1.0 >= 0.5)  # noqa: PLR2004 - the middle of a period
-
-
-def _wave(turns: float) -> float:
-    return (1 - math.cos(2 * math.pi * turns)) / 2
-
-
 # How far from start to end each is, by the periods that have passed.
 _SHARES: dict[str, Callable[[float], float]] = {
-    "ramp": _ramp,
-    "rampreset": _ramp_reset,
-    "squarewave": _square,
-    "oscillate": _wave,
+    "ramp": lambda turns: min(turns, 1.0),
+    "rampreset": lambda turns: turns % 1.0,
+    "squarewave": lambda turns: float(turns % 1.0 >= 0.5),  # noqa: PLR2004 - half a period
+    "oscillate": lambda turns: (1 - math.cos(2 * math.pi * turns)) / 2,
 }
 
 

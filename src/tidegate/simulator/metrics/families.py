@@ -54,14 +54,8 @@ HISTOGRAMS: dict[str, tuple[tuple[float, ...] | None, str]] = {
     ),
     "request_params_n": (CHOICES, "Histogram of the n request parameter."),
     "request_params_max_tokens": (LENGTHS, "Histogram of the max_tokens request parameter."),
-    "time_to_first_token_seconds": (
-        TIMES_TO_FIRST,
-        "Histogram of time to first token in seconds.",
-    ),
-    "inter_token_latency_seconds": (
-        TIMES_BETWEEN,
-        "Histogram of inter-token latency in seconds.",
-    ),
+    "time_to_first_token_seconds": (TIMES_TO_FIRST, "Histogram of time to first token in seconds."),
+    "inter_token_latency_seconds": (TIMES_BETWEEN, "Histogram of inter-token latency in seconds."),
     "request_time_per_output_token_seconds": (
         TIMES_BETWEEN,
         "Histogram of time_per_output_token_seconds per request.",
@@ -86,10 +80,7 @@ HISTOGRAMS: dict[str, tuple[tuple[float, ...] | None, str]] = {
         TIMES_OF_REQUESTS,
         "Histogram of time spent in DECODE phase for request.",
     ),
-    "request_num_preemptions": (
-        PREEMPTIONS,
-        "Histogram of the number of preemptions per request.",
-    ),
+    "request_num_preemptions": (PREEMPTIONS, "Histogram of the number of preemptions per request."),
     "request_prefill_kv_computed_tokens": (
         LENGTHS,
         "Histogram of new KV tokens computed during prefill (excluding cached tokens).",

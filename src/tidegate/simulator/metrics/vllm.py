@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from tidegate.simulator.engine.cost import PICOSECONDS
 from tidegate.simulator.engine.engine import Engine
-from tidegate.simulator.engine.listener import Listener
+from tidegate.simulator.engine.listener import Listener, Steps
 from tidegate.simulator.engine.sequence import Sequence, State
 from tidegate.simulator.metrics.fake import FakeMetrics, Fakes, Lora
 from tidegate.simulator.metrics.families import COUNTERS, GAUGES, HISTOGRAMS
@@ -70,22 +70,13 @@ class EngineMetrics(Listener):
     # What is received
 
     @override
-    def stepped(
-        self,
-        *,
-        steps: int,
-        first_ps: int,
-        last_ps: int,
-        decoding: int,
-        prefilled: int,
-        ended_ps: int,
-    ) -> None:
-        self._step_tokens.see(prefilled + decoding + self._first_tokens, steps)
+    def stepped(self, steps: Steps) -> None:
+        tokens = steps.prefilled + steps.decoding + self._first_tokens
+        self._step_tokens.see(tokens, steps.number)
         self._first_tokens = 0
-        if decoding:
-            self._inter_token.see_evenly(
-                first_ps / PICOSECONDS, last_ps / PICOSECONDS, steps, decoding
-            )
+        if steps.decoding:
+            first, last = steps.first_ps / PICOSECONDS, steps.last_ps / PICOSECONDS
+            self._inter_token.see_evenly(first, last, steps.number, steps.decoding)
 
     @override
     def scheduled(self, sequence: Sequence, at_ps: int) -> None:

@@ -5,9 +5,9 @@ It is counted with every request, so it is added up here, and written down when 
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
 
 from tidegate.simulator.metrics.histogram import Histogram
+from tidegate.simulator.web.call import Call
 
 # These are asked all the time, and are not counted.
 UNCOUNTED = frozenset({"/metrics", "/health", "/load", "/ping", "/version", "/server_info"})
@@ -22,17 +22,6 @@ _ASKED = "Content length of incoming requests by handler."
 _REPLIES = "Content length of outgoing responses by handler."
 _ALL = "Latency with many buckets but no labels."
 _EACH = "Latency with few buckets by handler and method."
-
-
-class Answered(Protocol):
-    """A call that has its reply; `began` is when it came."""
-
-    method: str
-    path: str
-    body: bytes
-    status: int
-    reply_bytes: int
-    began: float
 
 
 class _Tally:
@@ -60,7 +49,7 @@ class WebMetrics:
         """Count these paths by name; all others are one."""
         self._paths = frozenset(paths) - UNCOUNTED
 
-    def answered(self, call: Answered) -> None:
+    def answered(self, call: Call) -> None:
         """Count a call that has its reply; who hung up before there was one is not counted."""
         tally = self._tallies.get((call.path, call.method, call.status))
         if tally is None:
@@ -74,7 +63,7 @@ class WebMetrics:
         tally.seconds.see(took)
         self._all_seconds.see(took)
 
-    def _tally_of(self, call: Answered) -> _Tally:
+    def _tally_of(self, call: Call) -> _Tally:
         handler = call.path if call.path in self._paths else ELSEWHERE
         seconds = self._seconds.setdefault((handler, call.method), Histogram(_COARSE))
         return self._tallies.setdefault((handler, call.method, call.status), _Tally(seconds))

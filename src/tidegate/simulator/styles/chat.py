@@ -12,6 +12,7 @@ from tidegate.simulator.styles.texts import (
     FINGERPRINT,
     LAST_FINGERPRINT,
     Names,
+    arguments_of,
     content,
     content_json,
     stop_reason_json,
@@ -109,30 +110,23 @@ class ChatStyle(msgspec.Struct, frozen=True, kw_only=True):
         """Return the usage, if it is wanted, and the end."""
         if not self.with_usage:
             return DONE
-        names = self.names
-        usage = _USAGE % (names.id, names.created, names.model, self._usage(generation))
-        return usage.encode() + DONE
+        usage = stream_usage_json(generation, extra=_CREATED_TOKENS)
+        return (_USAGE % (*self.names, usage)).encode() + DONE
 
     def whole(self, generation: Generation) -> bytes:
         """Return a whole chat completion."""
-        names = self.names
+        engine_id = self.names.id[1:-1]
         return (
             _WHOLE
             % (
-                names.id,
-                names.created,
-                names.model,
+                *self.names,
                 ",".join([self._choice(choice) for choice in generation.choices]),
                 FINGERPRINT,
                 usage_json(generation, created=0),
                 "null" if self.prompt is None else prompt_json(self.prompt, self.prompt_logprobs),
-                transfer_json(generation, is_prefill=self.is_prefill, engine_id=names.id[1:-1]),
+                transfer_json(generation, is_prefill=self.is_prefill, engine_id=engine_id),
             )
         ).encode()
-
-    @staticmethod
-    def _usage(generation: Generation) -> str:
-        return stream_usage_json(generation, extra=_CREATED_TOKENS)
 
     def _event(  # noqa: PLR0913 - what an event consists of
         self,
@@ -145,23 +139,12 @@ class ChatStyle(msgspec.Struct, frozen=True, kw_only=True):
         probabilities: str = "null",
         after: str = "",
     ) -> str:
-        names = self.names
         usage = ""
         if self.with_usage_always:
             shown = stream_usage_json(choice.generation, tokens_so_far, extra=_CREATED_TOKENS)
             usage = f',"usage":{shown}'
-        return _DELTA % (
-            names.id,
-            names.created,
-            names.model,
-            choice.index,
-            delta,
-            probabilities,
-            finish,
-            ending,
-            usage,
-            after,
-        )
+        said = (choice.index, delta, probabilities, finish, ending)
+        return _DELTA % (*self.names, *said, usage, after)
 
     def _logprobs(self, choice: Choice, place: int) -> str:
         if self.logprobs is None:
@@ -191,10 +174,7 @@ class ChatStyle(msgspec.Struct, frozen=True, kw_only=True):
                     {
                         "id": call.id,
                         "type": "function",
-                        "function": {
-                            "name": call.name,
-                            "arguments": _arguments(choice, index),
-                        },
+                        "function": {"name": call.name, "arguments": arguments_of(choice, index)},
                     }
                     for index, call in enumerate(plan.calls)
                     if index in plan.marks[: plan.total]
@@ -208,18 +188,5 @@ class ChatStyle(msgspec.Struct, frozen=True, kw_only=True):
         shown = "null"
         if self.logprobs is not None:
             shown = logprobs.chat_json(choice, 0, plan.total, self.logprobs)
-        return _CHOICE % (
-            choice.index,
-            text,
-            calls,
-            shown,
-            plan.finish,
-            stop_reason_json(choice),
-        )
-
-
-def _arguments(choice: Choice, index: int) -> str:
-    """Return the arguments of a call, as far as the answer goes."""
-    plan = choice.plan
-    places = [place for place in range(plan.total) if plan.marks[place] == index]
-    return "".join([content(choice, place, place + 1) for place in places])
+        reason = stop_reason_json(choice)
+        return _CHOICE % (choice.index, text, calls, shown, plan.finish, reason)

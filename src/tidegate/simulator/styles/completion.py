@@ -104,25 +104,21 @@ class CompletionStyle(msgspec.Struct, frozen=True, kw_only=True):
         """Return the usage, if it is wanted, and the end."""
         if not self.with_usage:
             return DONE
-        names = self.names
-        usage = _USAGE % (names.id, names.created, names.model, stream_usage_json(generation))
-        return usage.encode() + DONE
+        return (_USAGE % (*self.names, stream_usage_json(generation))).encode() + DONE
 
     def whole(self, generation: Generation) -> bytes:
         """Return a whole completion."""
-        names = self.names
+        engine_id = self.names.id[1:-1]
         top = self.prompt_logprobs
         shown = [] if top is None else [prompt_json(prompt, top) for prompt in self.prompts]
         return (
             _WHOLE
             % (
-                names.id,
-                names.created,
-                names.model,
+                *self.names,
                 ",".join([self._choice(choice, shown) for choice in generation.choices]),
                 FINGERPRINT,
                 usage_json(generation),
-                transfer_json(generation, is_prefill=self.is_prefill, engine_id=names.id[1:-1]),
+                transfer_json(generation, is_prefill=self.is_prefill, engine_id=engine_id),
             )
         ).encode()
 
@@ -148,23 +144,12 @@ class CompletionStyle(msgspec.Struct, frozen=True, kw_only=True):
         *,
         after: str = "",
     ) -> str:
-        names = self.names
         usage = ""
         if self.with_usage_always:
             usage = f',"usage":{stream_usage_json(choice.generation, tokens_so_far)}'
         reason = stop_reason_json(choice) if finish != "null" else "null"
-        return _EVENT % (
-            names.id,
-            names.created,
-            names.model,
-            choice.index,
-            text,
-            probabilities,
-            finish,
-            reason,
-            usage,
-            after,
-        )
+        said = (choice.index, text, probabilities, finish, reason)
+        return _EVENT % (*self.names, *said, usage, after)
 
     def _logprobs(self, choice: Choice, start: int, stop: int) -> str:
         top = self.logprobs

@@ -55,15 +55,12 @@ class EmbeddingStyle(msgspec.Struct, frozen=True, kw_only=True):
 
     def whole(self, generation: Generation) -> bytes:
         """Return one vector for each input."""
-        names = self.names
         tokens = sum(len(choice.request.prompt) for choice in generation.choices)
         vectors = [
             _VECTOR % (choice.index, self._vector(choice.request.prompt))
             for choice in generation.choices
         ]
-        return (
-            _WHOLE % (names.id, names.created, names.model, ",".join(vectors), tokens, tokens)
-        ).encode()
+        return (_WHOLE % (*self.names, ",".join(vectors), tokens, tokens)).encode()
 
     def _vector(self, prompt: "array[int]") -> str:
         key = b"%d:%b" % (self.seed, prompt.tobytes())

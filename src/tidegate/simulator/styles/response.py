@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tidegate.simulator.generation import Choice, Generation
 from tidegate.simulator.plans import ToolCall
-from tidegate.simulator.styles.texts import Names, content
+from tidegate.simulator.styles.texts import Names, arguments_of, content
 
 Item = dict[str, object]
 # What vLLM repeats or could show, and the simulator has no values for.
@@ -111,7 +111,7 @@ class ResponseStyle:
 
     def _call_done(self, choice: Choice, index: int) -> bytes:
         call = choice.plan.calls[index]
-        arguments = _arguments(choice, index)
+        arguments = arguments_of(choice, index)
         events = self._event(
             "response.function_call_arguments.done",
             item_id=_item_id(call),
@@ -157,7 +157,7 @@ class ResponseStyle:
         if not plan.calls:
             return [self._message(content(choice, 0, plan.total), "completed")]
         return [
-            _call(call, "completed", _arguments(choice, index))
+            _call(call, "completed", arguments_of(choice, index))
             for index, call in enumerate(plan.calls)
             if index in plan.marks[: plan.total]
         ]
@@ -190,12 +190,6 @@ def _call(call: ToolCall, status: str, arguments: str) -> Item:
 
 def _item_id(call: ToolCall) -> str:
     return f"fc_{call.id.rpartition('-')[2]}"
-
-
-def _arguments(choice: Choice, index: int) -> str:
-    plan = choice.plan
-    places = [place for place in range(plan.total) if plan.marks[place] == index]
-    return "".join([content(choice, place, place + 1) for place in places])
 
 
 def _usage(generation: Generation) -> Item:

@@ -2,8 +2,7 @@
 
 import json
 from array import array
-
-import msgspec
+from typing import NamedTuple
 
 from tidegate.simulator.engine import tokens
 from tidegate.simulator.generation import Choice, Generation
@@ -15,7 +14,7 @@ DONE = b"data: [DONE]\n\n"
 BLOCK_OF_TRANSFER = 16
 
 
-class Names(msgspec.Struct, frozen=True):
+class Names(NamedTuple):
     """What an answer is called. Texts are JSON already, with their quotes."""
 
     id: str
@@ -36,12 +35,16 @@ def piece(choice: Choice, place: int) -> str:
     return content(choice, place, place + 1)
 
 
+def arguments_of(choice: Choice, index: int) -> str:
+    """Return the arguments of a call, as far as the answer goes."""
+    plan = choice.plan
+    return "".join([piece(choice, at) for at in range(plan.total) if plan.marks[at] == index])
+
+
 def ids(choice: Choice, start: int, stop: int) -> "array[int]":
     """Return some tokens of a choice."""
-    found = array("I")
     assert choice.sequence is not None, "read before it was submitted"
-    found.frombytes(choice.sequence.outputs.ids(start, stop))
-    return found
+    return array("I", choice.sequence.outputs.ids(start, stop))
 
 
 def content_json(choice: Choice, start: int, stop: int) -> str:

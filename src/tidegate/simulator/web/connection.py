@@ -23,6 +23,13 @@ LINGER_BYTES_MAX = 1 << 20
 LINGER_SECONDS = 1.0
 
 _MALFORMED = Refused("Invalid HTTP request received.", kind="Bad Request")
+_LARGE_HEAD = by_status(
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    f"The head of the request has more than {HEAD_BYTES_MAX} bytes.",
+)
+_LARGE_BODY = by_status(
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body has more than {BODY_BYTES_MAX} bytes."
+)
 _NEVER = math.inf
 _LENGTH_DIGITS = len(str(BODY_BYTES_MAX))
 
@@ -38,15 +45,12 @@ class Hall(Protocol):
 
     def entered(self, connection: "Connection") -> bool:
         """Count a connection in; False if there is no room for it."""
-        ...
 
     def left(self, connection: "Connection") -> None:
         """Count a connection out."""
-        ...
 
     def handle(self, call: Call) -> None:
         """Answer a call, now or later."""
-        ...
 
 
 class Connection(asyncio.Protocol):
@@ -135,7 +139,7 @@ class Connection(asyncio.Protocol):
             self._refuse(self._refusal or _MALFORMED)
             return
         if self._is_reading and not self._headers_done and self._head_bytes > HEAD_BYTES_MAX:
-            self._refuse(_too_large_head())
+            self._refuse(_LARGE_HEAD)
             return
         if self._call is None:
             self._begin_next()
@@ -190,10 +194,10 @@ class Connection(asyncio.Protocol):
         self._headers_done = True
         # Only where so much was read at all: most heads come in one small read.
         if self._head_bytes > HEAD_BYTES_MAX and self._head_size() > HEAD_BYTES_MAX:
-            self._fail(_too_large_head())
+            self._fail(_LARGE_HEAD)
         length = self._headers.get(b"content-length")
         if length is not None and (len(length) > _LENGTH_DIGITS or int(length) > BODY_BYTES_MAX):
-            self._fail(_too_large_body())
+            self._fail(_LARGE_BODY)
         if self._headers.get(b"expect", b"").lower() == b"100-continue" and self._call is None:
             self.send(replies.CONTINUE)
 
@@ -204,7 +208,7 @@ class Connection(asyncio.Protocol):
         """Take a piece of the body."""
         self._body_bytes += len(body)
         if self._body_bytes > BODY_BYTES_MAX:
-            self._fail(_too_large_body())
+            self._fail(_LARGE_BODY)
         self._body.append(body)
         if self._call is None:
             self.deadline = self._clock() + self._hall.body_seconds
@@ -299,16 +303,3 @@ def _path_of(url: bytes) -> str:
         _, _, rest = url.partition(b"://")
         url = b"/" + rest.partition(b"/")[2] if rest else url
     return url.partition(b"?")[0].decode("latin-1")
-
-
-def _too_large_head() -> Refused:
-    return by_status(
-        HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-        f"The head of the request has more than {HEAD_BYTES_MAX} bytes.",
-    )
-
-
-def _too_large_body() -> Refused:
-    return by_status(
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body has more than {BODY_BYTES_MAX} bytes."
-    )

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
 from tidegate.simulator.web.call import Call
@@ -45,7 +45,7 @@ class Server:
         listener: socket.socket,
         handle: Callable[[Call], None],
         *,
-        work: Callable[[], Awaitable[None]],
+        work: Callable[[], Coroutine[None, None, None]],
         end_work: Callable[[], None],
         patience: Patience | None = None,
         connections_max: int = CONNECTIONS_MAX,
@@ -79,7 +79,7 @@ class Server:
         server = await loop.create_server(lambda: Connection(self, clock), sock=self._listener)
         try:
             async with asyncio.TaskGroup() as group:
-                work = group.create_task(self._run_work(), name="engine")
+                work = group.create_task(self._work(), name="engine")
                 sweeper = group.create_task(self._sweep(), name="connection sweeper")
                 self.listening.set()
                 await self._wait_until(lambda: self.is_stopping)
@@ -92,9 +92,6 @@ class Server:
             server.close()
             for connection in tuple(self._connections):
                 connection.abort()
-
-    async def _run_work(self) -> None:
-        await self._work()
 
     async def wait_until_listening(self) -> None:
         """Return once connections are accepted."""
