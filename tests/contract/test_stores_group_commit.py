@@ -193,7 +193,7 @@ async def test_what_a_failing_call_wrote_is_undone_and_its_group_is_not(
 
     executor.gate.clear()
     answers = asyncio.gather(
-        begin(store, 1), store._write(write_and_fail), begin(store, 2), return_exceptions=True
+        begin(store, 1), store.write(write_and_fail), begin(store, 2), return_exceptions=True
     )
     await asyncio.sleep(0)
     executor.gate.set()
@@ -216,7 +216,7 @@ async def test_a_transaction_that_sqlite_gave_up_fails_for_all_of_it(
     executor.gate.clear()
     answers = asyncio.gather(
         store.create_batch(a_batch()),
-        store._write(give_up),
+        store.write(give_up),
         begin(store, 2),
         return_exceptions=True,
     )
@@ -276,9 +276,9 @@ async def test_a_failed_read_is_named_and_concerns_no_other(store: SqliteStore, 
         connection.execute("SELECT * FROM batch").fetchall()
 
     calls = asyncio.gather(
-        store._read(lambda _: gate.wait(30)),
+        store.read(lambda _: gate.wait(30)),
         store.get_batch(TENANT, "batch_1"),
-        store._read(fail),
+        store.read(fail),
         store.get_batch(TENANT, "batch_1"),
         return_exceptions=True,
     )
@@ -296,7 +296,7 @@ async def test_a_failed_read_is_named_and_concerns_no_other(store: SqliteStore, 
     "statement", ["SELECT * FROM nothing", "INSERT INTO pulse (id, at) VALUES (2, 0)"]
 )
 async def test_every_error_of_sqlite_has_a_name_of_ours(store: SqliteStore, statement: str) -> None:
-    for call in (store._read, store._write):
+    for call in (store.read, store.write):
         with pytest.raises(StoreUnavailable, match=r"no answer|can.t be used") as caught:
             await call(lambda db: db.execute(statement).fetchall())
         assert isinstance(caught.value.__cause__, apsw.Error)

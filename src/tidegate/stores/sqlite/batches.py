@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import apsw
 import msgspec
 
-from tidegate.domain.batch import TERMINAL, Batch, Status, ask_cancel
+from tidegate.domain.batch import Batch, Status, ask_cancel
 from tidegate.domain.claim import Kind, Unit
 from tidegate.domain.file import Part
 from tidegate.domain.ledger import batches as batch_rules, files as file_rules
@@ -14,7 +14,9 @@ from tidegate.domain.ledger.values import Page, States
 from tidegate.stores import sql
 from tidegate.stores.sqlite import files, units
 from tidegate.stores.sqlite.rows import (
+    TERMINAL_JSON,
     BatchRow,
+    Moment,
     Value,
     batch_values,
     progress_values,
@@ -24,7 +26,6 @@ from tidegate.stores.sqlite.rows import (
 )
 
 SQL = sql.load("tidegate.stores.sqlite", "batches.sql")
-_TERMINAL = msgspec.json.encode(sorted(TERMINAL)).decode()
 
 
 class _StateRow(msgspec.Struct, frozen=True, array_like=True):
@@ -32,8 +33,9 @@ class _StateRow(msgspec.Struct, frozen=True, array_like=True):
     status: str
 
 
-def create_batch(connection: apsw.Connection, batch: Batch, now: float) -> Batch:
-    """Record a new batch, or return the one that answers it; see `Store.create_batch`."""
+def create_batch(moment: Moment, batch: Batch) -> Batch:
+    """Record a new batch, or return the one that answers it."""
+    connection, now = moment
     batch_rules.check_new(batch)
     known = _by_key(connection, batch) or get_row(connection, batch.id)
     if known is not None:
@@ -67,7 +69,7 @@ def get_batch(
 def list_batches(
     connection: apsw.Connection, tenant: str, *, after: str | None, limit: int
 ) -> Page[Batch]:
-    """Return a page of batches; see `Store.list_batches`."""
+    """Return a page of batches."""
     assert limit > 0, limit
     values: dict[str, Value] = {
         "tenant": tenant,
@@ -82,8 +84,8 @@ def list_batches(
     return Page(items=tuple(row.batch() for row in rows[:limit]), has_more=len(rows) > limit)
 
 
-def cancel_batch(connection: apsw.Connection, tenant: str, batch_id: str, at: float) -> Batch:
-    """Ask for the end of a batch; see `Store.cancel_batch`."""
+def cancel_batch(connection: apsw.Connection, tenant: str, batch_id: str, *, at: float) -> Batch:
+    """Ask for the end of a batch."""
     before = get_batch(connection, tenant, batch_id)
     batch = ask_cancel(before, at)
     if batch is not before:
@@ -91,23 +93,23 @@ def cancel_batch(connection: apsw.Connection, tenant: str, batch_id: str, at: fl
     return batch
 
 
-def get_states(connection: apsw.Connection, batch_ids: Sequence[str], *, now: float) -> States:
+def get_states(moment: Moment, batch_ids: Sequence[str]) -> States:
     """Return the status of each of these batches that exists, in the order asked for."""
     values = {"ids": msgspec.json.encode(list(batch_ids)).decode()}
-    rows = select(connection, SQL["get_states"], values, _StateRow)
+    rows = select(moment.connection, SQL["get_states"], values, _StateRow)
     found = {row.id: Status(row.status) for row in rows}
     by_id = {key: found[key] for key in batch_ids if key in found}
-    return States(now=now, by_id=by_id)
+    return States(now=moment.now, by_id=by_id)
 
 
 def note_waiting(connection: apsw.Connection, batch_id: str, reason: str | None) -> None:
     """Record why a live batch makes no progress."""
-    values = {"id": batch_id, "reason": reason, "terminal": _TERMINAL}
+    values = {"id": batch_id, "reason": reason, "terminal": TERMINAL_JSON}
     write(connection, SQL["note_waiting"], values)
 
 
 def get_input(connection: apsw.Connection, batch_id: str) -> tuple[Part, ...] | None:
-    """Return the parts of the input that the batch holds; see `Store.get_input`."""
+    """Return the parts of the input that the batch holds."""
     row = get_row(connection, batch_id)
     if row is None or not row.holds_input:
         return None

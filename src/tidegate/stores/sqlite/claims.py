@@ -1,6 +1,6 @@
 """Polls, offers and claims in the SQLite ledger. Each function runs inside one transaction."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import merge
 from itertools import groupby, islice
@@ -16,7 +16,7 @@ from tidegate.domain.shard import Shard
 from tidegate.domain.share import Offer, in_order
 from tidegate.stores import sql
 from tidegate.stores.sqlite import batches, members, units
-from tidegate.stores.sqlite.rows import ShardRow, Value, select, select_one
+from tidegate.stores.sqlite.rows import Moment, ShardRow, Value, select, select_one
 
 SQL = sql.load("tidegate.stores.sqlite", "claims.sql")
 PAGE_BATCHES = 32
@@ -38,16 +38,22 @@ def get_shard(connection: apsw.Connection, batch_id: str, number: int) -> Shard 
     return None if row is None else row.shard()
 
 
-def claim_oldest(
-    connection: apsw.Connection,
-    kind: Kind,
-    owner: str,
-    *,
-    now: float,
-    lease_seconds: float,
-    ending_only: bool,
+def claim_planning(
+    moment: Moment, owner: str, *, lease_seconds: float, ending_only: bool = False
 ) -> ClaimedBatch | None:
-    """Claim the oldest claimable planning or finalizing."""
+    """Claim the oldest claimable planning."""
+    return _claim_oldest(moment, Kind.PLANNING, owner, lease_seconds, ending_only=ending_only)
+
+
+def claim_finalizing(moment: Moment, owner: str, *, lease_seconds: float) -> ClaimedBatch | None:
+    """Claim the oldest claimable finalizing."""
+    return _claim_oldest(moment, Kind.FINALIZING, owner, lease_seconds, ending_only=False)
+
+
+def _claim_oldest(
+    moment: Moment, kind: Kind, owner: str, lease_seconds: float, *, ending_only: bool
+) -> ClaimedBatch | None:
+    connection, now = moment
     values: dict[str, Value] = {"now": now, "ending_only": ending_only}
     oldest = select_one(connection, _OLDEST[kind], values, _OldestRow)
     if oldest is None:
@@ -61,21 +67,17 @@ def claim_oldest(
     return ClaimedBatch(claim=claim, batch=row.batch(), crashes=hold.crashes)
 
 
-def is_due(connection: apsw.Connection, kind: Kind, *, now: float, ending_only: bool) -> bool:
+def is_due(moment: Moment, kind: Kind, *, ending_only: bool) -> bool:
     """Return whether a planning or finalizing could be claimed."""
-    values: dict[str, Value] = {"now": now, "ending_only": ending_only}
-    return select_one(connection, _OLDEST[kind], values, _OldestRow) is not None
+    values: dict[str, Value] = {"now": moment.now, "ending_only": ending_only}
+    return select_one(moment.connection, _OLDEST[kind], values, _OldestRow) is not None
 
 
 def claim_shards(
-    connection: apsw.Connection,
-    owner: str,
-    wants: Sequence[Want],
-    *,
-    now: float,
-    lease_seconds: float,
+    moment: Moment, owner: str, wants: Sequence[Want], *, lease_seconds: float
 ) -> list[ClaimedShards]:
-    """Claim what is still claimable of each want; see `Store.claim_shards`."""
+    """Claim what is still claimable of each want."""
+    connection, now = moment
     found: dict[str, Batch] = {}
     claimed: dict[str, list[ClaimedShard]] = {}
     for want in wants:
@@ -103,8 +105,8 @@ def claim_shards(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """Which offers a processor asks for; see `Store.poll`."""
+class _Wanted:
+    """Which offers a processor asks for."""
 
     limit: int
     skip_models: frozenset[str]
@@ -142,23 +144,25 @@ class _ModelRow(msgspec.Struct, frozen=True, array_like=True):
 
 
 def poll(
-    connection: apsw.Connection,
+    moment: Moment,
     owner: str,
-    batch_ids: Sequence[str],
-    wanted: Wanted,
     *,
-    now: float,
+    offers_max: int,
+    batch_ids: Sequence[str] = (),
+    skip_models: Collection[str] = (),
+    ending_only: bool = False,
 ) -> Poll:
-    """Answer a poll; see `Store.poll`."""
-    alive = members.list_members(connection, now)
+    """Answer a poll."""
+    alive = members.list_members(moment)
+    wanted = _Wanted(limit=offers_max, skip_models=frozenset(skip_models), ending_only=ending_only)
     return Poll(
-        now=now,
+        now=moment.now,
         members=len(alive),
         rank=alive.index(owner) if owner in alive else None,
-        statuses=batches.get_states(connection, batch_ids, now=now).by_id,
-        offers=tuple(_OfferSearch(connection, wanted, now).offers()),
-        planning_due=is_due(connection, Kind.PLANNING, now=now, ending_only=wanted.ending_only),
-        finalizing_due=is_due(connection, Kind.FINALIZING, now=now, ending_only=wanted.ending_only),
+        statuses=batches.get_states(moment, batch_ids).by_id,
+        offers=tuple(_OfferSearch(moment, wanted).offers()),
+        planning_due=is_due(moment, Kind.PLANNING, ending_only=ending_only),
+        finalizing_due=is_due(moment, Kind.FINALIZING, ending_only=ending_only),
     )
 
 
@@ -169,7 +173,8 @@ class _OfferSearch:
     index by age, those without a line at work first.
     """
 
-    def __init__(self, connection: apsw.Connection, wanted: Wanted, now: float) -> None:
+    def __init__(self, moment: Moment, wanted: _Wanted) -> None:
+        connection, now = moment
         self._connection = connection
         self._wanted = wanted
         self._now = now

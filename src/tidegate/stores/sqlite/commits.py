@@ -30,8 +30,8 @@ class WriterRow(msgspec.Struct, frozen=True, array_like=True):
     fenced: int
 
 
-def plan_batch(connection: apsw.Connection, claim: Claim, plan: Plan, at: float) -> Batch:
-    """Record a plan; see `Store.plan_batch`."""
+def plan_batch(connection: apsw.Connection, claim: Claim, plan: Plan, *, at: float) -> Batch:
+    """Record a plan."""
     before = _held(connection, claim, Kind.PLANNING)
     hold = units.get_hold(connection, claim.unit)
     assert hold is not None, claim.unit
@@ -47,9 +47,9 @@ def plan_batch(connection: apsw.Connection, claim: Claim, plan: Plan, at: float)
 
 
 def end_unplanned(
-    connection: apsw.Connection, claim: Claim, problems: Sequence[Problem], at: float
+    connection: apsw.Connection, claim: Claim, *, problems: Sequence[Problem], at: float
 ) -> Batch:
-    """End a batch without a plan; see `Store.end_unplanned`."""
+    """End a batch without a plan."""
     before = _held(connection, claim, Kind.PLANNING)
     hold = units.get_hold(connection, claim.unit)
     assert hold is not None, claim.unit
@@ -61,26 +61,26 @@ def end_unplanned(
     return batch
 
 
-def commit(connection: apsw.Connection, request: Commit) -> list[Verdict]:
-    """Record results; see `Store.commit`."""
-    row = batches.get_row(connection, request.batch_id)
+def commit(connection: apsw.Connection, commit: Commit) -> list[Verdict]:
+    """Record results."""
+    row = batches.get_row(connection, commit.batch_id)
     if row is None:
-        return [Verdict.STALE] * len(request.shards)
+        return [Verdict.STALE] * len(commit.shards)
     shards = {
         part.number: shard
-        for part in request.shards
+        for part in commit.shards
         if (shard := claims.get_shard(connection, row.id, part.number)) is not None
     }
     outcome = commit_rules.evaluate_commit(
-        request, shards, may_write=may_write(connection, request.writer, row.id)
+        commit, shards, may_write=may_write(connection, commit.writer, row.id)
     )
     if outcome.shards:
-        _record(connection, row, outcome, request.at)
+        _record(connection, row, outcome, commit.at)
     return list(outcome.verdicts)
 
 
-def finish_batch(connection: apsw.Connection, claim: Claim, at: float) -> Batch:
-    """Make a batch terminal; see `Store.finish_batch`."""
+def finish_batch(connection: apsw.Connection, claim: Claim, *, at: float) -> Batch:
+    """Make a batch terminal."""
     before = _held(connection, claim, Kind.FINALIZING)
     batch = batch_rules.finished_batch(before, units.get_hold(connection, claim.unit), claim, at)
     if batch is not before:

@@ -2,18 +2,19 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import apsw
 import msgspec
 
-from tidegate.domain.batch import TERMINAL
 from tidegate.domain.file import File, Part, Purpose, merged
 from tidegate.domain.ledger import files as file_rules
 from tidegate.domain.ledger.values import Fragmented, Page
 from tidegate.stores import sql
 from tidegate.stores.sqlite.rows import (
+    TERMINAL_JSON,
     FileRow,
+    FlagRow,
+    Moment,
     PartRow,
     Value,
     file_values,
@@ -23,17 +24,6 @@ from tidegate.stores.sqlite.rows import (
 )
 
 SQL = sql.load("tidegate.stores.sqlite", "files.sql")
-_TERMINAL = msgspec.json.encode(sorted(TERMINAL)).decode()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listing:
-    """Which files to list, in which order: the arguments of `Store.list_files`."""
-
-    after: str | None
-    limit: int
-    ascending: bool
-    purpose: Purpose | None
 
 
 class UploadRow(msgspec.Struct, frozen=True, array_like=True):
@@ -56,7 +46,7 @@ def begin_upload(
 def finish_upload(
     connection: apsw.Connection, upload_id: str, file: File, parts: Sequence[Part]
 ) -> File:
-    """Turn a pending upload into a file; see `Store.finish_upload`."""
+    """Turn a pending upload into a file."""
     upload = get_upload(connection, upload_id)
     if upload is None or upload.state == "abandoned":
         raise file_rules.upload_lost(upload_id)
@@ -78,7 +68,7 @@ def mark_finished(connection: apsw.Connection, upload_id: str, file_id: str) -> 
 
 
 def abandon_upload(connection: apsw.Connection, upload_id: str) -> bool:
-    """Fence an upload; see `Store.abandon_upload`."""
+    """Fence an upload."""
     write(connection, SQL["abandon_upload"], {"id": upload_id})
     upload = get_upload(connection, upload_id)
     return upload is None or upload.state == "abandoned"
@@ -89,8 +79,9 @@ def get_row(connection: apsw.Connection, file_id: str | None) -> FileRow | None:
     return select_one(connection, SQL["get_file"], {"id": file_id}, FileRow)
 
 
-def get_visible(connection: apsw.Connection, tenant: str, file_id: str, now: float) -> File:
+def get_file(moment: Moment, tenant: str, file_id: str) -> File:
     """Return a file that the tenant can see, or raise `NotFound`."""
+    connection, now = moment
     row = get_row(connection, file_id)
     if (
         row is None
@@ -101,34 +92,46 @@ def get_visible(connection: apsw.Connection, tenant: str, file_id: str, now: flo
     return row.file()
 
 
+def get_visible_parts(moment: Moment, tenant: str, file_id: str) -> tuple[File, tuple[Part, ...]]:
+    """Return a file that the tenant can see with its parts, or raise `NotFound`."""
+    return get_file(moment, tenant, file_id), get_parts(moment.connection, file_id)
+
+
 def list_files(
-    connection: apsw.Connection, tenant: str, listing: Listing, now: float
+    moment: Moment,
+    tenant: str,
+    *,
+    after: str | None,
+    limit: int,
+    ascending: bool,
+    purpose: Purpose | None,
 ) -> Page[File]:
-    """Return a page of visible files; see `Store.list_files`."""
-    assert listing.limit > 0, listing
+    """Return a page of visible files."""
+    connection, now = moment
+    assert limit > 0, limit
     values: dict[str, Value] = {
         "tenant": tenant,
-        "created_at": -math.inf if listing.ascending else math.inf,
+        "created_at": -math.inf if ascending else math.inf,
         "id": "",
         "now": now,
-        "purpose": listing.purpose,
-        "limit": listing.limit + 1,  # One more shows whether anything follows.
+        "purpose": purpose,
+        "limit": limit + 1,  # One more shows whether anything follows.
     }
-    if listing.after is not None:
-        mark = get_row(connection, listing.after)
+    if after is not None:
+        mark = get_row(connection, after)
         if mark is None or mark.tenant != tenant:
-            raise file_rules.no_file(listing.after, param="after")
+            raise file_rules.no_file(after, param="after")
         values |= {"created_at": mark.created_at, "id": mark.id}
-    statement = SQL["list_files_up"] if listing.ascending else SQL["list_files_down"]
+    statement = SQL["list_files_up"] if ascending else SQL["list_files_down"]
     rows = select(connection, statement, values, FileRow)
-    items = tuple(row.file() for row in rows[: listing.limit])
-    return Page(items=items, has_more=len(rows) > listing.limit)
+    items = tuple(row.file() for row in rows[:limit])
+    return Page(items=items, has_more=len(rows) > limit)
 
 
-def delete_file(connection: apsw.Connection, tenant: str, file_id: str, now: float) -> None:
-    """Hide a file; see `Store.delete_file`."""
-    file_rules.check_deletable(get_visible(connection, tenant, file_id, now))
-    write(connection, SQL["delete_file"], {"id": file_id})
+def delete_file(moment: Moment, tenant: str, file_id: str) -> None:
+    """Hide a file."""
+    file_rules.check_deletable(get_file(moment, tenant, file_id))
+    write(moment.connection, SQL["delete_file"], {"id": file_id})
 
 
 def put_file(connection: apsw.Connection, file: File) -> None:
@@ -176,17 +179,6 @@ def get_upload(connection: apsw.Connection, upload_id: str) -> UploadRow | None:
     return select_one(connection, SQL["get_upload"], {"id": upload_id}, UploadRow)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Swap:
-    """The arguments of `Store.swap_parts`."""
-
-    upload_id: str
-    file_id: str
-    old: Sequence[Part]
-    new: Sequence[Part]
-    keep_seconds: float
-
-
 class _FragmentedRow(msgspec.Struct, frozen=True, array_like=True):
     id: str
     tenant: str
@@ -194,14 +186,9 @@ class _FragmentedRow(msgspec.Struct, frozen=True, array_like=True):
     parts: int
 
 
-class _FlagRow(msgspec.Struct, frozen=True, array_like=True):
-    flag: int
-
-
-def list_fragmented(
-    connection: apsw.Connection, *, parts_min: int, limit: int, now: float
-) -> list[Fragmented]:
-    """Return visible files of many parts; see `Store.list_fragmented`."""
+def list_fragmented(moment: Moment, *, parts_min: int, limit: int) -> list[Fragmented]:
+    """Return visible files of many parts."""
+    connection, now = moment
     assert parts_min > 0, parts_min
     assert limit > 0, limit
     values: dict[str, Value] = {"parts_min": parts_min, "limit": limit, "now": now}
@@ -212,32 +199,41 @@ def list_fragmented(
     ]
 
 
-def swap_parts(connection: apsw.Connection, swap: Swap, now: float) -> bool:
-    """Replace the first parts of a file by others of the same bytes; see `Store.swap_parts`."""
-    upload = get_upload(connection, swap.upload_id)
+def swap_parts(
+    moment: Moment,
+    upload_id: str,
+    file_id: str,
+    *,
+    old: Sequence[Part],
+    new: Sequence[Part],
+    keep_seconds: float,
+) -> bool:
+    """Replace the first parts of a file by others of the same bytes."""
+    connection, now = moment
+    upload = get_upload(connection, upload_id)
     if upload is not None and upload.file_id is not None:
-        return upload.file_id == swap.file_id
-    row = get_row(connection, swap.file_id)
+        return upload.file_id == file_id
+    row = get_row(connection, file_id)
     if upload is None or upload.state == "abandoned" or row is None:
         return False
-    file_rules.check_swap(swap.old, swap.new, upload.blob)
+    file_rules.check_swap(old, new, upload.blob)
     if not file_rules.is_visible(row.file(), now, deleted=bool(row.deleted)):
         return False
-    parts = get_parts(connection, swap.file_id)
-    count = len(swap.old)
-    if parts[:count] != tuple(swap.old):
+    parts = get_parts(connection, file_id)
+    count = len(old)
+    if parts[:count] != tuple(old):
         return False
     assert upload.tenant == row.tenant, "the upload of another tenant"
-    set_parts(connection, row.file(), merged([*swap.new, *parts[count:]]))
-    mark_finished(connection, swap.upload_id, swap.file_id)
-    for blob in sorted({part.blob for part in swap.old}):
-        _retain_unneeded(connection, blob, row.tenant, now + swap.keep_seconds)
+    set_parts(connection, row.file(), merged([*new, *parts[count:]]))
+    mark_finished(connection, upload_id, file_id)
+    for blob in sorted({part.blob for part in old}):
+        _retain_unneeded(connection, blob, row.tenant, now + keep_seconds)
     return True
 
 
 def _retain_unneeded(connection: apsw.Connection, blob: str, tenant: str, until: float) -> None:
     needed = select_one(
-        connection, SQL["is_needed"], {"blob": blob, "terminal": _TERMINAL}, _FlagRow
+        connection, SQL["is_needed"], {"blob": blob, "terminal": TERMINAL_JSON}, FlagRow
     )
     if needed is not None and not needed.flag:
         values: dict[str, Value] = {"blob": blob, "tenant": tenant, "until": until}

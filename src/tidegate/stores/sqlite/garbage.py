@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import apsw
 import msgspec
 
-from tidegate.domain.batch import TERMINAL
 from tidegate.domain.blob_names import PlanBlob, ResultBlob, UploadBlob, parse
 from tidegate.domain.claim import Kind, Unit
 from tidegate.domain.ledger import claims as claim_rules, garbage as garbage_rules
@@ -18,7 +17,12 @@ from tidegate.domain.ledger.garbage import Fate
 from tidegate.stores import sql
 from tidegate.stores.sqlite import batches, commits, units
 from tidegate.stores.sqlite.rows import (
+    TERMINAL_JSON,
     BatchRow,
+    CountRow,
+    HoldRow,
+    Moment,
+    NameRow,
     Value,
     select,
     select_one,
@@ -27,50 +31,35 @@ from tidegate.stores.sqlite.rows import (
 )
 
 SQL = sql.load("tidegate.stores.sqlite", "garbage.sql")
-_TERMINAL = msgspec.json.encode(sorted(TERMINAL)).decode()
 
 
-class _NameRow(msgspec.Struct, frozen=True, array_like=True):
-    name: str
-
-
-class _CountRow(msgspec.Struct, frozen=True, array_like=True):
-    count: int
-
-
-class _ClaimRow(msgspec.Struct, frozen=True, array_like=True):
+class _ClaimRow(HoldRow, frozen=True, array_like=True):
     kind: str
     number: int
-    owner: str | None
-    epoch: int
-    expires_at: float
-    not_before: float | None
-    ended: int
-    crashes: int
 
 
-def list_unreferenced(connection: apsw.Connection, names: Sequence[str], now: float) -> list[str]:
-    """Return those blobs that no row needs; see `Store.list_unreferenced`."""
+def list_unreferenced(moment: Moment, names: Sequence[str]) -> list[str]:
+    """Return those blobs that no row needs."""
+    connection, now = moment
     values: dict[str, Value] = {
         "names": msgspec.json.encode(list(dict.fromkeys(names))).decode(),
-        "terminal": _TERMINAL,
+        "terminal": TERMINAL_JSON,
         "now": now,
     }
-    return [row.name for row in select(connection, SQL["list_unreferenced"], values, _NameRow)]
+    return [row.name for row in select(connection, SQL["list_unreferenced"], values, NameRow)]
 
 
 def fence_and_list_deletable(
-    connection: apsw.Connection, names: Sequence[str], *, now: float, idle_seconds: float
+    moment: Moment, names: Sequence[str], *, idle_seconds: float
 ) -> list[str]:
-    """Fence the writers of unreferenced blobs; see `Store.fence_and_list_deletable`."""
+    """Fence the writers of unreferenced blobs."""
     return [
-        name
-        for name in list_unreferenced(connection, names, now)
-        if _may_go(connection, name, now=now, idle_seconds=idle_seconds)
+        name for name in list_unreferenced(moment, names) if _may_go(moment, name, idle_seconds)
     ]
 
 
-def _may_go(connection: apsw.Connection, name: str, *, now: float, idle_seconds: float) -> bool:
+def _may_go(moment: Moment, name: str, idle_seconds: float) -> bool:
+    connection, now = moment
     match parse(name):
         case None:
             return False
@@ -91,7 +80,7 @@ def _may_go(connection: apsw.Connection, name: str, *, now: float, idle_seconds:
 def _upload_goes(connection: apsw.Connection, values: dict[str, Value]) -> bool:
     # An upload that was never begun must not begin now, because its bytes will be deleted.
     write(connection, SQL["bar_upload"], values)
-    busy = select_one(connection, SQL["count_busy_uploads"], values, _CountRow)
+    busy = select_one(connection, SQL["count_busy_uploads"], values, CountRow)
     if busy is None or busy.count:
         return False
     write(connection, SQL["abandon_uploads"], values)
@@ -150,13 +139,5 @@ def _open_claims(connection: apsw.Connection, batch_id: str, owner: str) -> dict
     values: dict[str, Value] = {"batch_id": batch_id, "owner": owner}
     rows = select(connection, SQL["list_open_claims"], values, _ClaimRow)
     return {
-        Unit(batch_id=batch_id, kind=Kind(row.kind), number=row.number): Hold(
-            owner=row.owner,
-            epoch=row.epoch,
-            expires_at=row.expires_at,
-            not_before=row.not_before,
-            ended=bool(row.ended),
-            crashes=row.crashes,
-        )
-        for row in rows
+        Unit(batch_id=batch_id, kind=Kind(row.kind), number=row.number): row.hold() for row in rows
     }

@@ -24,7 +24,7 @@ WHERE (blob = :blob OR id = :id) AND state = 'pending' AND created_at > :idle_si
 UPDATE upload SET state = 'abandoned' WHERE (blob = :blob OR id = :id) AND state = 'pending';
 
 -- list_open_claims --
-SELECT kind, number, owner, epoch, expires_at, not_before, ended, crashes FROM unit
+SELECT owner, epoch, expires_at, not_before, ended, crashes, kind, number FROM unit
 WHERE batch_id = :batch_id AND owner = :owner AND ended = 0
 ORDER BY kind, number;
 

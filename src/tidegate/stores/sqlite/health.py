@@ -10,7 +10,7 @@ import msgspec
 from tidegate.stores import sql
 from tidegate.stores.health import OldestBatch, Remark, StoreHealth
 from tidegate.stores.sqlite.connection import MIGRATIONS, translated
-from tidegate.stores.sqlite.rows import select
+from tidegate.stores.sqlite.rows import CountRow, select
 
 SQL = sql.load("tidegate.stores.sqlite", "health.sql")
 BUSY_MS = 2_000
@@ -21,10 +21,6 @@ _ROLLBACK = Remark(
     message="Its journal is 'rollback', not 'wal'.",
     advice="Start `tidegate serve` once, which sets it; use no other program on this file.",
 )
-
-
-class _CountRow(msgspec.Struct, frozen=True, array_like=True):
-    count: int
 
 
 class _StatusRow(msgspec.Struct, frozen=True, array_like=True):
@@ -41,7 +37,7 @@ class _OldestRow(msgspec.Struct, frozen=True, array_like=True):
 
 
 def look(path: Path, *, now: float) -> StoreHealth:
-    """Return the state of the ledger at `path` at Unix time `now`; see `Store.health`.
+    """Return the state of the ledger at `path` at Unix time `now`.
 
     Not a byte of the ledger or its journal changes; SQLite may only make or refresh the index of
     its journal (`-shm`) if processes died without closing it.
@@ -89,7 +85,7 @@ def _journal(path: Path) -> str:
 
 
 def _read(connection: apsw.Connection, journal: str, now: float, engine: str) -> StoreHealth:
-    schema = select(connection, SQL["read_version"], {}, _CountRow)[0].count
+    schema = select(connection, SQL["read_version"], {}, CountRow)[0].count
     known = len(MIGRATIONS)
     remarks = () if journal == "wal" else (_ROLLBACK,)
     if not 1 <= schema <= known:
@@ -99,9 +95,7 @@ def _read(connection: apsw.Connection, journal: str, now: float, engine: str) ->
     statuses = select(connection, SQL["count_batches"], {}, _StatusRow)
     oldest = select(connection, SQL["find_oldest"], {}, _OldestRow)
     # The table of members came with the second schema.
-    members = (
-        select(connection, SQL["count_members"], {"now": now}, _CountRow) if schema > 1 else []
-    )
+    members = select(connection, SQL["count_members"], {"now": now}, CountRow) if schema > 1 else []
     return StoreHealth(
         engine=engine,
         durable=True,
@@ -110,6 +104,6 @@ def _read(connection: apsw.Connection, journal: str, now: float, engine: str) ->
         members=members[0].count if members else 0,
         batches={row.status: row.count for row in statuses},
         oldest=OldestBatch(**msgspec.structs.asdict(oldest[0])) if oldest else None,
-        overdue=select(connection, SQL["count_overdue"], {"now": now}, _CountRow)[0].count,
+        overdue=select(connection, SQL["count_overdue"], {"now": now}, CountRow)[0].count,
         remarks=remarks,
     )

@@ -4,7 +4,7 @@ import apsw
 import msgspec
 
 from tidegate.stores import sql
-from tidegate.stores.sqlite.rows import select, write
+from tidegate.stores.sqlite.rows import Moment, select, write
 
 SQL = sql.load("tidegate.stores.sqlite", "members.sql")
 
@@ -13,10 +13,9 @@ class _OwnerRow(msgspec.Struct, frozen=True, array_like=True):
     owner: str
 
 
-def renew_membership(
-    connection: apsw.Connection, owner: str, *, now: float, lease_seconds: float
-) -> None:
+def renew_membership(moment: Moment, owner: str, *, lease_seconds: float) -> None:
     """Make a processor a member; remove members whose lease is over."""
+    connection, now = moment
     write(connection, SQL["forget_dead"], {"now": now})
     write(connection, SQL["renew_membership"], {"owner": owner, "expires_at": now + lease_seconds})
 
@@ -26,7 +25,7 @@ def leave(connection: apsw.Connection, owner: str) -> None:
     write(connection, SQL["leave"], {"owner": owner})
 
 
-def list_members(connection: apsw.Connection, now: float) -> tuple[str, ...]:
+def list_members(moment: Moment) -> tuple[str, ...]:
     """Return the members, sorted."""
-    rows = select(connection, SQL["list_members"], {"now": now}, _OwnerRow)
+    rows = select(moment.connection, SQL["list_members"], {"now": moment.now}, _OwnerRow)
     return tuple(row.owner for row in rows)

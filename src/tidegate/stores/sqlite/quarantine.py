@@ -16,13 +16,13 @@ SQL = sql.load("tidegate.stores.sqlite", "quarantine.sql")
 
 
 def record_suspect(connection: apsw.Connection, claim: Claim, index: int) -> None:
-    """Record the line that is about to run alone; see `Store.record_suspect`."""
+    """Record the line that is about to run alone."""
     shard = _working(connection, claim, index)
     _save(connection, replace(shard, suspect=index))
 
 
 def record_sandbox_death(connection: apsw.Connection, claim: Claim, index: int) -> int:
-    """Record a sandbox death; see `Store.record_sandbox_death`."""
+    """Record a sandbox death."""
     before = _working(connection, claim, index)
     shard = quarantine_rules.with_recorded_death(before, index)
     if shard is not before:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import apsw
 import msgspec
 
-from tidegate.domain.batch import TERMINAL, Batch
+from tidegate.domain.batch import Batch
 from tidegate.domain.claim import Kind, Unit
 from tidegate.domain.file import Part
 from tidegate.domain.ledger import repair as repair_rules
@@ -13,10 +13,17 @@ from tidegate.domain.ledger.values import Reference, Repair, ShardRepair
 from tidegate.domain.shard import Shard, count_done
 from tidegate.stores import sql
 from tidegate.stores.sqlite import batches, claims, commits, files, units
-from tidegate.stores.sqlite.rows import BatchRow, ShardRow, Value, select, unit_values, write
+from tidegate.stores.sqlite.rows import (
+    TERMINAL_JSON,
+    BatchRow,
+    ShardRow,
+    Value,
+    select,
+    unit_values,
+    write,
+)
 
 SQL = sql.load("tidegate.stores.sqlite", "repair.sql")
-_TERMINAL = msgspec.json.encode(sorted(TERMINAL)).decode()
 
 
 class _ReferenceRow(msgspec.Struct, frozen=True, array_like=True):
@@ -25,16 +32,16 @@ class _ReferenceRow(msgspec.Struct, frozen=True, array_like=True):
 
 
 def list_references(connection: apsw.Connection, *, after: str, limit: int) -> list[Reference]:
-    """Return the blobs that rows need; see `Store.list_references`."""
+    """Return the blobs that rows need."""
     assert limit > 0, limit
-    values: dict[str, Value] = {"after": after, "limit": limit, "terminal": _TERMINAL}
+    values: dict[str, Value] = {"after": after, "limit": limit, "terminal": TERMINAL_JSON}
     rows = select(connection, SQL["list_references"], values, _ReferenceRow)
     return [Reference(blob=row.blob, bytes_needed=row.bytes_needed) for row in rows]
 
 
 def list_batches_of(connection: apsw.Connection, blob: str) -> list[Batch]:
-    """Return the batches that need a blob; see `Store.list_batches_of`."""
-    values: dict[str, Value] = {"blob": blob, "terminal": _TERMINAL}
+    """Return the batches that need a blob."""
+    values: dict[str, Value] = {"blob": blob, "terminal": TERMINAL_JSON}
     return [row.batch() for row in select(connection, SQL["list_batches_of"], values, BatchRow)]
 
 
@@ -44,24 +51,24 @@ def get_shards(connection: apsw.Connection, batch_id: str) -> list[Shard]:
     return [row.shard() for row in rows]
 
 
-def repair(connection: apsw.Connection, request: Repair) -> bool:
-    """Make lines whose results are gone run again; see `Store.repair`."""
-    row = batches.get_row(connection, request.batch_id)
+def repair(connection: apsw.Connection, repair: Repair) -> bool:
+    """Make lines whose results are gone run again."""
+    row = batches.get_row(connection, repair.batch_id)
     if row is None or not row.open_shards:
         return False
     shards = {
         one.number: shard
-        for one in request.shards
+        for one in repair.shards
         if (shard := claims.get_shard(connection, row.id, one.number)) is not None
     }
     parts: Mapping[str, Sequence[Part]] = {
-        one.file_id: files.get_parts(connection, one.file_id) for one in request.files
+        one.file_id: files.get_parts(connection, one.file_id) for one in repair.files
     }
-    if repair_rules.is_done_already(request, shards, parts):
+    if repair_rules.is_done_already(repair, shards, parts):
         return True
-    if not repair_rules.is_expected(request, shards, parts):
+    if not repair_rules.is_expected(repair, shards, parts):
         return False
-    _repair(connection, row, request, shards)
+    _repair(connection, row, repair, shards)
     return True
 
 

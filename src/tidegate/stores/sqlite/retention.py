@@ -10,10 +10,20 @@ from tidegate.domain.ledger import files as file_rules
 from tidegate.domain.ledger.values import OldBatch, Purged, UnusedFile
 from tidegate.stores import sql
 from tidegate.stores.sqlite import batches, files
-from tidegate.stores.sqlite.rows import BatchRow, FileRow, Value, select, select_one, write
+from tidegate.stores.sqlite.rows import (
+    TERMINAL_JSON,
+    BatchRow,
+    FileRow,
+    FlagRow,
+    Moment,
+    NameRow,
+    Value,
+    select,
+    select_one,
+    write,
+)
 
 SQL = sql.load("tidegate.stores.sqlite", "retention.sql")
-_TERMINAL = msgspec.json.encode(sorted(TERMINAL)).decode()
 
 
 class _UnusedRow(msgspec.Struct, frozen=True, array_like=True):
@@ -29,28 +39,20 @@ class _OldRow(msgspec.Struct, frozen=True, array_like=True):
     ended_at: float
 
 
-class _NameRow(msgspec.Struct, frozen=True, array_like=True):
-    name: str
-
-
-class _FlagRow(msgspec.Struct, frozen=True, array_like=True):
-    flag: int
-
-
-def list_unused_files(connection: apsw.Connection, *, now: float, limit: int) -> list[UnusedFile]:
-    """Return files that no user sees and no live batch holds; see `Store.list_unused_files`."""
+def list_unused_files(moment: Moment, *, limit: int) -> list[UnusedFile]:
+    """Return files that no user sees and no live batch holds."""
+    connection, now = moment
     assert limit > 0, limit
-    values: dict[str, Value] = {"now": now, "limit": limit, "terminal": _TERMINAL}
+    values: dict[str, Value] = {"now": now, "limit": limit, "terminal": TERMINAL_JSON}
     rows = select(connection, SQL["list_unused_files"], values, _UnusedRow)
     return [
         UnusedFile(file_id=row.id, tenant=row.tenant, bytes=row.bytes, why=row.why) for row in rows
     ]
 
 
-def release_files(
-    connection: apsw.Connection, file_ids: Sequence[str], *, now: float, keep_seconds: float
-) -> list[str]:
-    """Release the bytes of unused files; see `Store.release_files`."""
+def release_files(moment: Moment, file_ids: Sequence[str], *, keep_seconds: float) -> list[str]:
+    """Release the bytes of unused files."""
+    connection, now = moment
     gone: list[str] = []
     for file_id in dict.fromkeys(file_ids):
         row = files.get_row(connection, file_id)
@@ -67,17 +69,19 @@ def release_files(
     return gone
 
 
-def list_ending(connection: apsw.Connection, *, now: float, limit: int) -> list[Batch]:
-    """Return batches of which no line may run; see `Store.list_ending`."""
+def list_ending(moment: Moment, *, limit: int) -> list[Batch]:
+    """Return batches of which no line may run."""
+    connection, now = moment
     assert limit > 0, limit
-    values: dict[str, Value] = {"now": now, "limit": limit, "terminal": _TERMINAL}
+    values: dict[str, Value] = {"now": now, "limit": limit, "terminal": TERMINAL_JSON}
     return [row.batch() for row in select(connection, SQL["list_ending"], values, BatchRow)]
 
 
-def list_old_batches(connection: apsw.Connection, *, ended_by: float, limit: int) -> list[OldBatch]:
-    """Return batches that ended long ago; see `Store.list_old_batches`."""
+def list_old_batches(moment: Moment, *, ended_seconds: float, limit: int) -> list[OldBatch]:
+    """Return batches that ended long ago."""
+    connection, now = moment
     assert limit > 0, limit
-    values: dict[str, Value] = {"ended_by": ended_by, "limit": limit}
+    values: dict[str, Value] = {"ended_by": now - ended_seconds, "limit": limit}
     rows = select(connection, SQL["list_old_batches"], values, _OldRow)
     return [OldBatch(batch_id=row.id, tenant=row.tenant, ended_at=row.ended_at) for row in rows]
 
@@ -98,22 +102,24 @@ def drop_batches(connection: apsw.Connection, batch_ids: Sequence[str]) -> int:
     return dropped
 
 
-def purge(connection: apsw.Connection, *, created_by: float, limit: int) -> Purged:
-    """Remove rows that no request can reach; see `Store.purge`."""
+def purge(moment: Moment, *, age_seconds: float, limit: int) -> Purged:
+    """Remove rows that no request can reach."""
+    connection, now = moment
     assert limit > 0, limit
-    values: dict[str, Value] = {"created_by": created_by, "limit": limit}
+    values: dict[str, Value] = {"created_by": now - age_seconds, "limit": limit}
     uploads = write(connection, SQL["remove_abandoned_uploads"], values)
-    rows = select(connection, SQL["list_purgeable_files"], values, _NameRow)
+    rows = select(connection, SQL["list_purgeable_files"], values, NameRow)
     for row in rows:
         uploads += write(connection, SQL["remove_uploads_of"], {"file_id": row.name})
         write(connection, SQL["remove_file"], {"file_id": row.name})
     return Purged(files=len(rows), uploads=uploads)
 
 
-def list_retained(connection: apsw.Connection, *, now: float, limit: int) -> list[str]:
+def list_retained(moment: Moment, *, limit: int) -> list[str]:
     """Return blobs that need not be kept for readers any longer."""
+    connection, now = moment
     assert limit > 0, limit
-    rows = select(connection, SQL["list_retained"], {"now": now, "limit": limit}, _NameRow)
+    rows = select(connection, SQL["list_retained"], {"now": now, "limit": limit}, NameRow)
     return [row.name for row in rows]
 
 
@@ -126,6 +132,6 @@ def forget_retained(connection: apsw.Connection, names: Sequence[str]) -> None:
 def _is_unused(connection: apsw.Connection, row: FileRow, now: float) -> bool:
     if file_rules.unused_because(row.file(), now, deleted=bool(row.deleted)) is None:
         return False
-    values: dict[str, Value] = {"file_id": row.id, "terminal": _TERMINAL}
-    held = select_one(connection, SQL["is_held"], values, _FlagRow)
+    values: dict[str, Value] = {"file_id": row.id, "terminal": TERMINAL_JSON}
+    held = select_one(connection, SQL["is_held"], values, FlagRow)
     return held is not None and not held.flag

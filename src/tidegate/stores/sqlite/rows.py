@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import LiteralString, TypeVar
+from typing import LiteralString, NamedTuple, TypeVar
 
 import apsw
 import msgspec
 
-from tidegate.domain.batch import Batch, Counts, Problem, Status
+from tidegate.domain.batch import TERMINAL, Batch, Counts, Problem, Status
 from tidegate.domain.claim import Claim, Unit
 from tidegate.domain.file import File, Part, Purpose
 from tidegate.domain.ledger.claims import Hold
@@ -18,11 +18,19 @@ Row = TypeVar("Row", bound=msgspec.Struct)
 Value = str | int | float | bytes | None
 Values = Mapping[str, Value]
 
+TERMINAL_JSON = msgspec.json.encode(sorted(TERMINAL)).decode()
 _PROBLEMS = msgspec.json.Decoder(tuple[Problem, ...])
 _MODELS = msgspec.json.Decoder(tuple[str, ...])
 _DEATHS = msgspec.json.Decoder(dict[int, int])
 _NO_DEATHS = "{}"
 _METADATA = msgspec.json.Decoder(dict[str, str])
+
+
+class Moment(NamedTuple):
+    """A transaction and the ledger's time in it."""
+
+    connection: apsw.Connection
+    now: float
 
 
 def write(connection: apsw.Connection, sql: LiteralString, values: Values) -> int:
@@ -46,6 +54,24 @@ def select_one(
     rows = select(connection, sql, values, kind)
     assert len(rows) <= 1, "more than one row"
     return rows[0] if rows else None
+
+
+class NameRow(msgspec.Struct, frozen=True, array_like=True):
+    """One name."""
+
+    name: str
+
+
+class CountRow(msgspec.Struct, frozen=True, array_like=True):
+    """One number."""
+
+    count: int
+
+
+class FlagRow(msgspec.Struct, frozen=True, array_like=True):
+    """One 0 or 1."""
+
+    flag: int
 
 
 class BatchRow(msgspec.Struct, frozen=True, array_like=True):

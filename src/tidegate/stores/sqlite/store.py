@@ -1,36 +1,15 @@
 """The SQLite ledger as a `Store`: the lane and the time of each verb."""
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Concatenate, ParamSpec, Self, TypeVar
 
 import apsw
 from typing_extensions import override
 
-from tidegate.domain.batch import Batch, Problem
-from tidegate.domain.claim import Claim, Kind, Unit
 from tidegate.domain.errors import StoreUnavailable
-from tidegate.domain.file import File, Part, Purpose
-from tidegate.domain.ledger import claims as claim_rules
-from tidegate.domain.ledger.values import (
-    ClaimedBatch,
-    ClaimedShards,
-    Commit,
-    Fragmented,
-    OldBatch,
-    Page,
-    Plan,
-    Poll,
-    Purged,
-    Reference,
-    Repair,
-    States,
-    UnusedFile,
-    Want,
-)
-from tidegate.domain.shard import Shard, Verdict
 from tidegate.runtime.clock import Clock
 from tidegate.stores.base import Store
 from tidegate.stores.health import StoreHealth
@@ -49,9 +28,47 @@ from tidegate.stores.sqlite import (
     units,
 )
 from tidegate.stores.sqlite.health import look
-from tidegate.stores.sqlite.rows import write
+from tidegate.stores.sqlite.rows import Moment, write
 
 T = TypeVar("T")
+P = ParamSpec("P")
+Verb = Callable[Concatenate["SqliteStore", P], Coroutine[None, None, T]]
+
+
+def _reading(work: Callable[Concatenate[apsw.Connection, P], T]) -> Verb[P, T]:
+    """Return the verb of the port that runs `work` on the reading lane."""
+
+    async def verb(store: "SqliteStore", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await store.read(lambda connection: work(connection, *args, **kwargs))
+
+    return verb
+
+
+def _writing(work: Callable[Concatenate[apsw.Connection, P], T]) -> Verb[P, T]:
+    """Return the verb of the port that runs `work` in a transaction of the writing lane."""
+
+    async def verb(store: "SqliteStore", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await store.write(lambda connection: work(connection, *args, **kwargs))
+
+    return verb
+
+
+def _reading_now(work: Callable[Concatenate[Moment, P], T]) -> Verb[P, T]:
+    """Return such a verb; `work` also gets the ledger's time when it runs."""
+
+    async def verb(store: "SqliteStore", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await store.read(lambda at: work(store.moment(at), *args, **kwargs))
+
+    return verb
+
+
+def _writing_now(work: Callable[Concatenate[Moment, P], T]) -> Verb[P, T]:
+    """Return such a verb; `work` also gets the ledger's time when it runs."""
+
+    async def verb(store: "SqliteStore", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await store.write(lambda at: work(store.moment(at), *args, **kwargs))
+
+    return verb
 
 
 class SqliteStore(Store):
@@ -112,303 +129,80 @@ class SqliteStore(Store):
 
     @override
     async def check(self) -> None:
-        await self._write(lambda db: write(db, connection.SQL["write_pulse"], {"at": self._now()}))
-        await self._read(lambda db: write(db, connection.SQL["read_pulse"], {}))
+        await self.write(lambda db: write(db, connection.SQL["write_pulse"], {"at": self._now()}))
+        await self.read(lambda db: write(db, connection.SQL["read_pulse"], {}))
 
     @override
     async def health(self) -> StoreHealth:
         # On a connection of its own, since the ledger need not be open.
         return await asyncio.to_thread(look, self._path, now=self._now())
 
-    @override
-    async def begin_upload(self, upload_id: str, *, tenant: str, blob: str, at: float) -> None:
-        await self._write(
-            lambda db: files.begin_upload(db, upload_id, tenant=tenant, blob=blob, at=at)
-        )
+    begin_upload = _writing(files.begin_upload)
+    finish_upload = _writing(files.finish_upload)
+    abandon_upload = _writing(files.abandon_upload)
+    get_file = _reading_now(files.get_file)
+    get_parts = _reading_now(files.get_visible_parts)
+    list_files = _reading_now(files.list_files)
+    delete_file = _writing_now(files.delete_file)
+    list_fragmented = _reading_now(files.list_fragmented)
+    swap_parts = _writing_now(files.swap_parts)
 
-    @override
-    async def finish_upload(self, upload_id: str, file: File, parts: Sequence[Part]) -> File:
-        return await self._write(lambda db: files.finish_upload(db, upload_id, file, parts))
+    create_batch = _writing_now(batches.create_batch)
+    get_batch = _reading(batches.get_batch)
+    list_batches = _reading(batches.list_batches)
+    cancel_batch = _writing(batches.cancel_batch)
+    get_states = _reading_now(batches.get_states)
+    note_waiting = _writing(batches.note_waiting)
+    get_input = _reading(batches.get_input)
 
-    @override
-    async def abandon_upload(self, upload_id: str) -> bool:
-        return await self._write(lambda db: files.abandon_upload(db, upload_id))
+    poll = _reading_now(claims.poll)
+    claim_planning = _writing_now(claims.claim_planning)
+    claim_shards = _writing_now(claims.claim_shards)
+    claim_finalizing = _writing_now(claims.claim_finalizing)
+    renew = _writing_now(units.renew)
+    hand_back = _writing_now(units.hand_back)
 
-    @override
-    async def get_file(self, tenant: str, file_id: str) -> File:
-        return await self._read(lambda db: files.get_visible(db, tenant, file_id, self._now()))
+    begin_writer = _writing(commits.begin_writer)
+    plan_batch = _writing(commits.plan_batch)
+    end_unplanned = _writing(commits.end_unplanned)
+    commit = _writing(commits.commit)
+    finish_batch = _writing(commits.finish_batch)
 
-    @override
-    async def get_parts(self, tenant: str, file_id: str) -> tuple[File, tuple[Part, ...]]:
-        return await self._read(
-            lambda db: (
-                files.get_visible(db, tenant, file_id, self._now()),
-                files.get_parts(db, file_id),
-            )
-        )
+    renew_membership = _writing_now(members.renew_membership)
+    leave = _writing(members.leave)
+    list_members = _reading_now(members.list_members)
 
-    @override
-    async def list_files(
-        self,
-        tenant: str,
-        *,
-        after: str | None,
-        limit: int,
-        ascending: bool,
-        purpose: Purpose | None,
-    ) -> Page[File]:
-        listing = files.Listing(after=after, limit=limit, ascending=ascending, purpose=purpose)
-        return await self._read(lambda db: files.list_files(db, tenant, listing, self._now()))
+    record_suspect = _writing(quarantine.record_suspect)
+    record_sandbox_death = _writing(quarantine.record_sandbox_death)
 
-    @override
-    async def delete_file(self, tenant: str, file_id: str) -> None:
-        await self._write(lambda db: files.delete_file(db, tenant, file_id, self._now()))
+    list_unused_files = _reading_now(retention.list_unused_files)
+    release_files = _writing_now(retention.release_files)
+    list_ending = _reading_now(retention.list_ending)
+    list_old_batches = _reading_now(retention.list_old_batches)
+    drop_batches = _writing(retention.drop_batches)
+    purge = _writing_now(retention.purge)
+    list_retained = _reading_now(retention.list_retained)
+    forget_retained = _writing(retention.forget_retained)
 
-    @override
-    async def list_fragmented(self, *, parts_min: int, limit: int) -> list[Fragmented]:
-        return await self._read(
-            lambda db: files.list_fragmented(db, parts_min=parts_min, limit=limit, now=self._now())
-        )
+    list_unreferenced = _reading_now(garbage.list_unreferenced)
+    fence_and_list_deletable = _writing_now(garbage.fence_and_list_deletable)
 
-    @override
-    async def swap_parts(
-        self,
-        upload_id: str,
-        file_id: str,
-        *,
-        old: Sequence[Part],
-        new: Sequence[Part],
-        keep_seconds: float,
-    ) -> bool:
-        swap = files.Swap(
-            upload_id=upload_id, file_id=file_id, old=old, new=new, keep_seconds=keep_seconds
-        )
-        return await self._write(lambda db: files.swap_parts(db, swap, self._now()))
+    list_references = _reading(repair_verbs.list_references)
+    list_batches_of = _reading(repair_verbs.list_batches_of)
+    get_shards = _reading(repair_verbs.get_shards)
+    repair = _writing(repair_verbs.repair)
 
-    @override
-    async def create_batch(self, batch: Batch) -> Batch:
-        return await self._write(lambda db: batches.create_batch(db, batch, self._now()))
-
-    @override
-    async def get_batch(self, tenant: str, batch_id: str) -> Batch:
-        return await self._read(lambda db: batches.get_batch(db, tenant, batch_id))
-
-    @override
-    async def list_batches(self, tenant: str, *, after: str | None, limit: int) -> Page[Batch]:
-        return await self._read(
-            lambda db: batches.list_batches(db, tenant, after=after, limit=limit)
-        )
-
-    @override
-    async def cancel_batch(self, tenant: str, batch_id: str, *, at: float) -> Batch:
-        return await self._write(lambda db: batches.cancel_batch(db, tenant, batch_id, at))
-
-    @override
-    async def get_states(self, batch_ids: Sequence[str]) -> States:
-        return await self._read(lambda db: batches.get_states(db, batch_ids, now=self._now()))
-
-    @override
-    async def note_waiting(self, batch_id: str, reason: str | None) -> None:
-        await self._write(lambda db: batches.note_waiting(db, batch_id, reason))
-
-    @override
-    async def get_input(self, batch_id: str) -> tuple[Part, ...] | None:
-        return await self._read(lambda db: batches.get_input(db, batch_id))
-
-    @override
-    async def poll(
-        self,
-        owner: str,
-        *,
-        offers_max: int,
-        batch_ids: Sequence[str] = (),
-        skip_models: Collection[str] = (),
-        ending_only: bool = False,
-    ) -> Poll:
-        wanted = claims.Wanted(
-            limit=offers_max, skip_models=frozenset(skip_models), ending_only=ending_only
-        )
-        return await self._read(
-            lambda db: claims.poll(db, owner, batch_ids, wanted, now=self._now())
-        )
-
-    @override
-    async def claim_planning(
-        self, owner: str, *, lease_seconds: float, ending_only: bool = False
-    ) -> ClaimedBatch | None:
-        return await self._claim_oldest(
-            Kind.PLANNING, owner, lease_seconds, ending_only=ending_only
-        )
-
-    @override
-    async def claim_shards(
-        self, owner: str, wants: Sequence[Want], *, lease_seconds: float
-    ) -> list[ClaimedShards]:
-        return await self._write(
-            lambda db: claims.claim_shards(
-                db, owner, wants, now=self._now(), lease_seconds=lease_seconds
-            )
-        )
-
-    @override
-    async def claim_finalizing(self, owner: str, *, lease_seconds: float) -> ClaimedBatch | None:
-        return await self._claim_oldest(Kind.FINALIZING, owner, lease_seconds)
-
-    @override
-    async def renew(self, claims: Sequence[Claim], *, lease_seconds: float) -> list[Unit]:
-        return await self._write(lambda db: units.renew(db, claims, self._now() + lease_seconds))
-
-    @override
-    async def hand_back(self, claims: Sequence[Claim], *, wait_seconds: float = 0.0) -> None:
-        await self._write(
-            lambda db: units.hand_back(
-                db, claims, claim_rules.after_wait(self._now(), wait_seconds)
-            )
-        )
-
-    @override
-    async def begin_writer(self, writer: str, *, batch_id: str, owner: str, at: float) -> None:
-        await self._write(
-            lambda db: commits.begin_writer(db, writer, batch_id=batch_id, owner=owner, at=at)
-        )
-
-    @override
-    async def plan_batch(self, claim: Claim, plan: Plan, *, at: float) -> Batch:
-        return await self._write(lambda db: commits.plan_batch(db, claim, plan, at))
-
-    @override
-    async def end_unplanned(self, claim: Claim, *, problems: Sequence[Problem], at: float) -> Batch:
-        return await self._write(lambda db: commits.end_unplanned(db, claim, problems, at))
-
-    @override
-    async def commit(self, commit: Commit) -> list[Verdict]:
-        return await self._write(lambda db: commits.commit(db, commit))
-
-    @override
-    async def finish_batch(self, claim: Claim, *, at: float) -> Batch:
-        return await self._write(lambda db: commits.finish_batch(db, claim, at))
-
-    @override
-    async def renew_membership(self, owner: str, *, lease_seconds: float) -> None:
-        await self._write(
-            lambda db: members.renew_membership(
-                db, owner, now=self._now(), lease_seconds=lease_seconds
-            )
-        )
-
-    @override
-    async def leave(self, owner: str) -> None:
-        await self._write(lambda db: members.leave(db, owner))
-
-    @override
-    async def list_members(self) -> tuple[str, ...]:
-        return await self._read(lambda db: members.list_members(db, self._now()))
-
-    @override
-    async def record_suspect(self, claim: Claim, index: int) -> None:
-        await self._write(lambda db: quarantine.record_suspect(db, claim, index))
-
-    @override
-    async def record_sandbox_death(self, claim: Claim, index: int) -> int:
-        return await self._write(lambda db: quarantine.record_sandbox_death(db, claim, index))
-
-    @override
-    async def list_unused_files(self, *, limit: int) -> list[UnusedFile]:
-        return await self._read(
-            lambda db: retention.list_unused_files(db, now=self._now(), limit=limit)
-        )
-
-    @override
-    async def release_files(self, file_ids: Sequence[str], *, keep_seconds: float) -> list[str]:
-        return await self._write(
-            lambda db: retention.release_files(
-                db, file_ids, now=self._now(), keep_seconds=keep_seconds
-            )
-        )
-
-    @override
-    async def list_ending(self, *, limit: int) -> list[Batch]:
-        return await self._read(lambda db: retention.list_ending(db, now=self._now(), limit=limit))
-
-    @override
-    async def list_old_batches(self, *, ended_seconds: float, limit: int) -> list[OldBatch]:
-        return await self._read(
-            lambda db: retention.list_old_batches(
-                db, ended_by=self._now() - ended_seconds, limit=limit
-            )
-        )
-
-    @override
-    async def drop_batches(self, batch_ids: Sequence[str]) -> int:
-        return await self._write(lambda db: retention.drop_batches(db, batch_ids))
-
-    @override
-    async def purge(self, *, age_seconds: float, limit: int) -> Purged:
-        return await self._write(
-            lambda db: retention.purge(db, created_by=self._now() - age_seconds, limit=limit)
-        )
-
-    @override
-    async def list_unreferenced(self, names: Sequence[str]) -> list[str]:
-        return await self._read(lambda db: garbage.list_unreferenced(db, names, self._now()))
-
-    @override
-    async def fence_and_list_deletable(
-        self, names: Sequence[str], *, idle_seconds: float
-    ) -> list[str]:
-        return await self._write(
-            lambda db: garbage.fence_and_list_deletable(
-                db, names, now=self._now(), idle_seconds=idle_seconds
-            )
-        )
-
-    @override
-    async def list_retained(self, *, limit: int) -> list[str]:
-        return await self._read(
-            lambda db: retention.list_retained(db, now=self._now(), limit=limit)
-        )
-
-    @override
-    async def forget_retained(self, names: Sequence[str]) -> None:
-        await self._write(lambda db: retention.forget_retained(db, names))
-
-    @override
-    async def list_references(self, *, after: str, limit: int) -> list[Reference]:
-        return await self._read(
-            lambda db: repair_verbs.list_references(db, after=after, limit=limit)
-        )
-
-    @override
-    async def list_batches_of(self, blob: str) -> list[Batch]:
-        return await self._read(lambda db: repair_verbs.list_batches_of(db, blob))
-
-    @override
-    async def get_shards(self, batch_id: str) -> list[Shard]:
-        return await self._read(lambda db: repair_verbs.get_shards(db, batch_id))
-
-    @override
-    async def repair(self, repair: Repair) -> bool:
-        return await self._write(lambda db: repair_verbs.repair(db, repair))
-
-    async def _claim_oldest(
-        self, kind: Kind, owner: str, lease_seconds: float, *, ending_only: bool = False
-    ) -> ClaimedBatch | None:
-        return await self._write(
-            lambda db: claims.claim_oldest(
-                db,
-                kind,
-                owner,
-                now=self._now(),
-                lease_seconds=lease_seconds,
-                ending_only=ending_only,
-            )
-        )
-
-    async def _write(self, work: Callable[[apsw.Connection], T]) -> T:
+    async def write(self, work: Callable[[apsw.Connection], T]) -> T:
+        """Run `work` in a transaction of the writing lane."""
         return await self._opened().write(work)
 
-    async def _read(self, work: Callable[[apsw.Connection], T]) -> T:
+    async def read(self, work: Callable[[apsw.Connection], T]) -> T:
+        """Run `work` on the reading lane."""
         return await self._opened().read(work)
+
+    def moment(self, connection: apsw.Connection) -> Moment:
+        """Return a transaction with the ledger's time."""
+        return Moment(connection, self._clock.now())
 
     def _now(self) -> float:
         return self._clock.now()

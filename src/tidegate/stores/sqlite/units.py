@@ -11,6 +11,7 @@ from tidegate.domain.ledger.claims import Hold
 from tidegate.stores import sql
 from tidegate.stores.sqlite.rows import (
     HoldRow,
+    Moment,
     Value,
     claim_values,
     select_one,
@@ -41,8 +42,10 @@ def get_hold(connection: apsw.Connection, unit: Unit) -> Hold | None:
     return None if row is None else row.hold()
 
 
-def renew(connection: apsw.Connection, claims: Sequence[Claim], expires_at: float) -> list[Unit]:
+def renew(moment: Moment, claims: Sequence[Claim], *, lease_seconds: float) -> list[Unit]:
     """Extend the claims that are kept; return the units of the others."""
+    connection, now = moment
+    expires_at = now + lease_seconds
     return [
         claim.unit
         for claim in claims
@@ -50,10 +53,10 @@ def renew(connection: apsw.Connection, claims: Sequence[Claim], expires_at: floa
     ]
 
 
-def hand_back(
-    connection: apsw.Connection, claims: Sequence[Claim], not_before: float | None
-) -> None:
-    """Give up the claims that are kept; others may take them from `not_before` on."""
+def hand_back(moment: Moment, claims: Sequence[Claim], *, wait_seconds: float = 0.0) -> None:
+    """Give up the claims that are kept; others may take them after the wait."""
+    connection, now = moment
+    not_before = claim_rules.after_wait(now, wait_seconds)
     for claim in claims:
         values = {**claim_values(claim), "not_before": not_before}
         write(connection, SQL["hand_back"], values)
