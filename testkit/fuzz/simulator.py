@@ -10,10 +10,10 @@ from hypothesis.strategies import SearchStrategy
 from testkit.fuzz.mutations import Edit, edited, edits
 from testkit.fuzz.simulator_bodies import BODIES, usual
 from testkit.fuzz.target import Target
-from tidegate.simulator.app import Simulator
 from tidegate.simulator.engine.cost import Cost
 from tidegate.simulator.engine.settings import EngineSettings, Policy
-from tidegate.simulator.models import AdapterFlag
+from tidegate.simulator.server.app import Simulator
+from tidegate.simulator.server.models import AdapterFlag
 from tidegate.simulator.settings import SimulatorSettings
 from tidegate.simulator.web.call import Call
 from tidegate.testing.loop import run_virtual

@@ -12,7 +12,7 @@ from testkit.parity.asking import Recording, record
 from testkit.parity.differences import differences, known_in, sorted_out
 from testkit.servers.simulated import simulated
 from tidegate.simulator.engine.settings import EngineSettings, Policy
-from tidegate.simulator.events.config import KvEventsConfig
+from tidegate.simulator.kv_events.config import KvEventsConfig
 from tidegate.simulator.settings import SimulatorSettings
 
 PAGE = Path(__file__).parents[2] / "docs" / "simulator-parity.md"

@@ -8,8 +8,8 @@ import httpx
 
 from tidegate.http_server.server import address_of, bind
 from tidegate.runtime.clock import Clock
-from tidegate.simulator.app import Simulator
-from tidegate.simulator.serving import SimulatorServer
+from tidegate.simulator.server.app import Simulator
+from tidegate.simulator.server.service import SimulatorServer
 from tidegate.simulator.settings import SimulatorSettings
 from tidegate.simulator.web.server import CONNECTIONS_MAX, Patience
 

@@ -31,8 +31,8 @@ from tidegate.application.upload_form import FormEvent
 from tidegate.domain.batch import Problem
 from tidegate.endpoints.classify import ClassifiedAttempt, classify_reply
 from tidegate.http_server.protocol import BoundedHttpProtocol
-from tidegate.simulator.app import Simulator
-from tidegate.simulator.generation import Choice
+from tidegate.simulator.answers.generation import Choice
+from tidegate.simulator.server.app import Simulator
 from tidegate.upstreams.base import Reply
 from tidegate.upstreams.http1.connection import Connection
 

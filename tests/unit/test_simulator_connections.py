@@ -12,7 +12,7 @@ from testkit.servers.simulated import Simulated, simulated
 from tidegate.http_server.server import address_of, bind
 from tidegate.simulator.engine.cost import Cost
 from tidegate.simulator.engine.settings import EngineSettings
-from tidegate.simulator.serving import SimulatorServer
+from tidegate.simulator.server.service import SimulatorServer
 from tidegate.simulator.settings import SimulatorSettings
 from tidegate.simulator.web.connection import (
     BODY_BYTES_MAX,

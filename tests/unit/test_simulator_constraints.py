@@ -8,9 +8,9 @@ import jsonschema_rs
 import pytest
 
 from testkit.servers.simulated import Simulated, simulated
-from tidegate.simulator.constraints import regex_shape
-from tidegate.simulator.plans import Limits
-from tidegate.simulator.variants import VARIANTS_MAX, WORK_MAX, varied
+from tidegate.simulator.answers.plans import Limits
+from tidegate.simulator.structured.constraints import regex_shape
+from tidegate.simulator.structured.variants import VARIANTS_MAX, WORK_MAX, varied
 
 CHAT = "/v1/chat/completions"
 COMPLETION = "/v1/completions"

@@ -14,16 +14,16 @@ from testkit.servers.simulated import WAIT_SECONDS, Simulated, simulated
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.http_server.server import bind
 from tidegate.simulator.engine.settings import EngineSettings
-from tidegate.simulator.events.config import (
+from tidegate.simulator.kv_events.config import (
     BUFFER_STEPS_MAX,
     OWN_ENDPOINT,
     KvEventsConfig,
     kv_events_from,
 )
-from tidegate.simulator.events.feed import Batch, BlockRemoved, BlockStored
-from tidegate.simulator.events.publisher import END, REPLAYED_AT_ONCE, Publisher
-from tidegate.simulator.models import AdapterFlag
-from tidegate.simulator.serving import SimulatorServer
+from tidegate.simulator.kv_events.feed import Batch, BlockRemoved, BlockStored
+from tidegate.simulator.kv_events.publisher import END, REPLAYED_AT_ONCE, Publisher
+from tidegate.simulator.server.models import AdapterFlag
+from tidegate.simulator.server.service import SimulatorServer
 from tidegate.simulator.settings import SimulatorSettings
 
 RECORDED = Path(__file__).parents[1] / "data" / "parity" / "vllm-kv-events.json"

@@ -13,7 +13,7 @@ from tidegate.simulator.metrics.fake import (
     curve_of,
     fakes_from,
 )
-from tidegate.simulator.models import AdapterFlag
+from tidegate.simulator.server.models import AdapterFlag
 from tidegate.simulator.settings import SimulatorSettings
 
 COMPLETION = "/v1/completions"

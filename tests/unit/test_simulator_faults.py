@@ -13,12 +13,17 @@ import pytest
 from testkit.servers.simulated import Simulated, simulated
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.simulator.engine.cost import Cost
-from tidegate.simulator.orders import BODIES_REMEMBERED_MAX, DELAY_SECONDS_MAX, Order, Orders
-from tidegate.simulator.schedule import (
+from tidegate.simulator.faults.per_request import (
+    BODIES_REMEMBERED_MAX,
+    DELAY_SECONDS_MAX,
+    RequestFault,
+    RequestFaults,
+)
+from tidegate.simulator.faults.schedule import (
     WINDOWS_MAX,
-    Plan,
-    Schedule,
-    Window,
+    FaultPlan,
+    FaultSchedule,
+    FaultWindow,
     plan_from,
     plan_from_file,
 )
@@ -75,7 +80,7 @@ async def test_a_fault_may_pass_after_some_times(server: Simulated) -> None:
 
 
 def test_a_bounded_number_of_bodies_is_remembered() -> None:
-    orders = Orders()
+    orders = RequestFaults()
     headers = {"status": "500", "times": "1"}
     assert orders.find(headers, b"first") is not None
     assert orders.find(headers, b"first") is None
@@ -232,8 +237,8 @@ class Clock:
 
 def test_a_window_opens_and_closes() -> None:
     clock = Clock()
-    window = Window(fault=Order(status=503), from_seconds=10, until_seconds=20)
-    schedule = Schedule(Plan(windows=[window]), clock)
+    window = FaultWindow(fault=RequestFault(status=503), from_seconds=10, until_seconds=20)
+    schedule = FaultSchedule(FaultPlan(windows=[window]), clock)
     hits = []
     for now in (100.0, 109.9, 110.0, 119.9, 120.0):
         clock.now = now
@@ -242,14 +247,17 @@ def test_a_window_opens_and_closes() -> None:
 
 
 def test_the_share_is_kept_and_the_draws_repeat() -> None:
-    plans = [Plan(windows=[Window(fault=Order(status=500), rate=0.25)], seed=n) for n in (1, 1, 2)]
+    plans = [
+        FaultPlan(windows=[FaultWindow(fault=RequestFault(status=500), rate=0.25)], seed=n)
+        for n in (1, 1, 2)
+    ]
     drawn = []
     for plan in plans:
-        schedule = Schedule(plan, Clock())
+        schedule = FaultSchedule(plan, Clock())
         drawn.append([schedule.draw() is not None for _ in range(4_000)])
     assert drawn[0] == drawn[1] != drawn[2]
     assert 900 < sum(drawn[0]) < 1_100
-    never = Schedule(Plan(windows=[Window(fault=Order(), rate=0.0)]), Clock())
+    never = FaultSchedule(FaultPlan(windows=[FaultWindow(fault=RequestFault(), rate=0.0)]), Clock())
     assert not any(never.draw() for _ in range(100))
 
 

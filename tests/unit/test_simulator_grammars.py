@@ -5,13 +5,13 @@ import re
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from tidegate.simulator.dice import Dice
-from tidegate.simulator.grammars import regexes
-from tidegate.simulator.grammars.expressions import Expression, Unreadable
-from tidegate.simulator.grammars.formats import FORMATS
-from tidegate.simulator.grammars.regexes import read_regex
-from tidegate.simulator.grammars.scanner import NESTING_MAX
-from tidegate.simulator.grammars.writing import COST_MAX, EXTRA_COST, Writer
+from tidegate.simulator.answers.seeded import SeededChoices
+from tidegate.simulator.structured.regex import regexes
+from tidegate.simulator.structured.regex.expressions import Expression, Unreadable
+from tidegate.simulator.structured.regex.formats import FORMATS
+from tidegate.simulator.structured.regex.regexes import read_regex
+from tidegate.simulator.structured.regex.scanner import NESTING_MAX
+from tidegate.simulator.structured.regex.writing import COST_MAX, EXTRA_COST, Writer
 
 # Regular expressions of every part of the language, put together at random.
 _LEAVES = st.sampled_from(
@@ -36,7 +36,7 @@ PATTERNS = st.recursive(
 
 def texts(expression: Expression, count: int = 8) -> list[str]:
     writer = Writer(expression)
-    return [writer.write(Dice(number)) for number in range(count)]
+    return [writer.write(SeededChoices(number)) for number in range(count)]
 
 
 @settings(max_examples=400, deadline=None)
@@ -89,7 +89,7 @@ def test_no_text_is_longer_than_the_budget(pattern: str, length: int | None) -> 
     writer = Writer(read_regex(pattern))
     assert writer.work_max <= COST_MAX + EXTRA_COST
     for number in range(20):
-        text = writer.write(Dice(number))
+        text = writer.write(SeededChoices(number))
         assert len(text) <= writer.work_max
         assert length in {None, len(text)}
 

@@ -11,14 +11,14 @@ from typing_extensions import override
 from testkit.fuzz.simulator import Recorder
 from testkit.fuzz.simulator_bodies import BODIES
 from testkit.servers.simulated import simulated
-from tidegate.simulator.app import Simulator
+from tidegate.simulator.answers.generation import Choice, Generation
+from tidegate.simulator.answers.plans import Plan
 from tidegate.simulator.engine.sequence import Request
 from tidegate.simulator.engine.settings import EngineSettings
-from tidegate.simulator.generation import Choice, Generation
-from tidegate.simulator.plans import Plan
+from tidegate.simulator.formats.chat import ChatStyle
+from tidegate.simulator.formats.texts import Names
+from tidegate.simulator.server.app import Simulator
 from tidegate.simulator.settings import SimulatorSettings
-from tidegate.simulator.styles.chat import ChatStyle
-from tidegate.simulator.styles.texts import Names
 from tidegate.simulator.web.call import Call
 
 PATHS = [

@@ -11,7 +11,7 @@ from testkit.servers.simulated import Simulated, simulated
 from tidegate.domain.errors import SettingsInvalid
 from tidegate.simulator.engine.cost import Cost
 from tidegate.simulator.engine.settings import EngineSettings
-from tidegate.simulator.models import ADAPTERS_MAX, AdapterFlag, adapter_from
+from tidegate.simulator.server.models import ADAPTERS_MAX, AdapterFlag, adapter_from
 from tidegate.simulator.settings import SimulatorSettings
 
 STEP = Cost.of_seconds(fixed=0.002, prefill_token=0.0, decode_seq=0.0, context_token=0.0)

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from testkit.servers.simulated import Simulated, simulated
-from tidegate.simulator.checks import LOGPROBS_MAX
 from tidegate.simulator.engine.settings import EngineSettings
 from tidegate.simulator.engine.tokens import VOCABULARY
+from tidegate.simulator.requests.checks import LOGPROBS_MAX
 from tidegate.simulator.settings import SimulatorSettings
 
 CHAT = "/v1/chat/completions"

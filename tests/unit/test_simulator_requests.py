@@ -9,11 +9,16 @@ import pytest
 
 from testkit.servers.simulated import Simulated, simulated
 from tidegate.domain.errors import SettingsInvalid
-from tidegate.simulator.app import CREATED
-from tidegate.simulator.checks import CHOICES_MAX, LOGPROBS_MAX, SALT_CHARACTERS_MAX, STOPS_MAX
+from tidegate.simulator.answers.response_builder import DIMENSIONS_MAX, REQUEST_ID_CHARACTERS_MAX
 from tidegate.simulator.engine.presets import preset
 from tidegate.simulator.engine.settings import EngineSettings, Policy
-from tidegate.simulator.maker import DIMENSIONS_MAX, REQUEST_ID_CHARACTERS_MAX
+from tidegate.simulator.requests.checks import (
+    CHOICES_MAX,
+    LOGPROBS_MAX,
+    SALT_CHARACTERS_MAX,
+    STOPS_MAX,
+)
+from tidegate.simulator.server.app import CREATED
 from tidegate.simulator.settings import USUAL_TOKENS_MAX, SimulatorSettings
 
 CHAT = "/v1/chat/completions"

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from testkit.servers.simulated import Simulated, simulated
-from tidegate.simulator.checks import TEMPERATURE_MAX
 from tidegate.simulator.engine.settings import EngineSettings
+from tidegate.simulator.requests.checks import TEMPERATURE_MAX
 from tidegate.simulator.settings import SimulatorSettings
 
 PATH = "/v1/responses"

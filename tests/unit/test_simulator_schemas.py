@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tidegate.simulator import schemas
-from tidegate.simulator.leaves import TEXT_CHARACTERS_MAX, Json
-from tidegate.simulator.refusal import Refused
-from tidegate.simulator.schemas import (
+from tidegate.simulator.requests.refusal import Refused
+from tidegate.simulator.structured import schemas
+from tidegate.simulator.structured.scalars import TEXT_CHARACTERS_MAX, Json
+from tidegate.simulator.structured.schemas import (
     DEPTH_MAX,
     GIVEN_BYTES_MAX,
     ITEMS_MAX,

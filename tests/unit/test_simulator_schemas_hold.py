@@ -7,10 +7,10 @@ import jsonschema_rs
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from tidegate.simulator import schemas
-from tidegate.simulator.grammars.formats import FORMATS
-from tidegate.simulator.leaves import WORK_MAX, Json
-from tidegate.simulator.refusal import Refused
+from tidegate.simulator.requests.refusal import Refused
+from tidegate.simulator.structured import schemas
+from tidegate.simulator.structured.regex.formats import FORMATS
+from tidegate.simulator.structured.scalars import WORK_MAX, Json
 
 _SIZES = st.integers(0, 5)
 _NUMBERS = st.integers(-20, 20) | st.sampled_from([0.5, 2.25, -7.75])

@@ -80,7 +80,7 @@ async def _streamed(
     if request.method != "GET" or not asked.length:
         return Reply(status=status, headers=headers, length=asked.length)
     pieces = content.read(asked.start, asked.length)
-    # Read before the head of the reply goes out: bytes that are gone can still be told of.
+    # Read before the response headers are sent: missing bytes can still be reported as an error.
     first = await anext(pieces)
     if len(first) == asked.length:
         await pieces.aclose()
@@ -122,14 +122,14 @@ def read_range(header: str | None, size: int) -> Slice | None:
 
 
 def matches(header: str | None, tag: str) -> bool:
-    """Say whether an If-None-Match header names this tag; weak and strong count alike."""
+    """Return whether an If-None-Match header names this tag; weak and strong are equal here."""
     if header is None:
         return False
     return header.strip() == "*" or tag in _TAG.findall(header)
 
 
 def permits(header: str | None, tag: str) -> bool:
-    """Say whether an If-Match header permits an answer: it is absent, `*`, or names this very tag.
+    """Return whether an If-Match header permits a response: it is absent, `*`, or names this tag.
 
     A weak tag never does, as it promises no equal bytes.
     """
@@ -139,7 +139,7 @@ def permits(header: str | None, tag: str) -> bool:
 
 
 def allows_range(header: str | None, tag: str) -> bool:
-    """Say whether an If-Range header permits a part: it is absent, or names this very tag.
+    """Return whether an If-Range header permits a part: it is absent, or names this tag.
 
     A date never does, as files carry none.
     """

@@ -73,7 +73,7 @@ class Rendered:
 
     @property
     def is_ours(self) -> bool:
-        """Say whether we are to blame, so that it belongs into the log."""
+        """Return whether the fault is ours, so that it belongs in the log."""
         return self.status >= _OURS
 
 
@@ -82,7 +82,7 @@ class _Row:
     status: int
     kind: str = "invalid_request_error"
     headers: Mapping[str, str] = field(default_factory=dict)
-    message: str | None = None  # Where set, it stands in for the error's own words.
+    message: str | None = None  # Replaces the error's own words.
 
 
 _OURS = 500
@@ -103,7 +103,7 @@ _TABLE: list[tuple[type[Exception], _Row]] = [
     (StateChanged, _Row(status=412)),
     (RangeUnsatisfiable, _Row(status=416)),
     (Refused, _Row(status=400)),
-    # The upload was fenced while it ran: sending it again mends that.
+    # The upload was fenced while it ran; the client can send it again.
     (ClaimLost, _Row(status=409, headers={"x-should-retry": "true"})),
     (
         StorageFull,

@@ -52,7 +52,7 @@ def build_observability(  # noqa: PLR0913  # every port once, by keyword; there 
     """Return the ASGI application for the operators' port.
 
     `/ready` fails as soon as `is_stopping` says so, so that no new requests are sent here,
-    and while one of the `conditions` is not fine; each is told by its name.
+    and while one of the `conditions` is not ok; the response lists each by its name.
     """
     probes = _Probes(settings, store, blobs, registry, is_stopping, conditions or {})
     routes = [
@@ -78,7 +78,7 @@ class _Probes:
         return json_reply(orjson.dumps({"status": _FINE}))
 
     async def ready(self, request: Request) -> Reply:
-        """Say whether requests can be served, and if not, what fails."""
+        """Answer whether requests can be served, and if not, what fails."""
         del request
         async with asyncio.TaskGroup() as group:
             store = group.create_task(self._prove(self.store.check()), name="check the store")

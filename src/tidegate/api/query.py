@@ -27,7 +27,7 @@ def read_integer(query: QueryParams, name: str) -> int | None:
 
 
 def read_ascending(query: QueryParams) -> bool:
-    """Say whether `order` asks for the oldest first.
+    """Return whether `order` asks for the oldest first.
 
     Raises:
         Refused: it is neither `asc` nor `desc`.

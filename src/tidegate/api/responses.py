@@ -73,7 +73,7 @@ async def send_reply(reply: Reply, scope: Scope, receive: Receive, send: Send) -
 async def _send_pieces(pieces: AsyncGenerator[bytes, None], receive: Receive, send: Send) -> None:
     """Send each piece, and stop reading them as soon as the client has gone.
 
-    Servers swallow what is sent to a closed connection, so only `receive` tells of the end.
+    Servers discard what is sent to a closed connection, so only `receive` reports the end.
     """
     async with aclosing(pieces), asyncio.TaskGroup() as group:
         watch = group.create_task(wait_for_disconnect(receive), name="watch for the client to go")

@@ -23,8 +23,8 @@ ABANDON_SECONDS_MAX = 5.0
 async def upload(app: Application, principal: Principal, events: AsyncIterator[FormEvent]) -> File:
     """Store the file of a form, and return it once it survives power loss.
 
-    Whatever ends the stream early (a refusal, a client that went away, a full disk) leaves neither
-    a file nor its bytes.
+    If the stream ends early (a refusal, a client that went away, a full disk), neither
+    a file nor its bytes remain.
 
     Raises:
         Refused: the form is not acceptable.
@@ -86,7 +86,7 @@ async def _record(app: Application, principal: Principal, upload_id: str, form: 
     try:
         return await app.store.finish_upload(upload_id, file, parts)
     except StoreUnavailable:
-        # The outcome is unknown. Fencing the upload tells: if it can't be fenced, it is a file.
+        # The outcome is unknown. If the upload can't be fenced, it has become a file.
         if await app.store.abandon_upload(upload_id):
             raise
         return await app.store.finish_upload(upload_id, file, parts)
@@ -186,5 +186,5 @@ async def delete_file(app: Application, principal: Principal, file_id: str) -> s
 
 
 def is_shown(file: File, settings: Settings) -> bool:
-    """Say whether users see this file yet."""
+    """Return whether users see this file yet."""
     return settings.early_results or not file.growing

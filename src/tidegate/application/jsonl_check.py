@@ -76,18 +76,18 @@ class Sniffer:
 
     @property
     def hint(self) -> str:
-        """What the file seems to be instead of JSON Lines, and how to mend it; often unknown."""
+        """What the file seems to be instead of JSON Lines, and what to do; often unknown."""
         if not self._start:
             return "The file is empty."
         return next((hint for start, hint in _STARTS if self._start.startswith(start)), "")
 
     @property
     def is_foreign(self) -> bool:
-        """Say whether it is certainly another kind of file, such as a compressed one."""
+        """Return whether it is certainly another kind of file, such as a compressed one."""
         return self.verdict is Verdict.BAD and bool(self._start) and bool(self.hint)
 
     def _skip_bom(self) -> bool:
-        """Drop a byte order mark at the start; say whether it is settled if there was one."""
+        """Drop a byte order mark at the start; return whether its presence is decided."""
         if not self._past_bom:
             if len(self._line) < len(_BOM) and _BOM.startswith(self._line):
                 return False

@@ -12,7 +12,7 @@ _ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
 
 def could_be_id(text: str) -> bool:
-    """Say whether any id of ours could be written so; the ledger is not asked about others."""
+    """Return whether any id of ours has this form; the ledger is not asked about others."""
     return _ID.fullmatch(text) is not None
 
 

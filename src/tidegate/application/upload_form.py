@@ -41,7 +41,7 @@ class UploadForm:
 
     Attributes:
         bytes: the length of the file so far.
-        expires_seconds: how long the file lives, once the form is finished; None for ever.
+        expires_seconds: how long the file lives, once the form is finished; None means no end.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -118,7 +118,7 @@ class UploadForm:
 
     @property
     def is_foreign(self) -> bool:
-        """Say whether the bytes are another kind of file as a whole: none of its lines counts."""
+        """Return whether the file as a whole is of another kind, so that no line counts."""
         return self._sniffer.is_foreign
 
     def _check_content(self) -> None:
@@ -162,7 +162,7 @@ def _read_purpose(text: str) -> Purpose:
 def _basename(given: str) -> str:
     """Return the last step of what may be a path, without control characters.
 
-    It is only ever shown, never used as a path; "." and ".." are told apart all the same.
+    It is only shown, never used as a path; "." and ".." are still replaced.
     """
     name = given.replace("\\", "/").rsplit("/", 1)[-1]
     name = "".join(letter for letter in name if letter.isprintable()).strip()

@@ -60,7 +60,7 @@ def upload(
 ) -> None:
     """Upload a file and print its id.
 
-    It is streamed, whatever its size. With --json its object is printed.
+    It is streamed, so its size does not matter. With --json its object is printed.
     """
     wanted = FileUpload(path=path, purpose=purpose, expires_seconds=expires_after)
 

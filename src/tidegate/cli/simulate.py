@@ -16,11 +16,11 @@ from tidegate.runtime.services import ShutdownRequest, run_together
 from tidegate.simulator.engine.cost import Cost, Measured, fit
 from tidegate.simulator.engine.presets import preset
 from tidegate.simulator.engine.settings import EngineSettings, Policy
-from tidegate.simulator.events.config import KvEventsConfig, kv_events_from
+from tidegate.simulator.faults.schedule import FaultPlan, plan_from_file
+from tidegate.simulator.kv_events.config import KvEventsConfig, kv_events_from
 from tidegate.simulator.metrics.fake import fakes_from
-from tidegate.simulator.models import AdapterFlag, adapter_from
-from tidegate.simulator.schedule import Plan, plan_from_file
-from tidegate.simulator.serving import SimulatorServer
+from tidegate.simulator.server.models import AdapterFlag, adapter_from
+from tidegate.simulator.server.service import SimulatorServer
 from tidegate.simulator.settings import SimulatorSettings
 
 COLUMNS = ("prefill_tokens", "decode_seqs", "context_tokens", "seconds")
@@ -77,7 +77,7 @@ def simulate(  # noqa: PLR0913 - one parameter for each flag
         queued_tokens_max=max_num_queued_tokens,
         startup_seconds=startup_seconds,
         api_keys=tuple(api_key or ()),
-        faults=Plan() if faults is None else plan_from_file(faults),
+        faults=FaultPlan() if faults is None else plan_from_file(faults),
         adapters=_adapters(lora_modules, is_on=enable_lora),
         sleep_mode=enable_sleep_mode,
         kv_events=KvEventsConfig()

@@ -33,7 +33,7 @@ SchedulingPolicy = Annotated[
     str, typer.Option(help="Who leaves the queue first: fcfs or priority.")
 ]
 NoPrefixCaching = Annotated[
-    bool, typer.Option("--no-prefix-caching", help="Compute every prompt anew.")
+    bool, typer.Option("--no-prefix-caching", help="Compute every prompt in full.")
 ]
 MaxNumQueuedReqs = Annotated[
     int | None, typer.Option(help="Sequences that wait or run; more are refused with 503.")
@@ -79,10 +79,10 @@ EnableSleepMode = Annotated[
 KvEvents = Annotated[
     str | None,
     typer.Option(
-        "--kv-events-config", help="Where events of the prefix cache go, as vLLM's JSON says it."
+        "--kv-events-config", help="The destination of prefix-cache events, in vLLM's JSON form."
     ),
 ]
 Fake = Annotated[
     str | None,
-    typer.Option("--fake-metrics", help="Metrics to tell in place of the truth, as JSON."),
+    typer.Option("--fake-metrics", help="Metrics to report in place of the real ones, as JSON."),
 ]

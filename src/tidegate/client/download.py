@@ -51,7 +51,7 @@ class _PartInfo(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Plan:
-    """Where the next bytes go, and the length of the whole file."""
+    """The offset of the next bytes, and the length of the whole file."""
 
     start: int
     total: int | None

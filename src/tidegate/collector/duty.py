@@ -30,7 +30,6 @@ class OrphanFinalizer(Protocol):
         Raises:
             TidegateError: the disk can't be trusted any more.
         """
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,7 +31,6 @@ class ModelLister(Protocol):
         Raises:
             UpstreamFault: no model server answered.
         """
-        ...
 
 
 class Catalogue:

@@ -36,7 +36,6 @@ class ProblemSink(Protocol):
 
     def add(self, problem: Problem) -> None:
         """Add a problem of one line, not in the order of lines."""
-        ...
 
 
 class InputValidation:

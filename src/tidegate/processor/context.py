@@ -36,7 +36,6 @@ class MakeRenewer(Protocol):
         on_full: Callable[[StorageFull], None],
     ) -> LeaseRenewer:
         """Return a lease renewer that is not running yet; see `LeaseRenewer` for the arguments."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,6 @@ class Clock(Protocol):
 
     def now(self) -> float:
         """Return Unix seconds. They may jump when the machine's clock is set."""
-        ...
 
 
 class SystemClock:

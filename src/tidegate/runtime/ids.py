@@ -10,7 +10,6 @@ class IdMaker(Protocol):
 
     def make(self, prefix: str) -> str:
         """Return `prefix` followed by 128 fresh random bits as 32 hexadecimal digits."""
-        ...
 
 
 class RandomIds:

@@ -19,15 +19,12 @@ class Service(Protocol):
 
     async def run(self) -> None:
         """Work until stopped; raise an error that the service can't handle."""
-        ...
 
     def stop(self) -> None:
         """Take no more work, and return from `run` when the work in progress is done."""
-        ...
 
     def abort(self) -> None:
         """Return from `run` immediately."""
-        ...
 
 
 class EndedEarly(RuntimeError):

@@ -6,10 +6,10 @@ from tidegate.domain.errors import SettingsInvalid
 from tidegate.simulator.engine.cost import PICOSECONDS, Cost
 from tidegate.simulator.engine.presets import preset
 from tidegate.simulator.engine.settings import EngineSettings
-from tidegate.simulator.events.config import KvEventsConfig
+from tidegate.simulator.faults.schedule import FaultPlan
+from tidegate.simulator.kv_events.config import KvEventsConfig
 from tidegate.simulator.metrics.fake import FakeMetrics
-from tidegate.simulator.models import ADAPTERS_MAX, AdapterFlag
-from tidegate.simulator.schedule import Plan
+from tidegate.simulator.server.models import ADAPTERS_MAX, AdapterFlag
 
 USUAL_TOKENS_MAX = 32_768
 
@@ -53,7 +53,7 @@ class SimulatorSettings:
     queued_tokens_max: int | None = None
     startup_seconds: float = 0.0
     api_keys: tuple[str, ...] = field(default=(), repr=False)
-    faults: Plan = field(default_factory=Plan)
+    faults: FaultPlan = field(default_factory=FaultPlan)
     adapters: tuple[AdapterFlag, ...] | None = None
     sleep_mode: bool = False
     kv_events: KvEventsConfig = field(default_factory=KvEventsConfig)

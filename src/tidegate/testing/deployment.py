@@ -1,4 +1,4 @@
-"""A small deployment in memory and virtual time, without faults: for tests that tell a story."""
+"""A small deployment in memory and virtual time, without faults: for scenario tests."""
 
 import asyncio
 import json
@@ -90,7 +90,7 @@ class _Body(msgspec.Struct):
 class Deployment:
     """Ledger, blobs and signals in memory, and the calls of a user.
 
-    Where it `begins`, model servers begin most calls at once, as over connections that are free.
+    With `begins`, model servers begin most calls at once, as over idle connections.
     """
 
     store: Store
@@ -237,7 +237,7 @@ class Deployment:
 
 @contextmanager
 def _begun_calls(routes: Routes, tasks: asyncio.TaskGroup) -> Iterator[None]:
-    """Let the doors of a processor begin calls in these tasks."""
+    """Let the endpoints of a processor begin calls in these tasks."""
     endpoints = {id(endpoint): endpoint for endpoint in routes.by_model.values()}
     if routes.default is not None:
         endpoints[id(routes.default)] = routes.default

@@ -1,6 +1,6 @@
 """An event loop whose time is virtual: a day of waiting passes in no time, and in one order.
 
-Nothing in it may use threads or sockets: whatever waits must wait for a timer or for another
+Nothing in it may use threads or sockets: all waits are for a timer or for another
 task. A program in which nothing can ever happen again is reported at once.
 """
 
@@ -19,15 +19,15 @@ TURNS_AT_ONCE_MAX = 100_000
 
 
 class Deadlock(AssertionError):
-    """Nothing is ready and nothing is scheduled: the program would wait for ever."""
+    """Nothing is ready and nothing is scheduled: the program would wait indefinitely."""
 
 
 class Livelock(AssertionError):
-    """Tasks wake each other for ever, and time stands still."""
+    """Tasks wake each other without end, and time stands still."""
 
 
 class _VirtualSelector(selectors.SelectSelector):
-    """Where a real selector would sleep, this one moves the clock."""
+    """Moves the clock at the point when a real selector would sleep."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Signals that deliver nothing: whatever works with them works by its polls alone."""
+"""Signals that deliver nothing: code that works with them works by its polls alone."""
 
 import asyncio
 from collections.abc import Iterator

@@ -67,7 +67,7 @@ class _UnderWay:
             self._hear(await upstream.send(call))
         except UpstreamFault as fault:
             self._hear(fault)
-        except Exception as error:  # noqa: BLE001 - a door that only tasks go through may raise anything
+        except Exception as error:  # noqa: BLE001 - an upstream in a test may raise anything
             self._hear(ReplyBroken(f"The call failed in the test: {error}."))
 
     async def hear_nothing(self) -> None:

@@ -48,7 +48,6 @@ class Receiver(Protocol):
 
     def on_reply(self, result: Reply | UpstreamFault) -> None:
         """Take the reply or the fault of the call. Return immediately and never raise."""
-        ...
 
 
 class PendingCall(Protocol):
@@ -59,7 +58,6 @@ class PendingCall(Protocol):
 
         Nothing happens if it was called already: the connection may carry another call by now.
         """
-        ...
 
 
 class Upstream(ABC):

@@ -23,19 +23,19 @@ _EVENTS = (
 
 
 class ErrorLog(Protocol):
-    """Where errors of ours are told of, once each."""
+    """A log for our own errors; each is reported once."""
 
     def error(self, event: str, **fields: object) -> object:
         """Record an event with its fields; `exc_info` is an exception."""
 
 
 class ErrorResponses:
-    """Marks each reply with `x-request-id`, and turns whatever is raised into an answer.
+    """Adds `x-request-id` to each response, and turns every exception into an error response.
 
     Args:
         app: what answers.
         ids: makes ids for requests that bring none.
-        log: hears of every error that is ours.
+        log: is called with every error that is ours.
         on_storage_broken: called when durability is lost, so that the process can end.
     """
 
@@ -53,7 +53,7 @@ class ErrorResponses:
         self._on_storage_broken = on_storage_broken
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, whatever happens."""
+        """Answer one request; an exception becomes an error response."""
         if scope["type"] == "lifespan":
             await _live(receive, send)
         elif scope["type"] == "websocket":
@@ -80,7 +80,7 @@ class ErrorResponses:
             return
         except Exception as exc:  # noqa: BLE001  # the edge: an unforeseen error is an answer too
             rendered = render(exc)
-            # A model server that does not answer is told of by those who watch over it.
+            # The processor's own metrics report a model server that does not answer.
             if (rendered.is_ours or started) and not isinstance(exc, UpstreamFault):
                 self._tell(exc, scope, request_id)
             # Once the head of a reply is out, ending without the rest breaks the connection off,

@@ -16,7 +16,7 @@ class RequestMetrics:
     """Passes requests on, and notes each answer with the time until its last byte.
 
     The route is the path with every step that is no word of the API replaced by `{id}`, so that its
-    values stay few whatever clients ask for.
+    values stay few.
     """
 
     def __init__(self, app: ASGIApp, metrics: HttpMetrics) -> None:

@@ -1,4 +1,4 @@
-"""Without keys, keep web pages of strangers out: a browser on this machine could ask for them."""
+"""Without keys, refuse requests from foreign web pages: a browser on this machine can send them."""
 
 import ipaddress
 from urllib.parse import urlsplit

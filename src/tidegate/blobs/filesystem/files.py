@@ -27,11 +27,9 @@ class Files(Protocol):
 
     def make_directory(self, path: Path) -> bool:
         """Make one directory for its owner alone. Return False if it is there already."""
-        ...
 
     def list_directory(self, path: Path) -> list[Entry]:
         """Return the entries of a directory in any order."""
-        ...
 
     def create(self, path: Path) -> int:
         """Make a new empty file, readable and writable for its owner alone, and open it.
@@ -39,19 +37,15 @@ class Files(Protocol):
         Raises:
             FileExistsError: the name is taken.
         """
-        ...
 
     def open_to_write(self, path: Path) -> int:
         """Open an existing file for writing."""
-        ...
 
     def open_to_read(self, path: Path) -> int:
         """Open an existing file for reading."""
-        ...
 
     def open_directory(self, path: Path) -> int:
         """Open a directory, to flush its names with `sync`."""
-        ...
 
     def lock(self, descriptor: int) -> bool:
         """Take the lock of an open file, which ends when it is closed or its process dies.
@@ -59,51 +53,39 @@ class Files(Protocol):
         Return False, without waiting, if another process has opened the file and holds it, in this
         process or in another.
         """
-        ...
 
     def is_at(self, descriptor: int, path: Path) -> bool:
         """Return whether an open file is the one that has this name now."""
-        ...
 
     def size(self, descriptor: int) -> int:
         """Return the length of an open file in bytes."""
-        ...
 
     def write(self, descriptor: int, data: memoryview, offset: int) -> int:
         """Write some of the bytes at an offset; return how many were taken."""
-        ...
 
     def read(self, descriptor: int, length: int, offset: int) -> bytes:
         """Return at most `length` bytes from an offset; none at the end of the file."""
-        ...
 
     def truncate(self, descriptor: int, length: int) -> None:
         """Cut an open file to a length in bytes."""
-        ...
 
     def sync(self, descriptor: int) -> None:
         """Flush bytes and metadata of an open file, or names of a directory, to stable storage."""
-        ...
 
     def sync_data(self, descriptor: int) -> None:
         """Flush the bytes of an open file, and its length, to stable storage."""
-        ...
 
     def rename(self, source: Path, target: Path) -> None:
         """Give a file a new name in one step, replacing what had it."""
-        ...
 
     def remove(self, path: Path) -> None:
         """Remove a file's name."""
-        ...
 
     def remove_directory(self, path: Path) -> None:
         """Remove an empty directory."""
-        ...
 
     def close(self, descriptor: int) -> None:
         """Let go of an open file or directory."""
-        ...
 
 
 class SystemFiles:

@@ -20,11 +20,9 @@ class AttemptListener(Protocol):
 
     def on_finished(self, attempt: "Attempt", result: AttemptResult) -> None:
         """Handle the end of an attempt; called exactly once for each."""
-        ...
 
     def on_stale_connection(self, attempt: "Attempt") -> None:
         """Send its call again on a new connection."""
-        ...
 
 
 class Attempt:

@@ -36,7 +36,6 @@ class Cancellable(Protocol):
 
     def cancel_at(self, when: float) -> None:
         """Cancel it at this time of the event loop, unless it is due earlier."""
-        ...
 
 
 class OpenShard:

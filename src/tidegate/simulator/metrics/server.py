@@ -16,7 +16,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from tidegate.simulator.generation import Generation
+from tidegate.simulator.answers.generation import Generation
 from tidegate.simulator.metrics.web import WebMetrics
 
 _OF_SLEEP = (0.01, 0.1, 1.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)

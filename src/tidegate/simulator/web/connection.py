@@ -10,7 +10,7 @@ from typing import Protocol
 import httptools
 from typing_extensions import override
 
-from tidegate.simulator.refusal import Refused, by_status
+from tidegate.simulator.requests.refusal import Refused, by_status
 from tidegate.simulator.web import replies
 from tidegate.simulator.web.call import Call
 

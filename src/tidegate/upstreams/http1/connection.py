@@ -41,23 +41,18 @@ class ConnectionOwner(Protocol):
 
     def made(self, connection: "Connection") -> None:
         """Record that the connection is open."""
-        ...
 
     def released(self, connection: "Connection") -> None:
         """Record that the connection is free for another call."""
-        ...
 
     def lost(self, connection: "Connection") -> None:
         """Record that the connection is closed."""
-        ...
 
     def flush_soon(self, connection: "Connection") -> None:
         """Call `flush` at the end of this iteration of the loop, or immediately."""
-        ...
 
     def watch(self, due: float) -> None:
         """Call `expire` at this time of the loop."""
-        ...
 
 
 def timed_out(phase: str, timeouts: Timeouts) -> TimedOut:

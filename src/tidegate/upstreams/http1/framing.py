@@ -187,11 +187,9 @@ class BodyReader(Protocol):
 
     def feed(self, data: bytes) -> int:
         """Take the next bytes and return how many of them come after the end of the body."""
-        ...
 
     def content(self) -> bytes:
         """Return the body."""
-        ...
 
 
 def body_for(head: Head, method: str, limits: Limits) -> BodyReader:

@@ -1,0 +1,1 @@
+"""What the simulated model answers: its text, its length and its events."""

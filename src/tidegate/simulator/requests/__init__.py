@@ -1,0 +1,1 @@
+"""Requests to the simulator: bodies, prompts, checks and refusals, as vLLM has them."""

@@ -1,0 +1,1 @@
+"""The HTTP server of the simulator: routes, the driver of virtual time, and operators' calls."""

@@ -1,0 +1,1 @@
+"""Structured output: JSON that fits a schema, and text that fits a pattern."""
