@@ -104,10 +104,7 @@ def ask_again_and_again(
 
 
 def _loop(
-    lines: Sequence[_Line],
-    pause_seconds: float,
-    seconds_max: float,
-    go_on: Callable[[bytes], bool],
+    lines: Sequence[_Line], pause_seconds: float, seconds_max: float, go_on: Callable[[bytes], bool]
 ) -> Measured:
     latencies: list[float] = []
     began, cpu = time.perf_counter(), time.process_time()

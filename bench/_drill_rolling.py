@@ -10,10 +10,7 @@ CONCURRENCY = 16
 
 
 def drill(plan: Plan, folder: Path, upstream: Upstream) -> Findings:
-    settings = {
-        "upstream.concurrency.start": CONCURRENCY,
-        "upstream.concurrency.max": CONCURRENCY,
-    }
+    settings = {"upstream.concurrency.start": CONCURRENCY, "upstream.concurrency.max": CONCURRENCY}
     with world(folder, "c", upstream, settings) as here:
         return _Rolling(plan, here).run()
 

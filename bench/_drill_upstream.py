@@ -136,11 +136,7 @@ def answer(user: str, size: int) -> bytes:
         "created": 0,
         "model": "m",
         "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": user},
-                "finish_reason": "stop",
-            }
+            {"index": 0, "message": {"role": "assistant", "content": user}, "finish_reason": "stop"}
         ],
         "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
     }

@@ -36,11 +36,7 @@ def fleet_speed(simulated_seconds: float, block_size: int = 16) -> dict[str, flo
         fleet = Fleet([LoopEngine(f"engine-{n}", size, ready.cost, seed=1) for n in range(ENGINES)])
         chance = random.Random(1)
         make = shared_prompts(
-            chance,
-            groups=50,
-            shared_tokens=256,
-            own_tokens=256,
-            output_tokens=OUTPUT_TOKENS,
+            chance, groups=50, shared_tokens=256, own_tokens=256, output_tokens=OUTPUT_TOKENS
         )
         # Little's law: this many arrivals a second keep the engines at their load.
         seconds_each = (

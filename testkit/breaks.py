@@ -270,11 +270,7 @@ def _finalizing_for_ever(patches: Patches) -> None:
     claim = MemoryStore._claim_oldest
 
     def claim_once(
-        self: MemoryStore,
-        found: Iterable[Batch],
-        kind: Kind,
-        owner: str,
-        lease_seconds: float,
+        self: MemoryStore, found: Iterable[Batch], kind: Kind, owner: str, lease_seconds: float
     ) -> ClaimedBatch | None:
         def is_new(batch: Batch) -> bool:
             hold = self._jobs[batch.id].finalizing

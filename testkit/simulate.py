@@ -12,9 +12,9 @@ from pathlib import Path
 from testkit.breaks import BREAKS, broken
 from testkit.world.environment import MakeStore, Report
 from testkit.world.world import World
-from tidegate.stores.lanes import InlineExecutor
 from tidegate.stores.memory import MemoryStore
 from tidegate.stores.sqlite import SqliteStore
+from tidegate.testing.inline_lanes import InlineExecutor
 from tidegate.testing.loop import LoopClock, run_virtual
 
 SQL_EVERY = 5

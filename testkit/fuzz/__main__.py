@@ -8,16 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from testkit.fuzz import (
-    api,
-    config,
-    connections,
-    jsonl,
-    multipart,
-    replies,
-    simulator,
-    splicing,
-)
+from testkit.fuzz import api, config, connections, jsonl, multipart, replies, simulator, splicing
 from testkit.fuzz.harness import fuzz
 from testkit.fuzz.target import Searchable
 

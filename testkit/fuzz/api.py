@@ -17,9 +17,9 @@ from tidegate.api.settings import Limits, Settings
 from tidegate.application.settings import Settings as DeskSettings
 from tidegate.blobs.memory import MemoryBlobs
 from tidegate.pubsub.memory import MemoryPubSub
-from tidegate.runtime.ids import SeededIds
 from tidegate.stores.memory import MemoryStore
 from tidegate.testing.contract.stores import ManualClock
+from tidegate.testing.ids import SeededIds
 from tidegate.testing.loop import run_virtual
 
 SETTINGS = Settings(

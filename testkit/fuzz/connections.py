@@ -14,7 +14,7 @@ from testkit.fuzz.mutations import CUTS, Edit, cut, edited, edits
 from testkit.fuzz.target import Target
 from tidegate.http_server.limits import ServerTimeouts
 from tidegate.http_server.protocol import BoundedHttpConfig, BoundedHttpProtocol
-from tidegate.runtime.ids import SeededIds
+from tidegate.testing.ids import SeededIds
 from tidegate.testing.loop import run_virtual
 
 INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"

@@ -20,9 +20,7 @@ LLAMA, VLLM = "llamacpp", "vllm"
 USUAL_LENGTH = 4_096
 BLOCK = 16
 EVENTS = KvEventsConfig(
-    enable_kv_cache_events=True,
-    endpoint="tcp://127.0.0.1:*",
-    replay_endpoint="tcp://127.0.0.1:*",
+    enable_kv_cache_events=True, endpoint="tcp://127.0.0.1:*", replay_endpoint="tcp://127.0.0.1:*"
 )
 
 

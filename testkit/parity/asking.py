@@ -84,11 +84,7 @@ async def record(url: str, server: str = "", model: str | None = None) -> Record
                 families = families_of(reply.text)
     length_max = next((card.max_model_len for card in cards if card.id == asked), None)
     return Recording(
-        server=server,
-        model=asked,
-        length_max=length_max,
-        answers=answers,
-        metrics=dict(families),
+        server=server, model=asked, length_max=length_max, answers=answers, metrics=dict(families)
     )
 
 

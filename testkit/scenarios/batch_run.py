@@ -30,10 +30,10 @@ from tidegate.processor.observer import Observer
 from tidegate.processor.settings import InFlightLimits, Settings
 from tidegate.pubsub.memory import MemoryPubSub
 from tidegate.runtime.clock import Clock
-from tidegate.runtime.ids import SeededIds
 from tidegate.stores.base import Store
 from tidegate.stores.memory import MemoryStore
 from tidegate.testing.deployment import TENANT, Deployment, request_line
+from tidegate.testing.ids import SeededIds
 from tidegate.testing.loop import LoopClock
 from tidegate.upstreams.base import Upstream
 from tidegate.upstreams.http1.upstream import HttpUpstream

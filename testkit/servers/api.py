@@ -18,11 +18,11 @@ from tidegate.http_server.server import WebServer, address_of, bind
 from tidegate.processor.settings import Claims, Drain, Settings as ProcessorSettings
 from tidegate.pubsub.memory import MemoryPubSub
 from tidegate.runtime.clock import Clock
-from tidegate.runtime.ids import SeededIds
 from tidegate.stores.base import Store
 from tidegate.stores.memory import MemoryStore
 from tidegate.testing.contract.stores import ManualClock
 from tidegate.testing.deployment import Answer, Deployment
+from tidegate.testing.ids import SeededIds
 
 
 class RememberedLog:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tidegate.client.server import ApiClient
 from tidegate.client.settings import ClientSettings
-from tidegate.runtime.ids import SeededIds
+from tidegate.testing.ids import SeededIds
 
 
 @asynccontextmanager

@@ -17,8 +17,8 @@ from testkit.world.odds import Odds
 from testkit.world.timeline import Timeline
 from tidegate.pubsub.base import PubSub
 from tidegate.pubsub.memory import MemoryPubSub
-from tidegate.runtime.ids import SeededIds
 from tidegate.stores.base import Store
+from tidegate.testing.ids import SeededIds
 from tidegate.testing.loop import LoopClock
 
 TENANTS = ("default", "other")

@@ -214,7 +214,7 @@ class Machines:
                 make_renewer=partial(TaskLeaseRenewer, settings.claims, lambda: store),
                 owner=owner,
                 open_plan_sandbox=partial(SimulatedPlanSandbox, host, ground),
-            ),
+            )
         )
 
 

@@ -135,8 +135,7 @@ class User:
         )
         key = order.name if order.keyed else None
         batch = await self._front.ask(
-            "create",
-            lambda app: create_batch(app, order.principal, request, idempotency_key=key),
+            "create", lambda app: create_batch(app, order.principal, request, idempotency_key=key)
         )
         return batch.id
 

@@ -12,11 +12,7 @@ from testkit.servers.api import ApiWorld, served
 from testkit.users.sdk import SdkUser
 from tidegate.testing.deployment import request_line
 
-CREATE = {
-    "input_file_id": "file-x",
-    "endpoint": "/v1/embeddings",
-    "completion_window": "24h",
-}
+CREATE = {"input_file_id": "file-x", "endpoint": "/v1/embeddings", "completion_window": "24h"}
 
 
 @pytest.fixture

@@ -64,9 +64,7 @@ async def test_a_file_is_uploaded_from_an_open_file(user: SdkUser, tmp_path: Pat
 async def test_a_file_has_the_life_that_was_asked_for(user: SdkUser) -> None:
     for seconds in (3_600, MONTH):
         file = await user.client.files.create(
-            file=LINES,
-            purpose="batch",
-            expires_after={"anchor": "created_at", "seconds": seconds},
+            file=LINES, purpose="batch", expires_after={"anchor": "created_at", "seconds": seconds}
         )
         assert file.expires_at == file.created_at + seconds
     for seconds in (3_599, MONTH + 1):

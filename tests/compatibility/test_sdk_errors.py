@@ -29,10 +29,7 @@ GOOD: dict[str, object] = {
 
 @asynccontextmanager
 async def user_of(world: ApiWorld, *, key: str = "unused") -> AsyncIterator[SdkUser]:
-    async with (
-        served(world),
-        openai.AsyncOpenAI(base_url=f"{world.url}/v1", api_key=key) as client,
-    ):
+    async with served(world), openai.AsyncOpenAI(base_url=f"{world.url}/v1", api_key=key) as client:
         yield SdkUser(client, world)
 
 

@@ -7,13 +7,7 @@ import pytest
 
 from testkit.parity.__main__ import LLAMA, PAGE, VLLM, main, ours_like
 from testkit.parity.asking import Recording
-from testkit.parity.differences import (
-    Difference,
-    Known,
-    differences,
-    known_in,
-    sorted_out,
-)
+from testkit.parity.differences import Difference, Known, differences, known_in, sorted_out
 from testkit.parity.probes import probes
 from testkit.parity.shapes import events_of, families_of, shape_of
 

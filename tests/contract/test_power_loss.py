@@ -17,10 +17,10 @@ from testkit.power.vfs import sqlite_on
 from tidegate.blobs.filesystem import FilesystemBlobs
 from tidegate.blobs.filesystem.disk import Disk
 from tidegate.domain.batch import Status
-from tidegate.runtime.ids import SeededIds
-from tidegate.stores.lanes import InlineExecutor
 from tidegate.stores.sqlite import SqliteStore, connection
 from tidegate.testing.contract.stores import ManualClock
+from tidegate.testing.ids import SeededIds
+from tidegate.testing.inline_lanes import InlineExecutor
 
 pytestmark = pytest.mark.slow
 
@@ -130,12 +130,7 @@ async def files_that_go(acts: Acts) -> AsyncIterator[str]:
     yield "uploaded into an empty house"
 
 
-STAGES = (
-    a_batch_at_work,
-    a_successor_that_completes_it,
-    a_batch_that_is_cancelled,
-    files_that_go,
-)
+STAGES = (a_batch_at_work, a_successor_that_completes_it, a_batch_that_is_cancelled, files_that_go)
 
 
 SEEDS = 3

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tidegate.stores.base import Store
-from tidegate.stores.lanes import InlineExecutor, ThreadExecutor
+from tidegate.stores.lanes import ThreadExecutor
 from tidegate.stores.memory import MemoryStore
 from tidegate.stores.sqlite import SqliteStore
 from tidegate.testing.contract import (
@@ -27,6 +27,7 @@ from tidegate.testing.contract import (
     stores_writers as writers,
 )
 from tidegate.testing.contract.stores import ManualClock
+from tidegate.testing.inline_lanes import InlineExecutor
 
 KINDS = ["memory", "sqlite-inline", "sqlite-threaded"]
 

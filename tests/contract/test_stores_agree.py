@@ -8,10 +8,10 @@ from typing_extensions import override
 
 from testkit.power.store_machine import examples, run
 from tidegate.stores.base import Store
-from tidegate.stores.lanes import InlineExecutor
 from tidegate.stores.sqlite import SqliteStore
 from tidegate.testing.contract.stores_agreement import Agreement
 from tidegate.testing.contract.stores_agreement_collector import CollectorAgreement
+from tidegate.testing.inline_lanes import InlineExecutor
 
 pytestmark = pytest.mark.slow
 

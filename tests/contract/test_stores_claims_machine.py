@@ -23,15 +23,9 @@ from tidegate.domain.ledger.claims import taken
 from tidegate.domain.ledger.values import ShardCommit, Want
 from tidegate.domain.shard import Shard, Tally, Verdict, judge
 from tidegate.stores.base import Store
-from tidegate.stores.lanes import InlineExecutor
 from tidegate.stores.sqlite import SqliteStore
-from tidegate.testing.contract.stores import (
-    LEASE,
-    TENANT,
-    a_batch,
-    a_plan,
-    planned,
-)
+from tidegate.testing.contract.stores import LEASE, TENANT, a_batch, a_plan, planned
+from tidegate.testing.inline_lanes import InlineExecutor
 
 OWNERS = st.sampled_from(["anna", "bert", "cleo"])
 LINES = 3

@@ -18,15 +18,9 @@ from tidegate.domain.ledger import commits as commit_rules
 from tidegate.domain.ledger.values import Commit, ShardCommit, Want
 from tidegate.domain.shard import Shard, Tally, Verdict, is_done, judge
 from tidegate.stores.base import Store
-from tidegate.stores.lanes import InlineExecutor
 from tidegate.stores.sqlite import SqliteStore
-from tidegate.testing.contract.stores import (
-    LEASE,
-    START,
-    TENANT,
-    a_batch,
-    planned,
-)
+from tidegate.testing.contract.stores import LEASE, START, TENANT, a_batch, planned
+from tidegate.testing.inline_lanes import InlineExecutor
 
 OWNERS = st.sampled_from(["anna", "bert", "cleo"])
 SHARD_LINES = 5

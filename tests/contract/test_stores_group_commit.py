@@ -11,13 +11,7 @@ import apsw
 import pytest
 from typing_extensions import override
 
-from tidegate.domain.errors import (
-    ClaimLost,
-    NotFound,
-    StorageBroken,
-    StorageFull,
-    StoreUnavailable,
-)
+from tidegate.domain.errors import ClaimLost, NotFound, StorageBroken, StorageFull, StoreUnavailable
 from tidegate.stores.lanes import Executor, Lane, Step, ThreadExecutor, Worker
 from tidegate.stores.sqlite import SqliteStore, files
 from tidegate.testing.contract.stores import START, TENANT, ManualClock, a_batch, upload
@@ -215,10 +209,7 @@ async def test_a_transaction_that_sqlite_gave_up_fails_for_all_of_it(
 
     executor.gate.clear()
     answers = asyncio.gather(
-        store.create_batch(a_batch()),
-        store.write(give_up),
-        begin(store, 2),
-        return_exceptions=True,
+        store.create_batch(a_batch()), store.write(give_up), begin(store, 2), return_exceptions=True
     )
     await asyncio.sleep(0)
     executor.gate.set()

@@ -10,7 +10,6 @@ import pytest
 from tidegate.domain.file import Part
 from tidegate.domain.ledger.values import Purged
 from tidegate.domain.shard import Verdict
-from tidegate.stores.lanes import InlineExecutor
 from tidegate.stores.sqlite import SqliteStore
 from tidegate.stores.sqlite.connection import MIGRATIONS
 from tidegate.testing.contract.stores import (
@@ -29,6 +28,7 @@ from tidegate.testing.contract.stores import (
     upload,
 )
 from tidegate.testing.contract.stores_writers import a_blob
+from tidegate.testing.inline_lanes import InlineExecutor
 
 OUTPUT = "file-batch_1-output"
 

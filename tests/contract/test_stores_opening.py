@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from tidegate.domain.errors import SettingsInvalid, StorageBroken, StorageFull, StoreUnavailable
-from tidegate.stores.lanes import InlineExecutor, ThreadExecutor
+from tidegate.stores.lanes import ThreadExecutor
 from tidegate.stores.sqlite import SqliteStore, claims
 from tidegate.stores.sqlite.connection import MIGRATIONS, migrate, translated
 from tidegate.stores.sqlite.rows import BatchRow, FileRow
@@ -27,6 +27,7 @@ from tidegate.testing.contract.stores import (
     result,
     run_whole,
 )
+from tidegate.testing.inline_lanes import InlineExecutor
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ import pytest
 from tidegate.domain.batch import Status
 from tidegate.domain.shard import Verdict
 from tidegate.stores.base import Store
-from tidegate.stores.lanes import InlineExecutor, ThreadExecutor
+from tidegate.stores.lanes import ThreadExecutor
 from tidegate.stores.sqlite import SqliteStore
 from tidegate.testing.contract.stores import (
     LEASE,
@@ -25,6 +25,7 @@ from tidegate.testing.contract.stores import (
     planned,
     result,
 )
+from tidegate.testing.inline_lanes import InlineExecutor
 
 
 class Start(Protocol):

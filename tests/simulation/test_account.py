@@ -24,10 +24,10 @@ from tidegate.domain.errors import StorageBroken
 from tidegate.domain.ledger.values import ClaimedShard, Want
 from tidegate.domain.shard import Verdict
 from tidegate.pubsub.memory import MemoryPubSub
-from tidegate.runtime.ids import SeededIds
 from tidegate.stores.base import Store
 from tidegate.stores.memory import MemoryStore
 from tidegate.testing.deployment import Deployment, request_line
+from tidegate.testing.ids import SeededIds
 from tidegate.testing.loop import LoopClock, run_virtual
 
 LEASE_SECONDS = 10.0
@@ -70,9 +70,7 @@ class Watched:
     async def claim(self, batch: Batch) -> list[ClaimedShard]:
         """Claim every shard that nobody holds."""
         claimed = await self.store.claim_shards(
-            HOLDER,
-            [Want(batch_id=batch.id, model="m", limit=2)],
-            lease_seconds=LEASE_SECONDS,
+            HOLDER, [Want(batch_id=batch.id, model="m", limit=2)], lease_seconds=LEASE_SECONDS
         )
         return [held for found in claimed for held in found.shards]
 

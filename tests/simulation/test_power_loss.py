@@ -15,10 +15,10 @@ from testkit.power.vfs import sqlite_on
 from tidegate.blobs.filesystem import FilesystemBlobs
 from tidegate.domain.batch import Status
 from tidegate.pubsub.memory import MemoryPubSub
-from tidegate.runtime.ids import SeededIds
-from tidegate.stores.lanes import InlineExecutor
 from tidegate.stores.sqlite import SqliteStore
 from tidegate.testing.deployment import Deployment, ok, request_line
+from tidegate.testing.ids import SeededIds
+from tidegate.testing.inline_lanes import InlineExecutor
 from tidegate.testing.loop import LoopClock, run_virtual
 from tidegate.upstreams.base import Call, Reply
 

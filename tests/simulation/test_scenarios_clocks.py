@@ -169,8 +169,7 @@ async def test_a_wrong_host_ends_no_batch_early(world: Deployment, skew_seconds:
 @WILD_CLOCKS
 @scenario
 async def test_a_wrong_host_ends_a_batch_with_its_window_and_sends_nothing_after(
-    world: Deployment,
-    skew_seconds: float,
+    world: Deployment, skew_seconds: float
 ) -> None:
     server = Server()
     async with on_host(world, skew_seconds).processor(server.answer):

@@ -108,11 +108,7 @@ async def test_a_line_that_always_fails_is_tried_five_times_and_the_others_go_on
         batch = await world.end_of(
             (await world.submit([*lines(50), request_line("bad", content="poison")])).id
         )
-    assert (batch.status, batch.counts.completed, batch.counts.failed) == (
-        Status.COMPLETED,
-        50,
-        1,
-    )
+    assert (batch.status, batch.counts.completed, batch.counts.failed) == (Status.COMPLETED, 50, 1)
     bad = (await world.results(batch))["bad"]
     assert bad.error is None
     assert bad.response is not None

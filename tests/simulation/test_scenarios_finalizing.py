@@ -163,8 +163,7 @@ async def test_what_processors_can_do_is_left_to_them(world: Deployment) -> None
 
 
 @pytest.mark.parametrize(
-    "verb",
-    ["poll", "claim_shards", "begin_writer", "commit", "claim_finalizing", "finish_batch"],
+    "verb", ["poll", "claim_shards", "begin_writer", "commit", "claim_finalizing", "finish_batch"]
 )
 @scenario
 async def test_a_processor_may_come_alive_at_any_moment(world: Deployment, verb: str) -> None:

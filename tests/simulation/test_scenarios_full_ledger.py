@@ -79,9 +79,7 @@ async def test_it_is_no_crash_of_those_who_hold_them(
 
 
 @scenario
-async def test_a_dead_processor_is_replaced_when_there_is_room(
-    world: Deployment,
-) -> None:
+async def test_a_dead_processor_is_replaced_when_there_is_room(world: Deployment) -> None:
     server = Server()
     await world.submit(lines(50))
     until = FULL_FROM + 2 * LEASE_SECONDS

@@ -64,8 +64,7 @@ async def ended(world: Deployment, batch: Batch, sandbox: OpenPlanSandbox) -> Ba
 
 @scenario
 async def test_a_deadly_line_of_a_file_costs_two_processors_and_is_named(
-    world: Deployment,
-    monkeypatch: pytest.MonkeyPatch,
+    world: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sandbox = PlanSandboxes(is_deadly)
     machine = RestartingProcessor(world, soon, open_plan_sandbox=sandbox)

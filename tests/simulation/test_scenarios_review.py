@@ -7,12 +7,7 @@ import pytest
 
 from testkit.scenarios.scenario import at_once, fails, lines, meets, now, run_scenario, scenario
 from tidegate.domain.batch import Status
-from tidegate.domain.errors import (
-    BlobMissing,
-    ConnectFailed,
-    StorageFull,
-    StoreUnavailable,
-)
+from tidegate.domain.errors import BlobMissing, ConnectFailed, StorageFull, StoreUnavailable
 from tidegate.endpoints.endpoint import Endpoint, Routes
 from tidegate.endpoints.limiters.aimd import AimdSettings
 from tidegate.planning.settings import Planning
@@ -125,8 +120,7 @@ def test_one_line_that_always_gets_retry_after_does_not_pin_the_limit() -> None:
 
 @OUTAGES
 @pytest.mark.parametrize(
-    "name",
-    ["claim_planning", "claim_shards", "claim_finalizing", "renew", "poll", "commit"],
+    "name", ["claim_planning", "claim_shards", "claim_finalizing", "renew", "poll", "commit"]
 )
 @scenario
 async def test_an_outage_of_the_ledger_is_sat_out(

@@ -284,9 +284,7 @@ async def test_a_batch_commits_no_line_by_line_while_another_one_writes_much(
     world.blobs = _SlowBucket()
     both = {
         model: Endpoint(
-            model,
-            MemoryUpstream(answer),
-            limits=AimdSettings(start=limit, min=limit, max=limit),
+            model, MemoryUpstream(answer), limits=AimdSettings(start=limit, min=limit, max=limit)
         )
         for model, limit in (("fast", 200), ("slow", 8))
     }

@@ -111,7 +111,7 @@ async def work(data: Path, batch_id: str) -> None:
                 open_spill_file=tempfile.TemporaryFile,
                 owner=ids.make("processor_"),
                 open_plan_sandbox=lambda task: open_plan_sandbox(task, data),
-            ),
+            )
         )
         async with asyncio.TaskGroup() as group:
             group.create_task(processor.run(), name="processor")

@@ -32,9 +32,7 @@ def ask(url: str) -> dict[str, dict[str, int]]:
         "max_tokens": 8,
     }
     request = urllib.request.Request(
-        f"{url}/chat/completions",
-        json.dumps(body).encode(),
-        {"content-type": "application/json"},
+        f"{url}/chat/completions", json.dumps(body).encode(), {"content-type": "application/json"}
     )
     with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as reply:
         assert reply.status == http.client.OK

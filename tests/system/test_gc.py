@@ -174,10 +174,7 @@ def test_a_server_without_processors_ends_what_was_left_behind(tmp_path: Path) -
 
 
 def test_what_is_left_to_processors_is_said(tmp_path: Path) -> None:
-    with (
-        serving(tmp_path, CLOSED) as served,
-        httpx.Client(base_url=served.url) as client,
-    ):
+    with serving(tmp_path, CLOSED) as served, httpx.Client(base_url=served.url) as client:
         batch_id = create(client, 3)
         wait_until(lambda: status_of(client, batch_id) == "in_progress")
         served.signal(signal.SIGSTOP)

@@ -14,10 +14,10 @@ from tidegate.blobs.filesystem import FilesystemBlobs
 from tidegate.domain.batch import Status
 from tidegate.pubsub.memory import MemoryPubSub
 from tidegate.runtime.clock import SystemClock
-from tidegate.runtime.ids import SeededIds
 from tidegate.stores.lanes import ThreadExecutor
 from tidegate.stores.sqlite import SqliteStore
 from tidegate.testing.deployment import Deployment, request_line
+from tidegate.testing.ids import SeededIds
 
 SCRIPT = Path(__file__).with_name("deadly_processor.py")
 LIVES_MAX = 20

@@ -192,9 +192,7 @@ async def test_an_output_that_is_there_is_not_replaced_unasked(runs: Runs) -> No
     assert len(runs.names()) == 3
 
 
-async def test_an_invalid_input_is_reported_by_line_and_sends_nothing(
-    runs: Runs,
-) -> None:
+async def test_an_invalid_input_is_reported_by_line_and_sends_nothing(runs: Runs) -> None:
     text = request("one") + "\n\n" + request("one") + "\nmalformed\n"
     (runs.folder / "in.jsonl").write_text(text)
     errors = await runs.run(status=2)

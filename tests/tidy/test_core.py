@@ -21,16 +21,7 @@ CORE = {
         "runtime",
         "sorting",
     ),
-    *(
-        "http_server",
-        "sandbox",
-        "pubsub",
-        "stores",
-        "supervisor",
-        "telemetry",
-        "upstreams",
-        "wire",
-    ),
+    *("http_server", "sandbox", "pubsub", "stores", "supervisor", "telemetry", "upstreams", "wire"),
 }
 
 

@@ -20,9 +20,7 @@ BANNED_CODE = {
     "a lint exception without a code": r"#\s*noqa(?!:)|#\s*type:\s*ignore(?!\[)",
     "an import of the standard sqlite3": r"^\s*(import|from) sqlite3\b",
 }
-BANNED_TEXT = {
-    "a path of one machine": r"(?<![\w.])/(root|work)/",
-}
+BANNED_TEXT = {"a path of one machine": r"(?<![\w.])/(root|work)/"}
 
 
 def files(folders: tuple[str, ...]) -> list[Path]:

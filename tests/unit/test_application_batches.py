@@ -26,7 +26,6 @@ from tidegate.domain.errors import Conflict, NotFound, Refused
 from tidegate.domain.file import File, Part, Purpose
 from tidegate.pubsub.base import WORK, batch_topic
 from tidegate.pubsub.memory import MemoryPubSub
-from tidegate.runtime.ids import SeededIds
 from tidegate.stores.memory import MemoryStore
 from tidegate.testing.contract.stores import (
     START,
@@ -37,6 +36,7 @@ from tidegate.testing.contract.stores import (
     run_whole,
     upload,
 )
+from tidegate.testing.ids import SeededIds
 from tidegate.wire.batch_request import BatchRequest, ExpiresAfter
 
 TENANT = "tenant-one"

@@ -17,9 +17,9 @@ from tidegate.blobs.memory import MemoryBlobs
 from tidegate.domain.errors import Refused, StorageFull, StoreUnavailable, TooLarge
 from tidegate.domain.file import File, Part, Purpose
 from tidegate.pubsub.memory import MemoryPubSub
-from tidegate.runtime.ids import SeededIds
 from tidegate.stores.memory import MemoryStore
 from tidegate.testing.contract.stores import START, ManualClock
+from tidegate.testing.ids import SeededIds
 
 PURPOSE = Field(name="purpose", value="batch")
 NAME = FileStart(filename="in.jsonl")

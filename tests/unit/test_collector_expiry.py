@@ -19,9 +19,7 @@ def later(deployment: Deployment, seconds: float) -> None:
 
 
 @scenario
-async def test_a_deleted_file_keeps_its_bytes_for_its_readers(
-    deployment: Deployment,
-) -> None:
+async def test_a_deleted_file_keeps_its_bytes_for_its_readers(deployment: Deployment) -> None:
     collector = collector_of(deployment, SETTINGS)
     file_id = await deployment.upload(b"0123456789")
     assert (await collector.collect()).files_released == 0

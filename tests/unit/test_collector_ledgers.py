@@ -16,10 +16,10 @@ from tidegate.domain.batch import Status
 from tidegate.domain.ledger.values import Want
 from tidegate.domain.shard import Verdict
 from tidegate.pubsub.memory import MemoryPubSub
-from tidegate.runtime.ids import SeededIds
-from tidegate.stores.lanes import InlineExecutor
 from tidegate.stores.sqlite import SqliteStore
 from tidegate.testing.deployment import TENANT, Deployment, model_of, ok
+from tidegate.testing.ids import SeededIds
+from tidegate.testing.inline_lanes import InlineExecutor
 from tidegate.testing.loop import LoopClock, run_virtual
 from tidegate.upstreams.base import Call, Reply
 
@@ -45,11 +45,7 @@ def tell(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Story], No
         clock = LoopClock(asyncio.get_running_loop())
         async with SqliteStore(tmp_path / "ledger.db", clock, InlineExecutor()) as store:
             yield Deployment(
-                store,
-                MemoryBlobs(appends=True),
-                MemoryPubSub(),
-                clock,
-                SeededIds(random.Random(0)),
+                store, MemoryBlobs(appends=True), MemoryPubSub(), clock, SeededIds(random.Random(0))
             )
 
     def run(story: Story) -> None:

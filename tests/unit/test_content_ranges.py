@@ -23,9 +23,7 @@ from tidegate.domain.file import File, Part, Purpose, merged
 NUMBERS = st.integers(0, 40)
 # From, to and suffix, some of them beyond the end or the wrong way round.
 RANGES = st.one_of(
-    st.tuples(NUMBERS, NUMBERS),
-    st.tuples(NUMBERS, st.none()),
-    st.tuples(st.none(), NUMBERS),
+    st.tuples(NUMBERS, NUMBERS), st.tuples(NUMBERS, st.none()), st.tuples(st.none(), NUMBERS)
 )
 Asked = tuple[int | None, int | None]
 

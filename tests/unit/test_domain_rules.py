@@ -21,10 +21,7 @@ from tidegate.domain.share import Offer, in_order
 
 PARTS = st.lists(
     st.builds(
-        Part,
-        blob=st.sampled_from("ab"),
-        offset=st.integers(0, 20),
-        length=st.integers(1, 10),
+        Part, blob=st.sampled_from("ab"), offset=st.integers(0, 20), length=st.integers(1, 10)
     ),
     max_size=12,
 )

@@ -8,7 +8,8 @@ import pytest
 from typing_extensions import override
 
 from tidegate.domain.errors import StoreUnavailable
-from tidegate.stores.lanes import Executor, InlineExecutor, Step, ThreadExecutor, Worker
+from tidegate.stores.lanes import Executor, Step, ThreadExecutor, Worker
+from tidegate.testing.inline_lanes import InlineExecutor
 
 
 class Recorder(Worker):

@@ -23,9 +23,9 @@ from testkit.scenarios.batch_run import BatchSetup, Stopwatch, lines_of, run_bat
 from tidegate.processor.dispatch import dispatcher
 from tidegate.processor.dispatch.dispatcher import SETTLED_PER_TURN
 from tidegate.runtime.clock import Clock
-from tidegate.stores.lanes import InlineExecutor
 from tidegate.stores.sqlite import SqliteStore
 from tidegate.telemetry.processor_metrics import ProcessorMetrics
+from tidegate.testing.inline_lanes import InlineExecutor
 from tidegate.testing.loop import VirtualLoop
 from tidegate.upstreams.base import Call, Reply, Upstream
 
@@ -73,10 +73,7 @@ class CountingLoop(VirtualLoop):
 
     @override
     def call_soon(
-        self,
-        callback: Callable[[Unpack[Ts]], object],
-        *args: *Ts,
-        context: Context | None = None,
+        self, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.Handle:
         self.counts["wake-ups"] += 1
         return super().call_soon(callback, *args, context=context)

@@ -46,9 +46,7 @@ def test_a_long_running_command_sets_the_switch_interval() -> None:
     assert float(done.stdout) == pytest.approx(SWITCH_INTERVAL_SECONDS)
 
 
-def test_a_compiled_module_differs_from_its_source(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_compiled_module_differs_from_its_source(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "__file__", f"retry{SOURCE_SUFFIXES[0]}")
     assert not is_compiled()
     assert hot_path_state() == "hot path interpreted"

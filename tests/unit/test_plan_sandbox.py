@@ -59,12 +59,7 @@ async def planned_here(
     with ExitStack() as stack:
         found = FirstProblems(SETTINGS.errors_max)
         validation = InputValidation(
-            SETTINGS,
-            tempfile.TemporaryFile,
-            stack,
-            endpoint=CHAT,
-            problems=found,
-            served=served,
+            SETTINGS, tempfile.TemporaryFile, stack, endpoint=CHAT, problems=found, served=served
         )
         await validation.read(pieces(data))
         whole = await validation.check_file()

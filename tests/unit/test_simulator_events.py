@@ -270,9 +270,7 @@ async def test_a_replay_begins_where_it_was_asked_for(server: Simulated, context
     assert await replayed(context, endpoints(server)[1], 5) == []
 
 
-async def test_the_buffer_of_a_replay_is_bounded(
-    context: Sockets,
-) -> None:
+async def test_the_buffer_of_a_replay_is_bounded(context: Sockets) -> None:
     kept = REPLAYED_AT_ONCE + 10
     with Publisher(msgspec.structs.replace(EVENTS, buffer_steps=kept)) as publisher:
         for number in range(kept + 7):
@@ -323,9 +321,7 @@ async def test_a_subscriber_that_does_not_read_misses_batches_and_delays_no_othe
     assert [int.from_bytes(frames[2], "big") for frames in found] == list(range(last - 10, last))
 
 
-async def test_a_publisher_connects_to_a_subscriber_with_an_address(
-    context: Sockets,
-) -> None:
+async def test_a_publisher_connects_to_a_subscriber_with_an_address(context: Sockets) -> None:
     socket = context.socket(zmq.SUB)
     socket.setsockopt(zmq.SUBSCRIBE, b"")
     socket.bind(ANY_PORT)

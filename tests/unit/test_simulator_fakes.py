@@ -6,13 +6,7 @@ import pytest
 
 from testkit.servers.simulated import Simulated, simulated
 from tidegate.domain.errors import SettingsInvalid
-from tidegate.simulator.metrics.fake import (
-    VALUES_MAX,
-    FakeMetrics,
-    Fakes,
-    curve_of,
-    fakes_from,
-)
+from tidegate.simulator.metrics.fake import VALUES_MAX, FakeMetrics, Fakes, curve_of, fakes_from
 from tidegate.simulator.server.models import AdapterFlag
 from tidegate.simulator.settings import SimulatorSettings
 

@@ -9,11 +9,7 @@ import pytest
 from tidegate.simulator.requests.refusal import Refused
 from tidegate.simulator.structured import schemas
 from tidegate.simulator.structured.scalars import TEXT_CHARACTERS_MAX, Json
-from tidegate.simulator.structured.schemas import (
-    DEPTH_MAX,
-    GIVEN_BYTES_MAX,
-    ITEMS_MAX,
-)
+from tidegate.simulator.structured.schemas import DEPTH_MAX, GIVEN_BYTES_MAX, ITEMS_MAX
 
 SEEDS = range(40)
 PERSON: Json = {

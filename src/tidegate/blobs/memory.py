@@ -1,7 +1,6 @@
 """Blobs in the memory of one process: for simulations, tests and throw-away servers."""
 
 from heapq import nsmallest
-from types import TracebackType
 from typing import Self
 
 from typing_extensions import override
@@ -154,11 +153,6 @@ class _MemoryWriter(BlobWriter):
         return self
 
     @override
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._open = False
         self._data.clear()

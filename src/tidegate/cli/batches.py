@@ -26,9 +26,7 @@ LIST_DEFAULT = 20
 EVERY_SECONDS_DEFAULT = 1.0
 
 batches_app = typer.Typer(
-    help="The batches of any OpenAI-compatible server.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
+    help="The batches of any OpenAI-compatible server.", no_args_is_help=True, rich_markup_mode=None
 )
 BatchId = Annotated[str, typer.Argument(metavar="BATCH_ID", help="The id of the batch.")]
 Every = Annotated[

@@ -39,9 +39,7 @@ LIST_DEFAULT = 20
 STDOUT = Path("-")
 
 files_app = typer.Typer(
-    help="The files of any OpenAI-compatible server.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
+    help="The files of any OpenAI-compatible server.", no_args_is_help=True, rich_markup_mode=None
 )
 FileId = Annotated[str, typer.Argument(metavar="FILE_ID", help="The id of the file.")]
 

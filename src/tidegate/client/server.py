@@ -115,11 +115,7 @@ class ApiClient:
         """
         with self._translate_errors():
             async with self._http.stream(
-                method,
-                f"{self.access.root}{path}",
-                params=query,
-                content=content,
-                headers=headers,
+                method, f"{self.access.root}{path}", params=query, content=content, headers=headers
             ) as reply:
                 if reply.status_code >= _OK and reply.status_code not in accepted:
                     raise await self._refusal(reply)

@@ -1,11 +1,6 @@
 """Classifies a reply or fault: what it means for the line and for its endpoint."""
 
-from tidegate.domain.errors import (
-    ConnectFailed,
-    ReplyTooLarge,
-    TimedOut,
-    UpstreamFault,
-)
+from tidegate.domain.errors import ConnectFailed, ReplyTooLarge, TimedOut, UpstreamFault
 from tidegate.domain.retry import OK, AttemptOutcome, is_overload, is_success, outcome_of_status
 from tidegate.domain.usage import NO_USAGE, Usage
 from tidegate.endpoints.endpoint import Endpoint

@@ -1,6 +1,5 @@
 """Ids as a port, so that a simulation can reproduce them."""
 
-import random
 import uuid
 from typing import Protocol
 
@@ -18,14 +17,3 @@ class RandomIds:
     def make(self, prefix: str) -> str:
         """Return `prefix` followed by 32 hexadecimal digits."""
         return prefix + uuid.uuid4().hex
-
-
-class SeededIds:
-    """Ids from a seeded generator: for simulations and tests that must replay."""
-
-    def __init__(self, source: random.Random) -> None:
-        self._source = source
-
-    def make(self, prefix: str) -> str:
-        """Return `prefix` followed by 32 hexadecimal digits."""
-        return f"{prefix}{self._source.getrandbits(128):032x}"

@@ -1,8 +1,7 @@
-"""Executors of a ledger's blocking work: threads in production, inline in simulations.
+"""Executors of a ledger's blocking work: threads in production.
 
 A `Lane` runs steps one after the other and hands all that are waiting to its `Worker` as one group,
-so that a worker may do them together (one transaction for many callers). The inline executor runs
-each step at once in the caller: no threads, so a simulation can replay it.
+so that a worker may do them together (one transaction for many callers).
 """
 
 import asyncio
@@ -98,14 +97,6 @@ class Executor(ABC):
         """Open a lane to `worker`; `name` is for people who look at threads."""
 
 
-class InlineExecutor(Executor):
-    """Runs each step immediately in the caller, and never yields to other tasks."""
-
-    @override
-    def open_lane(self, name: str, worker: Worker) -> Lane:
-        return _InlineLane(worker)
-
-
 class ThreadExecutor(Executor):
     """Gives each lane a thread of its own.
 
@@ -122,24 +113,6 @@ class ThreadExecutor(Executor):
     @override
     def open_lane(self, name: str, worker: Worker) -> Lane:
         return _ThreadLane(name, worker, group_max=self._group_max, waiting_max=self._waiting_max)
-
-
-class _InlineLane(Lane):
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
-        self._closed = False
-
-    @override
-    async def _submit(self, step: Step) -> None:
-        if self._closed:
-            raise _closed()
-        self._worker.run([step])
-
-    @override
-    async def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            self._worker.close()
 
 
 class _Ticket:

@@ -7,13 +7,10 @@ from collections.abc import Callable
 from functools import partial
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from tidegate.telemetry.collector_metrics import CollectorMetrics
 from tidegate.telemetry.http_metrics import HttpMetrics
 from tidegate.telemetry.processor_metrics import ProcessorMetrics
-
-CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 class Metrics:
@@ -39,7 +36,7 @@ class Metrics:
         ).set_function(lambda: any(is_full() for is_full in self._full))
 
     def render(self) -> bytes:
-        """Return everything in Prometheus' text format, of type `CONTENT_TYPE`."""
+        """Return everything in Prometheus' text format."""
         return generate_latest(self._registry)
 
     def watch_storage(self, is_full: Callable[[], bool]) -> None:

@@ -24,9 +24,9 @@ from tidegate.processor.settings import Settings
 from tidegate.pubsub.base import WORK, PubSub, batch_topic
 from tidegate.pubsub.memory import MemoryPubSub
 from tidegate.runtime.clock import Clock
-from tidegate.runtime.ids import SeededIds
 from tidegate.stores.base import Store
 from tidegate.stores.memory import MemoryStore
+from tidegate.testing.ids import SeededIds
 from tidegate.testing.loop import LoopClock
 from tidegate.testing.pubsub import SilentSignals
 from tidegate.testing.upstreams import Begun
@@ -223,7 +223,7 @@ class Deployment:
                 models=Catalogue({}, gateway),
                 owner=self.ids.make("proc_"),
                 open_plan_sandbox=open_plan_sandbox,
-            ),
+            )
         )
         async with asyncio.TaskGroup() as calls:
             with _begun_calls(chosen_routes, calls) if self.begins else nullcontext():

@@ -67,11 +67,7 @@ class Limits:
     idle_connections_max: int = 256
 
     def __post_init__(self) -> None:
-        lowest = {
-            "header_bytes_max": 64,
-            "header_count_max": 1,
-            "connections_max": 1,
-        }
+        lowest = {"header_bytes_max": 64, "header_count_max": 1, "connections_max": 1}
         for item in fields(self):
             low = lowest.get(item.name, 0)
             if getattr(self, item.name) < low:

@@ -322,12 +322,7 @@ def _with_body(number: int, custom_id: bytes, name: str, raw: bytes, endpoint: s
     if endpoint == _CHAT and not bytes(body.messages):
         raise _InvalidLine("invalid_request", "Messages parameter is required.", "body.messages")
     return Line(
-        number=number,
-        custom_id=custom_id,
-        name=name,
-        model=model,
-        body=raw,
-        prompt=_prompt(body),
+        number=number, custom_id=custom_id, name=name, model=model, body=raw, prompt=_prompt(body)
     )
 
 

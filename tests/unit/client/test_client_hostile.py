@@ -227,9 +227,7 @@ async def test_a_download_of_which_nothing_came_leaves_nothing(
     assert names_in(tmp_path) == []
 
 
-async def test_a_download_that_brings_nothing_gives_up_and_keeps_what_came(
-    tmp_path: Path,
-) -> None:
+async def test_a_download_that_brings_nothing_gives_up_and_keeps_what_came(tmp_path: Path) -> None:
     head = b'HTTP/1.1 200 OK\r\netag: "t"\r\ncontent-length: 6\r\n\r\nab'
     async with playing([ReadRequest(), Say(head), Close()], [ReadRequest(), Close()]) as server:
         with pytest.raises(TransferStopped, match="2 bytes are kept"):

@@ -167,10 +167,7 @@ async def test_an_unknown_batch_ends_it_with_the_servers_words() -> None:
 
 async def test_it_can_be_cancelled_between_looks() -> None:
     seen = asyncio.Event()
-    async with (
-        watching(Stage({"a": ["in_progress"]}), "a") as watch,
-        asyncio.TaskGroup() as group,
-    ):
+    async with watching(Stage({"a": ["in_progress"]}), "a") as watch, asyncio.TaskGroup() as group:
         task = group.create_task(watch.until_all_end(lambda look: seen.set()), name="watch")
         await seen.wait()
         task.cancel()

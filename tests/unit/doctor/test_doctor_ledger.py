@@ -14,12 +14,12 @@ from tidegate.doctor.finding import Finding, Level
 from tidegate.doctor.ledger import examine_storage, judge_ledger
 from tidegate.domain.batch import Batch, Status
 from tidegate.domain.errors import StorageBroken
-from tidegate.runtime.ids import SeededIds
 from tidegate.stores.health import OldestBatch, Remark, StoreHealth
 from tidegate.stores.lanes import ThreadExecutor
 from tidegate.stores.sqlite import SqliteStore
 from tidegate.stores.sqlite.health import look
 from tidegate.testing.contract.stores import ManualClock
+from tidegate.testing.ids import SeededIds
 
 NOW = 1_000.0
 HEALTHY = StoreHealth(

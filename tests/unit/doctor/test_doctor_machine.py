@@ -96,8 +96,7 @@ def test_space_is_judged_at_its_bounds(free: int, level: Level) -> None:
 
 
 @pytest.mark.parametrize(
-    ("hard", "level"),
-    [(1_000, Level.OK), (999, Level.WARN), (resource.RLIM_INFINITY, Level.OK)],
+    ("hard", "level"), [(1_000, Level.OK), (999, Level.WARN), (resource.RLIM_INFINITY, Level.OK)]
 )
 def test_open_files_are_judged_at_the_bound(hard: int, level: Level) -> None:
     assert check_limit(hard, needed=1_000).level is level

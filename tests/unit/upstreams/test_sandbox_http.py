@@ -7,13 +7,7 @@ import pytest
 from testkit.servers.handler import HandlerServer
 from tidegate.domain.errors import ConnectFailed, SandboxNotStarted
 from tidegate.upstreams.base import Call, Reply
-from tidegate.upstreams.settings import (
-    HttpSettings,
-    Limits,
-    ProxySettings,
-    Timeouts,
-    TlsSettings,
-)
+from tidegate.upstreams.settings import HttpSettings, Limits, ProxySettings, Timeouts, TlsSettings
 from tidegate.wiring import sandbox as composed
 from tidegate.wiring.sandbox import http_sandbox, open_http_upstream
 

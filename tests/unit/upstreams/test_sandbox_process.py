@@ -144,9 +144,7 @@ async def test_one_child_carries_call_after_call(make_cell: MakeSandbox) -> None
     odd = bytes(range(256)) * 4
     reply = await cell.send(call(odd))
     assert reply == Reply(
-        status=200,
-        headers={"x-request-id": "r", "detail": "the-detail", "path": "/v1/x"},
-        body=odd,
+        status=200, headers={"x-request-id": "r", "detail": "the-detail", "path": "/v1/x"}, body=odd
     )
     assert await one_child(cell, b"print") == first, "what is printed is no answer"
 

@@ -7,25 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from testkit.servers.hostile import (
-    Close,
-    HostileServer,
-    ReadRequest,
-    Say,
-    answers,
-    plain_reply,
-)
+from testkit.servers.hostile import Close, HostileServer, ReadRequest, Say, answers, plain_reply
 from testkit.servers.proxy import HttpProxy
 from tidegate.domain.errors import ConnectFailed, SettingsInvalid, TimedOut
 from tidegate.testing.contract.upstreams import expect_fault
 from tidegate.upstreams.base import Call
 from tidegate.upstreams.http1.upstream import HttpUpstream, ProxiedUpstream
-from tidegate.upstreams.settings import (
-    HttpSettings,
-    ProxySettings,
-    Timeouts,
-    TlsSettings,
-)
+from tidegate.upstreams.settings import HttpSettings, ProxySettings, Timeouts, TlsSettings
 from tidegate.upstreams.transport.proxy_tunnel import ANSWER_BYTES_MAX
 
 Connect = Callable[[HttpSettings], HttpUpstream]

@@ -10,14 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from testkit.servers.hostile import (
-    Close,
-    HostileServer,
-    ReadRequest,
-    Say,
-    answers,
-    plain_reply,
-)
+from testkit.servers.hostile import Close, HostileServer, ReadRequest, Say, answers, plain_reply
 from tidegate.domain.errors import ConnectFailed, TimedOut
 from tidegate.testing.contract.upstreams import expect_fault
 from tidegate.upstreams.base import Call

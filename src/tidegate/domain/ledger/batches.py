@@ -12,11 +12,7 @@ from tidegate.domain.errors import ClaimLost, NotFound
 from tidegate.domain.ledger import claims as claim_rules
 from tidegate.domain.ledger.claims import Hold
 from tidegate.domain.ledger.values import Plan
-from tidegate.domain.shard import (
-    Shard,
-    ShardPlan,
-    no_lines_done,
-)
+from tidegate.domain.shard import Shard, ShardPlan, no_lines_done
 
 
 def no_batch(batch_id: str, *, param: str | None = None) -> NotFound:

@@ -57,11 +57,7 @@ def fenced(hold: Hold) -> Hold:
     assert not hold.ended, "an ended unit was fenced"
     crashed = hold.owner is not None
     return replace(
-        hold,
-        owner=None,
-        epoch=hold.epoch + 1,
-        expires_at=0.0,
-        crashes=hold.crashes + int(crashed),
+        hold, owner=None, epoch=hold.epoch + 1, expires_at=0.0, crashes=hold.crashes + int(crashed)
     )
 
 

@@ -6,13 +6,7 @@ from dataclasses import dataclass, replace
 from tidegate.domain.batch import Batch, Status, after_last_shard
 from tidegate.domain.file import Part, total_length
 from tidegate.domain.ledger.values import Commit, ShardCommit
-from tidegate.domain.shard import (
-    Shard,
-    Tally,
-    Verdict,
-    apply,
-    judge,
-)
+from tidegate.domain.shard import Shard, Tally, Verdict, apply, judge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,9 +113,5 @@ def _judge(shard: Shard, part: ShardCommit, segment_id: str) -> Verdict:
     assert len(part.indexes) == tally.completed + tally.failed, "one result for each line"
     assert all(0 <= index < shard.plan.lines for index in part.indexes), "no such line"
     return judge(
-        shard,
-        epoch=part.epoch,
-        sequence=part.sequence,
-        segment_id=segment_id,
-        indexes=part.indexes,
+        shard, epoch=part.epoch, sequence=part.sequence, segment_id=segment_id, indexes=part.indexes
     )

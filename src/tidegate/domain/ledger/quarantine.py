@@ -4,9 +4,7 @@ from dataclasses import replace
 
 from tidegate.domain.claim import Claim
 from tidegate.domain.ledger import claims as claim_rules
-from tidegate.domain.shard import (
-    Shard,
-)
+from tidegate.domain.shard import Shard
 
 
 def check_shard_claim(shard: Shard | None, claim: Claim, index: int) -> Shard:

@@ -8,11 +8,7 @@ from tidegate.domain.blob_names import ResultBlob, parse
 from tidegate.domain.file import File, Part, total_length
 from tidegate.domain.ledger.claims import Hold
 from tidegate.domain.ledger.values import FileRepair, Repair, ShardRepair
-from tidegate.domain.shard import (
-    Shard,
-    Tally,
-    count_done,
-)
+from tidegate.domain.shard import Shard, Tally, count_done
 from tidegate.domain.usage import Usage
 
 
@@ -43,11 +39,7 @@ def repaired_shard(shard: Shard, repair: ShardRepair) -> Shard:
     assert after & ~before == 0, "a repair makes no line done"
     assert count_done(repair.done) < lines, "nothing would be left to do"
     return replace(
-        shard,
-        done=repair.done,
-        sequence=shard.sequence + 1,
-        last_segment=None,
-        ended=False,
+        shard, done=repair.done, sequence=shard.sequence + 1, last_segment=None, ended=False
     )
 
 
@@ -108,11 +100,7 @@ def check_lost_lines(repair: Repair, before: Sequence[Shard]) -> None:
     done = sum(count_done(shard.done) for shard in before)
     left = sum(count_done(one.done) for one in repair.shards)
     lost: Tally = repair.lost
-    assert done - left == lost.completed + lost.failed, (
-        done,
-        left,
-        lost,
-    )
+    assert done - left == lost.completed + lost.failed, (done, left, lost)
 
 
 def _is_as_found(shard: Shard | None, repair: ShardRepair) -> bool:

@@ -7,11 +7,7 @@ from typing import Generic, TypeVar
 from tidegate.domain.batch import Batch, Status
 from tidegate.domain.claim import Claim
 from tidegate.domain.file import Part
-from tidegate.domain.shard import (
-    Shard,
-    ShardPlan,
-    Tally,
-)
+from tidegate.domain.shard import Shard, ShardPlan, Tally
 from tidegate.domain.share import Offer
 
 T = TypeVar("T")

@@ -15,10 +15,7 @@ from tidegate.processor.wakeups import Wakeups
 from tidegate.processor.write_gate import WriteGate
 from tidegate.wire.results import error_line
 
-CANCELLED = (
-    "batch_cancelled",
-    "This request was not executed because the batch was cancelled.",
-)
+CANCELLED = ("batch_cancelled", "This request was not executed because the batch was cancelled.")
 EXPIRED = (
     "batch_expired",
     "This request could not be executed before the completion window expired.",

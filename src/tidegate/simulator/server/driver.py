@@ -108,11 +108,7 @@ class Driver(Listener):
             self._wake()
 
     def pause(
-        self,
-        *,
-        aborts: bool = False,
-        freezes: bool = False,
-        then: Callable[[], None] | None = None,
+        self, *, aborts: bool = False, freezes: bool = False, then: Callable[[], None] | None = None
     ) -> None:
         """Hold new requests back, and end those that are here or let them stand still.
 

@@ -85,11 +85,7 @@ class Call:
             return
         self.status, self.reply_bytes = status, len(body)
         data = replies.whole(
-            status,
-            body,
-            kind=kind,
-            headers=self.reply_headers + headers,
-            closes=self._closes,
+            status, body, kind=kind, headers=self.reply_headers + headers, closes=self._closes
         )
         if self.method == "HEAD":
             data = data[: len(data) - len(body)]

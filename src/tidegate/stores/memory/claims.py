@@ -9,21 +9,9 @@ from tidegate.domain.batch import Batch
 from tidegate.domain.claim import Claim, Kind, Unit
 from tidegate.domain.ledger import batches as batch_rules, claims as claim_rules
 from tidegate.domain.ledger.claims import Hold
-from tidegate.domain.ledger.values import (
-    ClaimedBatch,
-    ClaimedShard,
-    ClaimedShards,
-    Poll,
-    Want,
-)
+from tidegate.domain.ledger.values import ClaimedBatch, ClaimedShard, ClaimedShards, Poll, Want
 from tidegate.domain.share import in_order
-from tidegate.stores.memory.tables import (
-    Job,
-    MemoryTables,
-    offers,
-    place,
-    take,
-)
+from tidegate.stores.memory.tables import Job, MemoryTables, offers, place, take
 
 
 class ClaimVerbs(MemoryTables):

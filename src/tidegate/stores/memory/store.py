@@ -5,7 +5,6 @@ closing change nothing: several simulated processes may share one store and outl
 """
 
 from collections import Counter
-from types import TracebackType
 from typing import Self
 
 from typing_extensions import override
@@ -21,9 +20,7 @@ from tidegate.stores.memory.members import MemberVerbs
 from tidegate.stores.memory.quarantine import QuarantineVerbs
 from tidegate.stores.memory.repair import RepairVerbs
 from tidegate.stores.memory.retention import RetentionVerbs
-from tidegate.stores.memory.tables import (
-    place,
-)
+from tidegate.stores.memory.tables import place
 
 
 class MemoryStore(
@@ -49,12 +46,7 @@ class MemoryStore(
         return self
 
     @override
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         pass
 
     @override

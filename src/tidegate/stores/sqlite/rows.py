@@ -138,10 +138,7 @@ class BatchRow(msgspec.Struct, frozen=True, array_like=True):
             cancelling_at=self.cancelling_at,
             cancelled_at=self.cancelled_at,
             counts=Counts(
-                total=self.total,
-                completed=self.completed,
-                failed=self.failed,
-                expired=self.expired,
+                total=self.total, completed=self.completed, failed=self.failed, expired=self.expired
             ),
             usage=Usage(
                 input_tokens=self.input_tokens,

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from types import TracebackType
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
 import apsw
@@ -118,12 +117,7 @@ class SqliteStore(Store):
         return self
 
     @override
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         if self._lanes is not None:
             await self._lanes.close()
 

@@ -101,9 +101,7 @@ class CollectorAgreement(Agreement):
         """Let go of files, of which most are in use."""
         self.both(lambda s: s.release_files(file_ids, keep_seconds=seconds))
 
-    @rule(
-        batch_ids=st.just(BATCHES) | st.lists(st.sampled_from([*BATCHES, NOBODY]), max_size=2),
-    )
+    @rule(batch_ids=st.just(BATCHES) | st.lists(st.sampled_from([*BATCHES, NOBODY]), max_size=2))
     def drop(self, batch_ids: list[str]) -> None:
         """Drop batches that have ended."""
         self.both(lambda s: s.drop_batches(batch_ids))

@@ -42,9 +42,7 @@ class CommitContract:
         )
         assert await store.commit(commit) == [Verdict.ACCEPTED] * 2
         assert await store.get_batch(TENANT, "batch_1") == replace(
-            before,
-            counts=Counts(total=7, completed=1, failed=2, expired=1),
-            usage=usage + usage,
+            before, counts=Counts(total=7, completed=1, failed=2, expired=1), usage=usage + usage
         )
 
     async def test_a_repeated_segment_is_accepted_and_adds_nothing(self, store: Store) -> None:
@@ -260,10 +258,7 @@ class CommitPartsContract:
         first, second = await claim_shards(store)
         slices = [Part(blob="results", offset=offset, length=5) for offset in (0, 5, 10, 20)]
         await store.commit(
-            a_commit(
-                result(first, [0], output=slices[0]),
-                result(second, [0], output=slices[1]),
-            )
+            a_commit(result(first, [0], output=slices[0]), result(second, [0], output=slices[1]))
         )
         await store.commit(a_commit(result(first, [1], sequence=1, output=slices[2]), segment="2"))
         await store.commit(a_commit(result(first, [2], sequence=2, output=slices[3]), segment="3"))

@@ -158,11 +158,7 @@ class RepairContract:
         (_, claimed), batch = await damaged(store)
         assert await store.repair(repair_of(claimed))
         assert await store.get_batch(TENANT, "batch_1") == replace(
-            batch,
-            counts=Counts(total=5, completed=2),
-            usage=USAGE,
-            output_bytes=10,
-            error_bytes=0,
+            batch, counts=Counts(total=5, completed=2), usage=USAGE, output_bytes=10, error_bytes=0
         )
         file, parts = await store.get_parts(TENANT, OUTPUT)
         assert (file.bytes, parts) == (10, OUTPUTS[:1])

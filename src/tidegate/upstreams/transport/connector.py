@@ -34,10 +34,7 @@ class Connector:
         peer = self._origin if settings.proxied_by is None else settings.proxied_by.origin
         self._peer = peer
         self._addresses = AddressCache(
-            peer.host,
-            peer.port,
-            fresh_seconds=settings.timeouts.name_seconds,
-            resolve=resolve,
+            peer.host, peer.port, fresh_seconds=settings.timeouts.name_seconds, resolve=resolve
         )
         secure = self._origin.scheme == "https"
         self._tls = TlsContextCache(settings.tls) if secure else None
