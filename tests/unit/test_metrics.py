@@ -86,7 +86,7 @@ def test_the_latest_state_is_shown(metrics: Metrics) -> None:
     found = lines(metrics)
     assert 'tidegate_in_flight{endpoint="gpu"} 5.0' in found
     assert 'tidegate_limit{endpoint="gpu"} 8.0' in found
-    assert 'tidegate_endpoint_paused{endpoint="gpu"} 1.0' in found
+    assert 'tidegate_endpoint_backoff{endpoint="gpu"} 1.0' in found
     assert "tidegate_uncommitted_lines 12.0" in found
     assert "tidegate_open_shards 4.0" in found
 

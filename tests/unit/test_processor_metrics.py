@@ -5,8 +5,8 @@ from structlog.testing import capture_logs
 
 from tidegate.domain.errors import SandboxDied, SandboxNotStarted
 from tidegate.telemetry.logs import (
-    ENDPOINT_PAUSED,
-    ENDPOINT_RESUMED,
+    ENDPOINT_BACKOFF_ENDED,
+    ENDPOINT_BACKOFF_STARTED,
     PLANNING_DIED,
     PLANNING_QUARANTINED,
     POISON_LINE_FAILED,
@@ -39,7 +39,7 @@ def test_a_pause_is_logged_when_it_begins_and_when_it_ends() -> None:
         observer = Metrics(CollectorRegistry()).processor
         for reason in (None, "refused", "refused", None, None):
             observer.on_endpoint_state("e", limit=1, in_flight=0, reason=reason)
-    assert [log["event"] for log in logs] == [ENDPOINT_PAUSED, ENDPOINT_RESUMED]
+    assert [log["event"] for log in logs] == [ENDPOINT_BACKOFF_STARTED, ENDPOINT_BACKOFF_ENDED]
     assert logs[0]["reason"] == "refused"
 
 

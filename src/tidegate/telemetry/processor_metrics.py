@@ -25,7 +25,7 @@ _PLANNING_SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300)
 _ENDPOINT_STATE = (
     ("tidegate_in_flight", "Calls to a model server that are in flight."),
     ("tidegate_limit", "How many calls the adaptive limiter allows in flight."),
-    ("tidegate_endpoint_paused", "1 while an endpoint is paused after faults, else 0."),
+    ("tidegate_endpoint_backoff", "1 while an endpoint is in backoff after faults, else 0."),
 )
 
 
@@ -315,10 +315,10 @@ class ProcessorMetrics:
             gauge.set(value)
         if is_paused and name not in self._paused:
             self._paused.add(name)
-            self._log.warning(logs.ENDPOINT_PAUSED, endpoint=name, reason=reason)
+            self._log.warning(logs.ENDPOINT_BACKOFF_STARTED, endpoint=name, reason=reason)
         elif not is_paused and name in self._paused:
             self._paused.discard(name)
-            self._log.info(logs.ENDPOINT_RESUMED, endpoint=name)
+            self._log.info(logs.ENDPOINT_BACKOFF_ENDED, endpoint=name)
 
     def _is_known(self, endpoint: str) -> bool:
         if endpoint not in self._names:
