@@ -26,9 +26,7 @@ REQUEST_CRASHED = "request_crashed"  # A bug made an API call fail; with the tra
 BATCH_PLANNED = "batch_planned"  # Its lines were validated and cut into shards.
 BATCH_ENDED = "batch_ended"  # It reached a terminal status; with its counts.
 CLAIM_LOST = "claim_lost"  # Another process took over a unit of this one.
-ENDPOINT_BACKOFF_STARTED = (
-    "endpoint_backoff_started"  # A model server is in backoff after faults; why.
-)
+ENDPOINT_BACKOFF_STARTED = "endpoint_backoff_started"  # A model server fails; why.
 ENDPOINT_BACKOFF_ENDED = "endpoint_backoff_ended"  # It gets requests again.
 STORE_UNAVAILABLE = "store_unavailable"  # The ledger does not answer; work waits.
 STORAGE_FULL = "storage_full"  # The disk is full; work waits.
