@@ -150,7 +150,7 @@ async def test_a_second_signal_does_not_wait_for_what_is_in_flight(runs: Runs) -
 
 
 async def test_only_one_process_works_on_an_output(runs: Runs) -> None:
-    runs.write()
+    runs.write(10 * LINES)  # The first run must outlast the start of a second one.
     process = await runs.start("--concurrency", "1")
     async with asyncio.timeout(BOUND_SECONDS):
         await runs.model.wait_for(1)
