@@ -170,7 +170,8 @@ class Machines:
         host, calm_since = self._hosts[owner], self._ground.calm_since
         if not host.alive or calm_since is None:
             return False
-        return granted_at > max(calm_since, host.settled_at)
+        # A leap of all clocks leaves nobody time to renew.
+        return granted_at > max(calm_since, host.settled_at, self._ground.leapt_at)
 
     def _processor(self, host: Host, rng: random.Random) -> Processor:
         ground = self._ground
