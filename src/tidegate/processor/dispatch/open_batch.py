@@ -153,10 +153,7 @@ class OpenBatch:
 
     def open(self, shard: OpenShard) -> None:
         """Add a shard. Shards of one model run one after the other, models concurrently."""
-        earlier = self.shards.get(shard.number)
-        if earlier is not None:
-            # Our claim expired and we claimed it again: attempts of the old claim no longer count.
-            self.close(earlier, LOST)
+        assert shard.number not in self.shards, shard.claim
         self.shards[shard.number] = shard
         if shard.model not in self.by_model:
             self.turn.append(shard.model)
@@ -249,11 +246,23 @@ class OpenBatches:
 
     def lose(self, claim: Claim) -> None:
         """Close a shard that another processor holds now; nothing happens if it is not open."""
-        open_batch = self.by_id.get(claim.unit.batch_id)
-        shard = open_batch.shards.get(claim.unit.number) if open_batch else None
+        open_batch, shard = self._find(claim)
         if open_batch is not None and shard is not None and shard.claim == claim:
             self._observer.on_claim_lost("shard")
             open_batch.close(shard, LOST)
+
+    def supersede(self, claim: Claim) -> None:
+        """Close a shard whose claim expired and was just granted to this processor again.
+
+        Its attempts no longer count: more of them would only repeat lines.
+        """
+        open_batch, shard = self._find(claim)
+        if open_batch is not None and shard is not None:
+            open_batch.close(shard, LOST)
+
+    def _find(self, claim: Claim) -> tuple[OpenBatch | None, OpenShard | None]:
+        open_batch = self.by_id.get(claim.unit.batch_id)
+        return open_batch, open_batch.shards.get(claim.unit.number) if open_batch else None
 
     def drop(self, open_batch: OpenBatch) -> None:
         """Remove a batch without open shards or uncommitted results."""

@@ -66,6 +66,8 @@ class ShardOpener:
         waiting = [(one.batch, claimed) for one in granted for claimed in one.shards]
         without_sandbox: list[Claim] = []
         self._renewer.add([claimed.claim for _, claimed in waiting])
+        for _, claimed in waiting:  # Before their plans are read: that can take long.
+            self._open_batches.supersede(claimed.claim)
         try:
             while waiting:
                 batch, claimed = waiting[0]
