@@ -117,15 +117,15 @@ class DispatcherBench:
             store, MemoryBlobs(appends=True), self.observer, wakeups, random.Random(0)
         )
         budget = Budget(chosen.in_flight_bytes_max, chosen.uncommitted_lines_max, wakeups)
-        self.held = OpenBatches(budget, storage, self.observer)
+        self.open_batches = OpenBatches(budget, storage, self.observer)
         rng = random.Random(0)
         self.dispatcher = Dispatcher(
-            self.held,
+            self.open_batches,
             Settings(limits=chosen),
             rng=rng,
             observer=self.observer,
             quarantine=Quarantine(
-                store, storage, self.observer, sandboxes_max=1, on_lost=self.held.lose
+                store, storage, self.observer, sandboxes_max=1, on_lost=self.open_batches.lose
             ),
             wakeups=wakeups,
         )
@@ -166,12 +166,12 @@ class DispatcherBench:
             endpoint=Endpoint(model, doors, limits=limits),
             opened_at=0.0,
         )
-        return self.held.open(self.batch, opened), opened
+        return self.open_batches.open(self.batch, opened), opened
 
     @property
     def run(self) -> OpenBatch:
-        """Return the run of the batch."""
-        return self.held.by_id[self.batch.id]
+        """Return the open batch."""
+        return self.open_batches.by_id[self.batch.id]
 
 
 async def turn() -> None:

@@ -1,6 +1,7 @@
 """A dispatcher by itself: what one turn of the loop does, and what it does not do any more."""
 
 import asyncio
+import dataclasses
 
 import pytest
 
@@ -94,7 +95,7 @@ async def test_lines_too_large_for_the_room_that_others_leave_get_their_turn_in_
         # Some end all the time, in whose place other small ones fit.
         await asyncio.sleep(0.1)
         small.answer_some(20, REPLY)
-        budget, run = bench.held.budget, bench.run
+        budget, run = bench.open_batches.budget, bench.run
         budget.bytes_held -= sum(len(entry.line) for entry in run.results)
         budget.lines_held -= len(run.results)
         run.results.clear()
@@ -174,6 +175,20 @@ async def test_nothing_is_sent_again_while_a_dispatcher_ends() -> None:
         doors.answer_all(StaleConnection("Closed."))
         doors.gate.set()
     assert doors.afresh == 1
+
+
+@in_virtual_time
+async def test_a_claim_that_was_granted_again_ends_the_lines_of_the_earlier_one() -> None:
+    bench, doors = DispatcherBench(), ManualUpstream()
+    _, shard = bench.open(doors, [b"{}"] * 3 * STARTS_PER_TURN)
+    async with Running(bench):
+        await turn()
+        assert len(doors.begun) == STARTS_PER_TURN
+        bench.open_batches.supersede(dataclasses.replace(shard.claim, epoch=2))
+        for _ in range(5):
+            await turn()
+        assert doors.begun == []
+    assert shard.state is OpenShardState.LOST
 
 
 @in_virtual_time
