@@ -30,7 +30,7 @@ async def resolve(host: str, port: int) -> Sequence[Address]:
 
     Raises:
         socket.gaierror: it has none.
-        UnicodeError: the name is none.
+        UnicodeError: it is not a valid host name.
     """
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -82,7 +82,7 @@ class AddressCache:
 
         Raises:
             OSError: the name can't be resolved, and its last addresses are too old.
-            UnicodeError: the name is none.
+            UnicodeError: it is not a valid host name.
         """
         now = asyncio.get_running_loop().time()
         if now >= self._fresh_until:
