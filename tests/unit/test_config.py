@@ -220,6 +220,7 @@ def test_shown_settings_hide_every_secret_and_show_their_origin() -> None:
         "upstream.url": URL,
         "upstream.api_key": "sk-topsecret",
         "upstream.headers": {"x-team-token": "topsecret"},
+        "store.options": {"dsn": "password=topsecret", "servers": [{"token": "topsecret"}]},
         "server.keys": ["topsecret"],
     }
     text = lines(load(environment={"TIDEGATE_SERVER__PORT": "9"}, flags=flags))

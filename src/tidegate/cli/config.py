@@ -15,6 +15,8 @@ from tidegate.config import Loaded, check_serving, load
 
 MASK = "********"
 SECRETS = frozenset({"api_key", "keys", "password"})
+# Mappings of which only the names are shown: any value may be a secret.
+SECRET_VALUES = frozenset({"headers", "options"})
 _USER_INFO = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 config_app = typer.Typer(
@@ -58,7 +60,7 @@ def _group(value: object, path: str, depth: int, origins: Mapping[str, str]) -> 
     for name, inner in _members(value).items():
         dotted = f"{path}.{name}" if path else name
         margin = "  " * depth
-        if _members(inner) and name != "headers":
+        if _members(inner) and name not in SECRET_VALUES:
             yield f"{margin}{_scalar(name)}:"
             yield from _group(inner, dotted, depth + 1, origins)
         else:
@@ -73,12 +75,12 @@ def _members(value: object) -> Mapping[str, object]:
 
 
 def masked(name: str, value: object) -> object:
-    """Return a value that is safe to print: keys and header values are hidden."""
+    """Return a value that is safe to print: keys, headers and options of back-ends are hidden."""
     if value is None:
         return None
     if name in SECRETS:
         return [MASK] * len(value) if isinstance(value, tuple | list) else MASK
-    if name == "headers" and isinstance(value, Mapping):
+    if name in SECRET_VALUES and isinstance(value, Mapping):
         return {str(key): MASK for key in value}
     if isinstance(value, str):
         return _USER_INFO.sub(MASK, value)

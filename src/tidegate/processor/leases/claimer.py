@@ -65,9 +65,9 @@ class Claimer:
     async def _claim_once(self, offers: Sequence[Offer]) -> bool:
         """Claim what is wanted; return whether a shard was handed back for want of a sandbox."""
         now = asyncio.get_running_loop().time()
+        await self._reasons.note_offered(offers, now)
         offers = self._put_yielded_last(await self._skip_unusable_models(offers, now))
         ending = {offer.batch_id for offer in offers if offer.ending}
-        await self._reasons.note_offered(offers, now)
         slots = self._context.settings.limits.open_shards_max - self._open_batches.open_shards
         wants = self._choose(offers, slots, now)
         if not wants and slots <= 0:
