@@ -233,7 +233,7 @@ class Store(ABC):
         `ending_only` offers and plannings are those of batches that are cancelling or past
         `expires_at`. A shard is claimable if it has not ended, no live claim holds it, and the wait
         of its last hand-back is over or its batch is ending. The cost grows with the claims that
-        are held and with `offers_max`, not with the open shards of the deployment.
+        are held, with `offers_max`, and with the shards of earlier batches that have no offer.
         """
 
     @abstractmethod
